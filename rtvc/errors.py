@@ -1,0 +1,55 @@
+"""Every error that rtvc raises on purpose.
+
+    RtvcError
+    ├── AudioError        a recording or a block of samples that cannot be used
+    ├── CheckpointError   weights that are truncated, foreign, hostile or of another shape
+    ├── ConfigError       a configuration that names what does not exist
+    ├── DependencyError   an optional package that a command needs and this machine lacks
+    ├── VoiceError        a voice file or reference that cannot be used
+    ├── TrainingError     a run that cannot start, resume or go on
+    ├── EngineError       a compiled engine that is missing, stale or made for another machine
+    ├── DeviceError       an audio device that is missing, busy or gone
+    └── ProtocolError     a message of the streaming service that is not of the protocol
+
+A message says what came, what was wanted, and what to do.
+"""
+
+
+class RtvcError(Exception):
+    """Base of all deliberate errors; the command line prints its text without a traceback."""
+
+
+class AudioError(RtvcError):
+    """A recording or a block of samples that cannot be used."""
+
+
+class CheckpointError(RtvcError):
+    """Weights that are truncated, foreign, hostile or of another shape."""
+
+
+class ConfigError(RtvcError):
+    """A configuration that names what does not exist."""
+
+
+class DependencyError(RtvcError):
+    """An optional package that a command needs and this machine lacks."""
+
+
+class VoiceError(RtvcError):
+    """A voice file or reference that cannot be used."""
+
+
+class TrainingError(RtvcError):
+    """A run that cannot start, resume or go on."""
+
+
+class EngineError(RtvcError):
+    """A compiled engine that is missing, stale or made for another machine."""
+
+
+class DeviceError(RtvcError):
+    """An audio device that is missing, busy or gone."""
+
+
+class ProtocolError(RtvcError):
+    """A message of the streaming service that is not of the protocol."""

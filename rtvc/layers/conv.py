@@ -1,0 +1,79 @@
+"""Causal convolutions under the state contract."""
+
+import math
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtvc.layers.contract import Streaming
+
+TAPS_UP_TO = 64
+"""Frames up to which a convolution runs as one matrix product over concatenated taps: several times faster than
+`conv1d` on a CPU at streaming chunk sizes, slower on long sequences."""
+
+
+class Conv(Streaming):
+    """Causal convolution. `right` frames of the receptive field lie in the future and are paid for as latency.
+
+    The weight is (C', K, C): tap-major, so that the matrix form needs no copy.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, dilation: int = 1, right: int = 0, bias: bool = True) -> None:
+        super().__init__()
+        if right % stride:
+            raise ValueError(f"a look-ahead of {right} frames is not a multiple of the stride {stride}")
+        if not 0 <= right <= (kernel - 1) * dilation:
+            raise ValueError(f"a look-ahead of {right} frames does not fit a receptive field of {(kernel - 1) * dilation + 1}")
+        self.inputs, self.outputs, self.kernel, self.stride, self.dilation = inputs, outputs, kernel, stride, dilation
+        self.past = (kernel - 1) * dilation + 1 - stride
+        if self.past < 0:
+            raise ValueError(f"kernel {kernel} is shorter than stride {stride}: input frames would be skipped")
+        self.latency, self.ratio = right // stride, Fraction(1, stride)
+        bound = 1 / math.sqrt(inputs * kernel)
+        self.weight = nn.Parameter(torch.empty(outputs, kernel, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound)) if bias else None
+
+    def initial(self, batch: int) -> Tensor:
+        """Zeros, (B, C, past)."""
+        return self.weight.new_zeros(batch, self.inputs, self.past)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, C, T) -> y (B, C', T / stride)."""
+        if x.shape[-1] % self.stride:
+            raise ValueError(f"a chunk of {x.shape[-1]} frames came, a multiple of the stride {self.stride} was wanted")
+        if self.past:
+            x = torch.cat([state.to(x.dtype), x], -1)
+            state = x[..., x.shape[-1] - self.past :]
+        frames = (x.shape[-1] - self.past) // self.stride
+        if frames > TAPS_UP_TO:
+            return F.conv1d(x, self.weight.mT, self.bias, self.stride, 0, self.dilation), state
+        span = (frames - 1) * self.stride + 1
+        taps = [x[..., k * self.dilation : k * self.dilation + span : self.stride] for k in range(self.kernel)]
+        y = torch.matmul(self.weight.flatten(1), taps[0] if self.kernel == 1 else torch.cat(taps, 1))
+        return y if self.bias is None else y + self.bias[:, None], state
+
+
+class ConvTranspose(Streaming):
+    """Upsampling by overlap-add: the tail that later frames still add to is the state."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        if kernel < stride:
+            raise ValueError(f"kernel {kernel} is shorter than stride {stride}: output frames would stay empty")
+        self.conv = nn.ConvTranspose1d(inputs, outputs, kernel, stride)
+        self.tail, self.stride, self.ratio = kernel - stride, stride, Fraction(stride)
+
+    def initial(self, batch: int) -> Tensor:
+        """Zeros, (B, C', kernel - stride)."""
+        return self.conv.weight.new_zeros(batch, self.conv.out_channels, self.tail)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, C, T) -> y (B, C', T * stride)."""
+        y = F.conv_transpose1d(x, self.conv.weight, None, self.stride)
+        if self.tail:
+            y = torch.cat([y[..., : self.tail] + state, y[..., self.tail :]], -1)
+        ready = x.shape[-1] * self.stride
+        y, tail = y[..., :ready], y[..., ready:]
+        return (y if self.conv.bias is None else y + self.conv.bias[:, None]), tail
