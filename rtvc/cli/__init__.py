@@ -1,0 +1,114 @@
+"""The command line: `rtvc COMMAND …`, one module a command, imported only when it is called.
+
+A module `rtvc/cli/NAME.py` holds plain functions with typer annotations. If it has a function NAME, that is the
+command; otherwise the functions in its `__all__` are the subcommands of the group NAME.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import typer
+
+from rtvc.errors import RtvcError
+
+COMMANDS = {
+    "convert": "Convert a recording to the voice of a reference recording.",
+    "voice": "Make, mix and look at voice files.",
+    "live": "Speak into the microphone with another voice.",
+    "serve": "Serve conversions over websockets.",
+    "stream": "Send a file or the microphone through a server.",
+    "devices": "List the audio devices.",
+    "doctor": "Check this machine: devices, speed, optional packages.",
+    "weights": "Fetch, verify and import pretrained weights.",
+    "stats": "Parameters, mult-adds, sizes and times of every component.",
+    "evaluate": "Measure intelligibility, similarity, naturalness and speed.",
+    "train": "Train the models, one stage at a time.",
+    "teacher": "Make speech with the teacher, and re-voice it.",
+    "data": "Prepare and look at training data.",
+    "build": "Build a compiled engine for this machine.",
+    "bench": "Measure latency and throughput.",
+}
+"""Every command and its line in `rtvc --help`, in the order shown."""
+
+
+def available() -> list[str]:
+    """The commands that this installation holds."""
+    here = Path(__file__).parent
+    return [name for name in COMMANDS if (here / f"{name}.py").is_file()]
+
+
+def functions(module: ModuleType, name: str) -> list[Callable[..., Any]]:
+    """A module's commands: the function of its own name, or those in its `__all__`."""
+    if hasattr(module, name):
+        return [getattr(module, name)]
+    return [getattr(module, entry) for entry in module.__all__]
+
+
+def attach(app: typer.Typer, name: str, module: ModuleType) -> None:
+    """Registers a module's function, or its group of functions, on the application."""
+    found = functions(module, name)
+    if [function.__name__ for function in found] == [name]:
+        app.command(name)(found[0])
+        return
+    group = typer.Typer(no_args_is_help=True, help=COMMANDS[name])
+    group.callback()(lambda: None)  # a group with one command stays a group
+    for function in found:
+        group.command(function.__name__.replace("_", "-"))(function)
+    app.add_typer(group, name=name)
+
+
+def application(requested: str | None = None) -> typer.Typer:
+    """The typer application; only the requested command's module is imported, the others show their line of help."""
+    app = typer.Typer(
+        name="rtvc", help="Real-time one-shot voice conversion.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+    app.callback()(root)
+    for name in available():
+        if name == requested:
+            attach(app, name, importlib.import_module(f"rtvc.cli.{name}"))
+        else:
+            app.command(name, help=COMMANDS[name])(lambda: None)
+    return app
+
+
+def show_version(wanted: bool) -> None:
+    """Prints the version and ends."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("rtvc-engine"))
+        raise typer.Exit
+
+
+def root(version: bool = typer.Option(False, "--version", callback=show_version, is_eager=True, help="Show the version and exit.")) -> None:
+    """Real-time one-shot voice conversion."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code: 0, 1 for an interruption, 2 for wrong usage or an `RtvcError`."""
+    # Idle OpenMP threads that spin cost up to 65 times the speed on busy cores; torch reads this when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    requested = next((word for word in arguments if not word.startswith("-")), None)
+    try:
+        application(requested)(arguments)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except RtvcError as error:
+        from rich.console import Console
+
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escaped(error)}", highlight=False)
+        return 2
+    return 0
+
+
+def escaped(error: RtvcError) -> str:
+    """The message with its square brackets protected from rich's markup."""
+    from rich.markup import escape
+
+    return escape(str(error))

@@ -1,0 +1,1 @@
+"""Real-time, one-shot, streaming voice conversion."""
