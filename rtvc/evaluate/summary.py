@@ -1,0 +1,43 @@
+"""Means over pairs with 95 % intervals: percentile bootstrap over the pairs, 2,000 draws, fixed seed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+RATIOS = {"wer": ("errors", "words"), "wer_source": ("errors_source", "words"), "rtf": ("compute_seconds", "seconds")}
+"""Quotients of totals: a long utterance counts as much as its words or seconds."""
+MEANS = ("secs_target", "secs_source", "secs2_target", "secs2_source", "dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "f0_pcc")
+METRICS = ("wer", "wer_source", *MEANS, "rtf")
+DRAWS, SEED = 2000, 20240
+
+
+def summarise(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Every metric, its interval under `ci95`, and how many pairs were evaluated; None where no pair has a value."""
+    draws = np.random.default_rng(SEED).integers(0, len(pairs), (DRAWS, len(pairs)))
+    summary: dict[str, Any] = {}
+    intervals: dict[str, list[float] | None] = {}
+    for metric in METRICS:
+        upper, lower = (column(pairs, key) for key in RATIOS[metric]) if metric in RATIOS else (column(pairs, metric), None)
+        if lower is None:
+            lower = np.where(np.isnan(upper), np.nan, 1.0)
+        value, spread = quotient(upper, lower), quotient(upper[draws], lower[draws])
+        spread = spread[np.isfinite(spread)]
+        known = bool(np.isfinite(value)) and len(spread) > 0
+        summary[metric] = round(float(value), 5) if known else None
+        intervals[metric] = [round(float(edge), 5) for edge in np.percentile(spread, [2.5, 97.5])] if known else None
+    return {**summary, "ci95": intervals, "pairs_evaluated": len(pairs)}
+
+
+def column(pairs: Sequence[Mapping[str, Any]], key: str) -> npt.NDArray[np.float64]:
+    """(P,) one number a pair, NaN where there is none."""
+    return np.array([np.nan if pair[key] is None else pair[key] for pair in pairs], dtype=np.float64)
+
+
+def quotient(upper: npt.NDArray[np.float64], lower: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(..., P) totals of the last axis, divided; NaN where the divisor's is 0."""
+    divisor = np.nansum(lower, -1)
+    out = np.full(divisor.shape, np.nan)
+    np.divide(np.nansum(upper, -1), divisor, out=out, where=divisor > 0)
+    return out
