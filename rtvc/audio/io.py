@@ -1,0 +1,151 @@
+"""Recordings in and out: any file that libsndfile knows, as mono float32 at 24 kHz."""
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rtvc.audio.check import Samples, check_recording, check_samples
+from rtvc.audio.mel import SAMPLE_RATE
+from rtvc.audio.resample import check_rate, resample
+from rtvc.errors import AudioError
+
+StrPath = str | os.PathLike[str]
+
+SUFFIXES = {
+    ".wav": "PCM_16",
+    ".flac": "PCM_16",
+    ".ogg": "VORBIS",
+    ".opus": "OPUS",
+    ".mp3": "MPEG_LAYER_III",
+    ".aiff": "PCM_16",
+    ".au": "PCM_16",
+}
+"""What can be written, and the sample format inside."""
+BLOCK = 1 << 18
+"""Frames that are decoded at once: a header that lies about its length cannot make us allocate for it."""
+
+
+def decode(path: StrPath) -> tuple[Samples, int]:
+    """Every channel of a file, as it is.
+
+    Args:
+        path: of a file in a format that libsndfile knows (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, …).
+
+    Returns:
+        (N, C) float32, and its rate in Hz.
+
+    Raises:
+        AudioError: no such file, or one that libsndfile cannot read.
+    """
+    import soundfile
+
+    path = Path(path)
+    if not path.is_file():
+        raise AudioError(f"{path} is {'a folder' if path.is_dir() else 'not there'}, an audio file was wanted: check the path")
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, blocks = int(file.samplerate), [np.zeros((0, file.channels), np.float32)]
+            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+                blocks.append(block)
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+        raise AudioError(f"{path} cannot be read as audio ({reason(error)}): convert it to WAV, or check that it is whole") from error
+    return np.concatenate(blocks), rate
+
+
+def reason(error: Exception) -> str:
+    """The last part of libsndfile's message, which names the path first."""
+    return str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
+
+
+def mono(wave: Samples) -> Samples:
+    """wave (N,) or (N, C) -> (N,), the mean of the channels."""
+    mixed: Samples = wave if wave.ndim == 1 else wave[:, 0] if wave.shape[1] == 1 else wave.mean(1, dtype=np.float32)
+    return mixed
+
+
+def read(path: StrPath, *, rate: int = SAMPLE_RATE, checked: bool = True) -> Tensor:
+    """A recording as mono samples.
+
+    Args:
+        path: of the file.
+        rate: wanted, in Hz.
+        checked: refuse recordings that cannot be used (`check_recording`); otherwise only files that cannot be read.
+
+    Returns:
+        (N,) float32 in about -1..1.
+
+    Raises:
+        AudioError: the file cannot be read or used.
+    """
+    wave, native = decode(path)
+    if checked:
+        check_recording(wave, native, str(path))
+    return torch.from_numpy(resample(mono(wave), native, rate))
+
+
+def prepare(wave: object, rate: int, what: str = "the recording", *, checked: bool = True) -> Tensor:
+    """Samples that a caller holds, as `read` would return them.
+
+    Args:
+        wave: array or tensor, (N,) or (N, C); floating point in -1..1, or 16- or 32-bit integers.
+        rate: of `wave`, in Hz.
+        what: the recording's name in errors.
+        checked: as in `read`.
+
+    Returns:
+        (N,) float32 at 24 kHz.
+
+    Raises:
+        AudioError: not samples, or samples that cannot be used.
+    """
+    array = wave.detach().cpu().numpy() if isinstance(wave, Tensor) else np.asarray(wave)
+    if array.dtype in (np.int16, np.int32):
+        array = array / np.float64(-np.iinfo(array.dtype).min)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise AudioError(f"{what} holds values of type {array.dtype}, floating point or 16- or 32-bit integer samples were wanted")
+    samples = np.asarray(array, np.float32)
+    if checked:
+        check_recording(samples, check_rate(rate), what)
+    else:
+        check_samples(samples, what)
+    return torch.from_numpy(resample(mono(samples), rate, SAMPLE_RATE).copy())
+
+
+def write(path: StrPath, wave: Tensor | Samples, rate: int = SAMPLE_RATE) -> Path:
+    """Writes samples; the file appears at once and whole, or not at all.
+
+    Args:
+        path: of the file; its suffix chooses the format (`SUFFIXES`).
+        wave: (N,) or (N, C) in -1..1; what lies outside is limited.
+        rate: of `wave`, in Hz.
+
+    Returns:
+        The path.
+
+    Raises:
+        AudioError: a suffix that cannot be written, a folder that is not there, or samples that are none.
+    """
+    import soundfile
+
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise AudioError(f"{path} ends in {path.suffix or 'no suffix'!r}, one of {', '.join(SUFFIXES)} was wanted")
+    samples = np.asarray(wave.detach().cpu() if isinstance(wave, Tensor) else wave, np.float32)
+    check_samples(samples, f"what is to be written to {path}")
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{suffix}")
+    container = "OGG" if suffix == ".opus" else suffix[1:].upper()
+    try:
+        soundfile.write(temporary, np.clip(samples, -1, 1), check_rate(rate), subtype=SUFFIXES[suffix], format=container)
+        os.replace(temporary, path)
+    except (soundfile.SoundFileError, OSError, ValueError) as error:
+        raise AudioError(f"{path} cannot be written ({reason(error)}): check the folder, the free space and the sample rate") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+    return path
