@@ -1,0 +1,177 @@
+"""Configuration of a training run: a TOML file, `--set` overrides, and errors that name the nearest key."""
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rtvc.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A table of a configuration file; keys that it does not name are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OptimizerConfig(Section):
+    """AdamW and its learning-rate schedule."""
+
+    lr: float = Field(default=1e-4, gt=0)
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    eps: float = Field(default=1e-8, gt=0)
+    lr_scale: dict[str, float] = {}
+    """Factor on the learning rate of single modules, by module name."""
+    schedule: Literal["constant", "cosine", "onecycle"] = "cosine"
+    warmup: int = Field(default=0, ge=0)
+    """Steps of linear rise to the peak (`constant` and `cosine`)."""
+    pct_start: float = Field(default=0.3, ge=0, lt=1)
+    """Share of the run that rises to the peak (`onecycle`)."""
+    div_factor: float = Field(default=25.0, ge=1)
+    """Peak over first learning rate (`onecycle`)."""
+    final: float = Field(default=0.05, ge=0, le=1)
+    """Last learning rate as a share of the peak (`cosine` and `onecycle`)."""
+
+
+class CheckpointConfig(Section):
+    """When the run's state is written."""
+
+    every: int = Field(default=1000, ge=1)
+    """Steps between checkpoints."""
+    minutes: float = Field(default=15.0, gt=0)
+    """Minutes after which one is written although `every` is not reached."""
+    keep: int = Field(default=3, ge=1)
+    """Checkpoints kept; older ones are deleted only after a newer one is safe on disk."""
+
+
+class LogConfig(Section):
+    """What is reported, and how often (in steps)."""
+
+    every: int = Field(default=20, ge=1)
+    sample_every: int = Field(default=1000, ge=0)
+    """Audio and mel pictures in TensorBoard; 0 never."""
+    validate_every: int = Field(default=1000, ge=0)
+    """Held-out measurements; 0 never."""
+    tensorboard: bool = True
+
+
+class InitConfig(Section):
+    """Weights to start from: a run directory or a safetensors file of an earlier stage."""
+
+    path: Path
+    modules: dict[str, str] = {}
+    """Module of this stage -> module of the earlier one. Empty: every module that both have."""
+
+
+class RunConfig(Section):
+    """What every stage has. A stage adds `model`, `data` and `weights` (one factor for each of its losses)."""
+
+    seed: int = 0
+    steps: int = Field(default=100_000, ge=1)
+    """Length of the run, which schedules refer to."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients are averaged before an optimizer step."""
+    clip: float = Field(default=5.0, ge=0)
+    """Largest norm of a phase's gradient; 0 does not clip."""
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the averaged weights that are exported; 0 exports the last weights."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    """`auto` takes CUDA when there is one; else `cpu` or `cuda`."""
+    deterministic: bool = False
+    """Only deterministic algorithms, where CUDA would choose faster ones."""
+    workers: int = Field(default=1, ge=0)
+    """Threads that prepare batches ahead; 0 prepares them between steps."""
+    bad_steps: int = Field(default=20, ge=0)
+    """Steps in a row with a loss or gradient that is not finite, after which the run gives up. Each one is skipped."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizers: dict[str, dict[str, Any]] = {}
+    """Differences from `optimizer`, by phase name."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    init: list[InitConfig] = []
+
+    def optimizer_of(self, phase: str) -> OptimizerConfig:
+        """The optimizer's settings in one phase."""
+        settings = self.optimizer.model_dump() | self.optimizers.get(phase, {})
+        return validated(OptimizerConfig, settings, f"[optimizers.{phase}]")
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load_config(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
+    """A configuration from a TOML file and `key=value` overrides (dotted keys, TOML values; a bare word is a string).
+
+    Raises:
+        ConfigError: the file or an override does not parse, or names a key that does not exist.
+    """
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        apply_override(table, override)
+    return validated(kind, table, str(path))
+
+
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Writes one `key=value` into a table, in place."""
+    key, found, text = override.partition("=")
+    if not found or not key.strip():
+        raise ConfigError(f"--set takes key=value, {override!r} came")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: {parent} is a value, not a table")
+    table[last] = value
+
+
+def validated(kind: type[C], table: dict[str, Any], where: str) -> C:
+    """The model, or a ConfigError that lists every problem and the nearest key for each unknown one."""
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        lines = [_explain(kind, problem["loc"], problem["type"], problem["msg"], problem["input"]) for problem in error.errors()]
+        raise ConfigError("\n".join([f"{where} is not a valid configuration:", *lines])) from error
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`did you mean 'x'?`, or the list of what there is."""
+    close = difflib.get_close_matches(name, known, 1, 0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def _explain(kind: type[BaseModel], loc: tuple[int | str, ...], problem: str, message: str, value: object) -> str:
+    key = ".".join(str(part) for part in loc)
+    if problem == "extra_forbidden":
+        return f"  unknown key {key!r}; {nearest(str(loc[-1]), _siblings(kind, loc[:-1]))}"
+    if problem == "missing":
+        return f"  {key} is missing"
+    return f"  {key} = {value!r}: {message}"
+
+
+def _siblings(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table at a place in a configuration model."""
+    here: Any = kind
+    for part in loc:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            here = here.model_fields[str(part)].annotation
+        elif get_origin(here) in (list, dict, tuple):
+            here = get_args(here)[-1]
+        if get_origin(here) not in (list, dict, tuple, None):
+            models = [a for a in get_args(here) if isinstance(a, type) and issubclass(a, BaseModel)]
+            here = models[0] if models else here
+    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []

@@ -1,0 +1,138 @@
+"""What a run tells: a progress bar with the time left, RUN/metrics.jsonl, and TensorBoard under RUN/tensorboard."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from rtvc.errors import DependencyError
+from rtvc.train.parallel import World
+from rtvc.train.stage import Samples
+
+SAMPLE_RATE = 24_000
+
+
+class Monitor:
+    """The reports of one process; silent when `active` is false (other ranks than the first)."""
+
+    def __init__(
+        self, run: Path, start: int, steps: int, *, active: bool = True, tensorboard: bool = True, console: Console | None = None
+    ) -> None:
+        self.run, self.active, self.console = run, active, console or Console(stderr=True)
+        self.writer: Any = None
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
+        self.progress = Progress(*columns, console=self.console, disable=not active or not self.console.is_terminal)
+        self.task = self.progress.add_task("training", total=steps, completed=start, text="")
+        if not active:
+            return
+        run.mkdir(parents=True, exist_ok=True)
+        self._forget_after(start)
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise DependencyError(
+                    "log.tensorboard needs TensorBoard: pip install 'rtvc-engine[train]', or --set log.tensorboard=false"
+                ) from error
+            self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1)
+
+    def _forget_after(self, start: int) -> None:
+        """Drops the lines that a killed run wrote after its last checkpoint: their steps will be written again."""
+        path = self.run / "metrics.jsonl"
+        kept = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                if json.loads(line)["step"] <= start:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError):
+                continue  # half a line, cut off by the kill
+        path.write_text("".join(kept))
+
+    def __enter__(self) -> "Monitor":
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+        if self.writer:
+            self.writer.close()
+
+    def step(self, step: int) -> None:
+        """Moves the bar."""
+        self.progress.update(self.task, completed=step)
+
+    def say(self, text: str) -> None:
+        """A line for the person at the terminal."""
+        if self.active:
+            self.console.print(text, highlight=False, markup=False)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of one step, everywhere."""
+        if not self.active:
+            return
+        with open(self.run / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if "/" not in name or name.startswith("loss/"))
+        self.progress.update(self.task, text=shown)
+        if not self.console.is_terminal:
+            self.say(f"step {step}  {shown}")
+
+    def samples(self, step: int, samples: Samples) -> None:
+        """Audio and pictures in TensorBoard."""
+        if not self.writer:
+            return
+        for name, audio in samples.audio.items():
+            self.writer.add_audio(name, audio.detach().float().cpu().clamp(-1, 1), step, SAMPLE_RATE)
+        for name, mel in samples.mels.items():
+            self.writer.add_image(name, picture(mel.detach().float().cpu()), step)
+
+
+def picture(mel: Tensor) -> Tensor:
+    """mel (bands, T) -> (3, bands, T) colours in 0..1, low bands at the bottom."""
+    low, high = mel.min(), mel.max()
+    level = ((mel - low) / (high - low).clamp_min(1e-6)).flip(0)
+    try:
+        from matplotlib import colormaps
+    except ImportError:
+        return level.expand(3, -1, -1)
+    return torch.from_numpy(colormaps["magma"](level.numpy())[..., :3]).permute(2, 0, 1).float()
+
+
+class Means:
+    """Running means of named scalars, kept on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.last: dict[str, float] = {}
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """One step's values."""
+        for name, value in values.items():
+            self.sums[name] = value.float() + self.sums.get(name, 0.0)
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self, world: World) -> dict[str, float]:
+        """The means over the steps since the last call, and over the ranks."""
+        if self.sums:
+            names = sorted(self.sums)
+            means = world.mean(torch.stack([self.sums[n] / self.counts[n] for n in names])).tolist()
+            self.last = dict(zip(names, means, strict=True))
+        self.sums, self.counts = {}, {}
+        return self.last

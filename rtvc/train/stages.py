@@ -1,0 +1,37 @@
+"""The stages by name, imported only when one is run."""
+
+import importlib
+from pathlib import Path
+
+from rtvc.errors import ConfigError
+from rtvc.train.config import nearest
+from rtvc.train.stage import Stage
+
+STAGES = {
+    "pitch": "rtvc.train.pitch:Pitch",
+    "aligner": "rtvc.train.aligner:Aligner",
+    "stage1": "rtvc.train.stage1:Stage1",
+    "stage2": "rtvc.train.stage2:Stage2",
+    "stage2_styletts2": "rtvc.train.stage2_styletts2:Stage2StyleTTS2",
+    "finetune": "rtvc.train.finetune:Finetune",
+    "stream": "rtvc.train.stream:Stream",
+}
+"""Name -> module and class."""
+
+
+def stage_type(name: str) -> type[Stage]:
+    """The class of a stage.
+
+    Raises:
+        ConfigError: there is no such stage.
+    """
+    if name not in STAGES:
+        raise ConfigError(f"there is no stage {name!r}; {nearest(name, list(STAGES))}")
+    module, _, kind = STAGES[name].partition(":")
+    found: type[Stage] = getattr(importlib.import_module(module), kind)
+    return found
+
+
+def default_config(name: str) -> Path:
+    """The stage's recipe for real data, which ships with the package."""
+    return Path(__file__).parent / "configs" / f"{name}.toml"

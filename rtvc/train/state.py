@@ -1,0 +1,190 @@
+"""Checkpoints that survive kill -9, power loss and full disks.
+
+    RUN/checkpoints/step-00001000.pt      weights, optimizers, averages, counters
+    RUN/checkpoints/step-00001000.json    its length and SHA-256: without it the checkpoint does not exist
+
+Both are written under a temporary name, synced, and renamed; the .json comes last. A step's randomness and data are functions of
+the step number (`rtvc.data.seeds`), so nothing else is needed for the run to continue as if it had never stopped.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rtvc.errors import CheckpointError, TrainingError
+from rtvc.train.config import nearest
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Replaces a file, or leaves the old one untouched."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, run: Path, keep: int = 3) -> None:
+        self.folder, self.keep = run / "checkpoints", keep
+
+    def save(self, step: int, state: Mapping[str, Any], note: Mapping[str, Any] | None = None) -> Path:
+        """Writes a checkpoint and then deletes the ones that are no longer kept.
+
+        Raises:
+            OSError: the disk is full or gone. Earlier checkpoints are untouched and nothing is left behind.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for stale in self.folder.glob(".*.tmp"):
+            stale.unlink(missing_ok=True)
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        data = buffer.getbuffer()
+        path = self.folder / f"step-{step:08d}.pt"
+        write_bytes(path, data)
+        facts = {"step": step, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **(note or {})}
+        write_bytes(path.with_suffix(".json"), json.dumps(facts, indent=1).encode())
+        for old in self.steps()[: -self.keep]:
+            for suffix in (".json", ".pt"):
+                (self.folder / f"step-{old:08d}{suffix}").unlink(missing_ok=True)
+        return path
+
+    def steps(self) -> list[int]:
+        """The steps with a checkpoint, in order."""
+        return sorted(int(path.stem[5:]) for path in self.folder.glob("step-*.json") if path.stem[5:].isdigit())
+
+    def latest(self) -> tuple[int, dict[str, Any], list[str]] | None:
+        """The newest checkpoint that is whole: its step, its state, and why newer ones were passed over.
+
+        Raises:
+            TrainingError: there are checkpoints, but none is whole.
+        """
+        refused: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                return step, self.load(step), refused
+            except CheckpointError as error:
+                refused.append(str(error))
+        if refused:
+            raise TrainingError("no checkpoint of this run can be read; --fresh starts again:\n" + "\n".join(refused))
+        return None
+
+    def load(self, step: int) -> dict[str, Any]:
+        """One checkpoint, on the CPU.
+
+        Raises:
+            CheckpointError: it is missing, truncated or damaged.
+        """
+        path = self.folder / f"step-{step:08d}.pt"
+        try:
+            facts = json.loads(path.with_suffix(".json").read_text())
+            data = path.read_bytes()
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        if len(data) != facts.get("bytes") or hashlib.sha256(data).hexdigest() != facts.get("sha256"):
+            raise CheckpointError(f"{path} is damaged: {len(data)} bytes came, {facts.get('bytes')} with another checksum were written")
+        return load_tensors(path)
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """A torch file of tensors and plain values; anything that would run code is refused."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} does not load as plain tensors: {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, a dict was wanted")
+    return state
+
+
+def load_weights(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Module name -> its state dict, from an exported safetensors file or from a run directory (its averaged weights).
+
+    Raises:
+        CheckpointError: there are no weights at this path.
+    """
+    if path.is_dir():
+        if (path / "weights.safetensors").exists():
+            path = path / "weights.safetensors"
+        else:
+            found = Checkpoints(path).latest()
+            if found is None:
+                raise CheckpointError(f"{path} holds no weights.safetensors and no checkpoints: name a run directory or a safetensors file")
+            return exported(found[1])
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        flat = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    modules: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in flat.items():
+        module, _, rest = name.partition(".")
+        modules.setdefault(module, {})[rest] = tensor
+    return modules
+
+
+def exported(state: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """The averaged modules of a checkpoint, weights replaced by their averages."""
+    average: Mapping[str, Tensor] = state["average"]
+    modules: dict[str, dict[str, Tensor]] = {}
+    for module in state["averaged"]:
+        weights = state["modules"][module]
+        modules[module] = {name: average.get(f"{module}.{name}", tensor) for name, tensor in weights.items()}
+    return modules
+
+
+def save_weights(path: Path, modules: Mapping[str, Mapping[str, Tensor]], note: Mapping[str, str]) -> None:
+    """Writes `module.name` -> tensor as safetensors, atomically."""
+    from safetensors.torch import save
+
+    flat = {f"{module}.{name}": t.detach().cpu().clone().contiguous() for module, weights in modules.items() for name, t in weights.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, save(flat, metadata=dict(note)))
+
+
+def initialise(modules: Mapping[str, nn.Module], path: Path, names: Mapping[str, str]) -> list[str]:
+    """Copies weights of an earlier stage into modules of this one; returns the modules that received some.
+
+    Args:
+        modules: this stage's.
+        path: see `load_weights`.
+        names: module of this stage -> module of the earlier one; empty takes every name that both have.
+
+    Raises:
+        CheckpointError: a module is unknown, or its weights do not fit.
+    """
+    weights = load_weights(path)
+    wanted = dict(names) or {name: name for name in modules if name in weights}
+    if not wanted:
+        raise CheckpointError(f"{path} holds {', '.join(weights)}; this stage has {', '.join(modules)}: name pairs in [[init]] modules")
+    for mine, theirs in wanted.items():
+        if mine not in modules:
+            raise CheckpointError(f"[[init]] names the module {mine!r}, which this stage lacks; {nearest(mine, list(modules))}")
+        if theirs not in weights:
+            raise CheckpointError(f"{path} has no module {theirs!r}; {nearest(theirs, list(weights))}")
+        try:
+            modules[mine].load_state_dict(weights[theirs])
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights {theirs!r} of {path} do not fit the module {mine!r}: {error}") from error
+    return list(wanted)
