@@ -1,0 +1,127 @@
+"""What runs one step of a converter. Sessions and pools are written against `Backend` alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from rtvc.errors import EngineError
+from rtvc.layers.contract import State, leaf_names
+from rtvc.models.streaming.interface import Converter
+
+
+class Styled(Protocol):
+    """What a backend needs of a voice: two (128,) float32 vectors. `rtvc.voices.voice.Voice` is one."""
+
+    @property
+    def acoustic(self) -> Tensor:
+        """(128,) timbre."""
+        ...
+
+    @property
+    def prosodic(self) -> Tensor:
+        """(128,) pitch register and range, energy, rhythm."""
+        ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a state pytree lies in one packed tensor (B, S), S float32 values a row.
+
+    One packed tensor in and one out halves the overhead of a step against one binding a leaf, and makes a pool of
+    sessions a matrix whose rows are copied, parked and resumed whole.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    spec: pytree.TreeSpec
+
+    @classmethod
+    def of(cls, state: State) -> "Layout":
+        """The layout of a state of one row.
+
+        Raises:
+            EngineError: for a leaf that is not float32: whole numbers would be rounded above 2^24.
+        """
+        leaves, spec = pytree.tree_flatten(state)
+        names = leaf_names(state)
+        for name, leaf in zip(names, leaves, strict=True):
+            if leaf.dtype != torch.float32:
+                raise EngineError(f"the state leaf {name} is {leaf.dtype}, float32 was wanted: build engines from a float32 model")
+        return cls(tuple(names), tuple(tuple(leaf.shape[1:]) for leaf in leaves), spec)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Values a row of every leaf."""
+        return [prod(shape) for shape in self.shapes]
+
+    @property
+    def size(self) -> int:
+        """S, values a row."""
+        return sum(self.sizes)
+
+    def pack(self, state: State) -> Tensor:
+        """A state pytree of B rows -> (B, S)."""
+        leaves = pytree.tree_leaves(state)
+        return torch.cat([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], 1)
+
+    def unpack(self, packed: Tensor) -> State:
+        """(B, S) -> the state pytree of B rows, as views."""
+        parts = packed.split(self.sizes, 1)
+        leaves = [part.unflatten(1, shape) if shape else part.squeeze(1) for part, shape in zip(parts, self.shapes, strict=True)]
+        return pytree.tree_unflatten(leaves, self.spec)
+
+
+class PackedStep(nn.Module):
+    """The exported face of any converter: tensors in, tensors out, the voice's condition computed outside the graph."""
+
+    def __init__(self, converter: Converter, layout: Layout) -> None:
+        super().__init__()
+        self.converter, self.layout = converter, layout
+
+    def forward(self, x: Tensor, voice: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, 1, N), voice (B, V), state (B, S) -> y (B, 1, N) and the next state (B, S)."""
+        y, new = self.converter(x, voice, self.layout.unpack(state))
+        return y, self.layout.pack(new)
+
+
+class Backend:
+    """Runs steps of a fixed number of samples, for any number of rows that `batches` allows.
+
+    Attributes:
+        name: as `rtvc build --backend` and the benchmarks spell it.
+        chunk: samples a step, N, a multiple of the converter's hop.
+        batches: the numbers of rows it was compiled for, ascending; empty when any number will do.
+        device: where x, voice and state must lie.
+    """
+
+    name = "torch-eager"
+    batches: Sequence[int] = ()
+
+    def __init__(self, converter: Converter, chunk: int, *, device: str = "cpu") -> None:
+        if chunk <= 0 or chunk % converter.hop:
+            raise EngineError(f"a chunk of {chunk} samples came, a multiple of the model's hop of {converter.hop} was wanted")
+        self.converter, self.chunk, self.device = converter, chunk, torch.device(device)
+        self.sample_rate, self.latency = converter.sample_rate, converter.latency
+        with torch.inference_mode():
+            start = converter.initial(1)
+        self.layout = Layout.of(start)
+        self._start = self.layout.pack(start).to(self.device)
+
+    def initial(self, batch: int) -> Tensor:
+        """The packed state before the first sample, (B, S)."""
+        return self._start.repeat(batch, 1)
+
+    def condition(self, voice: Styled, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
+        """Everything a step needs to know of one voice, (1, V) on the backend's device."""
+        with torch.inference_mode():
+            condition = self.converter.condition(voice.acoustic[None], voice.prosodic[None], pitch=pitch, prosody=prosody)
+            return condition.to(self.device, torch.float32)
+
+    def step(self, x: Tensor, voice: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, 1, N), voice (B, V), state (B, S), all float32 -> y (B, 1, N) and the next state (B, S); no argument is changed."""
+        raise TypeError(f"{type(self).__name__} does not define step")

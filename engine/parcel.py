@@ -1,0 +1,53 @@
+"""Nested dictionaries of arrays and plain numbers, to bytes and back. Reading them runs no code: safetensors and JSON."""
+
+import json
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from rtvc.errors import EngineError
+
+PLAIN = "plain"
+"""Name of the metadata-like tensor that holds the JSON of everything that is no array."""
+
+
+def to_bytes(tree: dict[str, Any]) -> bytes:
+    """A nested dictionary with string keys (no '/'), numpy arrays, numbers, strings, booleans and None -> bytes."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    plain: dict[str, Any] = {}
+
+    def walk(branch: dict[str, Any], prefix: str) -> None:
+        for key, value in branch.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}/")
+            elif isinstance(value, np.ndarray):
+                arrays[prefix + key] = np.ascontiguousarray(value)
+            else:
+                plain[prefix + key] = value
+
+    walk(tree, "")
+    arrays[PLAIN] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
+    return save(arrays)
+
+
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """What `to_bytes` wrote.
+
+    Raises:
+        EngineError: when the bytes are something else.
+    """
+    try:
+        arrays = load(data)
+        leaves: dict[str, Any] = json.loads(arrays.pop(PLAIN).tobytes())
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise EngineError(f"{len(data)} bytes came that are no parked session ({error}): pass what `park` returned") from error
+    tree: dict[str, Any] = {}
+    for path, value in [*leaves.items(), *arrays.items()]:
+        *parents, key = path.split("/")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[key] = value
+    return tree

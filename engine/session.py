@@ -1,0 +1,267 @@
+"""One person speaking: blocks of any size at any rate go in, the same speech in another voice comes out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from rtvc.engine.backends.base import Backend, Styled
+from rtvc.engine.gate import Gate
+from rtvc.engine.lag import Backlog
+from rtvc.engine.line import Line, Work
+from rtvc.engine.parcel import from_bytes, to_bytes
+from rtvc.errors import AudioError, EngineError, VoiceError
+
+Samples = NDArray[np.float32]
+
+PIECE_S = 1.0
+"""Longer blocks are taken in pieces of this many seconds, so that memory does not grow with a file."""
+
+
+@dataclass
+class Style:
+    """Two style vectors, (128,) each: what `mix` makes of several voices."""
+
+    acoustic: Tensor
+    prosodic: Tensor
+
+
+def blend(weights: Mapping[Styled, float]) -> Style:
+    """The weighted mean of several voices' style vectors; weights need not add up to one.
+
+    Raises:
+        VoiceError: without voices, or when the weights are negative or all zero.
+    """
+    total = sum(weights.values())
+    if not weights or min(weights.values()) < 0 or total <= 0:
+        raise VoiceError(f"the weights {list(weights.values())} came, at least one voice with a positive weight was wanted")
+    shares = [(voice, weight / total) for voice, weight in weights.items()]
+    return Style(
+        torch.stack([share * voice.acoustic for voice, share in shares]).sum(0),
+        torch.stack([share * voice.prosodic for voice, share in shares]).sum(0),
+    )
+
+
+def check_block(block: ArrayLike) -> Samples:
+    """A block of mono samples as (N,) float32.
+
+    Raises:
+        AudioError: for another shape, whole numbers, or values that are not finite.
+    """
+    samples = np.asarray(block)
+    if samples.ndim != 1:
+        raise AudioError(f"a block of shape {samples.shape} came, (N,) mono samples were wanted: mix the channels down first")
+    if samples.dtype.kind != "f":
+        raise AudioError(f"a block of {samples.dtype} came, floats in [-1, 1] were wanted: divide integers by their full scale")
+    samples = samples.astype(np.float32, copy=False)
+    if not np.isfinite(samples).all():
+        raise AudioError("a block with infinite or undefined samples came: find where the capture went wrong")
+    return samples
+
+
+class Controls:
+    """Voice, pitch and mix of one stream; `Session` and the pool's sessions share it."""
+
+    def __init__(self, backend: Backend, voice: Styled, *, pitch: float, prosody: float) -> None:
+        self.backend, self._voice, self._pitch, self._prosody = backend, voice, pitch, prosody
+        self.line: Line
+
+    def apply(self, change: Callable[[], None]) -> None:
+        """Carries out a change of the line: at once here, between two steps in a pool."""
+        change()
+
+    def _turn(self) -> None:
+        condition = self.condition()
+        self.apply(lambda: self.line.swap(condition))
+
+    def condition(self) -> Tensor:
+        """The condition (1, V) of the present voice, pitch and prosody."""
+        return self.backend.condition(self._voice, pitch=self._pitch, prosody=self._prosody)
+
+    def swap(self, voice: Styled) -> None:
+        """Another voice, click-free within 20 ms of audio."""
+        self._voice = voice
+        self._turn()
+
+    def mix(self, weights: Mapping[Styled, float]) -> None:
+        """A mix of several voices by weight, click-free within 20 ms of audio."""
+        self.swap(blend(weights))
+
+    @property
+    def pitch(self) -> float:
+        """Semitones added to the pitch."""
+        return self._pitch
+
+    @pitch.setter
+    def pitch(self, semitones: float) -> None:
+        self._pitch = semitones
+        self._turn()
+
+    @property
+    def prosody(self) -> float:
+        """0 keeps the speaker's own register and range, 1 takes the voice's."""
+        return self._prosody
+
+    @prosody.setter
+    def prosody(self, share: float) -> None:
+        self._prosody = share
+        self._turn()
+
+    @property
+    def wet(self) -> float:
+        """1 is the converted voice, 0 the input as it was, equally late; changes are faded over 20 ms."""
+        return self.line.wet
+
+    @wet.setter
+    def wet(self, share: float) -> None:
+        if not 0 <= share <= 1:
+            raise AudioError(f"a wet share of {share} came, 0 (input) to 1 (converted) was wanted")
+        self.apply(lambda: setattr(self.line, "wet", share))
+
+    @property
+    def latency(self) -> float:
+        """Seconds by which output lags input when every step is instant: model, edges and one chunk."""
+        line = self.line
+        return line.entry.delay + (line.latency + line.chunk) / line.rate + line.exit.delay
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be equal for parked bytes to be resumed."""
+        line, backend = self.line, self.backend
+        return {
+            "rates": f"{line.entry.rate_in}/{line.rate}/{line.exit.rate_out}",
+            "chunk": backend.chunk,
+            "latency": line.latency,
+            "state": backend.layout.size,
+            "gate": line.gate is not None,
+        }
+
+    def parcel(self, state: Tensor) -> bytes:
+        """The whole stream as bytes; state (1, S) is the converter's."""
+        styles = {"acoustic": self._voice.acoustic.numpy(), "prosodic": self._voice.prosodic.numpy()}
+        controls = {"pitch": self._pitch, "prosody": self._prosody, **styles}
+        return to_bytes({"for": self.fingerprint(), "line": self.line.state(), "state": state.cpu().numpy(), "controls": controls})
+
+    def unparcel(self, data: bytes) -> Tensor:
+        """Goes on from parked bytes; returns the converter's state (1, S).
+
+        Raises:
+            EngineError: when they are no session or one of another kind.
+        """
+        tree = from_bytes(data)
+        if tree.get("for") != self.fingerprint():
+            raise EngineError(f"a session parked as {tree.get('for')} came, {self.fingerprint()} was wanted: resume it with equal settings")
+        controls = tree["controls"]
+        self._pitch, self._prosody = controls["pitch"], controls["prosody"]
+        self._voice = Style(torch.from_numpy(controls["acoustic"]), torch.from_numpy(controls["prosodic"]))
+        self.line.restore(tree["line"])
+        return torch.from_numpy(tree["state"]).to(self.backend.device)
+
+
+class Session(Controls):
+    """Converts one stream; its output does not depend on how the input was cut into blocks.
+
+    Args:
+        backend: what runs the steps.
+        voice: the voice to speak with.
+        sample_rate: of the blocks that come, in Hz.
+        output_rate: of what leaves, in Hz; by default the same.
+        pitch: semitones added to the pitch.
+        prosody: 0 keeps the speaker's own register and range, 1 takes the voice's.
+        wet: 1 is the converted voice, 0 the input, equally late.
+        gate: skips silence; None converts everything.
+        backlog: bounds the lag for callers that pass `now`; by default nothing is ever dropped.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        voice: Styled,
+        *,
+        sample_rate: int = 24_000,
+        output_rate: int | None = None,
+        pitch: float = 0.0,
+        prosody: float = 1.0,
+        wet: float = 1.0,
+        gate: Gate | None = None,
+        backlog: Backlog | None = None,
+    ) -> None:
+        super().__init__(backend, voice, pitch=pitch, prosody=prosody)
+        self.line = Line(
+            backend.sample_rate,
+            backend.chunk,
+            backend.latency,
+            self.condition(),
+            rate_in=sample_rate,
+            rate_out=sample_rate if output_rate is None else output_rate,
+            gate=gate,
+            backlog=backlog,
+        )
+        self.wet = self.line.wet_now = wet
+        self.state = backend.initial(1)
+        self.steps = 0
+
+    def push(self, block: ArrayLike, *, captured: float | None = None, now: float | None = None) -> Samples:
+        """A block (N,) of floats -> everything that is ready, (N',) float32 at the output rate.
+
+        Args:
+            block: mono samples in [-1, 1].
+            captured: when the first sample was captured, in seconds; with `now`, stale audio is dropped by the backlog's rule.
+            now: the present on the same clock.
+
+        Raises:
+            AudioError: for a block that is not mono, not floats or not finite.
+            EngineError: after `flush`.
+        """
+        samples = check_block(block)
+        if self.line.end is not None:
+            raise EngineError("a block came after `flush`: call `reset` to begin another stream")
+        piece = max(1, int(PIECE_S * self.line.entry.rate_in))
+        for start in range(0, len(samples), piece):
+            when = None if captured is None else captured + start / self.line.entry.rate_in
+            self.line.feed(samples[start : start + piece], when)
+            self._run(now)
+        return self.line.take()
+
+    def flush(self) -> Samples:
+        """The rest of the stream, as if silence followed: afterwards every input sample has its output."""
+        self.line.finish()
+        self._run(None)
+        return self.line.take()
+
+    def reset(self) -> None:
+        """Another stream from the beginning, with the same voice and mix."""
+        self.line.reset()
+        self.state = self.backend.initial(1)
+
+    def park(self) -> bytes:
+        """The whole session as bytes; `resume` on an equal session goes on without a seam."""
+        return self.parcel(self.state)
+
+    def resume(self, data: bytes) -> None:
+        """Goes on where `park` left off.
+
+        Raises:
+            EngineError: when the bytes are no session or one of another kind.
+        """
+        self.state = self.unparcel(data)
+
+    def _run(self, now: float | None) -> None:
+        while (work := self.line.next(now)) is not None:
+            self.line.accept(work, self._step(work))
+
+    def _step(self, work: Work) -> list[Samples]:
+        """Steps one chunk for every voice of `work`; the first voice's state is the one that lives on."""
+        rows, x = len(work.voices), torch.from_numpy(work.x)
+        if rows == 1:
+            y, self.state = self.backend.step(x.to(self.backend.device)[None, None], work.voices[0], self.state)
+        else:
+            y, states = self.backend.step(
+                x.to(self.backend.device).expand(rows, 1, -1).contiguous(), torch.cat(work.voices), self.state.expand(rows, -1).contiguous()
+            )
+            self.state = states[:1].clone()
+        self.steps += 1
+        return list(y[:, 0].cpu().numpy())
