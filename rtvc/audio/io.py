@@ -116,6 +116,20 @@ def prepare(wave: object, rate: int, what: str = "the recording", *, checked: bo
     return torch.from_numpy(resample(mono(samples), rate, SAMPLE_RATE).copy())
 
 
+def check_output(path: StrPath) -> Path:
+    """The path, if a recording can be written there; to be asked before long work.
+
+    Raises:
+        AudioError: a suffix that cannot be written, or a folder that is not there.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise AudioError(f"{path} ends in {path.suffix or 'no suffix'!r}, one of {', '.join(SUFFIXES)} was wanted")
+    if not path.parent.is_dir():
+        raise AudioError(f"{path} cannot be written (there is no folder {path.parent}): make the folder first")
+    return path
+
+
 def write(path: StrPath, wave: Tensor | Samples, rate: int = SAMPLE_RATE) -> Path:
     """Writes samples; the file appears at once and whole, or not at all.
 
@@ -132,10 +146,8 @@ def write(path: StrPath, wave: Tensor | Samples, rate: int = SAMPLE_RATE) -> Pat
     """
     import soundfile
 
-    path = Path(path)
+    path = check_output(path)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise AudioError(f"{path} ends in {path.suffix or 'no suffix'!r}, one of {', '.join(SUFFIXES)} was wanted")
     samples = np.asarray(wave.detach().cpu() if isinstance(wave, Tensor) else wave, np.float32)
     check_samples(samples, f"what is to be written to {path}")
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{suffix}")

@@ -7,6 +7,7 @@ command; otherwise the functions in its `__all__` are the subcommands of the gro
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -96,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     requested = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        application(requested)(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            application(requested)(arguments)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except RtvcError as error:
@@ -105,6 +108,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escaped(error)}", highlight=False)
         return 2
     return 0
+
+
+def show_warning(message: Warning | str, category: type[Warning], *where: object) -> None:
+    """Our own warnings as one line for the user; those of libraries are for developers and are dropped."""
+    if category.__module__.startswith("rtvc."):
+        typer.echo(f"warning: {message}", err=True)
 
 
 def escaped(error: RtvcError) -> str:

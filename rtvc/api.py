@@ -1,0 +1,273 @@
+"""The public API: load a model, make a voice of a recording, convert samples or open a stream."""
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rtvc.audio.check import check_recording
+from rtvc.audio.io import StrPath, decode, mono, prepare
+from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.audio.resample import check_rate, resample
+from rtvc.errors import ConfigError, VoiceError
+from rtvc.models.streaming.interface import Converter
+from rtvc.voices.report import measure
+from rtvc.voices.voice import Voice
+
+if TYPE_CHECKING:
+    from rtvc.engine.session import Session
+
+Samples = npt.NDArray[np.float32]
+Recording = StrPath | tuple[Any, int]
+"""A file, or samples (N,) or (N, C) with their rate in Hz."""
+Reference = Recording | Voice
+"""What a voice is made of: a recording, a voice file (`*.voice`) or a `Voice`."""
+
+MODELS = {"stream": ("rtvc.models.streaming", "load_default"), "studio": ("rtvc.models.studio", "load_default")}
+"""Shipped models by name: the module, and its function that returns one."""
+FILES = {".safetensors": ("rtvc.models.streaming", "load_file"), ".pth": ("rtvc.models.checkpoints", "load_converter")}
+"""Files of weights by suffix: of our own training, and of the papers' authors."""
+DEFAULT = "stream"
+CHUNK = 32 * HOP
+"""Samples converted at a time when a whole recording is at hand: memory stays bounded, the result does not change."""
+LONGEST_REFERENCE = 60
+"""Seconds of one reference that are looked at."""
+UNKNOWN_SPEECH = 10.0
+"""Seconds of speech that a voice counts for, among several, when its file does not say."""
+
+
+class Model(Protocol):
+    """What `VoiceConverter` asks of any model.
+
+    Attributes:
+        name: of the model.
+        space: name of its style space: only voices of the same space can be used and mixed.
+        latency: samples at 24 kHz by which a stream lags its input; None for a model that needs whole recordings.
+    """
+
+    name: str
+    space: str
+    latency: int | None
+
+    def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """A reference (1, 1, N) at 24 kHz, N a multiple of 300 -> acoustic and prosodic style, (1, 128) each."""
+        ...
+
+    def convert(self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float) -> Tensor:
+        """wave (1, 1, N) at 24 kHz, N a multiple of 300, styles (1, 128) -> (1, 1, N), aligned with the input."""
+        ...
+
+
+class StreamingConverter(Converter, Protocol):
+    """A streaming converter that brings its own style encoders."""
+
+    def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Model.styles`."""
+        ...
+
+
+class StreamModel:
+    """A streaming converter as a `Model`: whole recordings go through the same steps as a live stream."""
+
+    def __init__(self, converter: StreamingConverter, name: str = DEFAULT) -> None:
+        self.converter, self.name = converter, name
+        self.space = str(getattr(converter, "space", name))
+        self.latency: int | None = converter.latency
+
+    def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Model.styles`."""
+        return self.converter.styles(wave)
+
+    def convert(self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float) -> Tensor:
+        """As `Model.convert`: the latency is flushed with silence and trimmed."""
+        samples, latency = wave.shape[-1], self.converter.latency
+        voice = self.converter.condition(acoustic, prosodic, pitch=pitch, prosody=prosody)
+        state, outputs = self.converter.initial(1), []
+        for chunk in F.pad(wave, (0, latency + -latency % HOP)).split(CHUNK, -1):
+            y, state = self.converter(chunk, voice, state)
+            outputs.append(y)
+        return torch.cat(outputs, -1)[..., latency : latency + samples]
+
+
+def load(name_or_path: StrPath | None = None, device: str = "cpu") -> "VoiceConverter":
+    """Loads a model.
+
+    Args:
+        name_or_path: `stream` (the default: small, real time) or `studio` (large, whole recordings), or a file of weights: our own
+            `.safetensors`, or a `.pth` checkpoint of the authors of StyleTTS-VC or StyleTTS 2.
+        device: `cpu`, `cuda`, `cuda:1`, …
+
+    Raises:
+        ConfigError: no such model or device.
+        CheckpointError: weights that are missing, truncated, foreign or hostile.
+    """
+    check_device(device)
+    wanted = DEFAULT if name_or_path is None else os.fspath(name_or_path)
+    if wanted in MODELS:
+        loaded = call(MODELS[wanted])
+    elif (suffix := Path(wanted).suffix) in FILES:
+        if not Path(wanted).is_file():
+            raise ConfigError(f"{wanted} is not there, a file of weights was wanted: check the path")
+        loaded = call(FILES[suffix], Path(wanted))
+    else:
+        raise ConfigError(f"there is no model {wanted!r}: name {' or '.join(MODELS)}, or a file ending in {' or '.join(FILES)}")
+    if isinstance(loaded, torch.nn.Module):
+        loaded = loaded.to(device).eval().requires_grad_(False)
+    return VoiceConverter(loaded if hasattr(loaded, "convert") else StreamModel(loaded), device)
+
+
+def call(entry: tuple[str, str], *arguments: Any) -> Any:
+    """Calls a function of a module that is imported only now."""
+    module, function = entry
+    return getattr(importlib.import_module(module), function)(*arguments)
+
+
+def check_device(device: str) -> None:
+    """Raises a `ConfigError` unless torch can run on the device here."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"the device {device!r} cannot be used here ({str(error).splitlines()[0]}): use 'cpu'") from error
+
+
+class VoiceConverter:
+    """A loaded model; `rtvc.load` makes one.
+
+    Attributes:
+        model: the model behind it.
+        device: where it runs.
+        sample_rate: of what `convert` returns, in Hz.
+    """
+
+    sample_rate = SAMPLE_RATE
+
+    def __init__(self, model: Model, device: str = "cpu") -> None:
+        self.model, self.device = model, torch.device(device)
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds by which a stream lags its input: the model's look-ahead and the block it works on. None: not a streaming model."""
+        return None if self.model.latency is None else (self.model.latency + HOP) / SAMPLE_RATE
+
+    def voice(
+        self,
+        *references: Reference,
+        timbre: Reference | Sequence[Reference] | None = None,
+        prosody: Reference | Sequence[Reference] | None = None,
+        name: str | None = None,
+    ) -> Voice:
+        """The voice of one or more recordings, weighted by how much speech each holds.
+
+        Args:
+            references: recordings of the person, or voices.
+            timbre: take the sound of the voice from these instead.
+            prosody: take pitch register and range, energy and rhythm from these instead.
+            name: of the voice; default: of the first reference.
+
+        Raises:
+            AudioError: a recording cannot be read or used.
+            VoiceError: no reference at all, or a voice file that cannot be used.
+        """
+        whole = self._blend(references) if references else None
+        sound = self._blend(listed(timbre)) if timbre is not None else whole
+        manner = self._blend(listed(prosody)) if prosody is not None else whole
+        sound, manner = sound or manner, manner or sound
+        if sound is None or manner is None:
+            raise VoiceError("no reference came, at least one recording or voice file was wanted")
+        voice = sound if sound is manner else sound.with_prosody_of(manner)
+        return voice if name is None else Voice(voice.acoustic, voice.prosodic, name, voice.source)
+
+    def convert(
+        self, x: Any, sr: int, voice: Voice, *, pitch: float = 0.0, prosody: float = 1.0, output_rate: int = SAMPLE_RATE
+    ) -> Samples:
+        """Says the same with another voice.
+
+        Args:
+            x: samples (N,) or (N, C) in -1..1, array or tensor.
+            sr: their rate in Hz.
+            voice: the voice to speak with.
+            pitch: semitones added to the pitch.
+            prosody: 0 keeps the speaker's own pitch register and range, 1 takes the voice's.
+            output_rate: wanted, in Hz.
+
+        Returns:
+            (M,) float32 of the same duration at `output_rate` (24 kHz unless asked otherwise).
+
+        Raises:
+            AudioError: samples that cannot be used.
+            VoiceError: a voice of another style space.
+        """
+        self._check(voice)
+        check_rate(output_rate)
+        wave = prepare(x, sr)
+        padded = F.pad(wave, (0, -len(wave) % HOP))[None, None].to(self.device)
+        with torch.inference_mode():
+            acoustic, prosodic = voice.acoustic[None].to(self.device), voice.prosodic[None].to(self.device)
+            y = self.model.convert(padded, acoustic, prosodic, pitch=pitch, prosody=prosody)
+        return resample(y[0, 0, : len(wave)].float().cpu().numpy(), SAMPLE_RATE, output_rate)
+
+    def stream(self, voice: Voice, *, sample_rate: int = SAMPLE_RATE, chunk: int = HOP, **settings: Any) -> "Session":
+        """A live stream: `push` blocks of any size, get what is ready, `flush` at the end.
+
+        Args:
+            voice: the voice to speak with.
+            sample_rate: of the blocks, in Hz.
+            chunk: samples at 24 kHz that the model converts at a time, a multiple of 300.
+            settings: what else `rtvc.engine.session.Session` takes: output_rate, pitch, prosody, wet, gate, backlog.
+
+        Raises:
+            ConfigError: the model needs whole recordings.
+            VoiceError: a voice of another style space.
+        """
+        if not isinstance(self.model, StreamModel):
+            raise ConfigError(f"the model {self.model.name!r} needs whole recordings and cannot stream: load {DEFAULT!r}, or use `convert`")
+        self._check(voice)
+        from rtvc.engine.backends.eager import TorchBackend
+        from rtvc.engine.session import Session
+
+        return Session(TorchBackend(self.model.converter, chunk, device=str(self.device)), voice, sample_rate=sample_rate, **settings)
+
+    def _blend(self, references: Sequence[Reference]) -> Voice:
+        voices = [self._one(reference) for reference in references]
+        if not voices:
+            raise VoiceError("an empty list of references came, at least one recording or voice file was wanted")
+        if len(voices) == 1:
+            return voices[0]
+        return Voice.mix({voice: voice.speech or UNKNOWN_SPEECH for voice in voices}, voices[0].name)
+
+    def _one(self, reference: Reference) -> Voice:
+        if isinstance(reference, Voice):
+            self._check(reference)
+            return reference
+        if isinstance(reference, tuple):
+            wave, rate, name = np.asarray(reference[0], np.float32), check_rate(reference[1]), "recording"
+        elif Path(reference).suffix == ".voice":
+            return self._one(Voice.load(reference))
+        else:
+            (wave, rate), name = decode(reference), Path(reference).name
+        check_recording(wave, rate, "the recording" if isinstance(reference, tuple) else str(reference))
+        wave = wave[: LONGEST_REFERENCE * rate]
+        quality = measure(wave, rate, name)
+        samples = torch.from_numpy(resample(mono(wave), rate, SAMPLE_RATE))
+        with torch.inference_mode():
+            acoustic, prosodic = self.model.styles(F.pad(samples, (0, -len(samples) % HOP))[None, None].to(self.device))
+        source = {"space": self.model.space, "references": [quality.as_dict()]}
+        return Voice(acoustic[0].clone(), prosodic[0].clone(), Path(name).stem, source)
+
+    def _check(self, voice: Voice) -> None:
+        if voice.space not in (None, self.model.space):
+            raise VoiceError(f"{voice.name!r} was made for the model {voice.space!r}, this is {self.model.space!r}: make it again")
+
+
+def listed(references: Reference | Sequence[Reference]) -> list[Reference]:
+    """One reference or several, as a list."""
+    if isinstance(references, str | os.PathLike | Voice | tuple):
+        return [references]
+    return list(references)

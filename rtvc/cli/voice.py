@@ -1,0 +1,98 @@
+"""`rtvc voice create | mix | show`: voice files."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rtvc.voices.voice import Voice
+
+__all__ = ["create", "mix", "show"]
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="the voice file to write, NAME.voice", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+
+
+def create(
+    output: Output,
+    references: Annotated[list[Path] | None, typer.Argument(help="recordings of the person, or voice files", show_default=False)] = None,
+    timbre: Annotated[Path | None, typer.Option(help="take the sound of the voice from this recording instead")] = None,
+    prosody: Annotated[Path | None, typer.Option(help="take pitch register and range, energy and rhythm from this one instead")] = None,
+    name: Annotated[str | None, typer.Option(help="shown to people; default: the file's name")] = None,
+    model: Annotated[str | None, typer.Option(help="stream (default), studio, or a file of weights")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Make a voice file of one or more recordings, and say how good they are."""
+    from rtvc.api import load
+
+    voice = load(model, device).voice(*(references or []), timbre=timbre, prosody=prosody, name=name or output.stem)
+    present(voice, voice.save(output), as_json)
+
+
+def mix(
+    output: Output,
+    parts: Annotated[list[str], typer.Argument(metavar="VOICE[:WEIGHT]...", help="voice files and their weights, a.voice:0.7 b.voice:0.3")],
+    name: Annotated[str | None, typer.Option(help="shown to people; default: the parts and their shares")] = None,
+    as_json: Json = False,
+) -> None:
+    """Mix voice files by weight."""
+    from rtvc.voices.voice import Voice
+
+    weights = [weighted(part) for part in parts]
+    voice = Voice.mix({Voice.load(path): weight for path, weight in weights}, name)
+    present(voice, voice.save(output), as_json)
+
+
+def show(voice_file: Annotated[Path, typer.Argument(help="a voice file", show_default=False)], as_json: Json = False) -> None:
+    """Show what a voice file holds and what it came from."""
+    from rtvc.voices.voice import Voice
+
+    present(Voice.load(voice_file), voice_file, as_json)
+
+
+def weighted(part: str) -> tuple[Path, float]:
+    """`PATH:WEIGHT` or `PATH` (weight 1) -> the path and the weight."""
+    from rtvc.errors import VoiceError
+
+    path, colon, weight = part.rpartition(":")
+    if not colon or (Path(part).is_file() and not Path(path).is_file()):
+        return Path(part), 1.0
+    try:
+        return Path(path), float(weight)
+    except ValueError as error:
+        raise VoiceError(f"{part!r} came, VOICE:WEIGHT with a number as the weight was wanted, as in anna.voice:0.7") from error
+
+
+def present(voice: "Voice", path: Path, as_json: bool) -> None:
+    """Prints a voice, its references and the advice about them."""
+    if as_json:
+        size = path.stat().st_size
+        typer.echo(json.dumps({"path": str(path), "bytes": size, "name": voice.name, "space": voice.space, "source": voice.source}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"{path}: {voice.name}, {path.stat().st_size} bytes, made by {voice.space or 'an unknown model'}", markup=False)
+    for share, part in voice.parts:
+        console.print(f"  {share:.0%} {part}", markup=False)
+    if not voice.references:
+        return
+    table = Table("reference", "speech", "noise", "bandwidth", "clipped", "level", "grade", box=None, pad_edge=False)
+    for entry in voice.references:
+        table.add_row(
+            entry["path"],
+            f"{entry['speech']:.1f} s of {entry['seconds']:.1f} s",
+            f"{entry['snr']:.0f} dB below",
+            f"{entry['bandwidth'] / 1000:.1f} kHz",
+            f"{entry['clipped']:.1%}",
+            f"{entry['level']:.0f} dBFS",
+            entry["grade"],
+        )
+    console.print(table)
+    for entry in voice.references:
+        for line in entry["advice"]:
+            console.print(f"{entry['path']}: {line}", markup=False)
