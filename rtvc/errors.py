@@ -5,6 +5,7 @@
     ├── CheckpointError   weights that are truncated, foreign, hostile or of another shape
     ├── ConfigError       a configuration that names what does not exist
     ├── DependencyError   an optional package that a command needs and this machine lacks
+    ├── TextError         text or phonemes that cannot be spoken
     ├── VoiceError        a voice file or reference that cannot be used
     ├── TrainingError     a run that cannot start, resume or go on
     ├── EngineError       a compiled engine that is missing, stale or made for another machine
@@ -33,6 +34,10 @@ class ConfigError(RtvcError):
 
 class DependencyError(RtvcError):
     """An optional package that a command needs and this machine lacks."""
+
+
+class TextError(RtvcError):
+    """Text or phonemes that cannot be spoken."""
 
 
 class VoiceError(RtvcError):
