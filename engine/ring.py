@@ -1,0 +1,147 @@
+"""A lock-free single-producer single-consumer ring: numpy memory, numba code, no allocation, no lock.
+
+The audio callback is one side and the worker thread the other. Each side writes one counter and reads the other's;
+counters only grow, and are published by release stores and read by acquire loads (the scheme of L. Lamport, "Proving the
+Correctness of Multiprocess Programs", 1977, with the memory orders of C++11), so it is right on ARM as well as on x86.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rtvc.errors import DependencyError, EngineError
+
+WRITTEN, READ = 0, 8
+"""Places of the two counters: 64 bytes apart, so that the sides do not fight for a cache line."""
+
+
+@cache
+def compiled() -> tuple[Any, Any, Any, Any]:
+    """The functions `write`, `read`, `skip` and `fill`, compiled on first use; they run without Python's lock.
+
+    Raises:
+        DependencyError: when numba is not installed.
+    """
+    try:
+        from numba import njit, types
+        from numba.core import cgutils
+        from numba.extending import intrinsic
+    except ImportError as error:
+        raise DependencyError("the ring buffer of live conversion needs numba: pip install 'rtvc-engine[live]'") from error
+
+    def slot(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        """The address of counters[index]."""
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        return cgutils.gep_inbounds(builder, array.data, args[1])
+
+    @intrinsic
+    def acquire(typing: Any, counters: Any, index: Any) -> Any:
+        """counters[index], nothing after it moved before it."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.load_atomic(slot(context, builder, signature, args), "acquire", 8)
+
+        return types.int64(counters, types.intp), generate
+
+    @intrinsic
+    def release(typing: Any, counters: Any, index: Any, value: Any) -> Any:
+        """counters[index] = value, nothing before it moved after it."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            builder.store_atomic(args[2], slot(context, builder, signature, args), "release", 8)
+            return context.get_dummy_value()
+
+        return types.void(counters, types.intp, types.int64), generate
+
+    @njit(nogil=True, cache=True)
+    def write(data: Any, counters: Any, block: Any) -> int:
+        start = acquire(counters, WRITTEN)
+        count = min(len(block), len(data) - (start - acquire(counters, READ)))
+        at = start % len(data)
+        first = min(count, len(data) - at)
+        data[at : at + first] = block[:first]
+        data[: count - first] = block[first:count]
+        release(counters, WRITTEN, start + count)
+        return int(count)
+
+    @njit(nogil=True, cache=True)
+    def read(data: Any, counters: Any, block: Any) -> int:
+        start = acquire(counters, READ)
+        count = min(len(block), acquire(counters, WRITTEN) - start)
+        at = start % len(data)
+        first = min(count, len(data) - at)
+        block[:first] = data[at : at + first]
+        block[first:count] = data[: count - first]
+        release(counters, READ, start + count)
+        return int(count)
+
+    @njit(nogil=True, cache=True)
+    def skip(counters: Any, most: int) -> int:
+        start = acquire(counters, READ)
+        count = min(most, acquire(counters, WRITTEN) - start)
+        release(counters, READ, start + count)
+        return int(count)
+
+    @njit(nogil=True, cache=True)
+    def fill(counters: Any) -> int:
+        consumed = acquire(counters, READ)  # first: the difference can then only be too large, never negative
+        return int(acquire(counters, WRITTEN) - consumed)
+
+    return write, read, skip, fill
+
+
+class Ring:
+    """Numbers of one type, in order, from one thread to another.
+
+    Args:
+        capacity: how many it holds.
+        dtype: of the numbers.
+    """
+
+    def __init__(self, capacity: int, dtype: DTypeLike = np.float32) -> None:
+        if capacity < 1:
+            raise EngineError(f"a ring of {capacity} places came, at least one was wanted")
+        self.data: NDArray[Any] = np.zeros(capacity, dtype)
+        self.counters = np.zeros(16, np.int64)
+        self._write, self._read, self._skip, self._fill = compiled()
+        self.warm()
+
+    def warm(self) -> None:
+        """Compiles for this type now, so that the first audio block does not wait for a compiler."""
+        self.write(self.data[:1])
+        self.read(self.data[:1])
+        self.skip(0)
+        self.counters[:] = 0
+        self.data[:] = 0
+
+    @property
+    def capacity(self) -> int:
+        """How many numbers it holds."""
+        return len(self.data)
+
+    @property
+    def written(self) -> int:
+        """Numbers written since the beginning."""
+        return int(self.counters[WRITTEN])
+
+    @property
+    def consumed(self) -> int:
+        """Numbers read or skipped since the beginning."""
+        return int(self.counters[READ])
+
+    def __len__(self) -> int:
+        return int(self._fill(self.counters))
+
+    def write(self, block: NDArray[Any]) -> int:
+        """The producer's: takes as much of block (N,) as fits and returns how many that were."""
+        return int(self._write(self.data, self.counters, block))
+
+    def read(self, block: NDArray[Any]) -> int:
+        """The consumer's: fills block (N,) from its beginning and returns how many there were."""
+        return int(self._read(self.data, self.counters, block))
+
+    def skip(self, count: int) -> int:
+        """The consumer's: lets up to `count` numbers go and returns how many there were."""
+        return int(self._skip(self.counters, count))
