@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -98,8 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     requested = next((word for word in arguments if not word.startswith("-")), None)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("once", UserWarning)
             warnings.showwarning = show_warning
-            application(requested)(arguments)
+            application(requested)(arguments, prog_name="rtvc")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except RtvcError as error:
@@ -110,7 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def show_warning(message: Warning | str, category: type[Warning], *where: object) -> None:
+def show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
     """Our own warnings as one line for the user; those of libraries are for developers and are dropped."""
     if category.__module__.startswith("rtvc."):
         typer.echo(f"warning: {message}", err=True)

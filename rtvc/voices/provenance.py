@@ -23,9 +23,8 @@ def is_report(entry: object) -> bool:
     """Whether this is what `Report.as_dict` writes."""
     if not isinstance(entry, dict) or not isinstance(entry.get("advice"), list):
         return False
-    return all(isinstance(entry.get(key), int | float) for key in FIGURES) and all(
-        isinstance(entry.get(key), str) for key in ("path", "grade")
-    )
+    numbers = all(isinstance(entry.get(key), int | float) for key in FIGURES)
+    return numbers and isinstance(entry.get("path"), str) and isinstance(entry.get("grade"), str)
 
 
 def mix_parts(source: dict[str, Any]) -> list[tuple[float, str]]:
@@ -33,8 +32,5 @@ def mix_parts(source: dict[str, Any]) -> list[tuple[float, str]]:
     parts = source.get("mix", [])
     if not isinstance(parts, list):
         return []
-    return [
-        (float(part["share"]), str(part.get("name")))
-        for part in parts
-        if isinstance(part, dict) and isinstance(part.get("share"), int | float)
-    ]
+    told = [part for part in parts if isinstance(part, dict) and isinstance(part.get("share"), int | float)]
+    return [(float(part["share"]), str(part.get("name"))) for part in told]

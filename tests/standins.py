@@ -1,0 +1,66 @@
+"""A tiny model in place of the shipped one, and recordings to convert: what the API and the command line are tested with."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from converters import TinyConverter
+from torch import Tensor
+
+import rtvc.models.streaming
+
+
+class TinyModel(TinyConverter):
+    """`TinyConverter` with style encoders: the acoustic style follows the spectrum's tilt, the prosodic one the level."""
+
+    space = "tiny"
+
+    def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """wave (B, 1, N), N a multiple of 300 -> (B, 128) twice."""
+        assert wave.shape[-1] % self.hop == 0
+        tilt = wave.diff(dim=-1).square().mean((1, 2)) / wave.square().mean((1, 2))
+        level = wave.square().mean((1, 2)).sqrt()
+        ramp = torch.linspace(0, 1, 128)
+        return tilt[:, None] * ramp, level[:, None] * (1 - ramp)
+
+
+class WholeModel:
+    """A model that needs whole recordings: it returns them in reverse, times the first number of the acoustic style."""
+
+    name, space, latency = "whole", "tiny", None
+
+    def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Model.styles`."""
+        return TinyModel().styles(wave)
+
+    def convert(self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float) -> Tensor:
+        """As `Model.convert`."""
+        return wave.flip(-1)
+
+
+def use_tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets `rtvc.load` find the stand-ins under the names of the shipped models."""
+    import sys
+    from types import ModuleType
+
+    studio = ModuleType("rtvc.models.studio")
+    studio.load_default = WholeModel  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "rtvc.models.studio", studio)
+    monkeypatch.setattr(rtvc.models.streaming, "load_default", TinyModel, raising=False)
+
+
+def speech(seconds: float = 2.0, rate: int = 16_000, pitch: float = 120.0, seed: int = 0) -> np.ndarray:
+    """Something like speech: a buzz whose loudness comes and goes, with a little noise, (N,) float32."""
+    at = np.arange(int(seconds * rate)) / rate
+    buzz = sum(np.sin(2 * math.pi * pitch * k * at) / k for k in range(1, int(7200 / pitch)))
+    noise = np.random.default_rng(seed).standard_normal(len(at)) * 0.001
+    return (0.2 * buzz * np.clip(np.sin(2 * math.pi * 1.5 * at), 0, 1) + noise).astype(np.float32)
+
+
+def recording(path: Path, seconds: float = 2.0, rate: int = 16_000, pitch: float = 120.0, gain: float = 1.0) -> Path:
+    """Writes `speech` to a file."""
+    soundfile.write(path, gain * speech(seconds, rate, pitch), rate, subtype="FLOAT")
+    return path
