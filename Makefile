@@ -1,0 +1,20 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+# On machines where PyPI's torch would bring CUDA along, torch comes from its own CPU index (see .ci/setup).
+
+.PHONY: demo test check
+
+# Idle OpenMP threads that spin make busy cores many times slower; tests run one process a core.
+export OMP_WAIT_POLICY = passive
+
+demo:
+	@.ci/setup demo
+	@.venv/bin/rtvc convert examples/source.flac -r examples/reference.flac -o demo.wav
+
+check:
+	@.ci/setup test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+test: check
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
