@@ -68,6 +68,27 @@ class InitConfig(Section):
     """Module of this stage -> module of the earlier one. Empty: every module that both have."""
 
 
+class DataConfig(Section):
+    """Where the recordings are and how they are fed."""
+
+    manifest: Path
+    valid: Path | None = None
+    """Recordings for held-out measurements; none where not given."""
+    batch: int = Field(default=16, ge=1)
+    seconds: float = Field(default=2.4, gt=0)
+    """Length of the pieces that stages on pieces cut."""
+    longest: float = Field(default=20.0, gt=0)
+    """Recordings longer than this are left out by stages on whole recordings."""
+    balance: float = Field(default=0.0, ge=0, le=1)
+    """0: every recording once an epoch; 1: every speaker equally often."""
+    bucket: int = Field(default=16, ge=1)
+    """Batches that are sorted by length together."""
+    cache: Path | None = None
+    """Folder for decoded recordings and labels."""
+    cache_mb: float = Field(default=1024.0, ge=0)
+    """Decoded recordings kept in memory."""
+
+
 class RunConfig(Section):
     """What every stage has. A stage adds `model`, `data` and `weights` (one factor for each of its losses)."""
 

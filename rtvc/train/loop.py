@@ -150,6 +150,7 @@ class Trainer:
                     monitor.step(self.step)
                     if self.step % config.log.every == 0 or self.step == last:
                         counts = {"run/skipped": float(self.stepper.skipped), "run/seconds": self.seconds}
+                        monitor.remark(self.stage.remarks())
                         monitor.scalars(self.step, means.take(world) | self.stepper.rates() | counts)
                     self._look(monitor)
                     asked = self.stop or ("max_minutes" if max_minutes is not None and now - began > 60 * max_minutes else None)

@@ -1,7 +1,7 @@
 """What a run tells: a progress bar with the time left, RUN/metrics.jsonl, and TensorBoard under RUN/tensorboard."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,6 +78,14 @@ class Monitor:
         """A line for the person at the terminal."""
         if self.active:
             self.console.print(text, highlight=False, markup=False)
+
+    def remark(self, lines: Sequence[str]) -> None:
+        """Keeps lines in RUN/remarks.txt and shows them."""
+        if self.active and lines:
+            with open(self.run / "remarks.txt", "a") as file:
+                file.writelines(line + "\n" for line in lines)
+            for line in lines:
+                self.say(line)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of one step, everywhere."""

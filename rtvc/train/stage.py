@@ -65,3 +65,7 @@ class Stage(Protocol):
     def validate(self, step: int) -> dict[str, float]:
         """Held-out measurements; called like `sample`, on the first rank only."""
         return {}
+
+    def remarks(self) -> list[str]:
+        """Lines for RUN/remarks.txt that came up since the last call, such as recordings that cannot be read."""
+        return []
