@@ -45,11 +45,12 @@ def test_linear_layers_are_bit_exact_under_any_chunking(name: str) -> None:
     assert torch.equal(whole, chunked(layer, x, [40, 4, 8, 28, 120]))
 
 
-def test_the_matrix_form_equals_conv1d() -> None:
-    layer = Conv(5, 3, 4, dilation=2).double()
-    x = torch.randn(2, 5, 100, dtype=torch.float64)
-    long, _ = layer(x, layer.initial(2))
-    assert torch.allclose(long, chunked(layer, x, [50, 50]), rtol=0, atol=1e-12)
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(1, 1, 1), (4, 1, 2), (5, 2, 3), (6, 3, 1)])
+def test_the_matrix_form_equals_conv1d(kernel: int, stride: int, dilation: int) -> None:
+    layer = Conv(5, 3, kernel, stride=stride, dilation=dilation).double()
+    x = torch.randn(2, 5, 60, dtype=torch.float64)
+    wanted = nn.functional.conv1d(nn.functional.pad(x, (layer.past, 0)), layer.weight.mT, layer.bias, stride, dilation=dilation)
+    torch.testing.assert_close(layer(x, layer.initial(2))[0], wanted, rtol=0, atol=1e-12)
 
 
 def test_look_ahead_equals_the_centred_convolution() -> None:

@@ -42,7 +42,9 @@ def verify_contract(
     x = draw(batch, channels, frames, generator=generator, dtype=torch.float64)
     whole, final = layer(x, layer.initial(batch))
     if whole.shape[-1] != int(frames * layer.ratio):
-        raise AssertionError(f"{frames} frames in gave {whole.shape[-1]} out, the declared ratio {layer.ratio} promises {frames * layer.ratio}")
+        raise AssertionError(
+            f"{frames} frames in gave {whole.shape[-1]} out, the declared ratio {layer.ratio} promises {frames * layer.ratio}"
+        )
     for sizes in chunkings(frames, unit, generator):
         close("values under the chunking " + str(sizes), chunked(layer, x, sizes), whole, tolerance)
     check_state(layer, final, batch)

@@ -1,0 +1,32 @@
+"""What the streaming model hears: log-mel for content and energy, fine low-frequency bins for the pitch."""
+
+import torch
+from torch import Tensor
+
+from rtvc.audio.mel import BANDS, FLOOR, N_FFT, SAMPLE_RATE, Mel
+
+LOWEST, HIGHEST = 4, 104
+"""Bins of the 2048-point spectrum for the pitch network: 47 to 1207 Hz, 11.7 Hz apart."""
+PITCH_BINS = HIGHEST - LOWEST
+CUTOFF_HZ = 7_500.0
+"""Bands above this are hidden from the encoders: much recorded speech, and most training speech, has nothing there."""
+
+
+def audible_bands() -> int:
+    """How many of the mel bands lie wholly below the cutoff (the bank's nominal 8 kHz is 12 kHz in truth)."""
+    top = 2595 * torch.log10(torch.tensor(1 + 8000 / 700))
+    corners = 700 * (10 ** (torch.linspace(0, float(top), BANDS + 2) / 2595) - 1) * 1.5
+    return int((corners[2:] <= CUTOFF_HZ).sum())
+
+
+class Analysis(Mel):
+    """`Mel` with the log-power of the low bins below it: x (B, 1, N) -> (B, BANDS + PITCH_BINS, N / HOP)."""
+
+    def from_windows(self, windows: Tensor) -> Tensor:
+        """windows (B, T, WINDOW) -> normalised log-mel over normalised log-power (B, BANDS + PITCH_BINS, T)."""
+        spectrum = torch.view_as_real(torch.fft.rfft(windows * self.window, N_FFT)).square().sum(-1)
+        power = torch.cat([spectrum @ self.filters, spectrum[..., LOWEST:HIGHEST]], -1)
+        return ((torch.log(FLOOR + power) + 4) / 4).mT
+
+
+__all__ = ["BANDS", "PITCH_BINS", "SAMPLE_RATE", "Analysis", "audible_bands"]

@@ -1,0 +1,122 @@
+"""The causal decoder: adaptive residual blocks at the mel rate, a harmonic source, and an iSTFT head.
+
+The head follows the source-filter view of DDSP vocoders: the network predicts, four half-overlapping times per window,
+the log-magnitude of a filter for the harmonic source and of one for noise. The harmonic filter gets the minimum phase
+that belongs to its magnitude, as vocal tracts have; both are applied in the short-time spectrum and leave by iSTFT.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.layers.blocks import AdaBlock
+from rtvc.layers.contract import State
+from rtvc.layers.conv import Conv
+from rtvc.layers.norm import Statistics
+from rtvc.layers.source import HarmonicSource, SourceState
+from rtvc.layers.synthesis import Istft, Stft
+
+SIZE, STEP = 2 * HOP, HOP // 2
+"""Window and hop of the synthesis, in samples: 25 ms and 6.25 ms."""
+BINS = SIZE // 2 + 1
+NOISE_FRAMES = 997
+"""Length of the noise table: a prime, 6.2 s."""
+RANGE = 12.0
+"""Largest absolute log-magnitude of a filter."""
+
+
+def minimum_phase(size: int) -> Tensor:
+    """The matrix (bins, bins) from a log-magnitude to its minimum phase (real cepstrum, folded); float64."""
+    bins = size // 2 + 1
+    n = torch.arange(bins, dtype=torch.float64)
+    angle = 2 * torch.pi * (n[:, None] * n % size) / size
+    weight = torch.full((bins, 1), 2.0, dtype=torch.float64)
+    weight[0] = weight[-1] = 1.0
+    cepstrum = torch.cos(angle) * weight / size  # log-magnitude -> real cepstrum
+    fold = torch.full((bins,), 2.0, dtype=torch.float64)
+    fold[0] = fold[-1] = 1.0
+    return (cepstrum * fold) @ -torch.sin(angle)
+
+
+class DecoderState(NamedTuple):
+    """Everything the decoder carries."""
+
+    inputs: State
+    blocks: tuple[State, ...]
+    source: SourceState
+    analysis: Tensor
+    synthesis: Tensor
+    noise: Tensor  # (B,) int64: the next row of the noise table
+
+
+class Decoder(nn.Module):
+    """`wave, state = decoder(content, log_f0, voicing, energy, style, state)`."""
+
+    phase: Tensor
+    table: Tensor
+
+    def __init__(self, content: int, hidden: int, kernel: int, dilations: Sequence[int], statistics: Statistics = "frame") -> None:
+        super().__init__()
+        self.inputs = Conv(content + 4, hidden, 3)
+        self.blocks = nn.ModuleList(AdaBlock(hidden, kernel, d, statistics) for d in dilations)
+        self.norm = nn.LayerNorm(hidden)
+        self.head = nn.Linear(hidden, 2 * (HOP // STEP) * BINS)
+        self.source = HarmonicSource(SAMPLE_RATE, HOP)
+        self.stft, self.istft = Stft(SIZE, STEP), Istft(SIZE, STEP)
+        self.style_size = sum(block.style_size for block in self.adaptive_blocks())
+        generator = torch.Generator().manual_seed(20)
+        noise = torch.randn(NOISE_FRAMES, 2 * BINS, generator=generator, dtype=torch.float64) / 2**0.5
+        self.register_buffer("phase", minimum_phase(SIZE).float(), persistent=False)
+        # Scaled to the spectrum that Stft gives of white noise of unit variance.
+        self.register_buffer("table", (noise * STEP**0.5).float(), persistent=False)
+
+    def adaptive_blocks(self) -> list[AdaBlock]:
+        """The blocks in order, typed."""
+        return [block for block in self.blocks if isinstance(block, AdaBlock)]
+
+    def initial(self, batch: int) -> DecoderState:
+        """Silence."""
+        return DecoderState(
+            self.inputs.initial(batch),
+            tuple(block.initial(batch) for block in self.adaptive_blocks()),
+            self.source.initial(batch),
+            self.stft.initial(batch),
+            self.istft.initial(batch),
+            torch.zeros(batch, dtype=torch.int64, device=self.table.device),
+        )
+
+    def forward(
+        self, content: Tensor, log_f0: Tensor, voicing: Tensor, energy: Tensor, style: Tensor, state: DecoderState
+    ) -> tuple[Tensor, DecoderState]:
+        """content (B, C, T), log_f0 and voicing (B, T), energy (B, 2, T) of this frame and the next, style (B, style_size) -> (B, 1, T * HOP).
+
+        Frame t completes the samples that end at its centre.
+        """
+        pitch = torch.stack([(log_f0 - 5.0) * 2 * voicing, voicing], 1)
+        x, inputs = self.inputs(torch.cat([content, pitch, energy * 0.3], 1), state.inputs)
+        blocks, at = [], 0
+        for block, old in zip(self.adaptive_blocks(), state.blocks, strict=True):
+            x, new = block(x, style[:, at : at + block.style_size], old)
+            at += block.style_size
+            blocks.append(new)
+        filters = self.head(self.norm(x.mT)).float() if x.dtype != torch.float64 else self.head(self.norm(x.mT))
+        filters = (RANGE * torch.tanh(filters / RANGE)).reshape(len(x), -1, 2 * BINS)  # (B, 2 T, harmonic and noise)
+        pulses, source = self.source(torch.exp(log_f0), voicing, state.source)
+        spectrum, analysis = self.stft(pulses[:, None], state.analysis)
+        spectrum, noise = self.filtered(spectrum.mT, filters, state.noise)
+        wave, synthesis = self.istft(spectrum.mT, state.synthesis)
+        return wave, DecoderState(inputs, tuple(blocks), source, analysis, synthesis, noise)
+
+    def filtered(self, spectrum: Tensor, filters: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        """spectrum (B, J, 2 BINS) of the source, filters (B, J, 2 BINS) in log-magnitude -> spectrum with noise added, and the next noise row."""
+        harmonic, noise = filters.split(BINS, -1)
+        magnitude, phase = torch.exp(harmonic), harmonic @ self.phase
+        c, s = magnitude * torch.cos(phase), magnitude * torch.sin(phase)
+        real, imaginary = spectrum.split(BINS, -1)
+        rows = (row[:, None] + torch.arange(spectrum.shape[1], device=row.device)) % NOISE_FRAMES
+        shaped = self.table[rows] * torch.exp(noise).repeat(1, 1, 2)
+        voiced = torch.cat([real * c - imaginary * s, real * s + imaginary * c], -1)
+        return voiced + shaped, (row + spectrum.shape[1]) % NOISE_FRAMES

@@ -1,0 +1,126 @@
+"""The streaming converter: waveform in, waveform out, `y, state = model(x, voice, state)`."""
+
+from typing import NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from rtvc.audio.energy import energy as energy_of
+from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.layers.contract import Delay, State
+from rtvc.layers.norm import Statistics
+from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, audible_bands
+from rtvc.models.streaming.content import CONTENT, ContentEncoder
+from rtvc.models.streaming.decoder import Decoder, DecoderState
+from rtvc.models.streaming.pitch import PitchNet
+from rtvc.models.streaming.prosody import Prosody, ProsodyState
+from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
+
+
+class StreamingConfig(BaseModel):
+    """Sizes of the streaming model. The defaults are those of the shipped weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    content_hidden: int = 384
+    content_kernel: int = 3
+    content_dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 1, 2, 4, 8, 16)
+    right: int = 1
+    """Mel frames of look-ahead, 12.5 ms each."""
+    pitch_hidden: int = 192
+    pitch_dilations: tuple[int, ...] = (1, 2, 4, 8)
+    decoder_hidden: int = 384
+    decoder_kernel: int = 3
+    decoder_dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
+    statistics: Statistics = "frame"
+    acoustic_hidden: int = 256
+    prosodic_hidden: int = 128
+
+
+class ConverterState(NamedTuple):
+    """Everything a session carries."""
+
+    analysis: Tensor
+    now: Tensor
+    content: State
+    pitch: State
+    prosody: ProsodyState
+    decoder: DecoderState
+
+
+class StreamingConverter(nn.Module):
+    """The shipped model. Implements `rtvc.models.streaming.interface.Converter`."""
+
+    sample_rate = SAMPLE_RATE
+    hop = HOP
+    space = "stream"
+
+    def __init__(self, config: StreamingConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or StreamingConfig()
+        self.analysis = Analysis()
+        self.encoder = ContentEncoder(audible_bands(), c.content_hidden, c.content_kernel, c.content_dilations, c.right)
+        self.pitch = PitchNet(PITCH_BINS, c.pitch_hidden, 3, c.pitch_dilations)
+        self.now = Delay(BANDS, c.right)
+        self.prosody = Prosody()
+        self.decoder = Decoder(CONTENT, c.decoder_hidden, c.decoder_kernel, c.decoder_dilations, c.statistics)
+        self.affine = nn.Linear(STYLE, self.decoder.style_size)
+        self.targets = ProsodyHead()
+        self.acoustic = StyleEncoder(audible_bands(), c.acoustic_hidden)
+        self.prosodic = StyleEncoder(audible_bands() + 2, c.prosodic_hidden)
+        # A window reaches 600 samples past its centre, and the synthesis needs no sample beyond a frame's centre.
+        self.latency = 2 * HOP + c.right * HOP
+
+    def initial(self, batch: int) -> ConverterState:
+        """The state before the first sample, for `batch` sessions."""
+        return ConverterState(
+            self.analysis.initial(batch),
+            self.now.initial(batch),
+            self.encoder.initial(batch),
+            self.pitch.initial(batch),
+            self.prosody.initial(batch),
+            self.decoder.initial(batch),
+        )
+
+    def condition(self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
+        """acoustic and prosodic (B, 128) -> (B, V): every scale and shift of the decoder, and the prosody targets.
+
+        Args:
+            acoustic: timbre.
+            prosodic: pitch register and range, energy range.
+            pitch: semitones added to the pitch.
+            prosody: 0 keeps the source's register and range, 1 takes the voice's.
+        """
+        controls = acoustic.new_tensor([pitch * 0.0577622650466621, prosody]).expand(len(acoustic), 2)
+        return torch.cat([self.targets(prosodic), controls, self.affine(acoustic)], 1)
+
+    def forward(self, x: Tensor, voice: Tensor, state: ConverterState) -> tuple[Tensor, ConverterState]:
+        """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency` samples late."""
+        heard, analysis = self.analysis(x, state.analysis)
+        mel = heard[:, :BANDS]
+        content, encoder = self.encoder(mel, state.content)
+        pitch, pitch_state = self.pitch(heard[:, BANDS:], state.pitch)
+        current, now = self.now(mel, state.now)
+        energy = torch.cat([energy_of(current), energy_of(mel)], 1)
+        (log_f0, loud), prosody = self.prosody(pitch[:, 0], pitch[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody)
+        energy = energy + (loud - energy[:, 0])[:, None]
+        wave, decoder = self.decoder(content, log_f0, pitch[:, 1], energy, voice[:, Prosody.TARGETS :], state.decoder)
+        return wave, ConverterState(analysis, now, encoder, pitch_state, prosody, decoder)
+
+    def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic and prosodic style, (B, 128) each."""
+        heard, _ = self.analysis(wave, self.analysis.initial(len(wave)))
+        mel = heard[:, :BANDS]
+        pitch, _ = self.pitch(heard[:, BANDS:], self.pitch.initial(len(wave)))
+        return self.styles_of(mel, pitch)
+
+    def styles_of(self, mel: Tensor, pitch: Tensor) -> tuple[Tensor, Tensor]:
+        """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic and prosodic style, (B, 128) each."""
+        energy = energy_of(mel)[:, 0]
+        mask = energy > energy.amax(1, keepdim=True) - 5.0  # within 43 dB of the loudest frame: speech, not pauses
+        level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
+        # The style must not depend on how loud the reference was recorded: log-mels are shifted to a common level.
+        level_mel = (mel - level[:, None, None] / 4).clamp(min=-2.0)[:, : audible_bands()]
+        voiced = torch.stack([(pitch[:, 0] - 5.0) * 2 * pitch[:, 1], pitch[:, 1]], 1)
+        return self.acoustic(level_mel, mask), self.prosodic(torch.cat([level_mel, voiced], 1), mask)

@@ -1,0 +1,56 @@
+"""The causal F0 and voicing network."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rtvc.layers.blocks import ConvBlock
+from rtvc.layers.contract import Serial, State, Streaming
+from rtvc.layers.conv import Conv
+
+F0_MIN, F0_MAX = 50.0, 600.0
+F0_BINS = 128
+"""Logarithmic, 34 cents apart."""
+
+
+def bin_centres() -> Tensor:
+    """log F0 of every bin, (F0_BINS,)."""
+    return torch.linspace(math.log(F0_MIN), math.log(F0_MAX), F0_BINS)
+
+
+class PitchNet(Streaming):
+    """Log-power of the low bins and mel (B, C, T) -> log F0 over voicing (B, 2, T).
+
+    The classifier's probabilities around their peak are averaged, which is finer than a bin and never averages two
+    octaves. No look-ahead of its own: its frame t speaks for the time 1.5 frames after the centre of mel frame t - 1,
+    which that frame's window and the next one's cover.
+    """
+
+    centres: Tensor
+
+    def __init__(self, inputs: int, hidden: int, kernel: int, dilations: Sequence[int]) -> None:
+        super().__init__()
+        self.trunk = Serial(Conv(inputs, hidden, 3), *(ConvBlock(hidden, kernel, d) for d in dilations))
+        self.norm = nn.LayerNorm(hidden)
+        self.out = nn.Linear(hidden, F0_BINS + 1)
+        self.register_buffer("centres", bin_centres(), persistent=False)
+
+    def initial(self, batch: int) -> State:
+        """The trunk's state."""
+        return self.trunk.initial(batch)
+
+    def logits(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """x (B, C, T) -> (B, T, F0_BINS + 1): a logit a bin, and the voicing logit last."""
+        y, state = self.trunk(x, state)
+        return self.out(self.norm(y.mT)), state
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """x (B, C, T) -> log F0 in log Hz, and voicing 0..1, as (B, 2, T)."""
+        logits, state = self.logits(x, state)
+        bins, voicing = logits[..., :-1], torch.sigmoid(logits[..., -1])
+        peak = self.centres[bins.argmax(-1, keepdim=True)]
+        width = 3.0 * (self.centres[1] - self.centres[0])
+        near = torch.softmax(bins.masked_fill((self.centres - peak).abs() > width, -1e4), -1)
+        return torch.stack([(near * self.centres).sum(-1), voicing], 1), state
