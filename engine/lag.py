@@ -126,7 +126,7 @@ class Backlog:
         marks = [*[(at, when) for at, when in self._marks if at > self.taken], (self.taken + len(self._samples), float("inf"))]
         for at, _ in marks:  # stretches of even time; cut inside the first one that reaches into the fresh
             stretch = at - self.taken - offset
-            excess = int(np.ceil((now - self.nominal - self.captured(offset)) * self.rate))
+            excess = int(np.ceil((now - self.nominal - self.captured(offset)) * self.rate - 1e-3))
             if excess < stretch:
                 offset += max(0, excess)
                 break

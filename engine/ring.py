@@ -13,9 +13,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from rtvc.errors import DependencyError, EngineError
 
-WRITTEN, READ = 0, 8
-"""Places of the two counters: 64 bytes apart, so that the sides do not fight for a cache line."""
-
 
 @cache
 def compiled() -> tuple[Any, Any, Any, Any]:
@@ -25,69 +22,9 @@ def compiled() -> tuple[Any, Any, Any, Any]:
         DependencyError: when numba is not installed.
     """
     try:
-        from numba import njit, types
-        from numba.core import cgutils
-        from numba.extending import intrinsic
+        from rtvc.engine.ringcode import fill, read, skip, write
     except ImportError as error:
         raise DependencyError("the ring buffer of live conversion needs numba: pip install 'rtvc-engine[live]'") from error
-
-    def slot(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        """The address of counters[index]."""
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        return cgutils.gep_inbounds(builder, array.data, args[1])
-
-    @intrinsic
-    def acquire(typing: Any, counters: Any, index: Any) -> Any:
-        """counters[index], nothing after it moved before it."""
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.load_atomic(slot(context, builder, signature, args), "acquire", 8)
-
-        return types.int64(counters, types.intp), generate
-
-    @intrinsic
-    def release(typing: Any, counters: Any, index: Any, value: Any) -> Any:
-        """counters[index] = value, nothing before it moved after it."""
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            builder.store_atomic(args[2], slot(context, builder, signature, args), "release", 8)
-            return context.get_dummy_value()
-
-        return types.void(counters, types.intp, types.int64), generate
-
-    @njit(nogil=True, cache=True)
-    def write(data: Any, counters: Any, block: Any) -> int:
-        start = acquire(counters, WRITTEN)
-        count = min(len(block), len(data) - (start - acquire(counters, READ)))
-        at = start % len(data)
-        first = min(count, len(data) - at)
-        data[at : at + first] = block[:first]
-        data[: count - first] = block[first:count]
-        release(counters, WRITTEN, start + count)
-        return int(count)
-
-    @njit(nogil=True, cache=True)
-    def read(data: Any, counters: Any, block: Any) -> int:
-        start = acquire(counters, READ)
-        count = min(len(block), acquire(counters, WRITTEN) - start)
-        at = start % len(data)
-        first = min(count, len(data) - at)
-        block[:first] = data[at : at + first]
-        block[first:count] = data[: count - first]
-        release(counters, READ, start + count)
-        return int(count)
-
-    @njit(nogil=True, cache=True)
-    def skip(counters: Any, most: int) -> int:
-        start = acquire(counters, READ)
-        count = min(most, acquire(counters, WRITTEN) - start)
-        release(counters, READ, start + count)
-        return int(count)
-
-    @njit(nogil=True, cache=True)
-    def fill(counters: Any) -> int:
-        consumed = acquire(counters, READ)  # first: the difference can then only be too large, never negative
-        return int(acquire(counters, WRITTEN) - consumed)
 
     return write, read, skip, fill
 
@@ -104,7 +41,7 @@ class Ring:
         if capacity < 1:
             raise EngineError(f"a ring of {capacity} places came, at least one was wanted")
         self.data: NDArray[Any] = np.zeros(capacity, dtype)
-        self.counters = np.zeros(16, np.int64)
+        self.counters = np.zeros(16, np.int64)  # written at 0, consumed at 8
         self._write, self._read, self._skip, self._fill = compiled()
         self.warm()
 
@@ -124,12 +61,12 @@ class Ring:
     @property
     def written(self) -> int:
         """Numbers written since the beginning."""
-        return int(self.counters[WRITTEN])
+        return int(self.counters[0])
 
     @property
     def consumed(self) -> int:
         """Numbers read or skipped since the beginning."""
-        return int(self.counters[READ])
+        return int(self.counters[8])
 
     def __len__(self) -> int:
         return int(self._fill(self.counters))
