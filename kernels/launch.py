@@ -1,0 +1,83 @@
+"""The one place that starts a Triton kernel, so that a launch can be recorded instead of run.
+
+Launchers take a `Launch`; by default it is `launch`. `Recorder` collects what would have run: ahead-of-time
+compilation builds exactly the variants that the launchers use, from meta tensors, without a GPU.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Launch(Protocol):
+    """Starts `kernel` over `grid` with named arguments."""
+
+    def __call__(self, kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], *, num_warps: int = 4) -> None:
+        """Arguments named in capitals are compile-time constants."""
+        ...
+
+
+def launch(kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], *, num_warps: int = 4) -> None:
+    """Runs the kernel on the device and the current stream of its first tensor."""
+    device = next(x for x in arguments.values() if isinstance(x, Tensor)).device
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            kernel[grid](**arguments, num_warps=num_warps)
+    else:
+        kernel[grid](**arguments, num_warps=num_warps)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One launch that was asked for."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    num_warps: int
+
+    def signature(self) -> dict[str, str]:
+        """Triton's type of every argument, by name."""
+        return {name: type_of(name, value) for name, value in self.arguments.items()}
+
+    def constants(self) -> dict[str, Any]:
+        """The compile-time arguments."""
+        return {name: value for name, value in self.arguments.items() if type_of(name, value) == "constexpr"}
+
+
+@dataclass
+class Recorder:
+    """A `Launch` that runs nothing."""
+
+    launches: list[Recorded] = field(default_factory=list)
+
+    def __call__(self, kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], *, num_warps: int = 4) -> None:
+        """Appends to `launches`."""
+        self.launches.append(Recorded(kernel, grid, dict(arguments), num_warps))
+
+
+TYPES = {
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+
+
+def type_of(name: str, value: Any) -> str:
+    """Triton's name of an argument's type."""
+    if name.isupper() or value is None:
+        return "constexpr"
+    if isinstance(value, Tensor):
+        return TYPES[value.dtype]
+    return "i32" if isinstance(value, int) else "fp32"
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n."""
+    return 1 << max(0, n - 1).bit_length()

@@ -1,0 +1,74 @@
+"""What the tests of the kernels share: Triton's interpreter, poisoned memory, and the measure of error.
+
+A kernel may be at most twice as far from float64 as plain torch operations in the same precision are. Outputs are
+allocated full of NaN, so an element that nothing wrote fails the comparison.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def interpreter() -> None:
+    """Skips the calling test file where Triton is missing or was imported before its interpreter was asked for."""
+    triton: Any = pytest.importorskip("triton", reason="Triton is not installed: pip install 'rtvc-engine[gpu]'")
+    if not triton.knobs.runtime.interpret:
+        pytest.skip("TRITON_INTERPRET=1 was not set before Triton was imported", allow_module_level=True)
+    from triton.runtime import interpreter as module
+
+    if module._convert_float.__name__ != "nearest":
+        module._convert_float = rounding(module._convert_float)
+
+
+def rounding(convert: Any) -> Any:
+    """The interpreter cuts float32 off to bfloat16; GPUs round to nearest even, and so must it to be compared."""
+
+    def nearest(data: Any, source: Any, target: Any, mode: Any) -> Any:
+        if source.name == "fp32" and target.name == "bf16":
+            return torch.from_numpy(data.astype("float32")).bfloat16().view(torch.int16).numpy().view("uint16").reshape(data.shape)
+        return convert(data, source, target, mode)
+
+    return nearest
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """Inside, uninitialised memory is filled with NaN."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(3).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    """Root mean square of the difference; infinite where something is not a number."""
+    if found.shape != exact.shape:
+        raise AssertionError(f"shape {tuple(found.shape)} came, {tuple(exact.shape)} was wanted")
+    if not found.isfinite().all():
+        return float("inf")
+    return (found.double() - exact.double()).square().mean().sqrt().item()
+
+
+def as_good_as_torch(name: str, found: Tensor, plain: Tensor, exact: Tensor) -> None:
+    """Raises unless the kernel's error is at most twice that of plain torch in the same precision.
+
+    Where plain torch happens to be exact, half a unit in the last place of the typical value is allowed.
+    """
+    assert exact.dtype == torch.float64 and found.dtype == plain.dtype, (found.dtype, plain.dtype)
+    allowed = max(2 * error(plain, exact), torch.finfo(found.dtype).eps / 2 * exact.square().mean().sqrt().item())
+    got = error(found, exact)
+    assert got <= allowed, f"{name}: off by {got:.3g}, twice plain torch is {allowed:.3g}"
+
+
+def leaves(*tensors: Tensor | None, dtype: torch.dtype) -> list[Tensor | None]:
+    """Fresh leaves of the dtype that gather gradients."""
+    return [None if x is None else x.detach().to(dtype).requires_grad_() for x in tensors]
