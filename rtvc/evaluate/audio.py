@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
-import soxr
 
-from rtvc.errors import AudioError
+from rtvc.audio import io
+from rtvc.audio.mel import SAMPLE_RATE
+from rtvc.audio.resample import resample
 
-RATE = 24000
-"""Every waveform between the evaluators is at this rate, in Hz."""
+RATE = SAMPLE_RATE
+"""Every waveform between the evaluators is at this rate, 24 kHz."""
 
 Wave = npt.NDArray[np.float32]
 """(N,) mono samples, full scale 1."""
@@ -20,22 +20,10 @@ def read(path: Path) -> Wave:
     """A recording of any rate and channel count as (N,) float32 at 24 kHz.
 
     Raises:
-        AudioError: the file is missing, empty or not a format that libsndfile reads.
+        AudioError: the file is missing, or nothing that libsndfile reads.
     """
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise AudioError(f"cannot read {path}: {error}; give an audio file that libsndfile reads (wav, flac, ogg, mp3)") from error
-    if not len(samples):
-        raise AudioError(f"{path} holds no samples; give a recording of speech")
-    return resample(samples.mean(1), rate, RATE)
-
-
-def resample(wave: Wave, source: float, target: float) -> Wave:
-    """(N,) samples at `source` Hz -> (N * target / source,) at `target` Hz, float32."""
-    if source == target:
-        return np.ascontiguousarray(wave, dtype=np.float32)
-    return np.asarray(soxr.resample(np.ascontiguousarray(wave, dtype=np.float32), source, target), dtype=np.float32)
+    wave: Wave = io.read(path, checked=False).numpy()
+    return wave
 
 
 def at_16k(wave: Wave) -> Wave:

@@ -1,0 +1,122 @@
+"""A model of this library as the function that an evaluation asks for: whole recordings, or a stream of small chunks."""
+
+import hashlib
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtvc.audio.io import decode, mono
+from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.errors import ConfigError
+from rtvc.evaluate.audio import Wave
+from rtvc.models.streaming.interface import Converter
+from rtvc.voices.voice import Voice
+
+CODE = ("api.py", "audio", "layers", "models", "voices", "kernels")
+"""What decides, besides the weights, what a conversion sounds like: relative to the package."""
+
+
+class LibraryConverter:
+    """`rtvc.load(model)` as a `ConvertFn`.
+
+    Attributes:
+        name: of the model, as results name it.
+        key: changes whenever conversions could: with the weights, the code or the chunk.
+    """
+
+    def __init__(self, model: str | None = None, chunk: float | None = None, device: str = "cpu") -> None:
+        """Loads the model.
+
+        Args:
+            model: as `rtvc.load` takes it.
+            chunk: milliseconds that are converted at a time, as in a live stream; None converts whole recordings.
+            device: cpu or cuda.
+
+        Raises:
+            ConfigError: no such model; a chunk that is no multiple of 12.5 ms, or for a model that cannot stream.
+        """
+        from rtvc.api import StreamModel, load
+
+        self._converter = load(model, device)
+        self._samples: int | None = None
+        if chunk is not None:
+            samples = chunk * SAMPLE_RATE / 1000
+            if samples <= 0 or samples % HOP:
+                raise ConfigError(f"a chunk of {chunk:g} ms came, a multiple of {1000 * HOP / SAMPLE_RATE:g} ms was wanted: try 25")
+            if not isinstance(self._converter.model, StreamModel):
+                raise ConfigError(f"the model {self._converter.model.name!r} needs whole recordings: leave --chunk out")
+            self._samples = int(samples)
+        name = self._converter.model.name if model is None or not Path(model).is_file() else Path(model).name
+        self.name = name if chunk is None else f"{name}, {chunk:g} ms chunks"
+        self.key = self._key()
+        self._voices: dict[tuple[Path, ...], Voice] = {}
+
+    def __call__(self, source: Path, references: list[Path]) -> tuple[Wave, float]:
+        """As `ConvertFn`: making the voice is not counted, it happens once a speaker and before a stream begins."""
+        if not self._voices:  # the first steps pay for allocations and lazy initialisation
+            self._timed(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32), SAMPLE_RATE, self._voice(references))
+        wave, rate = decode(source)
+        return self._timed(mono(wave), rate, self._voice(references))
+
+    def _voice(self, references: list[Path]) -> Voice:
+        names = tuple(references)
+        if names not in self._voices:
+            self._voices[names] = self._converter.voice(*references)
+        return self._voices[names]
+
+    def _timed(self, wave: Wave, rate: int, voice: Voice) -> tuple[Wave, float]:
+        if self._samples is None:
+            started = perf_counter()
+            converted = self._converter.convert(wave, rate, voice)
+            return converted, perf_counter() - started
+        from rtvc.audio.io import prepare
+
+        x = prepare(wave, rate).to(self._converter.device)
+        y, seconds = streamed(self._converter.model.converter, x, voice, self._samples)  # type: ignore[attr-defined]
+        return y.float().cpu().numpy(), seconds
+
+    def _key(self) -> str:
+        digest = hashlib.sha256(f"{self.name} {self._samples}".encode())
+        for name, tensor in sorted(tensors(self._converter.model)):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        package = Path(__file__).parents[1]
+        for entry in CODE:
+            for file in sorted((package / entry).rglob("*.py")) if (package / entry).is_dir() else [package / entry]:
+                digest.update(file.read_bytes())
+        return digest.hexdigest()[:16]
+
+
+def streamed(converter: Converter, wave: Tensor, voice: Voice, chunk: int) -> tuple[Tensor, float]:
+    """wave (N,) through a converter `chunk` samples at a time, as it comes in live.
+
+    Returns:
+        (N,), aligned with the input: the latency is flushed with silence and trimmed; and the seconds that the steps took.
+    """
+    latency = converter.latency
+    padded = F.pad(wave, (0, latency + -(len(wave) + latency) % chunk))[None, None]
+    with torch.inference_mode():
+        started = perf_counter()
+        conditions = converter.condition(voice.acoustic[None].to(wave.device), voice.prosodic[None].to(wave.device))
+        state, outputs = converter.initial(1), []
+        for x in padded.split(chunk, -1):
+            y, state = converter(x, conditions, state)
+            outputs.append(y)
+        whole = torch.cat(outputs, -1)[0, 0, latency : latency + len(wave)].cpu()
+        seconds = perf_counter() - started
+    return whole, seconds
+
+
+def tensors(holder: Any, path: str = "", depth: int = 3) -> list[tuple[str, Tensor]]:
+    """Every parameter and buffer of a module, or of the modules and tensors that an object holds."""
+    if isinstance(holder, nn.Module):
+        return [(f"{path}.{name}", tensor) for name, tensor in [*holder.named_parameters(), *holder.named_buffers()]]
+    if isinstance(holder, Tensor):
+        return [(path, holder)]
+    members = getattr(holder, "__dict__", {}) if depth else {}
+    return [found for name, value in members.items() for found in tensors(value, f"{path}.{name}", depth - 1)]
