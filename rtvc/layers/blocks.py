@@ -31,7 +31,7 @@ class ConvBlock(Streaming):
         """x (B, C, T) -> y (B, C, T)."""
         y = F.layer_norm(x.mT, (self.channels,), self.scale, self.shift, EPSILON).mT
         y, state = self.conv(y, state)
-        y, _ = self.out(F.gelu(y), self.out.initial(len(y)))
+        y, _ = self.out(F.gelu(y), self.out.initial(y.shape[0]))
         return x + y, state
 
 
@@ -57,5 +57,5 @@ class AdaBlock(nn.Module):
         y, first = self.first(x, style[:, :half], first)
         y, past = self.conv(F.leaky_relu(y, SLOPE), past)
         y, second = self.second(y, style[:, half:], second)
-        y, _ = self.out(F.leaky_relu(y, SLOPE), self.out.initial(len(y)))
+        y, _ = self.out(F.leaky_relu(y, SLOPE), self.out.initial(y.shape[0]))
         return x + y, (first, past, second)

@@ -80,7 +80,7 @@ class Istft(Streaming):
         """x (B, 2 * bins, T), real parts over imaginary parts -> y (B, 1, T * hop)."""
         parts = (x.mT @ self.matrix).unflatten(-1, (-1, self.hop))  # (B, T, size / hop, hop)
         frames, count = parts.shape[1], parts.shape[2]
-        y = torch.cat([state.reshape(len(x), -1, self.hop), x.new_zeros(len(x), frames, self.hop)], 1)
+        y = torch.cat([state.reshape(x.shape[0], -1, self.hop), x.new_zeros(x.shape[0], frames, self.hop)], 1)
         shifted = [torch.nn.functional.pad(parts[:, :, k], (0, 0, k, count - 1 - k)) for k in range(count)]
         y = y + torch.stack(shifted).sum(0)
         return y[:, :frames].flatten(1)[:, None], y[:, frames:].flatten(1)[:, None]
