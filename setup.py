@@ -24,13 +24,16 @@ def packages() -> list[str]:
         found += [
             "rtvc." + ".".join(folder.relative_to(ROOT).parts)
             for folder in folders
-            if "__pycache__" not in folder.parts and any(f.is_file() for f in folder.iterdir())
+            if "__pycache__" not in folder.parts and folder.is_dir() and any(f.is_file() for f in folder.iterdir())
         ]
     return found
 
 
+DATA = ("safetensors", "json", "toml", "voice", "html", "js", "css", "svg", "cu", "wav", "flac")
+"""Suffixes of files that are not Python and belong to the package, at any depth below it."""
+
 setup(
     packages=packages(),
     package_dir={f"rtvc.{name}": name for name in MAPPED},
-    package_data={"": ["*.safetensors", "*.json", "*.toml", "*.html", "*.js", "*.css", "*.cu", "*.wav", "*.flac", "*.svg", "py.typed"]},
+    package_data={"": ["py.typed", *(f"**/*.{suffix}" for suffix in DATA)]},
 )

@@ -30,9 +30,9 @@ Recording = StrPath | tuple[Any, int]
 Reference = Recording | Voice
 """What a voice is made of: a recording, a voice file (`*.voice`) or a `Voice`."""
 
-MODELS = {"stream": ("rtvc.models.streaming", "load_default"), "studio": ("rtvc.models.studio", "load_default")}
+MODELS = {"stream": ("rtvc.models.streaming.assets", "load_default"), "studio": ("rtvc.models.studio", "load_default")}
 """Shipped models by name: the module, and its function that returns one."""
-FILES = {".safetensors": ("rtvc.models.streaming", "load_file"), ".pth": ("rtvc.models.checkpoints", "load_converter")}
+FILES = {".safetensors": ("rtvc.models.streaming.assets", "load_file"), ".pth": ("rtvc.models.checkpoints", "load_converter")}
 """Files of weights by suffix: of our own training, and of the papers' authors."""
 DEFAULT = "stream"
 CHUNK = 32 * HOP

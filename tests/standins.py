@@ -10,7 +10,7 @@ import torch
 from converters import TinyConverter
 from torch import Tensor
 
-import rtvc.models.streaming
+from rtvc.models.streaming import assets
 
 
 class TinyModel(TinyConverter):
@@ -49,7 +49,7 @@ def use_tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
     studio = ModuleType("rtvc.models.studio")
     studio.load_default = WholeModel  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "rtvc.models.studio", studio)
-    monkeypatch.setattr(rtvc.models.streaming, "load_default", TinyModel, raising=False)
+    monkeypatch.setattr(assets, "load_default", TinyModel)
 
 
 def speech(seconds: float = 2.0, rate: int = 16_000, pitch: float = 120.0, seed: int = 0) -> np.ndarray:

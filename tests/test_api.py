@@ -13,6 +13,7 @@ import rtvc
 from rtvc.api import StreamModel, VoiceConverter, load
 from rtvc.errors import AudioError, ConfigError, VoiceError
 from rtvc.layers.contract import Delay
+from rtvc.models.streaming import assets
 from rtvc.voices.voice import Voice
 
 
@@ -48,7 +49,7 @@ def test_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         load(tmp_path / "gone.pth")
     with pytest.raises(ConfigError, match=r"the device 'gold' cannot be used here .* use 'cpu'"):
         load(device="gold")
-    monkeypatch.setattr(rtvc.models.streaming, "load_file", lambda path: TinyModel(), raising=False)
+    monkeypatch.setattr(assets, "load_file", lambda path: TinyModel())
     (tmp_path / "mine.safetensors").touch()
     assert load(str(tmp_path / "mine.safetensors")).model.space == "tiny"
 

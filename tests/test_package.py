@@ -1,0 +1,163 @@
+"""What is installed, what may import what, and promises about the code that can be read off it."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAPPED = ("kernels", "engine", "clients", "benchmarks")
+LONGEST = 400
+
+UNPICKLERS = {"pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load", "dill.load", "pandas.read_pickle"}
+FORBIDDEN = {
+    "kernels": ("rtvc.",),
+    "rtvc": ("rtvc.engine", "rtvc.clients", "rtvc.benchmarks"),
+    "engine": ("rtvc.clients", "rtvc.benchmarks", "rtvc.cli", "rtvc.api"),
+    "clients": ("rtvc.benchmarks",),
+    "benchmarks": (),
+}
+"""What the files of each folder must not import; kernels may import each other."""
+
+
+def sources(folder: str) -> list[Path]:
+    """Every Python file of one of the five folders, links not followed."""
+    return sorted(
+        Path(parent) / name
+        for parent, folders, names in os.walk(ROOT / folder)
+        for name in names
+        if name.endswith(".py") and "__pycache__" not in parent
+    )
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of all modules that a file imports anywhere."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found.add(node.module or "")
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built of a copy so that nothing is left in the checkout."""
+    copy, out = tmp_path_factory.mktemp("source") / "rtvc", tmp_path_factory.mktemp("wheel")
+    copy.mkdir()
+    for name in ("rtvc", *MAPPED):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, copy)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(copy)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(out.glob("rtvc_engine-*.whl"))
+
+
+def test_the_wheel_holds_everything_under_one_name(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert len(tops) == 2 and "rtvc" in tops and any(top.endswith(".dist-info") for top in tops), f"{tops} reach site-packages"
+    wanted = [path.relative_to(ROOT).as_posix() for path in sources("rtvc")]
+    wanted += ["rtvc/" + path.relative_to(ROOT).as_posix() for folder in MAPPED for path in sources(folder)]
+    data = (".safetensors", ".toml", ".html", ".js", ".css", ".voice", ".typed")
+    wanted += [path.relative_to(ROOT).as_posix() for path in (ROOT / "rtvc").rglob("*") if path.suffix in data and path.is_file()]
+    assert not set(wanted) - set(names), "files are missing from the wheel"
+    assert len(names) == len(set(names)) and not any("__pycache__" in name for name in names)
+    assert {"LICENSE", "NOTICE"} <= {Path(name).name for name in names}
+
+
+def test_the_wheel_works_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = "import rtvc, rtvc.engine.edges, rtvc.cli; print(rtvc.__file__, rtvc.engine.edges.__file__)"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=clean, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(tmp_path / "rtvc" / "__init__.py"), str(tmp_path / "rtvc" / "engine" / "edges.py")]
+
+
+@pytest.mark.parametrize("folder", MAPPED)
+def test_the_mapped_folders_cannot_shadow_a_package(folder: str) -> None:
+    assert not (ROOT / folder / "__init__.py").exists()
+    link = ROOT / "rtvc" / folder
+    assert link.is_symlink() and os.readlink(link) == f"../{folder}"
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_imports_point_downwards(folder: str) -> None:
+    """The command line, and `VoiceConverter.stream`, may reach up, and do so inside functions only."""
+    for path in sources(folder):
+        upward = {name for name in imports(path) if name.startswith(FORBIDDEN[folder]) and not name.startswith(f"rtvc.{folder}")}
+        where = path.relative_to(ROOT)
+        if where.parts[:2] == ("rtvc", "cli") or where == Path("rtvc/api.py"):
+            top = {
+                name
+                for node in ast.parse(path.read_text()).body
+                if isinstance(node, ast.Import | ast.ImportFrom)
+                for name in names_of(node)
+            }
+            upward &= top
+        assert not upward, f"{where} imports {upward}"
+
+
+def names_of(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """The modules that one statement imports."""
+    return {alias.name for alias in node.names} if isinstance(node, ast.Import) else {node.module or ""}
+
+
+def test_nothing_is_unpickled_and_files_stay_readable() -> None:
+    for path in (path for folder in FORBIDDEN for path in sources(folder)):
+        text, where = path.read_text(), path.relative_to(ROOT)
+        assert text.count("\n") <= LONGEST, f"{where} is longer than {LONGEST} lines"
+        assert len(where.parts) <= 4, f"{where} lies too deep"
+        for call in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
+            function = ast.unparse(call.func)
+            assert function not in UNPICKLERS, f"{where} line {call.lineno} unpickles"
+            if function == "torch.load":
+                assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in call.keywords), f"{where} line {call.lineno}"
+
+
+def test_the_metadata() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert project["name"] == "rtvc-engine" and project["license"] == "Apache-2.0"
+    assert {"live", "serve", "gpu", "tensorrt", "rtx", "train", "eval", "test"} <= set(extras)
+    for name in ("sounddevice", "pyaudio"):
+        assert any(entry.startswith(name) for entry in extras["live"])
+    assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
+    notice = (ROOT / "NOTICE").read_text()
+    assert all(name in notice for name in ("Kokoro", "LibriSpeech", "CC BY 4.0", "hexgrad", "CC0"))
+
+
+def test_the_examples_are_real_recordings_of_two_people() -> None:
+    from rtvc.audio.io import read
+
+    credit = (ROOT / "examples" / "README.md").read_text()
+    for name in ("source.flac", "reference.flac"):
+        assert 4 * 24000 < len(read(ROOT / "examples" / name)) < 12 * 24000
+        assert name in credit
+    assert "CC BY 4.0" in credit and "Panayotov" in credit
+
+
+def test_set_up_is_quick_when_nothing_changed(tmp_path: Path) -> None:
+    """With its stamp in place the set-up script ends before it looks at anything else."""
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "setup", tmp_path / ".ci")
+    for name in ("pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    command = "cat .ci/setup pyproject.toml setup.py | sha256sum | cut -d' ' -f1"
+    digest = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+    (tmp_path / ".venv" / ".ready-demo").write_text(f"{digest}-{tmp_path}-torch==2.13.0\n")
+    done = subprocess.run([".ci/setup", "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
