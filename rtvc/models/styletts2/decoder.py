@@ -91,11 +91,14 @@ class ISTFTNetDecoder(Decoder):
 
     Args:
         style_dim: length of the style vector.
+        content_dim: channels of the content.
+        width: channels at 40 Hz.
         generator: settings of `ISTFTNetGenerator` that differ from the published ones.
     """
 
-    def __init__(self, style_dim: int = 128, **generator: Any) -> None:
-        super().__init__(ISTFTNetGenerator(style_dim, **generator), style_dim=style_dim, generator_channels=generator.get("channels", 512))
+    def __init__(self, style_dim: int = 128, content_dim: int = 512, width: int = 1024, **generator: Any) -> None:
+        channels = generator.get("channels", 512)
+        super().__init__(ISTFTNetGenerator(style_dim, **generator), content_dim, style_dim, width, generator_channels=channels)
 
 
 class HiFiGANDecoder(Decoder):
@@ -103,8 +106,11 @@ class HiFiGANDecoder(Decoder):
 
     Args:
         style_dim: length of the style vector.
+        content_dim: channels of the content.
+        width: channels at 40 Hz.
         generator: settings of `HiFiGANGenerator` that differ from the published ones.
     """
 
-    def __init__(self, style_dim: int = 128, **generator: Any) -> None:
-        super().__init__(HiFiGANGenerator(style_dim, **generator), style_dim=style_dim, generator_channels=generator.get("channels", 512))
+    def __init__(self, style_dim: int = 128, content_dim: int = 512, width: int = 1024, **generator: Any) -> None:
+        channels = generator.get("channels", 512)
+        super().__init__(HiFiGANGenerator(style_dim, **generator), content_dim, style_dim, width, generator_channels=channels)

@@ -25,7 +25,7 @@ class Draws:
 
     Attributes:
         generator: numbers are drawn on its device, then moved to where they are wanted.
-        level: standard deviation.
+        level: standard deviation of the Gaussian ones.
     """
 
     generator: torch.Generator | None = None
@@ -47,6 +47,13 @@ class Draws:
             return like.new_zeros(shape)
         device = like.device if self.generator is None else self.generator.device
         return self.level * torch.randn(shape, generator=self.generator, device=device).to(like)
+
+    def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Numbers between 0 and 1, on the device and in the dtype of `like`."""
+        if self.level == 0.0:
+            return like.new_zeros(shape)
+        device = like.device if self.generator is None else self.generator.device
+        return torch.rand(shape, generator=self.generator, device=device).to(like)
 
 
 class HarmonicSource(nn.Module):

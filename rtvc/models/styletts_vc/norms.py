@@ -16,6 +16,9 @@ M = TypeVar("M", bound=nn.Module)
 EPSILON = 1e-12
 """Keeps the power iteration of spectral norm from dividing by zero."""
 
+SETTLING = 15
+"""Power iterations on a fresh weight, so that an untrained network evaluates sensibly too."""
+
 
 class WeightNormed(nn.Module):
     """Mixin before a convolution class: weight = g * v / |v|, the norm taken for each index of the first axis.
@@ -106,16 +109,22 @@ class SpectralNormConv2d(nn.Conv2d):
         rows, columns = self.weight_orig.flatten(1).shape
         self.register_buffer("weight_u", F.normalize(torch.randn(rows), dim=0, eps=EPSILON))
         self.register_buffer("weight_v", F.normalize(torch.randn(columns), dim=0, eps=EPSILON))
+        for _ in range(SETTLING):
+            self.refine()
+
+    @torch.no_grad()
+    def refine(self) -> None:
+        """One power iteration: moves the singular vectors towards the leading ones."""
+        matrix = self.weight_orig.flatten(1)
+        self.weight_v.copy_(F.normalize(matrix.T @ self.weight_u, dim=0, eps=EPSILON))
+        self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0, eps=EPSILON))
 
     def effective_weight(self) -> Tensor:
         """The weight that the convolution runs with; in training mode also refines the singular vectors."""
-        matrix = self.weight_orig.flatten(1)
         if self.training:
-            with torch.no_grad():
-                self.weight_v.copy_(F.normalize(matrix.T @ self.weight_u, dim=0, eps=EPSILON))
-                self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0, eps=EPSILON))
+            self.refine()
         # Copies, since a second forward before the backward refines the vectors in place.
-        sigma = self.weight_u.clone() @ (matrix @ self.weight_v.clone())
+        sigma = self.weight_u.clone() @ (self.weight_orig.flatten(1) @ self.weight_v.clone())
         return self.weight_orig / sigma
 
     def forward(self, x: Tensor) -> Tensor:

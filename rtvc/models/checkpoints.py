@@ -1,0 +1,135 @@
+"""Loading and saving components: the authors' `.pth` files and safetensors."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from rtvc.errors import CheckpointError
+from rtvc.models.build import BUILDERS, Weights, build
+from rtvc.models.states import StrPath, read_states
+from rtvc.models.styletts_vc.converter import NEEDED, VoiceConversion
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file of weights holds.
+
+    Attributes:
+        components: modules by the authors' names, in evaluation mode.
+        skipped: what else the file names, for which there is no module here (as `bert`).
+    """
+
+    components: dict[str, nn.Module]
+    skipped: tuple[str, ...]
+
+
+def load_checkpoint(path: StrPath) -> Checkpoint:
+    """Builds every known component of a file, at the sizes of its weights.
+
+    Args:
+        path: the authors' `.pth` or `.t7`, of a whole model, a text aligner, a pitch extractor or a vocoder, or safetensors.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, foreign or hostile, or its tensors do not fit.
+    """
+    states = read_states(path)
+    known = {name: state for name, state in states.items() if name in BUILDERS}
+    if not known:
+        raise CheckpointError(f"{path} holds {', '.join(states)}, none of them a component of StyleTTS-VC or StyleTTS 2: give another file")
+    modules, complaints = {}, []
+    for name, state in known.items():
+        module = build(name, state)
+        complaints += [f"`{name}`: {complaint}" for complaint in misfits(module, state)]
+        modules[name] = module
+    if complaints:
+        raise CheckpointError(f"{path} does not fit its models: {'; '.join(complaints)}")
+    for name, module in modules.items():
+        module.load_state_dict(known[name])
+        module.eval()
+    return Checkpoint(modules, tuple(name for name in states if name not in known))
+
+
+def load_converter(path: StrPath) -> VoiceConversion:
+    """StyleTTS-VC as a voice converter, from the authors' checkpoint.
+
+    A vocoder is taken from the same file, or from `vocoder.pth` or `vocoder.safetensors` beside it; without one, phases are
+    estimated (Griffin-Lim), which is intelligible but not clean.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, or a component that conversion needs is not there.
+    """
+    components = load_components(path)
+    beside = [file for file in (Path(path).with_name("vocoder.pth"), Path(path).with_name("vocoder.safetensors")) if file.is_file()]
+    if "vocoder" not in components and beside:
+        components |= {name: module for name, module in load_components(beside[0]).items() if name == "vocoder"}
+    if missing := [name for name in NEEDED if name not in components]:
+        raise CheckpointError(
+            f"{path} holds {', '.join(components)} and no {', '.join(missing)}: voices are converted by checkpoints of StyleTTS-VC; "
+            "other components can be had by rtvc.models.checkpoints.load_components"
+        )
+    return VoiceConversion(components)
+
+
+def load_components(path: StrPath) -> dict[str, nn.Module]:
+    """`load_checkpoint(path).components`."""
+    return load_checkpoint(path).components
+
+
+def misfits(module: nn.Module, weights: Weights) -> list[str]:
+    """Every missing and unexpected name and every shape that differs, in words; empty if the weights fit."""
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    groups = {
+        "missing": [key for key in wanted if key not in weights],
+        "unexpected": [key for key in weights if key not in wanted],
+        "of another shape": [
+            f"{key} (came {tuple(weights[key].shape)}, wanted {shape})"
+            for key, shape in wanted.items()
+            if key in weights and tuple(weights[key].shape) != shape
+        ],
+    }
+    return [f"{len(names)} {what}: {', '.join(names)}" for what, names in groups.items() if names]
+
+
+def load_into(module: nn.Module, weights: Weights, what: str) -> None:
+    """Loads weights into a module that must fit exactly; `what` names them in the error.
+
+    Raises:
+        CheckpointError: with every name and shape that does not fit.
+    """
+    if complaints := misfits(module, weights):
+        raise CheckpointError(f"{what} does not fit {type(module).__name__}: {'; '.join(complaints)}")
+    module.load_state_dict(dict(weights))
+
+
+def save_components(path: StrPath, components: Mapping[str, nn.Module]) -> None:
+    """Writes components, whole or not at all: `.safetensors`, or any other suffix in the authors' form {"net": {component: state}}.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    file = Path(path)
+    states = {name: module.state_dict() for name, module in components.items()}
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        os.close(descriptor)
+        try:
+            if file.suffix == ".safetensors":
+                # Cloned, since tensors under two names may not share memory there.
+                save_file(
+                    {f"{name}.{key}": value.contiguous().clone() for name, state in states.items() for key, value in state.items()},
+                    temporary,
+                )
+            else:
+                torch.save({"net": states}, temporary)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, file)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written ({error}): choose another place") from error
