@@ -103,7 +103,7 @@ class Decoder(nn.Module):
             at += block.style_size
             blocks.append(new)
         filters = self.head(self.norm(x.mT)).float() if x.dtype != torch.float64 else self.head(self.norm(x.mT))
-        filters = (RANGE * torch.tanh(filters / RANGE)).reshape(len(x), -1, 2 * BINS)  # (B, 2 T, harmonic and noise)
+        filters = (RANGE * torch.tanh(filters / RANGE)).reshape(x.shape[0], -1, 2 * BINS)  # (B, 2 T, harmonic and noise)
         pulses, source = self.source(torch.exp(log_f0), voicing, state.source)
         spectrum, analysis = self.stft(pulses[:, None], state.analysis)
         spectrum, noise = self.filtered(spectrum.mT, filters, state.noise)
