@@ -15,10 +15,15 @@ from rtvc.models.styletts2.source import Draws
 from rtvc.models.styletts_vc.norms import fold_weight_norm
 from rtvc.models.styletts_vc.text_encoder import TextEncoder, padding_mask, run_packed
 from rtvc.teacher.plbert import PLBert
-from rtvc.teacher.ragged import Rows, make_ragged, pad_rows
+from rtvc.teacher.ragged import Rows, channels_last, make_ragged, pad_rows
 
 SAMPLES = 600
 """Samples of a 40 Hz content frame at 24 kHz."""
+
+LEVEL = 1.5
+"""Gain behind the decoder. The published ONNX graph does not divide its inverse STFT by the overlap of the squared windows,
+1.5, so that is how loud Kokoro is known; and at this level the energy measured on its speech is, on average over a corpus,
+the energy that it was made from (0.1 above in log norm, against 0.7 below without the gain)."""
 
 
 class Plan(NamedTuple):
@@ -57,7 +62,7 @@ class Kokoro(nn.Module):
         make_ragged(self, self.rows)
         self.requires_grad_(False).eval()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def plan(
         self, tokens: Sequence[Sequence[int]], prosodic: Tensor, speed: Tensor, durations: Sequence[Sequence[int]] | None = None
     ) -> Plan:
@@ -103,7 +108,7 @@ class Kokoro(nn.Module):
         f0, energy = (x[:, 0] for x in zeroed)
         return f0, energy
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, plan: Plan, acoustic: Tensor, seeds: Sequence[int] | None) -> Tensor:
         """A plan in a voice: acoustic (B, 128) style -> waveform (B, N = 600 T) at 24 kHz, zeros behind a row's end.
 
@@ -117,7 +122,7 @@ class Kokoro(nn.Module):
         generator = self.decoder.generator
         assert isinstance(generator, ISTFTNetGenerator)
         self.rows.set(plan.lengths)
-        like = self.decoder.encode.conv1.effective_weight()
+        like = self.decoder.encode.norm1.fc.weight
         content, energy, style = (x.to(like.dtype) for x in (plan.content, plan.energy, acoustic))
         x = self.decoder.features(content, plan.f0.to(like.dtype), energy, style)
         draws = [Draws.zeros() for _ in plan.lengths] if seeds is None else [Draws.seeded(seed) for seed in seeds]
@@ -126,12 +131,21 @@ class Kokoro(nn.Module):
             self.excitation(generator, f0[None, : 2 * length], draw)[0] for f0, length, draw in zip(plan.f0, frames, draws, strict=True)
         ]
         source = pad_rows(sources).to(like.dtype)
-        last = len(generator.ups) - 1
-        for index in range(last + 1):
-            x = generator.stage(index, F.leaky_relu(x, SLOPE), source, style, pad=index == last)
+        for index in range(len(generator.ups)):
+            x = self.stage(generator, index, F.leaky_relu(x, SLOPE), source, style)
         # torch's default slope here, not SLOPE: the checkpoints were trained so.
         spectrum = generator.conv_post(F.leaky_relu(x)).to(torch.promote_types(like.dtype, torch.float32))
         return pad_rows([self.waveform(generator, row[:, : own.shape[-1]]) for row, own in zip(spectrum, sources, strict=True)])
+
+    def stage(self, generator: ISTFTNetGenerator, index: int, x: Tensor, source: Tensor, style: Tensor) -> Tensor:
+        """`Generator.stage`, its mean over blocks taken as a running sum, which keeps the channels-last layout."""
+        joined = generator.noise_res[index](generator.noise_convs[index](source), style)
+        x = generator.ups[index](x)
+        x = channels_last(F.pad(x, (1, 0), mode="reflect") if index + 1 == len(generator.ups) else x) + joined
+        first, count = index * generator.blocks_a_stage, generator.blocks_a_stage
+        total = sum(block(x, style) for block in generator.resblocks[first : first + count])
+        assert isinstance(total, Tensor)
+        return total / count
 
     def excitation(self, generator: ISTFTNetGenerator, f0: Tensor, draws: Draws) -> Tensor:
         """f0 (B, 2 T) Hz of whole rows -> magnitude and phase of the harmonic source, (B, 22, 120 T + 1)."""
@@ -143,4 +157,4 @@ class Kokoro(nn.Module):
         """Log magnitude and phase of one row, (22, 120 T + 1) -> (600 T,)."""
         magnitude, phase = spectrum.chunk(2)
         window = generator.window.to(spectrum)
-        return torch.istft(torch.polar(magnitude.exp(), phase.sin()), generator.n_fft, generator.hop, window=window)
+        return torch.istft(torch.polar(magnitude.exp(), phase.sin()), generator.n_fft, generator.hop, window=window) * LEVEL
