@@ -8,7 +8,7 @@ inert placeholders.
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -86,7 +86,7 @@ def read_states(path: StrPath) -> dict[str, dict[str, Tensor]]:
 def read_pickle(file: Path) -> Any:
     """What torch's restricted reader makes of a file."""
     try:
-        stand_ins = [(stand_in, name) for name, stand_in in PLACEHOLDERS.items()]
+        stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(stand_in, name) for name, stand_in in PLACEHOLDERS.items()]
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read fails below
             return torch.load(file, map_location="cpu", weights_only=True)
