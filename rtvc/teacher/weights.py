@@ -163,6 +163,12 @@ def describe(path: Path) -> Imported:
     return Imported(path, metadata["source"], metadata["sha256"], sum(sizes), len(names) - len(sizes), path.stat().st_size)
 
 
+def voice_names() -> list[str]:
+    """The names of the voices in the teacher's file."""
+    with _opened(teacher_file()) as (file, _):
+        return sorted(name.removeprefix(VOICE) for name in file.keys() if name.startswith(VOICE))  # noqa: SIM118 (it is no mapping)
+
+
 class _opened:
     """A teacher's file and its metadata, as a context; anything that is not one is refused in one clear error."""
 
