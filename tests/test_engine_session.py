@@ -209,15 +209,22 @@ def test_a_parked_session_keeps_a_swap_that_has_not_sounded_yet(delay):
     np.testing.assert_array_equal(run(True), run(False))
 
 
-def test_states_that_would_be_rounded_are_refused(backend):
-    with pytest.raises(EngineError, match=r"steps is torch\.int64"):
-        Layout.of({"steps": torch.zeros(1, dtype=torch.int64)})
+def test_states_are_packed_without_loss(backend):
+    state = {"phase": torch.rand(3, 1, dtype=torch.float64), "row": torch.tensor([1, 996, 2**24 - 1]), "x": torch.randn(3, 2, 5)}
+    layout = Layout.of({name: leaf[:1] for name, leaf in state.items()})
+    packed = layout.pack(state)
+    assert packed.shape == (3, layout.size) == (3, 13) and packed.dtype == torch.float32
+    back = layout.unpack(packed)
+    assert (back["phase"] - state["phase"]).abs().max() < 1e-14
+    assert torch.equal(back["row"], state["row"]) and torch.equal(back["x"], state["x"])
+    assert backend.layout.unpack(backend.initial(2))["frames"].shape == (2,)
+
+
+def test_states_and_chunks_that_do_not_fit_are_refused():
+    with pytest.raises(EngineError, match=r"steps is torch\.bfloat16"):
+        Layout.of({"steps": torch.zeros(1, dtype=torch.bfloat16)})
     with pytest.raises(EngineError, match="multiple of the model's hop"):
         TorchBackend(TinyConverter(), 500)
-    state = backend.converter.initial(2)
-    packed = backend.layout.pack(state)
-    assert packed.shape == (2, backend.layout.size)
-    assert backend.layout.unpack(packed)["frames"].shape == (2,)
 
 
 def test_latency_is_told_and_true(delay):

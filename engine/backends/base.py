@@ -28,16 +28,22 @@ class Styled(Protocol):
         ...
 
 
+LANES = {torch.float32: 1, torch.float64: 2, torch.int64: 1, torch.int32: 1, torch.bool: 1}
+"""float32 values that one value of a type takes: a float64 is kept as a float32 and the float32 of its remainder."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a state pytree lies in one packed tensor (B, S), S float32 values a row.
 
     One packed tensor in and one out halves the overhead of a step against one binding a leaf, and makes a pool of
-    sessions a matrix whose rows are copied, parked and resumed whole.
+    sessions a matrix whose rows are copied, parked and resumed whole. Whole numbers are kept by value: they must stay
+    below 2^24, so a state may count modulo something, never forever.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[torch.dtype, ...]
     spec: pytree.TreeSpec
 
     @classmethod
@@ -45,19 +51,19 @@ class Layout:
         """The layout of a state of one row.
 
         Raises:
-            EngineError: for a leaf that is not float32: whole numbers would be rounded above 2^24.
+            EngineError: for a leaf of a type that float32 values cannot hold.
         """
         leaves, spec = pytree.tree_flatten(state)
         names = leaf_names(state)
         for name, leaf in zip(names, leaves, strict=True):
-            if leaf.dtype != torch.float32:
-                raise EngineError(f"the state leaf {name} is {leaf.dtype}, float32 was wanted: build engines from a float32 model")
-        return cls(tuple(names), tuple(tuple(leaf.shape[1:]) for leaf in leaves), spec)
+            if leaf.dtype not in LANES:
+                raise EngineError(f"the state leaf {name} is {leaf.dtype}, float32 was wanted: engines step in float32")
+        return cls(tuple(names), tuple(tuple(leaf.shape[1:]) for leaf in leaves), tuple(leaf.dtype for leaf in leaves), spec)
 
     @property
     def sizes(self) -> list[int]:
         """Values a row of every leaf."""
-        return [prod(shape) for shape in self.shapes]
+        return [prod(shape) * LANES[dtype] for shape, dtype in zip(self.shapes, self.dtypes, strict=True)]
 
     @property
     def size(self) -> int:
@@ -66,13 +72,23 @@ class Layout:
 
     def pack(self, state: State) -> Tensor:
         """A state pytree of B rows -> (B, S)."""
-        leaves = pytree.tree_leaves(state)
-        return torch.cat([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], 1)
+        parts = []
+        for leaf in pytree.tree_leaves(state):
+            flat = leaf.reshape(leaf.shape[0], -1)
+            parts.append(flat.float())
+            if flat.dtype == torch.float64:
+                parts.append((flat - flat.float().double()).float())
+        return torch.cat(parts, 1)
 
     def unpack(self, packed: Tensor) -> State:
-        """(B, S) -> the state pytree of B rows, as views."""
-        parts = packed.split(self.sizes, 1)
-        leaves = [part.unflatten(1, shape) if shape else part.squeeze(1) for part, shape in zip(parts, self.shapes, strict=True)]
+        """(B, S) -> the state pytree of B rows, as views where the type allows."""
+        leaves = []
+        for part, shape, dtype in zip(packed.split(self.sizes, 1), self.shapes, self.dtypes, strict=True):
+            if dtype == torch.float64:
+                high, low = part.double().chunk(2, 1)
+                part = high + low
+            leaf = part.unflatten(1, shape) if shape else part.squeeze(1)
+            leaves.append(leaf if dtype == leaf.dtype else leaf.to(dtype))
         return pytree.tree_unflatten(leaves, self.spec)
 
 

@@ -1,0 +1,101 @@
+"""OpenVINO: the fast extra for Intel and AMD CPUs; bfloat16 arithmetic where the CPU has it, or int8 weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rtvc.engine.backends.base import Backend
+from rtvc.engine.backends.export import write_onnx
+from rtvc.errors import DependencyError
+from rtvc.models.streaming.interface import Converter
+
+FILE = "step.xml"
+
+
+def runtime() -> Any:
+    """The openvino module.
+
+    Raises:
+        DependencyError: when it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise DependencyError("the openvino backends need openvino: pip install 'rtvc-engine[openvino]'") from error
+    return openvino
+
+
+class OpenvinoBackend(Backend):
+    """A step in OpenVINO, on one thread, compiled anew for every number of rows that comes.
+
+    Args:
+        converter: whose step the file holds; it still makes the conditions.
+        chunk: samples a step.
+        directory: where `build` put the file.
+    """
+
+    name = "openvino"
+    precision = "f32"
+    batches = (1, 2, 4, 8, 16)
+
+    def __init__(self, converter: Converter, chunk: int, directory: Path) -> None:
+        super().__init__(converter, chunk)
+        self.core = runtime().Core()
+        self.core.set_property({"CACHE_DIR": str(directory / "cache")})
+        self.model = self.core.read_model(str(directory / FILE))
+        self.requests: dict[int, Any] = {}
+        self.request(1)
+
+    @classmethod
+    def build(cls, converter: Converter, chunk: int, directory: Path, source: Path | None = None) -> None:
+        """Writes the engine's files; `source` is an ONNX file of the same step, if there is one already."""
+        openvino = runtime()
+        plain = directory / "step.onnx"
+        write_onnx(converter, chunk, plain, source)
+        model = openvino.Core().read_model(str(plain))
+        openvino.save_model(cls.compress(model), str(directory / FILE), compress_to_fp16=False)
+        plain.unlink()
+
+    @classmethod
+    def compress(cls, model: Any) -> Any:
+        """The model as this backend stores it."""
+        return model
+
+    def request(self, rows: int) -> Any:
+        """The inference request for a number of rows; the first time, it is compiled."""
+        if rows not in self.requests:
+            model = self.model.clone()
+            state, voice = self.layout.size, model.input("voice").partial_shape[1].get_length()
+            model.reshape({"x": [rows, 1, self.chunk], "voice": [rows, voice], "state": [rows, state]})
+            settings = {"INFERENCE_PRECISION_HINT": self.precision, "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
+            self.requests[rows] = self.core.compile_model(model, "CPU", settings).create_infer_request()
+        return self.requests[rows]
+
+    def step(self, x: Tensor, voice: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, 1, N), voice (B, V), state (B, S) -> y (B, 1, N), next state (B, S)."""
+        found = self.request(len(x)).infer({"x": x.numpy(), "voice": voice.numpy(), "state": state.numpy()}, share_inputs=True)
+        return torch.from_numpy(found["y"].copy()), torch.from_numpy(found["next"].copy())
+
+
+class OpenvinoBf16Backend(OpenvinoBackend):
+    """The same with bfloat16 arithmetic, for CPUs with AMX or AVX512-BF16."""
+
+    name = "openvino-bf16"
+    precision = "bf16"
+
+
+class OpenvinoInt8Backend(OpenvinoBackend):
+    """The same with weights kept as int8 and float32 arithmetic."""
+
+    name = "openvino-int8"
+
+    @classmethod
+    def compress(cls, model: Any) -> Any:
+        """Weights as int8 with a scale and an offset a channel (nncf)."""
+        try:
+            import nncf
+        except ImportError as error:
+            raise DependencyError("the openvino-int8 backend needs nncf: pip install 'rtvc-engine[openvino]'") from error
+        return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)

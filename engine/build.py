@@ -1,0 +1,224 @@
+"""Engine directories: a compiled step with a manifest that says what it was made of, checked whenever it is loaded."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rtvc.engine.backends.base import Backend, Layout
+from rtvc.engine.backends.eager import TorchBackend
+from rtvc.engine.backends.export import voice_size, weights
+from rtvc.errors import EngineError
+from rtvc.models.streaming.interface import Converter
+
+MANIFEST, FORMAT = "engine.json", 1
+BACKENDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "torch-compile": ("rtvc.engine.backends.compiled", "CompiledBackend", ("torch",)),
+    "onnx": ("rtvc.engine.backends.onnx", "OnnxBackend", ("onnxruntime",)),
+    "onnx-int8": ("rtvc.engine.backends.onnx", "OnnxInt8Backend", ("onnxruntime",)),
+    "openvino": ("rtvc.engine.backends.openvino", "OpenvinoBackend", ("openvino",)),
+    "openvino-bf16": ("rtvc.engine.backends.openvino", "OpenvinoBf16Backend", ("openvino",)),
+    "openvino-int8": ("rtvc.engine.backends.openvino", "OpenvinoInt8Backend", ("openvino",)),
+}
+"""Backends that are built, by name: module, class, and the packages whose versions its files depend on."""
+
+
+class Manifest(BaseModel):
+    """What an engine directory is, in `engine.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int
+    backend: str
+    model: str
+    chunk: int
+    sample_rate: int
+    hop: int
+    latency: int
+    state: int
+    voice: int
+    machine: str
+    versions: dict[str, str]
+    files: dict[str, str]
+
+
+def backend_class(name: str) -> Any:
+    """The class of a backend that is built.
+
+    Raises:
+        EngineError: for a name that is none.
+    """
+    if name not in BACKENDS:
+        raise EngineError(f"the backend {name!r} came, one of torch-eager, {', '.join(BACKENDS)} was wanted")
+    module, cls, _ = BACKENDS[name]
+    return getattr(import_module(module), cls)
+
+
+def model_hash(converter: Converter) -> str:
+    """SHA-256 over the names, shapes and values of all weights, as hexadecimal."""
+    digest = hashlib.sha256(type(converter).__name__.encode())
+    for name, tensor in sorted(weights(converter).items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def machine() -> str:
+    """What an engine's machine code depends on: the operating system, the architecture and the CPU's name."""
+    name = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = lines[0] if lines else name
+    return f"{platform.system()} {platform.machine()} {name}".strip()
+
+
+def versions(backend: str) -> dict[str, str]:
+    """Versions of the packages that a backend's files depend on."""
+    found = {}
+    for package in BACKENDS[backend][2]:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def build(converter: Converter, backend: str, directory: Path, chunk: int, source: Path | None = None) -> Manifest:
+    """Compiles a converter's step into a directory, which appears only when it is complete.
+
+    Args:
+        converter: the model.
+        backend: a name out of `BACKENDS`.
+        directory: where to; an engine that is there already is replaced.
+        chunk: samples a step.
+        source: an ONNX file of the same step from an engine built before.
+
+    Raises:
+        EngineError: for an unknown backend, a chunk that does not fit, or a directory that holds something else.
+        DependencyError: when the backend's packages are not installed.
+    """
+    cls = backend_class(backend)
+    if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
+        raise EngineError(f"{directory} holds files that are no engine: name an empty or new directory")
+    checked = Backend(converter, chunk)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        cls.build(converter, chunk, work, source)
+        manifest = Manifest(
+            format=FORMAT,
+            backend=backend,
+            model=model_hash(converter),
+            chunk=chunk,
+            sample_rate=converter.sample_rate,
+            hop=converter.hop,
+            latency=converter.latency,
+            state=checked.layout.size,
+            voice=voice_size(converter),
+            machine=machine() if backend == "torch-compile" else "any",
+            versions=versions(backend),
+            files={path.name: file_hash(path) for path in sorted(work.iterdir()) if path.is_file()},
+        )
+        (work / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+        if directory.exists():
+            shutil.rmtree(directory)
+        os.replace(work, directory)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return manifest
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of an engine directory.
+
+    Raises:
+        EngineError: when there is none or it is of another format.
+    """
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise EngineError(f"{directory} holds no {MANIFEST}: build an engine with `rtvc build --backend … -o {directory}`")
+    try:
+        found = json.loads(path.read_text())
+        if found.get("format") != FORMAT:
+            raise EngineError(f"{path} has format {found.get('format')}, {FORMAT} was wanted: build the engine again")
+        return Manifest(**found)
+    except (ValueError, ValidationError, AttributeError) as error:
+        raise EngineError(f"{path} is damaged ({str(error).splitlines()[0]}): build the engine again") from error
+
+
+def check(manifest: Manifest, converter: Converter, directory: Path) -> None:
+    """Refuses an engine that is not of this model, these versions, this machine, or whose files changed.
+
+    Raises:
+        EngineError: saying which, and to build again.
+    """
+    layout = Layout.of(converter.initial(1))
+    again = f"build it again: rtvc build --backend {manifest.backend} -o {directory}"
+    facts = {
+        "model": (manifest.model[:12], model_hash(converter)[:12]),
+        "state size": (manifest.state, layout.size),
+        "sample rate": (manifest.sample_rate, converter.sample_rate),
+        "hop": (manifest.hop, converter.hop),
+        "latency": (manifest.latency, converter.latency),
+        "versions": (manifest.versions, versions(manifest.backend)),
+        "machine": (manifest.machine, "any" if manifest.machine == "any" else machine()),
+    }
+    for what, (came, wanted) in facts.items():
+        if came != wanted:
+            raise EngineError(f"the engine in {directory} was made for the {what} {came}, here it is {wanted}: {again}")
+    for name, digest in manifest.files.items():
+        if not (directory / name).is_file() or file_hash(directory / name) != digest:
+            raise EngineError(f"the file {name} of the engine in {directory} is missing or was changed: {again}")
+
+
+def load(directory: Path, converter: Converter) -> Backend:
+    """The backend that an engine directory holds.
+
+    Raises:
+        EngineError: when it is missing, damaged, stale, or made for another model or machine.
+        DependencyError: when its packages are not installed.
+    """
+    manifest = read_manifest(directory)
+    cls = backend_class(manifest.backend)
+    check(manifest, converter, directory)
+    backend: Backend = cls(converter, manifest.chunk, directory)
+    return backend
+
+
+def open_backend(converter: Converter, name: str, chunk: int, cache: Path) -> Backend:
+    """A backend by name: `torch-eager` as it is, any other from the cache, built when it is missing or stale.
+
+    Args:
+        converter: the model.
+        name: of the backend.
+        chunk: samples a step.
+        cache: folder of engines, one a model, backend and chunk.
+    """
+    if name == TorchBackend.name:
+        return TorchBackend(converter, chunk)
+    cls = backend_class(name)
+    directory = cache / f"{model_hash(converter)[:12]}-{name}-{chunk}"
+    try:
+        return load(directory, converter)
+    except EngineError:
+        shutil.rmtree(directory, ignore_errors=True)
+        plain = cache / f"{model_hash(converter)[:12]}-onnx-{chunk}"
+        build(converter, name, directory, chunk, plain / "step.onnx" if (plain / MANIFEST).is_file() else None)
+    built: Backend = cls(converter, chunk, directory)
+    return built

@@ -1,0 +1,135 @@
+"""`auto`: which backend is the fastest here? Measured once a machine, model and chunk, then remembered."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rtvc.engine.backends.base import Backend
+from rtvc.engine.backends.eager import TorchBackend
+from rtvc.engine.build import BACKENDS, machine, model_hash, open_backend, versions
+from rtvc.engine.session import Style
+from rtvc.errors import RtvcError
+from rtvc.models.streaming.interface import Converter
+
+CANDIDATES = ("torch-eager", "onnx", "onnx-int8", "openvino-bf16", "openvino-int8")
+"""What `auto` tries. `torch-compile` is left out: it takes minutes to build and needs a compiler."""
+FIDELITY_DB = 15.0
+"""Least signal-to-error ratio against torch eager on the probe: below it a backend is not a faster model but another one."""
+MEMORY = "auto.json"
+
+
+def cache_folder() -> Path:
+    """Where engines and measurements are kept: $RTVC_CACHE, or rtvc below the user's cache folder."""
+    if "RTVC_CACHE" in os.environ:
+        return Path(os.environ["RTVC_CACHE"]) / "engines"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rtvc" / "engines"
+
+
+def key(converter: Converter, chunk: int, candidates: Sequence[str]) -> str:
+    """What a measurement holds for: this machine, model, chunk, and these versions of the candidates' packages."""
+    packages = {package: v for name in candidates if name in BACKENDS for package, v in versions(name).items()}
+    return json.dumps([machine(), model_hash(converter), chunk, torch.__version__, sorted(packages.items())])
+
+
+def installed(candidates: Sequence[str]) -> list[str]:
+    """The candidates whose packages are there."""
+    return [name for name in candidates if all(find_spec(package) for package in BACKENDS.get(name, ("", "", ()))[2])]
+
+
+def probe(chunk: int, steps: int, rate: int = 24_000) -> Tensor:
+    """A voice-like test signal (steps, 1, 1, chunk): harmonics of a gliding pitch in syllables, and breath."""
+    t = np.arange(chunk * steps) / rate
+    phase = 2 * np.pi * np.cumsum(140 + 40 * np.sin(2 * np.pi * 0.7 * t)) / rate
+    voiced = sum(np.sin(k * phase) / k for k in range(1, 24)) * np.clip(np.sin(2 * np.pi * 3 * t), 0, 1)
+    breath = np.random.default_rng(0).standard_normal(len(t)) * 0.02
+    return torch.from_numpy((0.1 * voiced + breath).astype(np.float32)).reshape(steps, 1, 1, chunk)
+
+
+def compare(backends: Sequence[Backend], steps: int = 40) -> list[dict[str, float]]:
+    """Steps all backends in turn over the same signal; the first is the reference.
+
+    Returns:
+        For each: p50_ms, p95_ms, cpu_ms (median processor time) and snr_db against the first.
+    """
+    signal, generator = probe(backends[0].chunk, steps), torch.Generator().manual_seed(0)
+    voice = Style(torch.randn(128, generator=generator) * 0.1, torch.randn(128, generator=generator) * 0.1)
+    conditions, states = [b.condition(voice) for b in backends], [b.initial(1) for b in backends]
+    walls, cpus = np.zeros((len(backends), steps)), np.zeros((len(backends), steps))
+    outputs = np.zeros((len(backends), steps, backends[0].chunk))
+    for step in range(steps):
+        for index, backend in enumerate(backends):
+            wall, cpu = time.perf_counter(), time.process_time()
+            y, states[index] = backend.step(signal[step].to(backend.device), conditions[index], states[index])
+            outputs[index, step] = y[0, 0].cpu().numpy()
+            walls[index, step], cpus[index, step] = time.perf_counter() - wall, time.process_time() - cpu
+    warm = steps // 8
+    found = []
+    for index in range(len(backends)):
+        error = float(((outputs[index] - outputs[0]) ** 2).sum())
+        snr = 10 * float(np.log10((outputs[0] ** 2).sum() / max(error, 1e-30)))
+        p50, p95 = np.percentile(walls[index, warm:], [50, 95]) * 1000
+        found.append({"p50_ms": float(p50), "p95_ms": float(p95), "cpu_ms": float(np.median(cpus[index, warm:])) * 1000, "snr_db": snr})
+    return found
+
+
+def recall(cache: Path, name: str) -> dict[str, Any] | None:
+    """A remembered measurement, if there is one."""
+    try:
+        return dict(json.loads((cache / MEMORY).read_text())[name])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def remember(cache: Path, name: str, found: dict[str, Any]) -> None:
+    """Keeps a measurement beside those of other models and machines."""
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        known = json.loads((cache / MEMORY).read_text())
+    except (OSError, ValueError):
+        known = {}
+    known[name] = found
+    temporary = cache / f".{MEMORY}.{os.getpid()}"
+    temporary.write_text(json.dumps(known, indent=2))
+    os.replace(temporary, cache / MEMORY)
+
+
+def choose(
+    converter: Converter, chunk: int, *, cache: Path | None = None, candidates: Sequence[str] = CANDIDATES, again: bool = False
+) -> tuple[Backend, dict[str, Any]]:
+    """The fastest backend of this machine, and what was measured; engines that are missing are built.
+
+    Args:
+        converter: the model.
+        chunk: samples a step.
+        cache: folder of engines and measurements; by default `cache_folder()`.
+        candidates: names to try; `torch-eager` is always among them, as the reference.
+        again: measure even if there is a memory.
+    """
+    cache = cache_folder() if cache is None else cache
+    names = installed(["torch-eager", *(name for name in candidates if name != "torch-eager")])
+    known = None if again else recall(cache, key(converter, chunk, names))
+    if known is not None:
+        try:
+            return open_backend(converter, known["backend"], chunk, cache), known
+        except RtvcError:
+            pass  # its package is gone or broken: measure anew
+    backends, refused = list[Backend]([TorchBackend(converter, chunk)]), dict[str, str]()
+    for name in names[1:]:
+        try:
+            backends.append(open_backend(converter, name, chunk, cache))
+        except RtvcError as error:
+            refused[name] = str(error)
+    measured = {backend.name: figures for backend, figures in zip(backends, compare(backends), strict=True)}
+    faithful = {name: figures for name, figures in measured.items() if figures["snr_db"] >= FIDELITY_DB}
+    best = min(faithful, key=lambda name: faithful[name]["cpu_ms"])
+    found = {"backend": best, "measured": measured, "refused": refused}
+    remember(cache, key(converter, chunk, names), found)
+    return next(backend for backend in backends if backend.name == best), found

@@ -1,0 +1,174 @@
+"""Engine directories: every backend steps like torch eager, and nothing stale or foreign is ever loaded."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from converters import DelayConverter, TestVoice, TinyConverter
+
+import rtvc.engine.choose as choosing
+from rtvc.engine.backends.eager import TorchBackend
+from rtvc.engine.build import MANIFEST, build, load, model_hash, open_backend, read_manifest
+from rtvc.engine.choose import choose, compare, probe
+from rtvc.engine.session import Session
+from rtvc.errors import DependencyError, EngineError
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def converter():
+    return TinyConverter(width=160).eval()
+
+
+@pytest.fixture(scope="module")
+def onnx(converter, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("engines") / "onnx"
+    build(converter, "onnx", directory, 600)
+    return directory
+
+
+def through(backend, seed=0):
+    x = probe(600, 12).flatten().numpy()
+    session = Session(backend, TestVoice(seed))
+    return np.concatenate([session.push(x), session.flush()])
+
+
+def test_onnx_steps_like_torch_for_any_number_of_rows(converter, onnx):
+    backend, eager = load(onnx, converter), TorchBackend(converter, 600)
+    np.testing.assert_allclose(through(backend), through(eager), atol=2e-6)
+    for rows in (1, 3):
+        x = torch.randn(rows, 1, 600)
+        voice = torch.cat([eager.condition(TestVoice(i)) for i in range(rows)])
+        state = torch.randn(rows, eager.layout.size)
+        for got, wanted in zip(backend.step(x, voice, state), eager.step(x, voice, state), strict=True):
+            torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_int8_weights_are_smaller_and_close(converter, onnx, tmp_path):
+    build(converter, "onnx-int8", tmp_path / "int8", 600, onnx / "step.onnx")
+    backend, eager = load(tmp_path / "int8", converter), TorchBackend(converter, 600)
+    assert (tmp_path / "int8" / "step.onnx").stat().st_size < 0.4 * (onnx / "step.onnx").stat().st_size
+    figures = compare([eager, backend], steps=16)
+    assert figures[0]["snr_db"] > 100 and 20 < figures[1]["snr_db"] < 80
+
+
+@pytest.mark.parametrize(("name", "least"), [("openvino", 80), ("openvino-bf16", 25), ("openvino-int8", 25)])
+def test_openvino_steps_like_torch(converter, onnx, tmp_path, name, least):
+    pytest.importorskip("openvino")
+    if name == "openvino-int8":
+        pytest.importorskip("nncf")
+    build(converter, name, tmp_path / name, 600, onnx / "step.onnx")
+    backend, eager = load(tmp_path / name, converter), TorchBackend(converter, 600)
+    assert compare([eager, backend], steps=16)[1]["snr_db"] > least
+    x, voice, state = torch.randn(2, 1, 600), eager.condition(TestVoice(1)).repeat(2, 1), eager.initial(2)
+    assert backend.step(x, voice, state)[0].shape == (2, 1, 600)
+
+
+def test_the_manifest_says_what_the_engine_is(converter, onnx):
+    manifest = read_manifest(onnx)
+    assert (manifest.backend, manifest.chunk, manifest.latency, manifest.sample_rate) == ("onnx", 600, 900, 24_000)
+    assert manifest.model == model_hash(converter) and set(manifest.files) == {"step.onnx"}
+
+
+def test_stale_foreign_and_damaged_engines_are_refused(converter, onnx, tmp_path):
+    import shutil
+
+    with pytest.raises(EngineError, match="made for the model"):
+        load(onnx, TinyConverter(width=160, seed=1))
+    with pytest.raises(EngineError, match="made for the"):
+        load(onnx, DelayConverter())
+    with pytest.raises(EngineError, match=r"holds no engine\.json"):
+        load(tmp_path, converter)
+    copy = tmp_path / "copy"
+    shutil.copytree(onnx, copy)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    for change, message in [
+        ({"versions": {"onnxruntime": "0.1"}}, "versions"),
+        ({"machine": "PDP-11"}, "machine"),
+        ({"format": 99}, "format 99"),
+        ({"extra": 1}, "damaged"),
+        ({"backend": "abacus"}, "abacus"),
+    ]:
+        (copy / MANIFEST).write_text(json.dumps(manifest | change))
+        with pytest.raises(EngineError, match=message):
+            load(copy, converter)
+    (copy / MANIFEST).write_text("{")
+    with pytest.raises(EngineError, match="damaged"):
+        load(copy, converter)
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with (copy / "step.onnx").open("ab") as file:
+        file.write(b"!")
+    with pytest.raises(EngineError, match="was changed"):
+        load(copy, converter)
+
+
+def test_other_peoples_files_are_not_overwritten(converter, onnx, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(EngineError, match="no engine"):
+        build(converter, "onnx", tmp_path, 600, onnx / "step.onnx")
+    assert (tmp_path / "letter.txt").read_text() == "dear" and len(list(tmp_path.iterdir())) == 1
+    target = tmp_path / "engine"
+    for _ in range(2):
+        build(converter, "onnx", target, 600, onnx / "step.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engine", "letter.txt"]
+
+
+def test_a_cached_engine_is_rebuilt_when_it_is_stale(converter, onnx, tmp_path, monkeypatch):
+    built = []
+    real = build
+
+    def counted(model, backend, directory, chunk, source=None):
+        built.append(backend)
+        return real(model, backend, directory, chunk, onnx / "step.onnx")
+
+    monkeypatch.setattr("rtvc.engine.build.build", counted)
+    for _ in range(2):
+        assert open_backend(converter, "onnx", 600, tmp_path).name == "onnx"
+    assert built == ["onnx"]
+    (next(tmp_path.glob("*-onnx-600")) / "step.onnx").write_bytes(b"junk")
+    assert open_backend(converter, "onnx", 600, tmp_path).name == "onnx"
+    assert built == ["onnx", "onnx"]
+    assert open_backend(converter, "torch-eager", 600, tmp_path).name == "torch-eager"
+
+
+def test_auto_measures_once_and_remembers(converter, onnx, tmp_path, monkeypatch):
+    calls = []
+
+    def measured(backends, steps=40):
+        calls.append([backend.name for backend in backends])
+        times = {"torch-eager": (9.0, 200.0), "onnx": (2.0, 100.0), "onnx-int8": (1.0, 3.0)}
+        return [{"p50_ms": times[b.name][0], "p95_ms": 0.0, "cpu_ms": times[b.name][0], "snr_db": times[b.name][1]} for b in backends]
+
+    real = build
+    monkeypatch.setattr("rtvc.engine.build.build", lambda m, n, d, c, s=None: real(m, n, d, c, onnx / "step.onnx"))
+    monkeypatch.setattr(choosing, "compare", measured)
+    names = ("onnx", "onnx-int8")
+    for _ in range(2):
+        backend, found = choose(converter, 600, cache=tmp_path, candidates=names)
+        assert backend.name == "onnx" and found["measured"]["onnx-int8"]["snr_db"] == 3.0  # the fastest one is another model
+    assert calls == [["torch-eager", "onnx", "onnx-int8"]]
+    choose(converter, 600, cache=tmp_path, candidates=names, again=True)
+    assert len(calls) == 2
+    (tmp_path / "auto.json").write_text("{")
+    choose(converter, 600, cache=tmp_path, candidates=names)
+    assert len(calls) == 3
+
+
+def test_auto_survives_a_backend_that_cannot_be_built(converter, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise DependencyError("no such package")
+
+    monkeypatch.setattr("rtvc.engine.build.build", refuse)
+    backend, found = choose(converter, 600, cache=tmp_path, candidates=("onnx",))
+    assert backend.name == "torch-eager" and found["refused"] == {"onnx": "no such package"}
+
+
+def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("RTVC_CACHE", str(tmp_path))
+    assert choosing.cache_folder() == tmp_path / "engines"
+    monkeypatch.delenv("RTVC_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert choosing.cache_folder() == tmp_path / "rtvc" / "engines"
