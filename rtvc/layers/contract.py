@@ -140,9 +140,8 @@ def offline(layer: Streaming, x: Tensor) -> Tensor:
     """
     flush = -(-layer.latency * layer.ratio.denominator // layer.ratio.numerator)
     flush += -(x.shape[-1] + flush) % layer.ratio.denominator
-    y, _ = layer(F.pad(x, (0, flush)), layer.initial(len(x)))
-    frames = int(x.shape[-1] * layer.ratio)
-    return y[..., layer.latency : layer.latency + frames]
+    whole: Tensor = layer(F.pad(x, (0, flush)), layer.initial(len(x)))[0]
+    return whole[..., layer.latency : layer.latency + int(x.shape[-1] * layer.ratio)]
 
 
 def chunked(layer: Streaming, x: Tensor, sizes: Sequence[int]) -> Tensor:

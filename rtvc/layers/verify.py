@@ -1,6 +1,7 @@
 """`verify_contract`: the one test that every layer and model under the state contract must pass."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ def chunkings(frames: int, unit: int, generator: torch.Generator) -> list[list[i
     for _ in range(3):
         cuts = torch.randperm(units - 1, generator=generator)[: max(1, units // 4)].add(1).sort().values.tolist()
         edges = [0, *cuts, units]
-        found.append([unit * (b - a) for a, b in zip(edges, edges[1:], strict=False)])
+        found.append([unit * (b - a) for a, b in pairwise(edges)])
     return found
 
 
@@ -82,7 +83,7 @@ def check_state(layer: Streaming, final: object, batch: int) -> None:
     for old, new in zip(pytree.tree_leaves(first), pytree.tree_leaves(final), strict=True):
         if old.shape != new.shape or old.dtype != new.dtype or old.shape[:1] != (batch,):
             raise AssertionError(
-                f"a state leaf goes from {tuple(old.shape)} {old.dtype} to {tuple(new.shape)} {new.dtype}; batch first and constant was wanted"
+                f"a state leaf goes from {tuple(old.shape)} {old.dtype} to {tuple(new.shape)} {new.dtype}, not batch first and constant"
             )
 
 

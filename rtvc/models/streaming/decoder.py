@@ -91,7 +91,7 @@ class Decoder(nn.Module):
     def forward(
         self, content: Tensor, log_f0: Tensor, voicing: Tensor, energy: Tensor, style: Tensor, state: DecoderState
     ) -> tuple[Tensor, DecoderState]:
-        """content (B, C, T), log_f0 and voicing (B, T), energy (B, 2, T) of this frame and the next, style (B, style_size) -> (B, 1, T * HOP).
+        """content (B, C, T), log_f0 and voicing (B, T), energy (B, 2, T) of this and the next frame, style (B, S) -> (B, 1, T * HOP).
 
         Frame t completes the samples that end at its centre.
         """
@@ -111,7 +111,7 @@ class Decoder(nn.Module):
         return wave, DecoderState(inputs, tuple(blocks), source, analysis, synthesis, noise)
 
     def filtered(self, spectrum: Tensor, filters: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-        """spectrum (B, J, 2 BINS) of the source, filters (B, J, 2 BINS) in log-magnitude -> spectrum with noise added, and the next noise row."""
+        """The source's spectrum (B, J, 2 BINS) and filters (B, J, 2 BINS) -> their product with noise, and the next noise row."""
         harmonic, noise = filters.split(BINS, -1)
         magnitude, phase = torch.exp(harmonic), harmonic @ self.phase
         c, s = magnitude * torch.cos(phase), magnitude * torch.sin(phase)

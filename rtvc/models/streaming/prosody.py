@@ -22,7 +22,7 @@ class RunningState(NamedTuple):
 
 
 class RunningMoments(nn.Module):
-    """`(mean, deviation), state = moments(x, weight, state)`: weighted, slowly forgetting, with a prior that a second of speech outweighs."""
+    """`(mean, deviation), state = moments(x, weight, state)`: slowly forgetting, with a prior that speech soon outweighs."""
 
     decay: Tensor
 

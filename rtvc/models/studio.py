@@ -1,0 +1,158 @@
+"""The studio model: the paper's mel encoder before the teacher's iSTFTNet decoder. For whole recordings, not for streams.
+
+StyleTTS-VC, section III-B: a mel encoder stands in for text, alignment and text encoder of a trained StyleTTS; here of
+the StyleTTS 2 whose weights Kokoro-82M ships. Styles come from rtvc's own encoders, so voices are shared with the
+streaming model; an affine map takes their acoustic half into the decoder's style space.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtvc.audio.energy import energy
+from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.errors import CheckpointError
+from rtvc.layers.contract import offline
+from rtvc.models.streaming import StreamingConverter
+from rtvc.models.streaming import load_default as load_stream
+from rtvc.models.streaming.analysis import BANDS
+from rtvc.models.styletts2.decoder import ISTFTNetDecoder
+from rtvc.models.styletts2.source import Draws
+from rtvc.models.styletts_vc.mel_encoder import MelEncoder
+from rtvc.models.styletts_vc.norms import fold_weight_norm
+
+DEFAULT = Path(__file__).with_name("studio.safetensors")
+FORMAT = "rtvc-studio"
+PIECE = 20 * SAMPLE_RATE
+"""Samples decoded at a time; instance norms see this much."""
+OVERLAP = SAMPLE_RATE
+"""Samples over which neighbouring pieces fade into each other."""
+
+
+class StudioConverter(nn.Module):
+    """Implements `rtvc.api.Model`. `decoder` is the teacher's, `stream` brings pitch network and style encoders."""
+
+    level: Tensor
+
+    name, space = "studio", "stream"
+    latency: int | None = None
+
+    def __init__(self, stream: StreamingConverter, decoder: ISTFTNetDecoder) -> None:
+        super().__init__()
+        self.stream, self.decoder = stream, decoder
+        self.mel_encoder = MelEncoder()
+        self.style_map = nn.Linear(128, 128)
+        self.register_buffer("level", torch.zeros(()))
+        """Log energy to add to a recording's, so that its speech is as loud as the decoder's training speech."""
+
+    def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """A reference (1, 1, N) at 24 kHz, N a multiple of 300 -> acoustic and prosodic style, (1, 128) each."""
+        return self.stream.styles(wave)
+
+    def convert(self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float) -> Tensor:
+        """wave (1, 1, N) at 24 kHz, N a multiple of 300, styles (1, 128) -> (1, 1, N), aligned with the input."""
+        samples = wave.shape[-1]
+        wave = F.pad(wave, (0, -samples % (2 * HOP)))
+        mel, log_f0, voiced, loudness = self.listen(wave)
+        log_f0 = self.mapped(log_f0, voiced, self.stream.targets(prosodic)[0], prosody) + pitch * math.log(2) / 12
+        f0 = torch.where(voiced, torch.exp(log_f0), torch.zeros_like(log_f0))
+        shift = torch.where(voiced, loudness, torch.zeros_like(loudness)).sum() / voiced.sum().clamp(min=1)
+        gain = self.level - shift if voiced.any() else torch.zeros_like(shift)
+        style = self.style_map(acoustic)
+        content = self.mel_encoder(mel)
+        out, fade = torch.zeros_like(wave), torch.linspace(0, 1, OVERLAP, device=wave.device)
+        for start in range(0, wave.shape[-1], PIECE - OVERLAP):
+            stop = min(start + PIECE, wave.shape[-1])
+            a, b = start // HOP, stop // HOP
+            piece = self.decoder(content[..., a // 2 : b // 2], f0[:, a:b], (loudness + gain)[:, a:b], style, Draws.seeded(0))
+            piece = piece * torch.exp(-gain)
+            if start:
+                joint = min(OVERLAP, stop - start)
+                piece = torch.cat(
+                    [piece[..., :joint] * fade[:joint] + out[..., start : start + joint] * (1 - fade[:joint]), piece[..., joint:]], -1
+                )
+            out[..., start:stop] = piece
+            if stop == wave.shape[-1]:
+                break
+        return out[..., :samples].clamp(-1, 1)
+
+    def listen(self, wave: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """wave (1, 1, N) -> mel (1, 80, T), log F0 (1, T), voiced (1, T) bool, energy (1, T), all at 80 Hz."""
+        heard = offline(self.stream.analysis, wave)
+        mel = heard[:, :BANDS]
+        # The pitch network's frame t speaks for 1.5 frames after the centre of mel frame t - 1: half a frame after frame t.
+        found, _ = self.stream.pitch(heard[:, BANDS:], self.stream.pitch.initial(1))
+        return mel, found[:, 0], found[:, 1] > 0.5, energy(mel)[:, 0]
+
+    @staticmethod
+    def mapped(log_f0: Tensor, voiced: Tensor, target: Tensor, prosody: float) -> Tensor:
+        """log_f0 (1, T) into the register and range of `target` (3,): mean and deviation of log F0 come first."""
+        own = log_f0[voiced]
+        if len(own) < 8:
+            return log_f0
+        ratio = (target[1] / own.std().clamp(min=0.03)).clamp(0.7, 1.4)
+        return log_f0 + prosody * (target[0] + (log_f0 - own.mean()) * ratio - log_f0)
+
+
+def kokoro_decoder() -> ISTFTNetDecoder:
+    """The teacher's decoder alone, weight norm folded.
+
+    Raises:
+        CheckpointError: it was never imported: run `rtvc weights import-kokoro`.
+    """
+    from rtvc.teacher.kokoro import Teacher
+
+    decoder = Teacher.load().network.decoder
+    plain = ISTFTNetDecoder()
+    fold_weight_norm(plain)
+    plain.load_state_dict(decoder.state_dict())
+    return plain.requires_grad_(False).eval()
+
+
+def save_file(model: StudioConverter, path: str | os.PathLike[str], facts: dict[str, str] | None = None) -> Path:
+    """Writes what is rtvc's own of the model (mel encoder, style map, level), float16."""
+    from safetensors.torch import save
+
+    path = Path(path)
+    own = {n: t.half().contiguous() for n, t in model.state_dict().items() if n.split(".")[0] in ("mel_encoder", "style_map", "level")}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(save(own, {"format": FORMAT, **(facts or {})}))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load_file(path: str | os.PathLike[str], stream: StreamingConverter, decoder: ISTFTNetDecoder) -> StudioConverter:
+    """Reads what `save_file` wrote.
+
+    Raises:
+        CheckpointError: no such file, or one that is truncated or foreign.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not there, weights of the studio model were wanted: install rtvc again, or train them")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as weights ({error}): fetch it again, it may be truncated") from error
+    model = StudioConverter(stream, decoder)
+    wanted = {n for n in model.state_dict() if n.split(".")[0] in ("mel_encoder", "style_map", "level")}
+    if metadata.get("format") != FORMAT or wanted != set(tensors):
+        raise CheckpointError(f"{path} is a safetensors file but no studio model: weights that `rtvc train transfer` exported were wanted")
+    model.load_state_dict(tensors, strict=False)
+    return model.requires_grad_(False).eval()
+
+
+def load_default() -> StudioConverter:
+    """The studio model that rtvc ships, on the imported teacher's decoder."""
+    return load_file(DEFAULT, load_stream(), kokoro_decoder())
