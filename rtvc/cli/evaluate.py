@@ -82,13 +82,13 @@ def table(result: dict[str, Any]) -> "Table":
     """The summary for people: metric, mean, 95 % interval."""
     from rich.table import Table
 
+    from rtvc.evaluate.pitch import METHOD
     from rtvc.evaluate.report import LABELS, number
     from rtvc.evaluate.summary import METRICS
 
     summary = result["summary"]
-    shown = Table(
-        "metric", title=f"{result['model']}: {summary['pairs_evaluated']} pairs, {result['date'][:10]}, commit {result['commit']}"
-    )
+    title = f"{result['model']}: {summary['pairs_evaluated']} pairs, {result['date'][:10]}, commit {result['commit']}"
+    shown = Table("metric", title=title, caption=f"F0 correlation: {METHOD}")
     shown.add_column("mean", justify="right")
     shown.add_column("95 % interval", justify="right")
     for metric in METRICS:

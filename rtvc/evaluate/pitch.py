@@ -1,8 +1,9 @@
 """How well a conversion keeps the source's melody: the correlation of the two F0 tracks.
 
-The tracks are SwiftF0's (Nieradzik 2025, arXiv 2508.18440). On this project's evaluation recordings its tracks of a sentence and of the same sentence with
-noise at 20 dB correlate by 1.00, those of WORLD's Harvest (with StoneMask and D4C LoveTrain) by 0.96: that much of the
-correlation would be the estimator's own noise. DIO follows a mains hum at 60 Hz in place of the voice.
+The tracks are SwiftF0's (Nieradzik 2025, arXiv 2508.18440). On twelve of this project's evaluation recordings, its tracks of a
+sentence and of the same sentence with noise at 20 dB correlate by 1.00, those of WORLD's Harvest (with StoneMask and
+D4C LoveTrain) by 0.96: that much of any correlation would be the estimator's own error. DIO follows a mains hum at 60 Hz
+in place of the voice.
 """
 
 import functools
