@@ -35,7 +35,7 @@ MODELS = {"stream": ("rtvc.models.streaming.assets", "load_default"), "studio": 
 FILES = {".safetensors": ("rtvc.models.streaming.assets", "load_file"), ".pth": ("rtvc.models.checkpoints", "load_converter")}
 """Files of weights by suffix: of our own training, and of the papers' authors."""
 DEFAULT = "stream"
-CHUNK = 32 * HOP
+CHUNK = 800 * HOP
 """Samples converted at a time when a whole recording is at hand: memory stays bounded, the result does not change."""
 LONGEST_REFERENCE = 60
 """Seconds of one reference that are looked at."""

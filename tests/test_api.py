@@ -137,6 +137,14 @@ def test_latency_is_trimmed() -> None:
         np.testing.assert_array_equal(late.convert(x, 24000, Voice(torch.ones(128), torch.ones(128))), x)
 
 
+def test_long_recordings_are_converted_piece_by_piece(vc: VoiceConverter, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = speech(1.5, 24000)
+    voice = vc.voice((x, 24000))
+    whole = vc.convert(x, 24000, voice)
+    monkeypatch.setattr("rtvc.api.CHUNK", 7 * 300)
+    np.testing.assert_allclose(vc.convert(x, 24000, voice), whole, atol=1e-5)
+
+
 def test_a_stream_equals_the_conversion_of_the_whole(vc: VoiceConverter) -> None:
     x = speech(1.5, 24000)
     voice = vc.voice((x, 24000))

@@ -164,7 +164,7 @@ def test_clipping_is_mentioned_once(files: Path, capsys: pytest.CaptureFixture[s
 def test_voice_files(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["voice", "create", "anna.wav", "me.wav", "-o", "anna.voice"]) == 0
     out = capsys.readouterr().out
-    assert "anna.voice: anna, " in out and "made by tiny" in out and "anna.wav" in out and "of 2.0 s" in out
+    assert "anna.voice: anna, " in out and "made by tiny" in out and "anna.wav" in out and "2.0 s" in out and "dBFS" in out
     assert "give 5 to 20 s, or several recordings" in out
     assert main(["voice", "create", "bob.wav", "-o", "b.voice", "--name", "Bob", "--prosody", "anna.wav", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -73,6 +73,7 @@ def present(voice: "Voice", path: Path, as_json: bool) -> None:
         typer.echo(json.dumps({"path": str(path), "bytes": size, "name": voice.name, "space": voice.space, "source": voice.source}))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
@@ -81,12 +82,13 @@ def present(voice: "Voice", path: Path, as_json: bool) -> None:
         console.print(f"  {share:.0%} {part}", markup=False)
     if not voice.references:
         return
-    table = Table("reference", "speech", "noise", "bandwidth", "clipped", "level", "grade", box=None, pad_edge=False)
+    table = Table("reference", "length", "speech", "noise", "bandwidth", "clipped", "level", "grade", box=None, pad_edge=False)
     for entry in voice.references:
         table.add_row(
-            entry["path"],
-            f"{entry['speech']:.1f} s of {entry['seconds']:.1f} s",
-            f"{entry['snr']:.0f} dB below",
+            escape(entry["path"]),
+            f"{entry['seconds']:.1f} s",
+            f"{entry['speech']:.1f} s",
+            f"{entry['snr']:.0f} dB down",
             f"{entry['bandwidth'] / 1000:.1f} kHz",
             f"{entry['clipped']:.1%}",
             f"{entry['level']:.0f} dBFS",
