@@ -67,7 +67,7 @@ def dequantise(path: Path) -> dict[str, NDArray[np.float32]]:
                 weights |= _lstm(stored, inputs, _module(node.name))
     if not weights:
         raise CheckpointError(f"{path} is an ONNX file, but not the quantised graph of Kokoro: none of its weights was found")
-    return {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
+    return {name: np.array(value, np.float32, order="C") for name, value in weights.items()}
 
 
 def _unquantised(stored: Arrays) -> Arrays:
