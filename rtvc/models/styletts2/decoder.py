@@ -53,7 +53,8 @@ class Decoder(nn.Module):
 
     def features(self, content: Tensor, f0: Tensor, energy: Tensor, style: Tensor) -> Tensor:
         """What the generator turns into sound: shapes as in `forward` -> (B, generator_channels, 2 T)."""
-        pitch, loudness = self.F0_conv(f0[:, None]), self.N_conv(energy[:, None])
+        pitch = self.F0_conv(f0[:, None].to(content.dtype))
+        loudness = self.N_conv(energy[:, None].to(content.dtype))
         x: Tensor = self.encode(torch.cat([content, pitch, loudness], 1), style)
         residual = self.asr_res(content)
         for block in self.decode:

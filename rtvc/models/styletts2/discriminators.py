@@ -91,8 +91,9 @@ class SpectrogramDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Verdict:
         """x (B, 1, N)."""
-        spectrum = torch.stft(x[:, 0], self.n_fft, self.hop, len(self.window), self.window, return_complex=True)
-        return judge(spectrum.abs().mT[:, None], self.discriminators, self.out)
+        window = self.window.float()
+        spectrum = torch.stft(x[:, 0].float(), self.n_fft, self.hop, len(window), window, return_complex=True)
+        return judge(spectrum.abs().mT[:, None].to(x.dtype), self.discriminators, self.out)
 
 
 class MultiResolutionDiscriminator(nn.Module):

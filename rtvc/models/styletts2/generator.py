@@ -143,14 +143,16 @@ class ISTFTNetGenerator(Generator):
         """x (B, C, T), style (B, S), f0 (B, T) Hz -> waveform (B, 1, N = T * upsample)."""
         with torch.no_grad():
             excitation = self.m_source(f0, draws)[:, 0]
-            spectrum = torch.stft(excitation, self.n_fft, self.hop, window=self.window, return_complex=True)
-            source = torch.cat([spectrum.abs(), spectrum.angle()], 1)
+            excitation = excitation.to(torch.promote_types(excitation.dtype, torch.float32))
+            window = self.window.to(excitation.dtype)
+            spectrum = torch.stft(excitation, self.n_fft, self.hop, window=window, return_complex=True)
+            source = torch.cat([spectrum.abs(), spectrum.angle()], 1).to(x.dtype)
         stages = len(self.ups)
         for index in range(stages):
             x = self.stage(index, F.leaky_relu(x, SLOPE), source, style, pad=index == stages - 1)
         # torch's default slope here, not SLOPE: the checkpoints were trained so.
-        magnitude, phase = self.conv_post(F.leaky_relu(x)).float().chunk(2, 1)
-        return torch.istft(torch.polar(magnitude.exp(), phase.sin()), self.n_fft, self.hop, window=self.window)[:, None]
+        magnitude, phase = self.conv_post(F.leaky_relu(x)).to(window.dtype).chunk(2, 1)
+        return torch.istft(torch.polar(magnitude.exp(), phase.sin()), self.n_fft, self.hop, window=window)[:, None]
 
 
 class HiFiGANGenerator(Generator):

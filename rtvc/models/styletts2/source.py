@@ -73,15 +73,17 @@ class HarmonicSource(nn.Module):
 
     def sines(self, f0: Tensor) -> Tensor:
         """f0 (B, T) Hz -> the fundamental and its overtones at unit level, (B, H, N = T * upsample)."""
-        cycles = (f0[:, None] * self.multiples / self.sample_rate) % 1
+        # In float32 at least, whatever the model runs in: phases grow with time.
+        f0 = f0.to(torch.promote_types(f0.dtype, torch.float32))
+        cycles = (f0[:, None] * self.multiples.to(f0.dtype) / self.sample_rate) % 1
         phase = cycles.cumsum(-1) * (2 * math.pi) * self.upsample
         return F.interpolate(phase, scale_factor=self.upsample, mode="linear").sin()
 
     def forward(self, f0: Tensor, draws: Draws) -> Tensor:
         """f0 (B, T) Hz -> excitation (B, 1, N = T * upsample)."""
         with torch.no_grad():
-            voiced = (f0 > VOICED_ABOVE).to(f0.dtype).repeat_interleave(self.upsample, -1)[:, None]
             sines = self.sines(f0)
+            voiced = (f0 > VOICED_ABOVE).to(sines.dtype).repeat_interleave(self.upsample, -1)[:, None]
             noise = draws.normal(tuple(sines.shape), sines)
             waves = SINE_LEVEL * voiced * sines + (voiced * VOICED_NOISE + (1 - voiced) * UNVOICED_NOISE) * noise
-        return torch.tanh(self.l_linear(waves.mT)).mT
+        return torch.tanh(self.l_linear(waves.mT.to(self.l_linear.weight.dtype))).mT
