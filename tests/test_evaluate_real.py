@@ -13,7 +13,7 @@ import pytest
 
 from rtvc.data.registry import Package, cache_dir
 from rtvc.errors import CheckpointError
-from rtvc.evaluate import SpeakerEncoder, dnsmos, evaluate_pairs, read, similarity
+from rtvc.evaluate import SpeakerEncoder, dnsmos, evaluate_pairs, f0_pcc, read, similarity
 from rtvc.evaluate import weights as whisper_weights
 from rtvc.evaluate.recogniser import Recogniser
 
@@ -63,6 +63,15 @@ def test_dnsmos_hears_noise() -> None:
     assert clean["ovrl"] > 3
     assert noisy["bak"] < clean["bak"] - 0.5
     assert noisy["ovrl"] < clean["ovrl"] - 0.3
+
+
+@corpus
+def test_melody_of_real_speech_stands_noise_and_knows_strangers() -> None:
+    pytest.importorskip("swift_f0")
+    one, other = takes("libri_2830", 2)
+    noise = np.random.default_rng(0).normal(0, 0.1 * one.std(), len(one)).astype(np.float32)
+    assert f0_pcc(one, one + noise) > 0.99
+    assert f0_pcc(one, other) < 0.5
 
 
 @corpus

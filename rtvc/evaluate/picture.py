@@ -23,10 +23,10 @@ def overview(result: Mapping[str, Any], path: Path) -> None:
     pairs, summary = result["pairs"], result["summary"]
     _similarity(axes[0, 0], pairs, "secs", "Similarity (Resemblyzer)")
     _similarity(axes[0, 1], pairs, "secs2", "Similarity (unrelated encoder)")
-    _strips(axes[0, 2], pairs, summary, {"wer_source": "source", "wer": "conversion"}, "Word error rate")
-    _strips(axes[1, 0], pairs, summary, {"dnsmos_ovrl": "overall", "dnsmos_sig": "signal", "dnsmos_bak": "background"}, "DNSMOS")
-    _strips(axes[1, 1], pairs, summary, {"f0_pcc": "conversion"}, "F0 correlation with the source")
-    _strips(axes[1, 2], pairs, summary, {"rtf": "conversion"}, "Real-time factor")
+    _strips(axes[0, 2], pairs, summary, {"wer_source": "source", "wer": "conversion"}, "Word error rate", (0, None))
+    _strips(axes[1, 0], pairs, summary, {"dnsmos_ovrl": "overall", "dnsmos_sig": "signal", "dnsmos_bak": "background"}, "DNSMOS", (1, 5))
+    _strips(axes[1, 1], pairs, summary, {"f0_pcc": "conversion"}, "F0 correlation with the source", (None, 1))
+    _strips(axes[1, 2], pairs, summary, {"rtf": "conversion"}, "Real-time factor", (0, None))
     figure.suptitle(f"{result['model'] or 'conversion'}, {len(pairs)} pairs, {result['date'][:10]}, {result['commit']}", color=INK)
     write(path, lambda sink: figure.savefig(sink, format="png", dpi=110))
 
@@ -43,7 +43,7 @@ def spectrograms(waves: Mapping[str, Wave], path: Path) -> None:
         axis.tick_params(labelsize=7)
     panels[-1].set_xlim(0, max(len(wave) for wave in waves.values()) / RATE)
     panels[-1].set_xlabel("seconds", fontsize=7)
-    write(path, lambda sink: figure.savefig(sink, format="png", dpi=90))
+    write(path, lambda sink: figure.savefig(sink, format="png", dpi=75))
 
 
 def decibels(wave: Wave) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -62,8 +62,15 @@ def _similarity(axis: Any, pairs: Sequence[Mapping[str, Any]], metric: str, titl
     axis.set_title(title, fontsize=10, color=INK)
 
 
-def _strips(axis: Any, pairs: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], metrics: Mapping[str, str], title: str) -> None:
-    """A strip of dots a metric, its mean and its interval."""
+def _strips(
+    axis: Any,
+    pairs: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    metrics: Mapping[str, str],
+    title: str,
+    limits: tuple[float | None, float | None],
+) -> None:
+    """A strip of dots a metric, its mean and its interval; the scale's ends where they are known."""
     spread = np.random.default_rng(0).uniform(-0.15, 0.15, len(pairs))
     for place, metric in enumerate(metrics):
         axis.scatter(place + spread, column(pairs, metric), s=10, color=PALE, alpha=0.6, linewidth=0)
@@ -74,4 +81,5 @@ def _strips(axis: Any, pairs: Sequence[Mapping[str, Any]], summary: Mapping[str,
             axis.annotate(f"{summary[metric]:.3f}", (place + 0.28, summary[metric]), fontsize=8, color=INK, va="center")
     axis.set_xticks(range(len(metrics)), list(metrics.values()))
     axis.set_xlim(-0.6, len(metrics) - 0.3)
+    axis.set_ylim(*limits)
     axis.set_title(title, fontsize=10, color=INK)

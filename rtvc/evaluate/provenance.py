@@ -23,11 +23,12 @@ PACKAGES = (
 
 
 def provenance() -> dict[str, Any]:
-    """`machine`, `commit` and `date` (UTC)."""
+    """`machine` (its load over 1, 5 and 15 minutes too: a busy machine spoils times), `commit` and `date` (UTC)."""
     return {
         "machine": {
             "cpu": cpu(),
             "cores": os.cpu_count(),
+            "load": [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None,
             "torch_threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "system": platform.platform(),
