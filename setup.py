@@ -4,6 +4,7 @@ The links `rtvc/kernels -> ../kernels` (and so on) make the same import names tr
 no `__init__.py`, so they can never shadow an installed package of the same name.
 """
 
+import os
 from pathlib import Path
 
 from setuptools import setup
@@ -13,19 +14,14 @@ ROOT = Path(__file__).parent
 
 
 def packages() -> list[str]:
-    """Every package name, the mapped folders under their `rtvc.` names."""
-    found = [
-        ".".join(path.parent.relative_to(ROOT).parts)
-        for path in sorted((ROOT / "rtvc").rglob("__init__.py"))
-        if path.parent.relative_to(ROOT).parts[1:2] not in [(name,) for name in MAPPED]
-    ]
-    for name in MAPPED:
-        folders = [ROOT / name, *(p for p in sorted((ROOT / name).rglob("*")) if p.is_dir())]
-        found += [
-            "rtvc." + ".".join(folder.relative_to(ROOT).parts)
-            for folder in folders
-            if "__pycache__" not in folder.parts and folder.is_dir() and any(f.is_file() for f in folder.iterdir())
-        ]
+    """Every folder that holds files, the mapped ones under their `rtvc.` names; the links inside `rtvc/` are not followed."""
+    found = []
+    for top in ("rtvc", *MAPPED):
+        prefix = "" if top == "rtvc" else "rtvc."
+        for folder, inner, files in os.walk(ROOT / top):
+            inner[:] = sorted(name for name in inner if name != "__pycache__")
+            if files:
+                found.append(prefix + ".".join(Path(folder).relative_to(ROOT).parts))
     return found
 
 
