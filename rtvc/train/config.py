@@ -61,7 +61,7 @@ class LogConfig(Section):
 
 
 class InitConfig(Section):
-    """Weights to start from: a run directory or a safetensors file of an earlier stage."""
+    """Weights to start from: a run directory or a safetensors file of an earlier stage, or the authors' `.pth`."""
 
     path: Path
     modules: dict[str, str] = {}

@@ -38,10 +38,10 @@ class Feed:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
 
-def moved(batch: Batch, device: torch.device) -> dict[str, object]:
+def moved(batch: Batch, device: torch.device) -> Batch:
     """The batch on the device, as a fresh dict."""
 
     def move(leaf: object) -> object:
         return leaf.to(device, non_blocking=True) if isinstance(leaf, torch.Tensor) else leaf
 
-    return dict(pytree.tree_map(move, dict(batch)))
+    return dict(pytree.tree_map(move, batch))

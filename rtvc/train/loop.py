@@ -51,7 +51,7 @@ class Trainer:
         for module in stage.modules.values():
             module.to(self.world.device)
         self.stepper = Stepper(stage, config, self.world)
-        self.average = Average({name: stage.modules[name] for name in stage.averaged}, config.ema)
+        self.average = Average({name: stage.modules[name] for name in stage.averaged if name in self.stepper.trained}, config.ema)
         self.checkpoints = Checkpoints(run, config.checkpoint.keep)
         self.stop: str | None = None
 
@@ -108,8 +108,10 @@ class Trainer:
             return [*lines, f"resuming at step {self.step}", *[f"changed since: {change}" for change in changes]]
         if not resume:
             self._set_aside()
+        initialised: set[str] = set()
         for source in self.config.init:
-            initialise(self.stage.modules, source.path, source.modules)
+            initialised.update(initialise(self.stage.modules, source.path, source.modules))
+        self.stage.begin(initialised)
         self.world.share(self.stage.modules.values())
         self.average = Average(self.average.modules, self.config.ema)
         return []

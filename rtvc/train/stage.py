@@ -1,6 +1,6 @@
 """What a training stage gives to the loop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from rtvc.train.config import RunConfig
 
-Batch = Mapping[str, Any]
-"""A dict whose tensors the loop moves to the device; other values pass through."""
+Batch = dict[str, Any]
+"""Its tensors are moved to the device by the loop; other values pass through."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Stage(Protocol):
         modules: everything that holds weights or buffers, by the name under which checkpoints keep it.
         phases: name -> names of the modules that it trains, in the order in which a step runs them. A GAN has two.
             Modules that no phase names stay as they are, in evaluation mode.
-        averaged: names of the modules that get averaged weights and are exported.
+        averaged: names of the modules that are exported, with averaged weights where a phase trains them.
     """
 
     config_type: ClassVar[type[RunConfig]]
@@ -57,6 +57,13 @@ class Stage(Protocol):
         run through the others; what a later phase can reuse may be kept in the batch, which lives for one step.
         """
         ...
+
+    def frozen(self, phase: str, step: int) -> Collection[str]:
+        """Modules of a phase that it leaves alone in this step; gradients still flow through them. They are in evaluation mode."""
+        return ()
+
+    def begin(self, initialised: Collection[str]) -> None:
+        """Called once, when a run starts afresh and the weights of `[[init]]` are in; these are the modules that got some."""
 
     def sample(self, step: int) -> Samples:
         """Audio and pictures; called without gradients, with averaged weights, in evaluation mode."""

@@ -117,7 +117,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path) -> dict[str, dict[str, Tensor]]:
-    """Module name -> its state dict, from an exported safetensors file or from a run directory (its averaged weights).
+    """Module name -> its state dict, from a run directory (its averaged weights), exported safetensors, or the authors' `.pth` files.
 
     Raises:
         CheckpointError: there are no weights at this path.
@@ -130,6 +130,10 @@ def load_weights(path: Path) -> dict[str, dict[str, Tensor]]:
             if found is None:
                 raise CheckpointError(f"{path} holds no weights.safetensors and no checkpoints: name a run directory or a safetensors file")
             return exported(found[1])
+    if path.suffix != ".safetensors":
+        from rtvc.models.states import read_states
+
+        return read_states(path)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -145,12 +149,15 @@ def load_weights(path: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def exported(state: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """The averaged modules of a checkpoint, weights replaced by their averages."""
-    average: Mapping[str, Tensor] = state["average"]
+    """The exported modules of a checkpoint, weights replaced by their averages, also where a module holds one under two names."""
+    average: dict[int, Tensor] = {}
+    for key, value in state["average"].items():
+        module, _, name = key.partition(".")
+        average[state["modules"][module][name].data_ptr()] = value
     modules: dict[str, dict[str, Tensor]] = {}
     for module in state["averaged"]:
-        weights = state["modules"][module]
-        modules[module] = {name: average.get(f"{module}.{name}", tensor) for name, tensor in weights.items()}
+        weights: Mapping[str, Tensor] = state["modules"][module]
+        modules[module] = {name: average.get(tensor.data_ptr(), tensor) if tensor.numel() else tensor for name, tensor in weights.items()}
     return modules
 
 

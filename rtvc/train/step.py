@@ -21,7 +21,8 @@ class Phase:
     """One optimizer of a stage."""
 
     name: str
-    parameters: list[nn.Parameter]
+    modules: dict[str, list[nn.Parameter]]
+    """What it trains, by module: one parameter group each."""
     optimizer: torch.optim.AdamW
     scales: list[float]
     """Of the learning rate, one a parameter group."""
@@ -44,21 +45,18 @@ class Stepper:
         for module in settings.lr_scale:
             if module not in self.stage.modules:
                 raise ConfigError(f"lr_scale names the module {module!r}; {nearest(module, list(self.stage.modules))}")
-        groups, scales = [], []
-        for module in modules:
-            parameters = [p for p in self.stage.modules[module].parameters() if p.requires_grad]
-            if parameters:
-                groups.append({"params": parameters})
-                scales.append(settings.lr_scale.get(module, 1.0))
-        if not groups:
+        trained = {module: [p for p in self.stage.modules[module].parameters() if p.requires_grad] for module in modules}
+        trained = {module: parameters for module, parameters in trained.items() if parameters}
+        if not trained:
             raise ConfigError(f"the phase {name!r} has no weights to train")
+        groups = [{"params": parameters} for parameters in trained.values()]
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps)
-        return Phase(name, [p for group in groups for p in group["params"]], optimizer, scales)
+        return Phase(name, trained, optimizer, [settings.lr_scale.get(module, 1.0) for module in trained])
 
     def advance(self, batches: Sequence[Batch], step: int) -> tuple[dict[str, Tensor], bool]:
         """Step `step` (counted from 0) on `accumulate` batches; returns the unweighted losses and whether every phase was fine.
 
-        A phase whose loss or gradient is not finite leaves weights and buffers as they were.
+        A phase whose loss or gradient is not finite leaves weights and buffers as they were and ends the step.
 
         Raises:
             TrainingError: too many steps in a row were not fine.
@@ -67,18 +65,20 @@ class Stepper:
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
-        for name, module in self.stage.modules.items():
-            module.train(name in self.trained)
         logged: dict[str, Tensor] = {}
         fine = True
         for phase in self.phases:
+            frozen = self.stage.frozen(phase.name, step)
+            for name, module in self.stage.modules.items():
+                module.train(name in self.trained and name not in frozen)
             buffers = [(b, b.clone()) for module in self.stage.modules.values() for b in module.buffers()]
-            values = self._run(phase, batches, step)
+            values = self._run(phase, batches, step, [p for name, part in phase.modules.items() if name not in frozen for p in part])
             if values is None:
                 fine = False
                 for buffer, kept in buffers:  # running statistics that the bad batch has touched
                     buffer.copy_(kept)
-            logged.update(values or {})
+                break  # the next phase may build on what this one computed
+            logged.update(values)
         self.world.share_buffers(self.stage.modules.values())
         self.bad_in_row = 0 if fine else self.bad_in_row + 1
         self.skipped += not fine
@@ -89,7 +89,7 @@ class Stepper:
             )
         return logged, fine
 
-    def _run(self, phase: Phase, batches: Sequence[Batch], step: int) -> dict[str, Tensor] | None:
+    def _run(self, phase: Phase, batches: Sequence[Batch], step: int, parameters: list[nn.Parameter]) -> dict[str, Tensor] | None:
         """One phase; its losses, or None when something was not finite."""
         phase.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
@@ -99,15 +99,15 @@ class Stepper:
             if not losses:
                 return {}
             total = self._total(losses) / len(batches)
-            if total.requires_grad:
-                torch.autograd.backward(total, inputs=phase.parameters)
+            if total.requires_grad and parameters:
+                torch.autograd.backward(total, inputs=parameters)
             for name, value in losses.items():
                 part = value.detach().float() / len(batches)
                 sums[name] = sums[name] + part if name in sums else part
             whole = f"loss/{phase.name}"
             sums[whole] = sums[whole] + total.detach() if whole in sums else total.detach()
-        self.world.average_gradients(phase.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(phase.parameters, self.config.clip or float("inf"))
+        self.world.average_gradients(parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip or float("inf"))
         finite = bool(torch.isfinite(norm + sums[f"loss/{phase.name}"]).item())
         if self.world.any(not finite):
             phase.optimizer.zero_grad(set_to_none=True)

@@ -46,23 +46,26 @@ class PitchExtractor(nn.Module):
     Source: Kum and Nam 2019, "Joint Detection and Classification of Singing Voice Melody"; StyleTTS-VC, section III-A.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 64) -> None:
         super().__init__()
+        half, full = 4 * width, 8 * width
         self.conv_block = nn.Sequential(
-            nn.Conv2d(1, 64, 3, padding=1, bias=False),
-            nn.BatchNorm2d(64),
+            nn.Conv2d(1, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
             nn.LeakyReLU(SLOPE),
-            nn.Conv2d(64, 64, 3, padding=1, bias=False),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
         )
-        self.res_block1 = ResBlock(64, 128)
-        self.res_block2 = ResBlock(128, 192)
-        self.res_block3 = ResBlock(192, 256)
-        self.pool_block = nn.Sequential(nn.BatchNorm2d(256), nn.LeakyReLU(SLOPE), nn.MaxPool2d((1, 4)), nn.Dropout(0.2))
-        self.detector_conv = nn.Sequential(nn.Conv2d(640, 256, 1, bias=False), nn.BatchNorm2d(256), nn.LeakyReLU(SLOPE), nn.Dropout(0.2))
-        self.bilstm_classifier = nn.LSTM(512, 256, batch_first=True, bidirectional=True)
-        self.bilstm_detector = nn.LSTM(512, 256, batch_first=True, bidirectional=True)
-        self.classifier = nn.Linear(512, 1)
-        self.detector = nn.Linear(512, 2)
+        self.res_block1 = ResBlock(width, 2 * width)
+        self.res_block2 = ResBlock(2 * width, 3 * width)
+        self.res_block3 = ResBlock(3 * width, half)
+        self.pool_block = nn.Sequential(nn.BatchNorm2d(half), nn.LeakyReLU(SLOPE), nn.MaxPool2d((1, 4)), nn.Dropout(0.2))
+        self.detector_conv = nn.Sequential(
+            nn.Conv2d(10 * width, half, 1, bias=False), nn.BatchNorm2d(half), nn.LeakyReLU(SLOPE), nn.Dropout(0.2)
+        )
+        self.bilstm_classifier = nn.LSTM(full, half, batch_first=True, bidirectional=True)
+        self.bilstm_detector = nn.LSTM(full, half, batch_first=True, bidirectional=True)
+        self.classifier = nn.Linear(full, 1)
+        self.detector = nn.Linear(full, 2)
         self.apply(initialise)
 
     def stages(self, mel: Tensor) -> list[Tensor]:
