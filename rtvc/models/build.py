@@ -101,7 +101,7 @@ BUILDERS: dict[str, Callable[[Weights], nn.Module]] = {
         axis(w, "main.0.weight", 0, 64), axis(w, "main.9.weight", 0, 108), axis(w, "main.6.weight", 0, 512)
     ),
     "decoder": build_decoder,
-    "pitch_extractor": lambda w: PitchExtractor(),
+    "pitch_extractor": lambda w: PitchExtractor(axis(w, "conv_block.0.weight", 0, 64)),
     "text_aligner": lambda w: TextAligner(
         2 * axis(w, "init_cnn.conv.weight", 1, 40),
         axis(w, "init_cnn.conv.weight", 0, 256),
