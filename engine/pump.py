@@ -4,6 +4,8 @@
 where the model runs. Time is always passed in, so that the same code runs live, in a simulation and in tests.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,25 @@ CAPTURE_S = 8.0
 """Seconds of input that the capture ring holds while the worker is away."""
 
 
+class Outlet:
+    """One listener: a playout and the correction of its clock against the microphone's."""
+
+    def __init__(self, rate: int, *, margin: float, window: float, correct_drift: bool) -> None:
+        self.rate, self.playout = rate, Playout(rate, margin=margin, window=window)
+        self.drift = DriftResampler() if correct_drift else None
+        self.control = DriftControl(margin)
+        self._turned = 0.0
+
+    def deliver(self, block: Samples, captured: float, now: float) -> None:
+        """Queues output for playback, stretched by the clocks' difference."""
+        if self.drift is not None:
+            correction = self.control.update(self.playout.level, min(1.0, now - self._turned))
+            block = self.drift.push(block, correction)
+            captured -= HALF / self.rate
+        self._turned = now
+        self.playout.write(block, captured)
+
+
 class Pump:
     """One live conversion.
 
@@ -25,19 +46,24 @@ class Pump:
         session: what converts; give it a `Backlog` with a limit, or its input is never cut.
         margin: seconds of output that should wait at the player.
         correct_drift: resample the output by what the two clocks differ.
+        monitor: feed a second listener, with a clock of its own.
+
+    `tap`, if set, hears every stretch of input and the output that came of it, in the worker.
     """
 
-    def __init__(self, session: Session, *, margin: float = 0.010, correct_drift: bool = True) -> None:
+    def __init__(self, session: Session, *, margin: float = 0.010, correct_drift: bool = True, monitor: bool = False) -> None:
         line = session.line
         self.session, self.rate_in, self.rate_out = session, line.entry.rate_in, line.exit.rate_out
         self.captured, self.marks = Ring(int(CAPTURE_S * self.rate_in)), Ring(16_384, np.float64)
         window = max(0.080, 2.5 * line.chunk / line.rate)
-        self.playout = Playout(self.rate_out, margin=margin, window=window)
-        self.drift = DriftResampler() if correct_drift else None
-        self.control = DriftControl(margin)
+        self.outlet = Outlet(self.rate_out, margin=margin, window=window, correct_drift=correct_drift)
+        self.monitor = Outlet(self.rate_out, margin=margin, window=window, correct_drift=correct_drift) if monitor else None
+        self.playout = self.outlet.playout
         self.overflow = 0
         self.muted = False
-        self._mark, self._turned = np.zeros(2), 0.0
+        self.tap: Callable[[Samples, Samples], None] | None = None
+        self._gain = 1.0
+        self._mark = np.zeros(2)
         self._ahead: list[tuple[int, float]] = []  # (stream position, capture time) of blocks that were not all there yet
         self._following = 0.0  # capture time of the next sample if no mark says otherwise
 
@@ -59,24 +85,25 @@ class Pump:
 
     def process(self, now: float) -> tuple[Samples, float]:
         """Converts what was captured; returns output (N,) at rate_out and when its first sample was captured."""
-        parts = []
-        for block, at in self._blocks():
+        parts, blocks = list[Samples](), self._blocks()
+        for block, at in blocks:
             parts.append(self.session.push(block, captured=at, now=now))
         y = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        if self.tap is not None and blocks:
+            self.tap(np.concatenate([block for block, _ in blocks]), y)
         return y, self.session.line.captured - len(y) / self.rate_out
 
     def deliver(self, block: Samples, captured: float, now: float) -> None:
-        """Queues output for playback, stretched by the clocks' difference."""
+        """Queues output for every listener."""
         if not len(block):
             return
-        if self.drift is not None:
-            correction = self.control.update(self.playout.level, min(1.0, now - self._turned))
-            block = self.drift.push(block, correction)
-            captured -= HALF / self.rate_out
-        self._turned = now
-        if self.muted:
-            block = np.zeros_like(block)
-        self.playout.write(block, captured)
+        gain = float(not self.muted)
+        if gain != 1.0 or self._gain != 1.0:
+            block = block * np.linspace(self._gain, gain, len(block), dtype=np.float32)
+            self._gain = gain
+        self.outlet.deliver(block, captured, now)
+        if self.monitor is not None:
+            self.monitor.deliver(block, captured, now)
 
     @property
     def dropped(self) -> int:

@@ -34,8 +34,11 @@ def blend(weights: Mapping[Styled, float]) -> Style:
     """The weighted mean of several voices' style vectors; weights need not add up to one.
 
     Raises:
-        VoiceError: without voices, or when the weights are negative or all zero.
+        VoiceError: without voices, when the weights are negative or all zero, or for voices of different style spaces.
     """
+    spaces = {str(space) for voice in weights if (space := getattr(voice, "space", None)) is not None}
+    if len(spaces) > 1:
+        raise VoiceError(f"voices of the style spaces {', '.join(sorted(spaces))} came, one space was wanted: make them with one model")
     total = sum(weights.values())
     if not weights or min(weights.values()) < 0 or total <= 0:
         raise VoiceError(f"the weights {list(weights.values())} came, at least one voice with a positive weight was wanted")

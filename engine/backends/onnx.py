@@ -55,15 +55,19 @@ def quantise(source: Path, target: Path, converter: Converter) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(str(source))
-    logging.getLogger().setLevel(logging.ERROR) if logging.getLogger().level == logging.NOTSET else None
-    quantize_dynamic(
-        str(source),
-        str(target),
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        nodes_to_quantize=learned(model, matrices(converter)),
-        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-    )
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it advises a pre-processing that `write_onnx` has done
+    try:
+        quantize_dynamic(
+            str(source),
+            str(target),
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            nodes_to_quantize=learned(model, matrices(converter)),
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+        )
+    finally:
+        logging.disable(level)
 
 
 class OnnxBackend(Backend):

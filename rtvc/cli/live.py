@@ -1,0 +1,91 @@
+"""`rtvc live --voice V`."""
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["live"]
+
+
+def live(
+    voices: Annotated[list[str], typer.Option("--voice", help="recording or voice file; several fill the slots 1-9", show_default=False)],
+    source: Annotated[str | None, typer.Option("--input", help="input device: index, name or part of it")] = None,
+    sink: Annotated[str | None, typer.Option("--output", help="output device: index, name or part of it")] = None,
+    input_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
+    output_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
+    block: Annotated[float, typer.Option(help="milliseconds a block of the sound card")] = 10.0,
+    chunk: Annotated[float | None, typer.Option(help="milliseconds a step of the model; default: the shortest that is safe here")] = None,
+    margin: Annotated[float, typer.Option(help="milliseconds that should wait at the player: more survives more jitter")] = 10.0,
+    engine: Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")] = "auto",
+    backend: Annotated[str, typer.Option(help="sounddevice or pyaudio")] = "sounddevice",
+    model: Annotated[str | None, typer.Option(help="a file of weights; default: the shipped streaming model")] = None,
+    pitch: Annotated[float, typer.Option(help="semitones added to the pitch", min=-24, max=24)] = 0.0,
+    gate: Annotated[bool, typer.Option(help="be silent while nobody speaks")] = True,
+    lookback: Annotated[float, typer.Option(help="milliseconds of extra delay by which the gate looks back")] = 0.0,
+    monitor: Annotated[bool, typer.Option("--monitor", help="let the default speaker sound too")] = False,
+    record: Annotated[Path | None, typer.Option(help="folder for input.wav and output.wav")] = None,
+    virtual: Annotated[bool, typer.Option("--virtual-mic", help="Linux: be a microphone that other programs can pick")] = False,
+    seconds: Annotated[float | None, typer.Option(help="stop after this long")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the state as JSON, once a second")] = False,
+) -> None:
+    """Speak into the microphone with another voice.
+
+    Example: rtvc live --voice anna.wav --virtual-mic
+    """
+    from time import monotonic
+
+    from rtvc.clients.live.display import line
+    from rtvc.clients.live.keys import HELP, act, pressed, unbuffered
+    from rtvc.clients.live.stream import Live, LiveConfig
+    from rtvc.clients.live.virtual_mic import virtual_mic
+    from rtvc.engine.open import chunk_of, open_engine, streaming
+
+    converter, steps = streaming(model)
+    slots = [converter.voice(name) for name in voices]
+    running, _ = open_engine(steps, engine, chunk_of(chunk, steps) if chunk else None)
+    config = LiveConfig(
+        input=source,
+        output=sink,
+        input_rate=input_rate,
+        output_rate=output_rate,
+        block_ms=block,
+        margin_ms=margin,
+        sound=backend,
+        gate=gate,
+        lookback_ms=lookback,
+        pitch=pitch,
+        monitor=monitor and not virtual,
+        record=record,
+    )
+    with ExitStack() as stack:
+        if virtual:
+            name = stack.enter_context(virtual_mic(monitor=monitor))
+            typer.echo(f"other programs can pick the microphone {name!r}", err=True)
+        now = stack.enter_context(Live(running, slots[0], config))
+        stack.enter_context(unbuffered(sys.stdin))
+        typer.echo(f"{running.name}, {1000 * running.chunk / running.sample_rate:g} ms steps · {HELP}", err=True)
+        interactive, ends, shown = sys.stdin.isatty(), monotonic() + (seconds or float("inf")), 0.0
+        try:
+            while monotonic() < ends:
+                if interactive:
+                    if not act(pressed(timeout=0.1), now, slots):
+                        break
+                else:
+                    now._stop.wait(0.1)
+                now.supervise()
+                if as_json and monotonic() - shown >= 1.0:
+                    shown = monotonic()
+                    typer.echo(json.dumps(now.status()))
+                elif not as_json:
+                    typer.echo("\r\x1b[K" + line(now.status()), nl=False, err=True)
+        except KeyboardInterrupt:
+            pass
+        final = now.status()
+    if as_json:
+        typer.echo(json.dumps(final | {"state": "stopped"}))
+    else:
+        typer.echo("", err=True)
