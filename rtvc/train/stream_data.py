@@ -1,0 +1,123 @@
+"""What the stages of the streaming model share: labelled speech as batches, and the analysis that the model hears by."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from rtvc.audio.mel import HOP
+from rtvc.data.augment import AugmentConfig
+from rtvc.data.labelled import Labelled, Utterance
+from rtvc.data.seeds import numpy_generator
+from rtvc.models.streaming.analysis import Analysis
+from rtvc.models.streaming.assets import DEFAULT
+from rtvc.models.streaming.model import StreamingConfig
+from rtvc.train.config import InitConfig, RunConfig, Section
+from rtvc.train.stage import Batch, Stage
+
+T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
+
+PITCH_OFFSET = HOP + HOP // 2
+"""Samples after the centre of a mel frame for which the pitch network's label stands, see `PitchNet`."""
+SHIPPED = "shipped"
+"""As the path of an `[[init]]`: the weights that come with the package."""
+CLEAN = AugmentConfig(
+    shift=0, room=0.25, equalise=0.6, noise=0.5, noise_snr=(10, 40), low_pass=0, codec=0, mu_law=0, gain_db=(-24, 6), clip=0
+)
+"""What recordings differ in; voices are varied by the speed of the pieces instead, which keeps content and F0 labels exact."""
+
+
+class LabelledConfig(Section):
+    """Where the labelled speech is and how it is fed."""
+
+    labelled: list[Path] = Field(min_length=1)
+    """Folders that `rtvc teacher generate` and `rtvc data label` wrote."""
+    batch: int = Field(default=12, ge=1)
+    frames: int = Field(default=240, ge=16)
+    """Length of the pieces, 12.5 ms a frame."""
+    exact_every: int = Field(default=3, ge=1)
+    """Every so-many-th row of a batch is of the teacher, whose labels are exact."""
+    temper: float = Field(default=0.35, ge=0, le=1)
+    """Speakers are drawn with weights of (number of utterances)^temper."""
+    warp: float = Field(default=0.2, ge=0, lt=0.7)
+    """Largest log-ratio of the speed at which pieces are played."""
+    warp_share: float = Field(default=0.7, ge=0, le=1)
+    """How often it is changed."""
+    shortest: float = Field(default=1.5, ge=0)
+    """Seconds below which utterances are left out."""
+    held_out: int = Field(default=16, ge=0)
+    """Utterances kept for held-out measurements."""
+    kept: int = Field(default=512, ge=1)
+    """Utterances kept in memory, about 1 MB each."""
+
+
+class StreamRun(RunConfig):
+    """What the configurations of the streaming model's stages have in common."""
+
+    data: LabelledConfig
+    model: StreamingConfig = StreamingConfig()
+    warm: int = Field(default=16, ge=0)
+    """Frames at the beginning of a piece that losses ignore: the network has heard too little."""
+
+    @field_validator("init")
+    @classmethod
+    def _shipped(cls, init: list[InitConfig]) -> list[InitConfig]:
+        return [part.model_copy(update={"path": DEFAULT}) if str(part.path) == SHIPPED else part for part in init]
+
+
+class StreamStage(Stage):
+    """Pieces of labelled speech, and the analysis without gradients."""
+
+    def __init__(self, config: StreamRun) -> None:
+        data = config.data
+        self.settings = config
+        self.labelled = Labelled(data.labelled, shortest=data.shortest, held_out=data.held_out, kept=data.kept, temper=data.temper)
+        self.analysis = Analysis()
+
+    def rows(self, name: str, index: int, make: Callable[[Utterance, int, float, np.random.Generator], T]) -> list[T]:
+        """`make(utterance, number, speed, rng)` for every row of a batch: a function of (seed, name, index)."""
+        data, rng = self.settings.data, numpy_generator(self.settings.seed, name, index)
+        made = []
+        for row in range(data.batch):
+            number, utterance = self.labelled.utterance(self.labelled.pick(rng, row % data.exact_every == 0), self.settings.seed)
+            speed = float(np.exp(rng.uniform(-data.warp, data.warp))) if rng.random() < data.warp_share else 1.0
+            made.append(make(utterance, number, speed, rng))
+        return made
+
+    def held_out(self, make: Callable[[Utterance, int, float, np.random.Generator], T]) -> list[T]:
+        """The same for the held-out utterances at their own speed; empty where there are none."""
+        rng = numpy_generator(0, "held out")
+        found = (self.labelled.utterance(number) for number in self.labelled.held_out)
+        return [make(utterance, number, 1.0, rng) for number, utterance in found]
+
+    def heard(self, wave: Tensor, right: int = 1) -> Tensor:
+        """wave (B, N) -> the analysis (B, C, N / HOP + 1 + right) in float32; frame t + 1 is centred on sample t * HOP."""
+        with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
+            y: Tensor
+            y, _ = self.analysis(F.pad(wave[:, None], (0, (1 + right) * HOP)), self.analysis.initial(len(wave)))
+        return y
+
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self.analysis.window.device
+
+    def remarks(self) -> list[str]:
+        """Utterances that could not be used."""
+        return self.labelled.remarks()
+
+
+def stacked(rows: list[Batch]) -> Batch:
+    """Rows -> a batch."""
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def frozen(module: M) -> M:
+    """The module in evaluation mode, its weights untrainable."""
+    module.eval().requires_grad_(False)
+    return module
