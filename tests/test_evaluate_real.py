@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rtvc.data import whisper as whisper_weights
 from rtvc.data.registry import Package, cache_dir
 from rtvc.errors import CheckpointError
 from rtvc.evaluate import SpeakerEncoder, dnsmos, evaluate_pairs, f0_pcc, read, similarity
-from rtvc.evaluate import weights as whisper_weights
 from rtvc.evaluate.recogniser import Recogniser
 
 PAIRS = Path(__file__).parents[2] / "shared" / "corpus" / "eval_pairs.tsv"
@@ -70,8 +70,8 @@ def test_melody_of_real_speech_stands_noise_and_knows_strangers() -> None:
     pytest.importorskip("swift_f0")
     one, other = takes("libri_2830", 2)
     noise = np.random.default_rng(0).normal(0, 0.1 * one.std(), len(one)).astype(np.float32)
-    assert f0_pcc(one, one + noise) > 0.97, "this recording has a mains hum, which WORLD takes for the voice"
-    assert f0_pcc(one, other) < 0.5
+    assert f0_pcc(one, one + noise) > 0.99
+    assert f0_pcc(one, other) < 0.3, "the mains hum in the pauses of both counts as their melody"
 
 
 @corpus

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from rtvc.data.whisper import whisper_base
 from rtvc.evaluate.audio import Wave, at_16k
 from rtvc.evaluate.optional import need
-from rtvc.evaluate.weights import whisper_base
 
 
 class Recogniser:
