@@ -44,7 +44,7 @@ def standard(workers: int = 1) -> Evaluators:
 @functools.cache
 def fingerprint() -> str:
     """Of the evaluators' own code: measurements stored by other code are not used again."""
-    stems = ("audio", "evaluators", "pitch", "quality", "recogniser", "speaker", "text", "weights")
+    stems = ("audio", "evaluators", "pitch", "quality", "recogniser", "speaker", "text")
     return hashlib.sha256(b"".join(Path(__file__).with_name(f"{stem}.py").read_bytes() for stem in stems)).hexdigest()[:16]
 
 
