@@ -29,6 +29,8 @@ MODULES = (
     "module-remap-sink sink_name=speaker master=room channels=1 channel_map=mono master_channel_map=front-right remix=no",
     "module-remap-source source_name=voice master=room.monitor channels=1 channel_map=mono master_channel_map=front-left remix=no",
 )
+HASTE = ("nice", "-n", "-11")
+"""Sound comes before other work, where the system allows it: elsewhere `nice` says so and goes on."""
 PATIENCE_S = 20.0
 """How long the server may take to answer, on a busy machine."""
 
@@ -61,14 +63,23 @@ class Room:
         """Plays samples (N,) at the server's rate into a sink, in the background."""
         path = self.folder / f"say-{time.monotonic_ns()}.wav"
         soundfile.write(path, samples, self.rate, subtype="FLOAT")
-        return subprocess.Popen(["paplay", f"--device={device}", "--latency-msec=20", str(path)], env={**os.environ, **self.environment})
+        arguments = [*HASTE, "paplay", f"--device={device}", "--latency-msec=20", str(path)]
+        return subprocess.Popen(arguments, env={**os.environ, **self.environment}, stderr=subprocess.DEVNULL)
 
     @contextmanager
     def recording(self, path: Path) -> Iterator[None]:
         """Records both channels, float32, into a raw file: what was said (left) and what was heard (right)."""
-        arguments = ["parec", "--device=room.monitor", "--format=float32le", f"--rate={self.rate}", "--channels=2", "--latency-msec=20"]
+        arguments = [
+            *HASTE,
+            "parec",
+            "--device=room.monitor",
+            "--format=float32le",
+            f"--rate={self.rate}",
+            "--channels=2",
+            "--latency-msec=20",
+        ]
         with path.open("wb") as file:
-            recorder = subprocess.Popen(arguments, stdout=file, env={**os.environ, **self.environment})
+            recorder = subprocess.Popen(arguments, stdout=file, stderr=subprocess.DEVNULL, env={**os.environ, **self.environment})
             try:
                 yield
             finally:
@@ -104,7 +115,16 @@ def room(rate: int = 48_000) -> Iterator[Room]:
         "PULSE_COOKIE": str(folder / "cookie"),
     }
     private = {**os.environ, "HOME": str(folder), "PULSE_RUNTIME_PATH": str(folder), "PULSE_STATE_PATH": str(folder)}
-    arguments = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--disable-shm=yes", "--use-pid-file=no", "--log-level=error"]
+    arguments = [
+        *HASTE,
+        "pulseaudio",
+        "-n",
+        "--daemonize=no",
+        "--exit-idle-time=-1",
+        "--disable-shm=yes",
+        "--use-pid-file=no",
+        "--log-level=error",
+    ]
     for module in (f"module-native-protocol-unix auth-anonymous=1 socket={socket}", *MODULES):
         arguments += ["-L", module.format(rate=rate)]
     with (folder / "log").open("wb") as log:

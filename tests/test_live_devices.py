@@ -63,6 +63,7 @@ class FakeStream:
 
 @pytest.fixture
 def cards(monkeypatch):
+    monkeypatch.setattr(stream_module, "hurry", lambda: False)  # the test process keeps its own priority
     FakeStream.made.clear()
     monkeypatch.setattr(stream_module, "pick", lambda wanted, kind, known=None: pick(wanted, kind, ALL))
     monkeypatch.setattr(stream_module, "refresh", lambda: None)

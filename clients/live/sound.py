@@ -16,7 +16,7 @@ from rtvc.errors import DependencyError, DeviceError
 Samples = NDArray[np.float32]
 Callback = Callable[[Samples, float], None]
 
-SILENT_S = 1.5
+SILENT_S = 3.0
 """A stream whose callback has not been called for this long has lost its device."""
 BELIEVABLE_S = 1.0
 """Device delays above this, or below zero, are not believed."""
@@ -92,7 +92,7 @@ class SounddeviceStream(Pulse):
             self.stream.start()
         except module.PortAudioError as error:
             raise DeviceError(f"{device.name!r} cannot be opened at {rate} Hz with blocks of {block}: {error}") from error
-        self.latency = float(self.stream.latency)
+        self.latency, self.called = float(self.stream.latency), time.perf_counter()
 
     def stop(self) -> None:
         """Ends it; never raises."""
@@ -145,6 +145,7 @@ class PyaudioStream(Pulse):
             self.host.terminate()
             raise DeviceError(f"{device.name!r} cannot be opened at {rate} Hz with blocks of {block}: {error}") from error
         self.latency = float(self.stream.get_input_latency() if incoming else self.stream.get_output_latency())
+        self.called = time.perf_counter()
 
     def stop(self) -> None:
         """Ends it; never raises."""

@@ -1,5 +1,6 @@
 """Live conversion: two sound cards, one worker, one pump; devices may come and go."""
 
+import os
 import queue
 import threading
 import time
@@ -25,8 +26,19 @@ Samples = NDArray[np.float32]
 
 NAP_S = 0.001
 """How long the worker sleeps when there is nothing to do: it is never woken by a lock that the audio callback holds."""
+PRIORITY = -11
+"""The nice value that audio threads ask for."""
 RETRY_S = 1.0
 """How often a lost device is looked for."""
+
+
+def hurry() -> bool:
+    """Asks for a higher priority for this thread and those it starts: sound comes before other work. Returns whether it was granted."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    except (OSError, AttributeError):  # not permitted, or not a POSIX system: nothing is lost but some protection from load
+        return False
+    return True
 
 
 class LiveConfig(BaseModel):
@@ -124,10 +136,11 @@ class Live:
         self._xruns = 0
         self._stop = threading.Event()
         self._worker = threading.Thread(target=self._work, name="rtvc-worker", daemon=True)
-        self._tried = 0.0
+        self._tried, self.hurried = 0.0, False
 
     def __enter__(self) -> "Live":
         self.warm()
+        self.hurried = hurry()
         self._start_streams()
         self.pump.tap = self._hear
         self._worker.start()
