@@ -1,4 +1,4 @@
-"""`rtvc data prepare | show`."""
+"""`rtvc data prepare | label | show`."""
 
 import json
 from collections import Counter
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["prepare", "show"]
+from rtvc.cli.label import label
+
+__all__ = ["label", "prepare", "show"]
 
 
 def prepare(
