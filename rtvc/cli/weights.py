@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rtvc.teacher.weights import Imported
 
-__all__ = ["import_kokoro", "show"]
+__all__ = ["export_studio", "import_kokoro", "show"]
 
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
@@ -36,6 +36,25 @@ def show(as_json: Json = False) -> None:
     from rtvc.teacher.weights import describe, teacher_file
 
     tell(describe(teacher_file()), as_json)
+
+
+def export_studio(
+    run: Annotated[Path, typer.Argument(help="a run of `rtvc train transfer`")],
+    teacher: Annotated[Path, typer.Argument(help="folder that `rtvc teacher generate` wrote")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="default: where the shipped file lies", show_default=False)] = None,
+    ridge: Annotated[float, typer.Option(help="penalty of the map between the style spaces")] = 0.1,
+) -> None:
+    """Make the studio model's file of a trained mel encoder, its styles mapped to the teacher's."""
+    from rtvc.models import studio
+    from rtvc.models.streaming import load_default
+    from rtvc.train.state import load_weights
+    from rtvc.train.studio import assemble, fit_style_map
+
+    stream = load_default()
+    found = fit_style_map(stream, sorted(teacher.glob("*.npz")), ridge)
+    model = assemble(stream, studio.kokoro_decoder(), load_weights(run)["mel_encoder"], found)
+    path = studio.save_file(model, output or studio.DEFAULT, {"style_map_r2": f"{found.r2:.3f}"})
+    typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB, {found.r2:.0%} of the teacher's styles explained")
 
 
 def tell(imported: "Imported", as_json: bool) -> None:

@@ -33,6 +33,11 @@ OVERLAP = SAMPLE_RATE
 """Samples over which neighbouring pieces fade into each other."""
 
 
+def speech_level(loudness: Tensor) -> Tensor:
+    """Mean log energy of the frames within 26 dB of the loudest, (): loudness (1, T) -> how loud its speech is."""
+    return loudness[loudness > loudness.max() - 3].mean()
+
+
 class StudioConverter(nn.Module):
     """Implements `rtvc.api.Model`. `decoder` is the teacher's, `stream` brings pitch network and style encoders."""
 
@@ -60,8 +65,7 @@ class StudioConverter(nn.Module):
         mel, log_f0, voiced, loudness = self.listen(wave)
         log_f0 = self.mapped(log_f0, voiced, self.stream.targets(prosodic)[0], prosody) + pitch * math.log(2) / 12
         f0 = torch.where(voiced, torch.exp(log_f0), torch.zeros_like(log_f0))
-        shift = torch.where(voiced, loudness, torch.zeros_like(loudness)).sum() / voiced.sum().clamp(min=1)
-        gain = self.level - shift if voiced.any() else torch.zeros_like(shift)
+        gain = self.level - speech_level(loudness)
         style = self.style_map(acoustic)
         content = self.mel_encoder(mel)
         out, fade = torch.zeros_like(wave), torch.linspace(0, 1, OVERLAP, device=wave.device)

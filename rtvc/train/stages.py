@@ -14,6 +14,7 @@ STAGES = {
     "stage2": "rtvc.train.stage2:Stage2",
     "stage2_styletts2": "rtvc.train.stage2_styletts2:Stage2StyleTTS2",
     "finetune": "rtvc.train.finetune:Finetune",
+    "transfer": "rtvc.train.transfer:Transfer",
     "bridge": "rtvc.train.bridge:Bridge",
     "stream_content": "rtvc.train.stream_content:StreamContent",
     "stream_pitch": "rtvc.train.stream_pitch:StreamPitch",
