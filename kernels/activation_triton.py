@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, misc"  # a kernel's arguments are typed by their launch
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, misc"
 """Sine and activations inside Triton kernels."""
 
 import triton

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, misc"  # a kernel's arguments are typed by their launch
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, misc"
 """`adain` in Triton, forward and backward: a tile of rows a program, each row read once and written once.
 
 A row that fits a tile stays in registers between its statistics and its output, so the traffic is the floor: one read

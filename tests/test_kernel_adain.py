@@ -104,7 +104,9 @@ def test_one_program_holds_many_short_rows_and_a_long_row_is_tiled() -> None:
 def test_the_operator_is_registered_correctly(activation: str) -> None:
     """Schema, fake kernel, autograd registration and dynamic shapes, by torch's own checker; gradients by differences."""
     x, gamma, beta, lengths, alpha = draw(2, 3, 9, True, activation)
-    inputs: list[Any] = [None if z is None else z.double().requires_grad_() if z.is_floating_point() else z for z in (x, gamma, beta, lengths, alpha)]
+    inputs: list[Any] = [
+        None if z is None else z.double().requires_grad_() if z.is_floating_point() else z for z in (x, gamma, beta, lengths, alpha)
+    ]
     torch.library.opcheck(adain_operator, (*inputs, activation, 0.2, 1e-5))
     torch.use_deterministic_algorithms(False)
     assert torch.autograd.gradcheck(lambda *leaf: adain_operator(*leaf, activation, 0.2, 1e-5)[0], inputs)
