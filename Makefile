@@ -1,7 +1,7 @@
 # Two commands do everything, set-up included: `make demo` and `make test`.
 # On machines where PyPI's torch would bring CUDA along, torch comes from its own CPU index (see .ci/setup).
 
-.PHONY: demo test check
+.PHONY: demo test check weights
 
 # Idle OpenMP threads that spin make busy cores many times slower; tests run one process a core.
 export OMP_WAIT_POLICY = passive
@@ -18,3 +18,9 @@ check:
 
 test: check
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+# The shipped weights from recordings: `make weights MANIFEST=data/train.tsv`. Takes hours; run it again and it goes on.
+MANIFEST ?= data/train.tsv
+weights:
+	@.ci/setup test
+	.venv/bin/rtvc train recipe $(MANIFEST) -o rtvc/assets/stream.safetensors --folder runs/recipe

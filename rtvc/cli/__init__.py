@@ -56,7 +56,7 @@ def attach(app: typer.Typer, name: str, module: ModuleType) -> None:
     if [function.__name__ for function in found] == [name]:
         app.command(name)(found[0])
         return
-    group = typer.Typer(no_args_is_help=True, help=COMMANDS[name])
+    group = typer.Typer(cls=getattr(module, "GROUP", None), no_args_is_help=True, help=COMMANDS[name])
     group.callback()(lambda: None)  # a group with one command stays a group
     for function in found:
         group.command(function.__name__.replace("_", "-"))(function)
