@@ -41,16 +41,16 @@ def tiny_graph(path: Path) -> dict[str, np.ndarray]:
     helper, rng = onnx.helper, np.random.default_rng(0)
     stored: dict[str, np.ndarray] = {}
     expected: dict[str, np.ndarray] = {}
-    nodes = []
+    nodes: list[Any] = []
 
     def node(kind: str, name: str, inputs: list[str], **attributes: Any) -> str:
         output = f"out{len(nodes)}"
         nodes.append(helper.make_node(kind, inputs, [output], name, **attributes))
         return output
 
-    def pack(name: str, values: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
+    def pack(name: str, values: np.ndarray, scale: Any, zero: Any) -> np.ndarray:
         stored.update({f"{name}_quantized": values, f"{name}_scale": scale, f"{name}_zero_point": zero})
-        return (values.astype(np.float32) - zero.astype(np.float32)) * scale
+        return np.asarray((values.astype(np.float32) - zero.astype(np.float32)) * scale)
 
     table = rng.integers(0, 255, (5, 3)).astype(np.uint8)
     expected["bert.embeddings.word_embeddings.weight"] = pack(

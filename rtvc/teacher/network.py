@@ -1,5 +1,6 @@
 """Kokoro-82M: PL-BERT, text encoder, prosody predictor and iSTFTNet decoder of StyleTTS 2, over rows of different lengths."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from rtvc.models.styletts2.decoder import ISTFTNetDecoder
+from rtvc.models.styletts2.decoder import Decoder, ISTFTNetDecoder
 from rtvc.models.styletts2.generator import SLOPE, ISTFTNetGenerator
 from rtvc.models.styletts2.prosody import ProsodyPredictor
 from rtvc.models.styletts2.source import Draws
@@ -24,6 +25,20 @@ LEVEL = 1.5
 """Gain behind the decoder. The published ONNX graph does not divide its inverse STFT by the overlap of the squared windows,
 1.5, so that is how loud Kokoro is known; and at this level the energy measured on its speech is, on average over a corpus,
 the energy that it was made from (0.1 above in log norm, against 0.7 below without the gain)."""
+
+
+CUT = 1e-4
+"""Radians by which the phase's branch cut is moved away from pi."""
+
+
+def phase(spectrum: Tensor) -> Tensor:
+    """The angle of complex numbers, in (-pi + CUT, pi + CUT].
+
+    The STFT's first and last frames are symmetric, so their spectra are real, but for rounding: where they are negative,
+    rounding would choose between pi and -pi, and a batch would differ from its rows.
+    """
+    angle = spectrum.angle()
+    return torch.where(angle < CUT - math.pi, angle + 2 * math.pi, angle)
 
 
 class Plan(NamedTuple):
@@ -50,13 +65,16 @@ class Kokoro(nn.Module):
     Source: Li et al. 2023, "StyleTTS 2", figure 1 (inference).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, decoder: Decoder | None = None) -> None:
+        """Args:
+        decoder: another size of it; Kokoro's by default.
+        """
         super().__init__()
         self.bert = PLBert()
         self.bert_encoder = nn.Linear(768, 512)
         self.predictor = ProsodyPredictor()
         self.text_encoder = TextEncoder()
-        self.decoder = ISTFTNetDecoder()
+        self.decoder = ISTFTNetDecoder() if decoder is None else decoder
         fold_weight_norm(self)
         self.rows = Rows()
         make_ragged(self, self.rows)
@@ -151,7 +169,7 @@ class Kokoro(nn.Module):
         """f0 (B, 2 T) Hz of whole rows -> magnitude and phase of the harmonic source, (B, 22, 120 T + 1)."""
         signal = generator.m_source(f0, draws)[:, 0]
         spectrum = torch.stft(signal, generator.n_fft, generator.hop, window=generator.window.to(signal), return_complex=True)
-        return torch.cat([spectrum.abs(), spectrum.angle()], 1)
+        return torch.cat([spectrum.abs(), phase(spectrum)], 1)
 
     def waveform(self, generator: ISTFTNetGenerator, spectrum: Tensor) -> Tensor:
         """Log magnitude and phase of one row, (22, 120 T + 1) -> (600 T,)."""
