@@ -57,7 +57,7 @@ def spoken(phonemes: str, pitch: float, rng: np.random.Generator) -> np.ndarray:
     return 0.4 * wave / np.abs(wave).max() + 0.002 * rng.standard_normal(len(wave))
 
 
-def make_corpus(folder: Path, count: int = 6, length: int = 9, corrupt: int = 0) -> Path:
+def make_corpus(folder: Path, count: int = 6, length: int = 8, corrupt: int = 0) -> Path:
     """Recordings of three speakers and their manifest; the last `corrupt` ones are text files."""
     rng = np.random.default_rng(5)
     entries = []
@@ -77,7 +77,7 @@ def make_corpus(folder: Path, count: int = 6, length: int = 9, corrupt: int = 0)
 def tiny_config(folder: Path, manifest: Path, extra: str = "", steps: int = 12, lr: float = 2e-3) -> Path:
     """A configuration for tiny models on the corpus; `extra` is appended, and holds tables only."""
     path = folder / "config.toml"
-    data = f'[data]\nmanifest = "{manifest}"\nvalid = "{manifest}"\nbatch = 3\n'
+    data = f'[data]\nmanifest = "{manifest}"\nvalid = "{manifest}"\nbatch = 2\n'
     optimizer = f'[optimizer]\nlr = {lr}\nschedule = "constant"\n'
     path.write_text(f"steps = {steps}\n{TINY_RUN}{optimizer}{data}{extra}{TINY_MODEL}")
     return path
