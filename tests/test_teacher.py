@@ -301,6 +301,8 @@ def test_the_torch_engine_gives_what_the_teacher_says(teacher: Teacher, monkeypa
     assert take.content.shape == said.content.shape[1:] and take.content.dtype == np.float32
     with pytest.raises(ConfigError, match="no engine 'tape'"):
         open_engine("tape")
+    with pytest.raises(ConfigError, match="the device tape cannot be used here"):
+        open_engine("torch", "tape")
     monkeypatch.setattr(Teacher, "load", lambda **how: teacher)
     assert isinstance(open_engine("torch"), TorchEngine)
     monkeypatch.setattr(engines, "fast_dtype", lambda device: torch.float32)

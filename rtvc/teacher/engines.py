@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rtvc.errors import ConfigError, DependencyError
 from rtvc.teacher.bank import STYLE, VoiceBank
-from rtvc.teacher.kokoro import Teacher
+from rtvc.teacher.kokoro import Teacher, check_device
 from rtvc.teacher.phonemes import Alphabet
 from rtvc.teacher.sources import onnx_path
 
@@ -136,6 +136,7 @@ def open_engine(name: str = "auto", device: str = "cpu", threads: int = 1) -> En
     """
     if name not in ("auto", "torch", "onnx"):
         raise ConfigError(f"there is no engine {name!r}: give auto, torch or onnx")
+    check_device(device)
     dtype = fast_dtype(device)
     if name == "onnx" or (name == "auto" and device == "cpu" and dtype == torch.float32 and _has_onnx()):
         from rtvc.teacher.network import Kokoro

@@ -110,7 +110,9 @@ class Teacher:
 
         Raises:
             CheckpointError: if the file is missing or damaged.
+            ConfigError: for a device that this machine lacks.
         """
+        check_device(device)
         network = Kokoro()
         bank, alphabet = load_into(network, path)
         return cls(network, bank, alphabet, device, dtype)
@@ -199,6 +201,16 @@ class Teacher:
             else:
                 rows.append(self.bank.style(voice, count)[part].to(self.device))
         return torch.stack(rows)
+
+
+def check_device(device: torch.device | str) -> None:
+    """Raises ConfigError for a device that this machine, or its torch, lacks."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"the device {device} cannot be used here ({str(error).splitlines()[0]}): give cpu, or cuda where a GPU is"
+        ) from error
 
 
 def _each(value: Any, count: int, what: str) -> list[Any]:
