@@ -61,6 +61,7 @@ def converse(
     stalls: Sequence[Stall] = (),
     skew: float = 0.0,
     record: bool = False,
+    listen: Callable[[Samples], None] | None = None,
     each_second: Callable[[float], None] | None = None,
 ) -> Conversation:
     """Runs a pump for some simulated seconds.
@@ -74,6 +75,7 @@ def converse(
         stalls: interruptions, in any order.
         skew: by how much the playback clock runs faster than the capture clock, as a share.
         record: keep what was played.
+        listen: hears every block that is played.
         each_second: called once a simulated second.
     """
     size_in, size_out = round(block * pump.rate_in), round(block * pump.rate_out)
@@ -104,6 +106,8 @@ def converse(
             lags.append(pump.playout.lag if pump.playout.sounded > before else float("nan"))
             if record:
                 played.append(out.copy())
+            if listen:
+                listen(out)
             heapq.heappush(events, (now + block / (1 + skew), 1))
         elif pending is not None:
             pump.deliver(*pending, now)

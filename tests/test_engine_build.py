@@ -52,7 +52,7 @@ def test_int8_weights_are_smaller_and_close(converter, onnx, tmp_path):
     backend, eager = load(tmp_path / "int8", converter), TorchBackend(converter, 600)
     assert (tmp_path / "int8" / "step.onnx").stat().st_size < 0.4 * (onnx / "step.onnx").stat().st_size
     figures = compare([eager, backend], steps=16)
-    assert figures[0]["snr_db"] > 100 and 20 < figures[1]["snr_db"] < 80
+    assert figures[0]["fidelity_db"] > 100 and 20 < figures[1]["fidelity_db"] < 80
 
 
 @pytest.mark.parametrize(("name", "least"), [("openvino", 80), ("openvino-bf16", 25), ("openvino-int8", 25)])
@@ -62,7 +62,7 @@ def test_openvino_steps_like_torch(converter, onnx, tmp_path, name, least):
         pytest.importorskip("nncf")
     build(converter, name, tmp_path / name, 600, onnx / "step.onnx")
     backend, eager = load(tmp_path / name, converter), TorchBackend(converter, 600)
-    assert compare([eager, backend], steps=16)[1]["snr_db"] > least
+    assert compare([eager, backend], steps=16)[1]["fidelity_db"] > least
     x, voice, state = torch.randn(2, 1, 600), eager.condition(TestVoice(1)).repeat(2, 1), eager.initial(2)
     assert backend.step(x, voice, state)[0].shape == (2, 1, 600)
 
@@ -140,7 +140,7 @@ def test_auto_measures_once_and_remembers(converter, onnx, tmp_path, monkeypatch
     def measured(backends, steps=40):
         calls.append([backend.name for backend in backends])
         times = {"torch-eager": (9.0, 200.0), "onnx": (2.0, 100.0), "onnx-int8": (1.0, 3.0)}
-        return [{"p50_ms": times[b.name][0], "p95_ms": 0.0, "cpu_ms": times[b.name][0], "snr_db": times[b.name][1]} for b in backends]
+        return [{"p50_ms": times[b.name][0], "p95_ms": 0.0, "cpu_ms": times[b.name][0], "fidelity_db": times[b.name][1]} for b in backends]
 
     real = build
     monkeypatch.setattr("rtvc.engine.build.build", lambda m, n, d, c, s=None: real(m, n, d, c, onnx / "step.onnx"))
@@ -148,7 +148,7 @@ def test_auto_measures_once_and_remembers(converter, onnx, tmp_path, monkeypatch
     names = ("onnx", "onnx-int8")
     for _ in range(2):
         backend, found = choose(converter, 600, cache=tmp_path, candidates=names)
-        assert backend.name == "onnx" and found["measured"]["onnx-int8"]["snr_db"] == 3.0  # the fastest one is another model
+        assert backend.name == "onnx" and found["measured"]["onnx-int8"]["fidelity_db"] == 3.0  # the fastest one is another model
     assert calls == [["torch-eager", "onnx", "onnx-int8"]]
     choose(converter, 600, cache=tmp_path, candidates=names, again=True)
     assert len(calls) == 2
@@ -172,3 +172,13 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.delenv("RTVC_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert choosing.cache_folder() == tmp_path / "rtvc" / "engines"
+
+
+@pytest.mark.parametrize(("samples", "size"), [(1200, 2048), (600, 600), (40, 24), (64, 64)])
+def test_the_exported_fft_is_the_fft(samples, size):
+    from rtvc.engine.backends.export import rfft
+
+    x = torch.randn(2, 3, samples, dtype=torch.float64)
+    torch.testing.assert_close(rfft(x, size), torch.fft.rfft(x, size), rtol=0, atol=1e-11)
+    with pytest.raises(EngineError, match="cannot be exported"):
+        rfft(x, 97)

@@ -113,7 +113,7 @@ def test_clocks_that_differ_are_corrected_without_drops():
     assert pump.dropped == 0 and pump.playout.underruns == 0
     late = result.lags[result.times > 30]
     assert np.ptp(late) < 0.030  # the block pattern alone spans 25 ms
-    assert pump.control.correction == pytest.approx(-4e-4, abs=3e-4)
+    assert pump.outlet.control.correction == pytest.approx(-4e-4, abs=3e-4)
 
 
 def test_no_correction_is_no_change_and_a_correction_keeps_the_tone():

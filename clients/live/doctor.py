@@ -78,7 +78,8 @@ def expect(speed_found: dict[str, Any], sound_found: dict[str, Any], converter: 
     if best is None:
         return None
     algorithm = 1000 * converter.latency / converter.sample_rate
-    return round(best["chunk_ms"] + algorithm + best["step_p95_ms"] + BLOCK_MS + MARGIN_MS + float(sound_found.get("device_ms", 0.0)), 1)
+    whole = best["chunk_ms"] + algorithm + best["step_p95_ms"] + BLOCK_MS + MARGIN_MS + sound_found.get("device_ms", 0.0)
+    return round(float(whole), 1)
 
 
 def examine(converter: Converter | None, *, again: bool = False) -> dict[str, Any]:
