@@ -103,7 +103,7 @@ def test_pitch_is_read_off_the_peak() -> None:
 
     net.logits = logits  # type: ignore[method-assign]
     y, _ = net(torch.zeros(1, 5, 2), ())
-    torch.testing.assert_close(y[0, 0], centres[[40, 90]], rtol=0, atol=1e-4)
+    torch.testing.assert_close(y[0, 0], centres[[40, 90]].double(), rtol=0, atol=1e-4)
     assert y[0, 1, 0] > 0.99 and y[0, 1, 1] < 0.01
 
 

@@ -11,7 +11,7 @@ TWO_PI = 2 * torch.pi
 class SourceState(NamedTuple):
     """What the pulse train carries from one chunk to the next."""
 
-    f0: Tensor  # (B, 1) Hz at the end of the last segment
+    f0: Tensor  # (B, 1) Hz at the end of the last segment, float64
     voicing: Tensor  # (B, 1) 0..1 at the same place
     phase: Tensor  # (B, 1) cycles in [0, 1), float64: in float32 the upper harmonics would drift apart within seconds
 
@@ -35,21 +35,23 @@ class HarmonicSource(nn.Module):
     def initial(self, batch: int) -> SourceState:
         """A silent source at its resting pitch."""
         zeros = self.ramp.new_zeros(batch, 1)
-        return SourceState(zeros + self.resting_f0, zeros, zeros.double())
+        return SourceState(zeros.double() + self.resting_f0, zeros, zeros.double())
 
     def forward(self, f0: Tensor, voicing: Tensor, state: SourceState) -> tuple[Tensor, SourceState]:
         """f0 (B, T) in Hz and voicing (B, T) in 0..1, at the end of each segment -> pulses (B, T * hop) of unit power where voiced."""
+        f0 = f0.double()
         before = torch.cat([state.f0, f0[:, :-1]], 1)
         weight = torch.cat([state.voicing, voicing[:, :-1]], 1)
-        steps = self.ramp * self.hop  # 1..hop
+        ramp = self.ramp.double()
+        steps = ramp * self.hop  # 1..hop
         # Cycles since the segment's start: the exact sum of a linear ramp of frequencies.
         inside = (before[..., None] * steps + ((f0 - before) / self.hop)[..., None] * steps * (steps + 1) / 2) / self.sample_rate
-        total = inside[..., -1].double()
+        total = inside[..., -1]
         end = state.phase + torch.cumsum(total, 1)
         start = end - total
-        cycles = (start - torch.floor(start)).to(inside.dtype)[..., None] + inside
-        cycles = cycles - torch.floor(cycles)
-        frequency = before[..., None] + (f0 - before)[..., None] * self.ramp
+        cycles = start[..., None] + inside
+        cycles = (cycles - torch.floor(cycles)).to(voicing.dtype)
+        frequency = (before[..., None] + (f0 - before)[..., None] * ramp).to(voicing.dtype)
         pulses = self.kernel(cycles, self.sample_rate / 2 / frequency.clamp(min=1.0))
         pulses = pulses * (weight[..., None] + (voicing - weight)[..., None] * self.ramp)
         return pulses.flatten(1), SourceState(f0[:, -1:], voicing[:, -1:], (end - torch.floor(end))[:, -1:])

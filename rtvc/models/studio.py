@@ -90,7 +90,7 @@ class StudioConverter(nn.Module):
         mel = heard[:, :BANDS]
         # The pitch network's frame t speaks for 1.5 frames after the centre of mel frame t - 1: half a frame after frame t.
         found, _ = self.stream.pitch(heard[:, BANDS:], self.stream.pitch.initial(1))
-        return mel, found[:, 0], found[:, 1] > 0.5, energy(mel)[:, 0]
+        return mel, found[:, 0].to(mel.dtype), found[:, 1] > 0.5, energy(mel)[:, 0]
 
     @staticmethod
     def mapped(log_f0: Tensor, voiced: Tensor, target: Tensor, prosody: float) -> Tensor:

@@ -95,7 +95,7 @@ class Decoder(nn.Module):
 
         Frame t completes the samples that end at its centre.
         """
-        pitch = torch.stack([(log_f0 - 5.0) * 2 * voicing, voicing], 1)
+        pitch = torch.stack([(log_f0 - 5.0) * 2 * voicing, voicing], 1).to(content.dtype)
         x, inputs = self.inputs(torch.cat([content, pitch, energy * 0.3], 1), state.inputs)
         blocks, at = [], 0
         for block, old in zip(self.adaptive_blocks(), state.blocks, strict=True):
@@ -104,7 +104,7 @@ class Decoder(nn.Module):
             blocks.append(new)
         filters = self.head(self.norm(x.mT)).float() if x.dtype != torch.float64 else self.head(self.norm(x.mT))
         filters = (RANGE * torch.tanh(filters / RANGE)).reshape(x.shape[0], -1, 2 * BINS)  # (B, 2 T, harmonic and noise)
-        pulses, source = self.source(torch.exp(log_f0), voicing, state.source)
+        pulses, source = self.source(torch.exp(log_f0), voicing.to(filters.dtype), state.source)
         spectrum, analysis = self.stft(pulses[:, None], state.analysis)
         spectrum, noise = self.filtered(spectrum.mT, filters, state.noise)
         wave, synthesis = self.istft(spectrum.mT, state.synthesis)

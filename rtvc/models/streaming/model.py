@@ -122,5 +122,5 @@ class StreamingConverter(nn.Module):
         level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
         # The style must not depend on how loud the reference was recorded: log-mels are shifted to a common level.
         level_mel = (mel - level[:, None, None] / 4).clamp(min=-2.0)[:, : audible_bands()]
-        voiced = torch.stack([(pitch[:, 0] - 5.0) * 2 * pitch[:, 1], pitch[:, 1]], 1)
+        voiced = torch.stack([(pitch[:, 0] - 5.0) * 2 * pitch[:, 1], pitch[:, 1]], 1).to(mel.dtype)
         return self.acoustic(level_mel, mask), self.prosodic(torch.cat([level_mel, voiced], 1), mask)

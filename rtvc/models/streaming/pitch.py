@@ -47,10 +47,12 @@ class PitchNet(Streaming):
         return self.out(self.norm(y.mT)), state
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """x (B, C, T) -> log F0 in log Hz, and voicing 0..1, as (B, 2, T)."""
+        """x (B, C, T) -> log F0 in log Hz, and voicing 0..1, as (B, 2, T) float64."""
         logits, state = self.logits(x, state)
         bins, voicing = logits[..., :-1], torch.sigmoid(logits[..., -1])
         peak = self.centres[bins.argmax(-1, keepdim=True)]
         width = 3.0 * (self.centres[1] - self.centres[0])
-        near = torch.softmax(bins.masked_fill((self.centres - peak).abs() > width, -1e4), -1)
-        return torch.stack([(near * self.centres).sum(-1), voicing], 1), state
+        distance = self.centres - peak
+        near = torch.softmax(bins.masked_fill(distance.abs() > width, -1e4), -1)
+        # Phases add up what float32 would round off here; distances to the peak and float64 keep that below hearing and measure.
+        return torch.stack([peak[..., 0].double() + (near * distance).sum(-1).double(), voicing.double()], 1), state

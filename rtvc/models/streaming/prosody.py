@@ -16,7 +16,7 @@ PRIOR_ENERGY, PRIOR_ENERGY_RANGE = 0.0, 1.5
 class RunningState(NamedTuple):
     """Decaying sums over the frames heard so far, all (B, 1)."""
 
-    weight: Tensor
+    weight: Tensor  # float64, all three
     total: Tensor
     square: Tensor
 
@@ -31,24 +31,28 @@ class RunningMoments(nn.Module):
     ) -> None:
         super().__init__()
         self.mean, self.deviation, self.mean_prior, self.deviation_prior = mean, deviation, mean_prior, deviation_prior
-        self.register_buffer("decay", torch.tensor(1 - 1 / memory), persistent=False)
+        self.register_buffer("decay", torch.tensor(1 - 1 / memory, dtype=torch.float64), persistent=False)
 
     def initial(self, batch: int) -> RunningState:
         """Nothing heard."""
-        zeros = self.decay.new_zeros(batch, 1)
+        zeros = self.decay.new_zeros(batch, 1).double()
         return RunningState(zeros, zeros, zeros)
 
     def forward(self, x: Tensor, weight: Tensor, state: RunningState) -> tuple[tuple[Tensor, Tensor], RunningState]:
-        """x and weight (B, T) -> mean and deviation (B, T) at every frame, that frame included."""
-        centred = x - self.mean
+        """x and weight (B, T) -> mean and deviation (B, T), float64, at every frame, that frame included.
+
+        In float32 the mean would hang on how the stream is cut, and the phase of the voice with it.
+        """
+        weight, centred = weight.double(), x.double() - self.mean
+        decay = self.decay.double()
         sums = torch.stack([weight, weight * centred, weight * centred.square()], 1)
         last = torch.stack(list(state), 1)
         parts = []
         for part in sums.split(SCAN, -1):
             frames = torch.arange(part.shape[-1], device=x.device)
-            lag = (frames[:, None] - frames[None]).to(self.decay.dtype)
-            kernel = torch.where(lag >= 0, self.decay ** lag.clamp(min=0), torch.zeros_like(lag))
-            running = part @ kernel.mT + last * self.decay ** (frames + 1)
+            lag = (frames[:, None] - frames[None]).double()
+            kernel = torch.where(lag >= 0, decay ** lag.clamp(min=0), torch.zeros_like(lag))
+            running = part @ kernel.mT + last * decay ** (frames + 1)
             last = running[..., -1:]
             parts.append(running)
         count, total, square = torch.cat(parts, -1).unbind(1)
@@ -91,7 +95,7 @@ class Prosody(nn.Module):
         register, span, energy_span, shift, blend = (t[:, None] for t in target.unbind(1))
         (mean, deviation), pitch = self.pitch(log_f0, voicing, state.pitch)
         mapped = register + (log_f0 - mean) * (span / deviation).clamp(0.7, 1.4)
-        log_f0 = log_f0 + blend * (mapped - log_f0) + shift
+        pitched = (log_f0 + blend * (mapped - log_f0) + shift).to(log_f0.dtype)
         (mean, deviation), loud = self.energy(energy, voicing, state.energy)
         ratio = 1 + blend * ((energy_span / deviation).clamp(0.8, 1.25) - 1)
-        return (log_f0, mean + (energy - mean) * ratio), ProsodyState(pitch, loud)
+        return (pitched, (mean + (energy - mean) * ratio).to(energy.dtype)), ProsodyState(pitch, loud)

@@ -29,8 +29,9 @@ class StyleEncoder(nn.Module):
         x = F.gelu(self.first(x[:, : self.inputs])) * mask[:, None]
         for norm, conv in zip(self.norms, self.convs, strict=True):
             x = x + F.gelu(conv(norm(x.mT).mT)) * mask[:, None]
-        frames = x.mT.float()
-        weight = torch.softmax(self.attention(x.mT).float().masked_fill(~mask[..., None], -1e4), 1)
+        precise = torch.promote_types(x.dtype, torch.float32)
+        frames = x.mT.to(precise)
+        weight = torch.softmax(self.attention(x.mT).to(precise).masked_fill(~mask[..., None], -1e4), 1)
         mean = (weight * frames).sum(1)
         deviation = ((weight * frames.square()).sum(1) - mean.square()).clamp(min=1e-4).sqrt()
         style: Tensor = self.out(torch.cat([mean, deviation], -1))
