@@ -28,7 +28,20 @@ PITCH_OFFSET = HOP + HOP // 2
 SHIPPED = "shipped"
 """As the path of an `[[init]]`: the weights that come with the package."""
 CLEAN = AugmentConfig(
-    shift=0, room=0.25, equalise=0.6, noise=0.5, noise_snr=(10, 40), low_pass=0, codec=0, mu_law=0, gain_db=(-24, 6), clip=0
+    shift=0,
+    room=0.25,
+    room_seconds=(0.05, 0.25),
+    room_ratio=(6, 20),
+    equalise=0.6,
+    equalise_db=8,
+    noise=0.5,
+    noise_snr=(10, 40),
+    low_pass=0,
+    codec=0,
+    mu_law=0,
+    gain=1,
+    gain_db=(-24, 6),
+    clip=0,
 )
 """What recordings differ in; voices are varied by the speed of the pieces instead, which keeps content and F0 labels exact."""
 
