@@ -22,7 +22,7 @@ class Weights(Section):
 
 class ToyConfig(RunConfig):
     weights: Weights = Weights()
-    poison: list[int] = []
+    poison: tuple[int, ...] = ()
     """Batches with a NaN."""
     slow: float = 0.0
     rows: int = 8
