@@ -109,7 +109,8 @@ class Pitch(Stage):
         """Smooth L1 of F0, cross entropy of voicing; the share of voiced frames within 50 cents is only logged."""
         f0 = batch["f0"]
         mel = exact_mel(batch["wave"])[:, None, :, : f0.shape[1]]
-        found, voicing = self.net(mel).f0.float(), self.net.voicing(mel).float()
+        pitch, logits = self.net.joint(mel)
+        found, voicing = pitch.f0.float(), logits.float()
         voiced = f0 > 0
         cents = 1200 * torch.log2(found.clamp_min(1) / f0.clamp_min(1)).abs()
         return {

@@ -79,18 +79,28 @@ class PitchExtractor(nn.Module):
 
     def forward(self, mel: Tensor) -> Pitch:
         """mel (B, 1, 80, T) at 80 Hz -> F0 (B, T) in Hz and features (B, 256, 10, T)."""
-        activated = self.pool_block[:2](self.stages(mel)[-1])
+        return self._pitch(self.stages(mel))
+
+    def _pitch(self, stages: list[Tensor]) -> Pitch:
+        activated = self.pool_block[:2](stages[-1])
         # The authors' forward leaves the dropout of this block out.
         x = self.bilstm_classifier(frames(self.pool_block[2](activated)))[0]
         return Pitch(self.classifier(x)[..., 0].abs(), activated.mT)
 
     def voicing(self, mel: Tensor) -> Tensor:
         """mel (B, 1, 80, T) -> logits (B, T, 2) of the auxiliary detector, for training the extractor itself."""
-        stages = self.stages(mel)
+        return self._voicing(self.stages(mel))
+
+    def _voicing(self, stages: list[Tensor]) -> Tensor:
         pooled = [nn.functional.max_pool2d(x, (1, x.shape[-1] // 2)) for x in stages[:3]]
         x = self.detector_conv(torch.cat([*pooled, self.pool_block(stages[-1])], 1))
         logits: Tensor = self.detector(self.bilstm_detector(frames(x))[0])
         return logits
+
+    def joint(self, mel: Tensor) -> tuple[Pitch, Tensor]:
+        """`forward` and `voicing` of mel (B, 1, 80, T), the convolutions computed once."""
+        stages = self.stages(mel)
+        return self._pitch(stages), self._voicing(stages)
 
 
 def frames(x: Tensor) -> Tensor:
