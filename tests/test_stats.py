@@ -81,7 +81,7 @@ def test_the_papers_mult_adds_are_explained(paper: list[dict[str, float]]) -> No
 
 def test_every_model_of_the_catalog_can_be_built_and_run() -> None:
     sizes = {}
-    for part in catalog.MODELS["styletts2-istftnet"]() + catalog.MODELS["vocoder"]():
+    for part in catalog.MODELS["styletts2-istftnet"]() + catalog.MODELS["vocoder"]() + catalog.MODELS["stream"]():
         cost = measure(part, frames=68, repeats=1)
         sizes[part.name] = cost.parameters
         assert cost.mult_adds > 0 and cost.running_time > 0

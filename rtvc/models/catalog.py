@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from rtvc.models.streaming.parts import parts as streaming_parts
 from rtvc.models.styletts2.decoder import HiFiGANDecoder, ISTFTNetDecoder
 from rtvc.models.styletts2.diffusion import StyleDiffusion
 from rtvc.models.styletts2.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscriminator
@@ -146,6 +147,7 @@ def styletts2(decoder: Callable[[], nn.Module]) -> list[Part]:
 
 
 MODELS: dict[str, Callable[[], list[Part]]] = {
+    "stream": streaming_parts,
     "styletts-vc": styletts_vc,
     "styletts2-istftnet": lambda: styletts2(ISTFTNetDecoder),
     "styletts2-hifigan": lambda: styletts2(HiFiGANDecoder),
