@@ -142,6 +142,9 @@ def test_content_is_aligned_with_its_labels(tmp_path: Path, folder: Path) -> Non
     """Frame t of what is found has heard exactly up to its declared look-ahead."""
     made: Any = trainer("stream_content", config(tmp_path, folder), tmp_path / "run").stage
     made.encoder.eval()
+    with torch.no_grad():
+        assert set(made.validate(0)) == {"content", "phonemes", "phonemes_right", "content_exact"}
+        assert made.sample(0).mels["found"].shape == (128, 64)
     wave = torch.randn(1, 64 * 300, generator=torch.Generator().manual_seed(0)) * 0.1
     changed = wave.clone()
     changed[:, 40 * 300 :] = 0
@@ -151,12 +154,13 @@ def test_content_is_aligned_with_its_labels(tmp_path: Path, folder: Path) -> Non
 
 
 def test_pitch_learns(tmp_path: Path, folder: Path) -> None:
-    file = config(tmp_path, folder, 60, lr=1e-2)
+    file = config(tmp_path, folder, 90, lr=1e-2)
     made = trainer("stream_pitch", file, tmp_path / "run", "data.warp=0.4", "warm=8")
     made.fit()
     run = tmp_path / "run"
     assert falls(curve(run, "f0"), 0.8) and falls(curve(run, "voicing"), 0.9)
-    assert curve(run, "metric/voicing_right")[-1] > 0.8
+    right = curve(run, "metric/voicing_right")
+    assert sum(right[-9:]) / 9 > 0.8
     net = StreamingConverter(StreamingConfig(**SIZES)).pitch  # type: ignore[arg-type]
     net.load_state_dict(load_weights(run)["pitch"])
     with torch.no_grad():

@@ -12,8 +12,10 @@ from rtvc.cli import main
 from rtvc.errors import CheckpointError, ConfigError, TrainingError
 from rtvc.models.streaming.assets import load_file, save_file
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
+from rtvc.train.config import load_config
 from rtvc.train.export import export
 from rtvc.train.recipe import TRAINED, Step, follow, plan, run_step
+from rtvc.train.stages import default_config, stage_type
 from rtvc.train.state import Checkpoints, save_weights
 from rtvc.train.stream import PARTS
 from tests.test_train_stream import SIZES
@@ -119,6 +121,12 @@ def test_the_recipe_hands_on_what_it_made(tmp_path: Path) -> None:
     assert "steps=5" in words["stream"] and not any("steps=5" in words[name] for name in TRAINED[:-1])
     assert any("runs/stream_content" in word and word.startswith("init=") for word in words["stream"])
     assert [str(tmp_path / "runs" / name) for name in TRAINED[1:]] == list(words["export"][2:5])
+    for name in TRAINED:
+        given = [word for before, word in zip(words[name], words[name][1:], strict=False) if before == "--set"]
+        kind: Any = stage_type(name)
+        settings = load_config(kind.config_type, default_config(name), given)
+        assert all(folder.is_relative_to(tmp_path) for folder in settings.data.labelled)
+    assert settings.init[0].path == tmp_path / "runs" / "stream_content" and settings.steps == 5
     with pytest.raises(ConfigError, match="stream_content"):
         plan(tmp_path / "m.tsv", tmp_path / "x", tmp_path, overrides=["stream_contents.steps=5"])
 
