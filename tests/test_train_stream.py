@@ -174,7 +174,7 @@ def test_stream_learns_from_what_the_encoder_hears(tmp_path: Path, folder: Path,
     made.fit()
     run = tmp_path / "run"
     assert falls(curve(run, "stft"), 0.8) and falls(curve(run, "prosody"), 0.9) and falls(curve(run, "embedding"), 0.8)
-    assert {"consistency", "matching"} <= set(json.loads((run / "metrics.jsonl").read_text().splitlines()[0]))
+    assert len(curve(run, "matching")) == 7 and len(curve(run, "consistency")) == 15, "where the encoder is heard, in even steps"
     exported = load_weights(run)
     assert set(exported) == set(stream.PARTS)
     model = StreamingConverter(StreamingConfig(**SIZES))  # type: ignore[arg-type]
@@ -195,7 +195,7 @@ def test_stream_learns_from_what_the_encoder_hears(tmp_path: Path, folder: Path,
 
 def test_stream_against_a_discriminator_goes_on_identically(tmp_path: Path, folder: Path) -> None:
     top = "labels_every = 2\ntrain_encoder = true\nadversarial_from = 2\nreference_frames = 48\nprecision = 'bfloat16'"
-    weights = "adversarial = 0.1\nconsistency = 0.0\nembedding = 0.0\nmatching = 0.1"
+    weights = "adversarial = 0.1\nconsistency = 0.0\nembedding = 0.0"
     file = config(tmp_path, folder, 4, weights=weights, top=top)
     file.write_text(file.read_text().replace("frames = 64\nheld", "frames = 24\nheld"))
     trainer("stream", file, tmp_path / "whole").fit()
@@ -213,6 +213,21 @@ def test_stream_against_a_discriminator_goes_on_identically(tmp_path: Path, fold
 def test_stream_needs_an_encoder_that_has_learnt(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ConfigError, match="stream_content"):
         trainer("stream", config(tmp_path, folder), tmp_path / "run").fit()
+
+
+def test_output_matching_needs_something_heard(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(ConfigError, match="labels_every"):
+        trainer("stream", config(tmp_path, folder, weights="matching = 0.1", top="labels_every = 1"), tmp_path / "run")
+
+
+def test_only_the_head_learns_from_embeddings_at_first(tmp_path: Path, folder: Path) -> None:
+    top = "labels_every = 1\nhead_steps = 3\nreference_frames = 48"
+    made: Any = trainer("stream", config(tmp_path, folder, top=top), tmp_path / "run").stage
+    for step, learns in ((0, False), (3, True)):
+        loss = made.losses("generator", made.batch(0), step)["embedding"]
+        gradient = torch.autograd.grad(loss, made.modules["acoustic"].out.weight, retain_graph=True, allow_unused=True)[0]
+        assert (gradient is not None) == learns
+        assert torch.autograd.grad(loss, made.head.weight)[0].abs().max() > 0
 
 
 def test_stream_goes_on_from_shipped_weights(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

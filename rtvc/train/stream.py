@@ -70,11 +70,14 @@ class StreamConfig(StreamRun):
     """Every so-many-th step decodes labelled content, the others what the encoder hears; 1 needs no encoder."""
     train_encoder: bool = False
     """Whether the encoder learns from the decoder's losses as well."""
+    head_steps: int = Field(default=0, ge=0)
+    """Steps in which only the map from style to speaker embedding learns from that loss: exported weights come without it."""
     consistency_from: int = Field(default=600, ge=0)
     """Steps before which reconstructions are too rough for speaker embeddings."""
     consistency_every: int = Field(default=2, ge=1)
     matching_from: int = Field(default=0, ge=0)
     matching_every: int = Field(default=2, ge=1)
+    """Of the steps that decode what the encoder hears."""
     adversarial_from: int = Field(default=0, ge=0)
 
 
@@ -85,6 +88,8 @@ class Stream(StreamStage):
 
     def __init__(self, config: StreamConfig) -> None:
         super().__init__(config)
+        if config.weights.matching and config.labels_every == 1:
+            raise ConfigError("weights.matching compares what the encoder hears with its labels: set labels_every to 2 or more")
         self.config = config
         self.model = StreamingConverter(config.model)
         self.analysis, weights = self.model.analysis, config.weights
@@ -207,11 +212,13 @@ class Stream(StreamStage):
                 with torch.no_grad():
                     voice = self.speaker(batch["reference"])
                 if config.weights.embedding:
-                    guess = F.normalize(self.head(batch["acoustic"]), dim=1)
+                    style = batch["acoustic"].detach() if step < config.head_steps else batch["acoustic"]
+                    guess = F.normalize(self.head(style), dim=1)
                     losses["embedding"] = 1 - (guess * voice).sum(1).mean()
                 if config.weights.consistency and step >= config.consistency_from and step % config.consistency_every == 0:
                     losses["consistency"] = 1 - (self.speaker(made) * voice).sum(1).mean()
-        if config.weights.matching and step >= config.matching_from and step % config.matching_every == 0:
+        heard = step % config.labels_every != 0
+        if config.weights.matching and heard and step >= config.matching_from and step % config.matching_every == 0:
             losses["matching"] = self.matching(batch)
         if judged:
             with torch.no_grad():
