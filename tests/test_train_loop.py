@@ -1,10 +1,12 @@
 """The training loop: learning, resuming identically, surviving NaN, full disks and kill -9, several processes."""
 
+import io
 import json
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from rtvc.errors import CheckpointError, ConfigError, TrainingError
+from rtvc.errors import AudioError, CheckpointError, ConfigError, DependencyError, TrainingError
 from rtvc.train import state as state_module
 from rtvc.train.config import CheckpointConfig, InitConfig, LogConfig, OptimizerConfig
 from rtvc.train.loop import Outcome, Trainer
+from rtvc.train.stage import Samples
 from rtvc.train.state import Checkpoints, load_weights
 from tests.train_toy import Toy, ToyConfig, run_toy
 
@@ -263,6 +266,45 @@ def test_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
         path.write_bytes(b"nothing")
     with pytest.raises(TrainingError, match="--fresh"):
         run(tmp_path / "r", config)
+
+
+def test_a_save_clears_up_after_killed_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "step-00000007.pt").write_bytes(b"its .json was never written")
+    (folder / ".step-00000008.pt.99.tmp").write_bytes(b"half")
+    Checkpoints(tmp_path).save(9, {"x": torch.ones(2)})
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000009.json", "step-00000009.pt"]
+
+
+def test_other_models_are_refused_and_changes_are_told(tmp_path: Path) -> None:
+    run(tmp_path / "r", toy(steps=10))
+    with pytest.raises(TrainingError, match="other models"):
+        run(tmp_path / "r", toy(steps=20, plain=True))
+    heard = io.StringIO()
+    config = toy(steps=12, seed=4)
+    Trainer(Toy(config), config, tmp_path / "r", console=Console(file=heard, width=200)).fit()
+    assert "resuming at step 10" in heard.getvalue() and "changed since: seed = 4 (was 0)" in heard.getvalue()
+
+
+def test_a_picture_that_cannot_be_made_does_not_end_a_run(tmp_path: Path) -> None:
+    class Blind(Toy):
+        def sample(self, step: int) -> Samples:
+            raise AudioError("no recording to show")
+
+        def remarks(self) -> list[str]:
+            return ["a.wav\tis gone"]
+
+    config, heard = toy(steps=10, log=LogConfig(every=5, sample_every=5, validate_every=5)), io.StringIO()
+    outcome = Trainer(Blind(config), config, tmp_path / "r", console=Console(file=heard, width=200)).fit()
+    assert outcome.reason == "finished" and "step 5: no samples: no recording to show" in heard.getvalue()
+    assert (tmp_path / "r" / "remarks.txt").read_text() == "a.wav\tis gone\n" * 2
+
+
+def test_a_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(DependencyError, match=r"rtvc-engine\[train\]"):
+        run(tmp_path / "r", toy(log=LogConfig(tensorboard=True)))
 
 
 def test_hostile_checkpoints_do_not_run(tmp_path: Path) -> None:

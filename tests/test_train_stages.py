@@ -75,11 +75,16 @@ def first_stage(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Pat
 def test_pitch(tmp_path: Path, manifest: Path) -> None:
     pytest.importorskip("pyworld")
     config = tiny_config(tmp_path, manifest, "seconds = 0.5\ncache = 'labels'\n".replace("labels", str(tmp_path / "labels")), 30, lr=6e-2)
-    _, outcome = fit("pitch", config, tmp_path / "run", "model.pitch_width=6")
+    trainer, outcome = fit("pitch", config, tmp_path / "run", "model.pitch_width=6")
     assert outcome.reason == "finished" and outcome.skipped == 0
     f0, voicing = curve(tmp_path / "run", "f0"), curve(tmp_path / "run", "voicing")
     assert f0[-1] < 0.8 * f0[0] and voicing[-1] < voicing[0]
     assert "5.wav" in (tmp_path / "run" / "remarks.txt").read_text()
+    stage = trainer.stage
+    with torch.no_grad():
+        held_out, samples = stage.validate(30), stage.sample(30)
+    assert held_out["f0"] == pytest.approx(f0[-1], rel=0.5)
+    assert samples.audio["heard"].shape == (12_000,) and samples.mels["found"].shape == samples.mels["true"].shape == (80, 40)
 
 
 def test_pitch_labels_are_the_speakers() -> None:
@@ -146,7 +151,7 @@ def test_stage2_styletts2(tmp_path: Path, manifest: Path, first_stage: Path, mon
     first.begin(resume=True)
     prosodic = first.stage.modules["predictor_encoder"].state_dict()
     assert all(torch.equal(prosodic[name], tensor) for name, tensor in before.items()), "starts as a copy of the acoustic one"
-    _, outcome = fit("stage2_styletts2", config, tmp_path / "run", "diffusion_from=2", "joint_from=4", "longest_piece=90")
+    trainer, outcome = fit("stage2_styletts2", config, tmp_path / "run", "diffusion_from=2", "joint_from=4", "longest_piece=90")
     assert outcome.reason == "finished" and outcome.skipped == 0
     duration, digits = curve(tmp_path / "run", "duration"), curve(tmp_path / "run", "duration_digits")
     assert duration[-1] < duration[0] and digits[-1] < digits[0]
@@ -157,6 +162,11 @@ def test_stage2_styletts2(tmp_path: Path, manifest: Path, first_stage: Path, mon
         if name.startswith("unet."):
             assert torch.equal(tensor, saved["diffusion"][name.replace("unet.", "diffusion.net.", 1)]), "one average under both names"
     assert saved["deviation"]["mean"] != 0.2
+    for module in trainer.stage.modules.values():
+        module.eval()
+    with torch.no_grad():
+        assert set(trainer.stage.validate(8)) == {"mel", "duration", "f0"}
+        assert trainer.stage.sample(8).audio["made"].shape == trainer.stage.sample(8).audio["true"].shape
 
 
 @pytest.mark.parametrize("name", ["aligner", "stage1"])

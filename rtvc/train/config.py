@@ -105,7 +105,7 @@ class RunConfig(Section):
     device: str = "auto"
     """`auto` takes CUDA when there is one; else `cpu` or `cuda`."""
     deterministic: bool = False
-    """Only deterministic algorithms, where CUDA would choose faster ones."""
+    """Deterministic algorithms where CUDA has them: a resumed run is then bit-exact there too, as it always is on a CPU."""
     workers: int = Field(default=1, ge=0)
     """Threads that prepare batches ahead; 0 prepares them between steps."""
     bad_steps: int = Field(default=20, ge=0)

@@ -47,7 +47,7 @@ class Trainer:
         self.stage, self.config, self.run, self.console = stage, config, run, console
         self.world = world or join(config.device)
         self.step, self.seconds = 0, 0.0
-        torch.use_deterministic_algorithms(config.deterministic)
+        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
         for module in stage.modules.values():
             module.to(self.world.device)
         self.stepper = Stepper(stage, config, self.world)

@@ -54,7 +54,8 @@ class Checkpoints:
             OSError: the disk is full or gone. Earlier checkpoints are untouched and nothing is left behind.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for stale in self.folder.glob(".*.tmp"):
+        unfinished = [path for path in self.folder.glob("step-*.pt") if not path.with_suffix(".json").exists()]
+        for stale in [*self.folder.glob(".*.tmp"), *unfinished]:  # what a kill in the middle of an earlier save left
             stale.unlink(missing_ok=True)
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
