@@ -21,6 +21,8 @@ from rtvc.errors import EngineError
 from rtvc.models.streaming.interface import Converter
 
 MANIFEST, FORMAT = "engine.json", 1
+ANSWER = 0.01
+"""Largest difference of an answer, as a share of its largest value, that is put down to another machine's rounding."""
 BACKENDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "torch-compile": ("rtvc.engine.backends.compiled", "CompiledBackend", ("torch",)),
     "onnx": ("rtvc.engine.backends.onnx", "OnnxBackend", ("onnxruntime",)),
@@ -46,6 +48,7 @@ class Manifest(BaseModel):
     latency: int
     state: int
     voice: int
+    answer: list[float]
     machine: str
     versions: dict[str, str]
     files: dict[str, str]
@@ -70,6 +73,17 @@ def model_hash(converter: Converter) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def answer(converter: Converter, chunk: int) -> list[float]:
+    """What the converter itself says to a fixed signal: tells code that changed under unchanged weights; 32 numbers."""
+    generator = torch.Generator().manual_seed(1)
+    acoustic, prosodic, x = (torch.randn(*shape, generator=generator) * 0.1 for shape in ((1, 128), (1, 128), (4, 1, 1, chunk)))
+    with torch.inference_mode():
+        voice, state = converter.condition(acoustic, prosodic), converter.initial(1)
+        for block in x:
+            y, state = converter(block, voice, state)
+    return [float(value) for value in y[0, 0, :: max(1, chunk // 32)][:32]]
 
 
 def file_hash(path: Path) -> str:
@@ -131,6 +145,7 @@ def build(converter: Converter, backend: str, directory: Path, chunk: int, sourc
             latency=converter.latency,
             state=checked.layout.size,
             voice=voice_size(converter),
+            answer=answer(converter, chunk),
             machine=machine() if backend == "torch-compile" else "any",
             versions=versions(backend),
             files={path.name: file_hash(path) for path in sorted(work.iterdir()) if path.is_file()},
@@ -182,6 +197,9 @@ def check(manifest: Manifest, converter: Converter, directory: Path) -> None:
     for what, (came, wanted) in facts.items():
         if came != wanted:
             raise EngineError(f"the engine in {directory} was made for the {what} {came}, here it is {wanted}: {again}")
+    said, scale = answer(converter, manifest.chunk), max(map(abs, manifest.answer), default=1.0)
+    if max((abs(a - b) for a, b in zip(said, manifest.answer, strict=True)), default=0.0) > ANSWER * max(scale, 1e-6):
+        raise EngineError(f"the engine in {directory} was made by another version of the model's code: {again}")
     for name, digest in manifest.files.items():
         if not (directory / name).is_file() or file_hash(directory / name) != digest:
             raise EngineError(f"the file {name} of the engine in {directory} is missing or was changed: {again}")
@@ -201,6 +219,15 @@ def load(directory: Path, converter: Converter) -> Backend:
     return backend
 
 
+def graph(directory: Path, converter: Converter) -> Path | None:
+    """The ONNX file of an engine directory, if it is one of this very model."""
+    try:
+        check(read_manifest(directory), converter, directory)
+    except EngineError:
+        return None
+    return directory / "step.onnx"
+
+
 def open_backend(converter: Converter, name: str, chunk: int, cache: Path) -> Backend:
     """A backend by name: `torch-eager` as it is, any other from the cache, built when it is missing or stale.
 
@@ -218,7 +245,6 @@ def open_backend(converter: Converter, name: str, chunk: int, cache: Path) -> Ba
         return load(directory, converter)
     except EngineError:
         shutil.rmtree(directory, ignore_errors=True)
-        plain = cache / f"{model_hash(converter)[:12]}-onnx-{chunk}"
-        build(converter, name, directory, chunk, plain / "step.onnx" if (plain / MANIFEST).is_file() else None)
+        build(converter, name, directory, chunk, graph(cache / f"{model_hash(converter)[:12]}-onnx-{chunk}", converter))
     built: Backend = cls(converter, chunk, directory)
     return built

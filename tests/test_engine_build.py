@@ -91,6 +91,7 @@ def test_stale_foreign_and_damaged_engines_are_refused(converter, onnx, tmp_path
         ({"format": 99}, "format 99"),
         ({"extra": 1}, "damaged"),
         ({"backend": "abacus"}, "abacus"),
+        ({"answer": [value + 0.5 for value in manifest["answer"]]}, "another version of the model's code"),
     ]:
         (copy / MANIFEST).write_text(json.dumps(manifest | change))
         with pytest.raises(EngineError, match=message):

@@ -1,5 +1,6 @@
 """OpenVINO: the fast extra for Intel and AMD CPUs; bfloat16 arithmetic where the CPU has it, or int8 weights."""
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.backends.export import write_onnx
+from rtvc.engine.backends.onnx import MINIMUM, matrices
 from rtvc.errors import DependencyError
 from rtvc.models.streaming.interface import Converter
 
@@ -55,11 +57,11 @@ class OpenvinoBackend(Backend):
         plain = directory / "step.onnx"
         write_onnx(converter, chunk, plain, source)
         model = openvino.Core().read_model(str(plain))
-        openvino.save_model(cls.compress(model), str(directory / FILE), compress_to_fp16=False)
+        openvino.save_model(cls.compress(model, converter), str(directory / FILE), compress_to_fp16=False)
         plain.unlink()
 
     @classmethod
-    def compress(cls, model: Any) -> Any:
+    def compress(cls, model: Any, converter: Converter) -> Any:
         """The model as this backend stores it."""
         return model
 
@@ -92,10 +94,18 @@ class OpenvinoInt8Backend(OpenvinoBackend):
     name = "openvino-int8"
 
     @classmethod
-    def compress(cls, model: Any) -> Any:
+    def compress(cls, model: Any, converter: Converter) -> Any:
         """Weights as int8 with a scale and an offset a channel (nncf)."""
         try:
             import nncf
         except ImportError as error:
             raise DependencyError("the openvino-int8 backend needs nncf: pip install 'rtvc-engine[openvino]'") from error
-        return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
+        nncf.set_log_level("ERROR")
+        shapes, kept = matrices(converter), []
+        for node in model.get_ops():
+            if node.get_type_name() == "MatMul":
+                shape = tuple(node.input_value(1).get_shape()) if node.input_value(1).partial_shape.is_static else ()
+                if prod(shape) < MINIMUM or not ({shape, shape[::-1]} & shapes):
+                    kept.append(node.get_friendly_name())
+        scope = nncf.IgnoredScope(names=kept)
+        return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM, ignored_scope=scope)
