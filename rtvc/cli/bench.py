@@ -50,6 +50,7 @@ def components(
             "--benchmark-disable-gc",
             "--no-header",
         ]
+        os.environ.pop("PYTEST_XDIST_WORKER", None)  # started by a distributed test, it is no worker of it: else nothing is timed
         code = pytest.main([str(suite), *options, "--rootdir", work, "--benchmark-columns=min,median,max"])
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or not rows.is_file():
             raise EngineError(f"the benchmarks ended with {code!r}: see above")
