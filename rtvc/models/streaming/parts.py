@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from rtvc.layers.contract import Streaming
 from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, audible_bands
 from rtvc.models.streaming.content import CONTENT
-from rtvc.models.streaming.decoder import Decoder
 from rtvc.models.streaming.model import StreamingConverter
 from rtvc.models.summary import Part
 
@@ -45,7 +44,7 @@ def parts() -> list[Part]:
     return [
         Part("content encoder", lambda: StreamingConverter().encoder, mel, run=streamed),
         Part("pitch network", lambda: StreamingConverter().pitch, low_bins, run=streamed),
-        Part("decoder", lambda: cast(Decoder, StreamingConverter().decoder), styled, run=streamed),
+        Part("decoder", lambda: StreamingConverter().decoder, styled, run=streamed),
         Part("acoustic style encoder", lambda: StreamingConverter().acoustic, reference(0)),
         Part("prosodic style encoder", lambda: StreamingConverter().prosodic, reference(2)),
         Part("style projection", lambda: StreamingConverter().affine, lambda frames: (torch.randn(1, 128),)),
