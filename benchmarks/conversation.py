@@ -129,10 +129,10 @@ def converse(
     return found
 
 
-def recovery(conversation: Conversation, stall: Stall, tolerance: float = 0.020) -> float:
+def recovery(conversation: Conversation, stall: Stall, tolerance: float = 0.024) -> float:
     """Seconds from the end of a stall until the lag was back at what it was before, within `tolerance` seconds, to stay.
 
-    The nominal lag is a band: where in a block the cards happen to meet is worth up to 10 ms, and playout leaves 8 ms to drift
+    The nominal lag is a band: where in a block the cards happen to meet is worth up to 10 ms, and playout leaves 12 ms to drift
     control.
     """
     times, lags = conversation.times, conversation.lags

@@ -15,8 +15,9 @@ Samples = NDArray[np.float32]
 
 WINDOW_S = 0.080
 """Over this stretch the lowest level is taken: longer than a chunk, shorter than half of the promised 200 ms."""
-SLACK_S = 0.008
-"""How far above the margin the level may stay before audio is dropped: the range in which drift control works."""
+SLACK_S = 0.012
+"""How far above the margin the level may stay before audio is dropped: more than a block of a sound card (as two clocks slide past
+each other the lowest level jumps by one), and the range in which drift control works."""
 STALE_S = 0.5
 """What is older than this when it would sound is dropped whole: the machine slept."""
 HISTORY = 8192

@@ -16,6 +16,8 @@ from rtvc.engine.session import Session
 
 Samples = NDArray[np.float32]
 
+DELAYS = 128
+"""Blocks over which the least delay of the input device is taken."""
 CAPTURE_S = 8.0
 """Seconds of input that the capture ring holds while the worker is away."""
 
@@ -62,13 +64,23 @@ class Pump:
         self.overflow = 0
         self.muted = False
         self.tap: Callable[[Samples, Samples], None] | None = None
+        self.device_delay = 0.0
+        self._delays, self._blocks_seen = np.full(DELAYS, np.inf), 0
         self._gain = 1.0
         self._mark = np.zeros(2)
         self._ahead: list[tuple[int, float]] = []  # (stream position, capture time) of blocks that were not all there yet
         self._following = 0.0  # capture time of the next sample if no mark says otherwise
 
-    def capture(self, block: Samples, at: float) -> None:
-        """The input callback's: block (N,) float32 at rate_in, whose first sample was captured at time `at`, in seconds."""
+    def capture(self, block: Samples, at: float, arrived: float | None = None) -> None:
+        """The input callback's: block (N,) float32 at rate_in, whose first sample was captured at time `at`, in seconds.
+
+        `arrived` is when the sound system handed it over: what it holds back itself, at the least, no dropping can win back,
+        so that much age is not held against the audio.
+        """
+        if arrived is not None:
+            self._delays[self._blocks_seen % len(self._delays)] = max(0.0, arrived - at - len(block) / self.rate_in)
+            self._blocks_seen += 1
+            self.device_delay = float(self._delays.min())
         self._mark[0], self._mark[1] = self.captured.written, at
         self.marks.write(self._mark)
         self.overflow += len(block) - self.captured.write(block)
@@ -87,7 +99,7 @@ class Pump:
         """Converts what was captured; returns output (N,) at rate_out and when its first sample was captured."""
         parts, blocks = list[Samples](), self._blocks()
         for block, at in blocks:
-            parts.append(self.session.push(block, captured=at, now=now))
+            parts.append(self.session.push(block, captured=at, now=now - self.device_delay))
         y = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         if self.tap is not None and blocks:
             self.tap(np.concatenate([block for block, _ in blocks]), y)

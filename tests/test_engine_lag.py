@@ -81,7 +81,7 @@ def test_lag_returns_to_nominal_within_200_ms_of_any_stall(length, machine):
     assert result.recoveries[0] <= 0.2
     settled = result.lags[result.times > 2.2 + length]
     before = result.lags[(result.times > 1.5) & (result.times < 2.0)]
-    assert len(settled) > 100 and settled.max() <= before.max() + 0.020
+    assert len(settled) > 100 and settled.max() <= before.max() + 0.024
     if length > 0.1:
         assert pump.playout.underruns >= 1 or machine
         assert result.dropped > 0 or machine
@@ -174,3 +174,18 @@ def test_a_muted_pump_stays_in_time():
     pump.muted = True
     result = converse(pump, 1.0, counting, record=True)
     assert np.all(result.played[12_000:] == 0) and np.nanmax(result.lags) < 0.12
+
+
+def test_a_delay_of_the_sound_system_itself_is_not_held_against_the_audio():
+    """Input that always arrives 300 ms late is late, but not stale: dropping it would win nothing back."""
+    pump = live(correct_drift=False)
+    for index in range(300):
+        now = 10.0 + 0.010 * index
+        pump.capture(counting(240 * index, 240), now - 0.310, now)
+        pump.turn(now)
+    assert pump.dropped == 0 and pump.device_delay == pytest.approx(0.3, abs=1e-6)
+    pump.turn(14.0)
+    pump.capture(counting(240 * 300, 240), 13.69, 14.0)
+    pump.capture(counting(240 * 301, 4_800), 13.2, 14.0)
+    pump.turn(14.5)
+    assert pump.dropped > 0

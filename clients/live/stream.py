@@ -207,10 +207,13 @@ class Live:
             "pitch": self.session.pitch,
         }
 
+    def _capture(self, block: Samples, at: float) -> None:
+        self.pump.capture(block, at, time.perf_counter())
+
     def _start_streams(self) -> None:
         source, sink = pick(self.config.input, "input"), pick(self.config.output, "output")
         plan: list[tuple[Device, Callback, int, bool]] = [
-            (source, self.pump.capture, self.rate_in, True),
+            (source, self._capture, self.rate_in, True),
             (sink, self.pump.play, self.rate_out, False),
         ]
         if self.pump.monitor is not None:
