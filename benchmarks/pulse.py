@@ -129,7 +129,7 @@ def room(rate: int = 48_000) -> Iterator[Room]:
         arguments += ["-L", module.format(rate=rate)]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(arguments, env=private, stdout=log, stderr=log)
-    found = Room(folder, rate, environment)
+    found, keepers = Room(folder, rate, environment), list["subprocess.Popen[bytes]"]()
     try:
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -141,8 +141,19 @@ def room(rate: int = 48_000) -> Iterator[Room]:
             if server.poll() is not None or time.monotonic() > deadline:
                 raise DeviceError(f"PulseAudio did not start: {(folder / 'log').read_text().strip() or 'no answer'}")
             time.sleep(0.1)
+        # A null sink works in blocks as long as its clients allow: silence in short blocks keeps them short from the beginning.
+        silence = ["--playback", "--format=float32le", "--channels=1", f"--rate={rate}", "--latency-msec=10"]
+        for sink in ("mic", "speaker"):
+            with open("/dev/zero", "rb") as zero:
+                arguments = [*HASTE, "pacat", *silence, f"--device={sink}"]
+                own = {**os.environ, **environment}
+                keepers.append(subprocess.Popen(arguments, stdin=zero, env=own, stderr=subprocess.DEVNULL))
+        time.sleep(0.5)
         yield found
     finally:
+        for keeper in keepers:
+            keeper.terminate()
+            keeper.wait(10)
         server.terminate()
         try:
             server.wait(10)

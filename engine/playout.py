@@ -46,20 +46,21 @@ class Playout:
         self._mark, self._next = np.zeros(2), np.zeros(2)
         self._pending = False  # whether _next holds a mark that is not due yet
         self._lags, self.sounded = np.zeros(HISTORY), 0
-        self._waiting, self._last = True, 0.0
+        self._waiting, self._last, self.asked = True, 0.0, False
         self._lowest, self._seen = len(self.ring.data), 0
         self.level = margin  # seconds left after reads, at the lowest, in the last full window
         self.underruns = self.dropped = self.drops = self.rejected = 0
 
     def write(self, block: Samples, captured: float) -> None:
         """The worker's: queues block (N,), whose first sample was captured at `captured`, in seconds."""
-        if not len(block):
-            return
+        if not len(block) or not self.asked:
+            return  # nobody listens yet: what is said before the sound card starts is not kept for it
         self.marks.write(np.array([self.ring.written, captured]))
         self.rejected += len(block) - self.ring.write(block)
 
     def read(self, out: Samples, at: float) -> None:
         """The callback's: fills out (N,), which will sound from time `at`, in seconds."""
+        self.asked = True
         if not self._waiting and self._age(at) > STALE_S:
             stale = self.ring.skip(len(self.ring))
             self.dropped, self.drops, self._waiting = self.dropped + stale, self.drops + (stale > 0), True

@@ -145,6 +145,9 @@ def test_the_controller_stays_within_its_limit():
 
 def test_playout_fades_out_at_an_underrun_and_waits_for_its_margin():
     playout, out = Playout(8_000, margin=0.01), np.empty(80, np.float32)
+    playout.write(np.ones(100, np.float32), captured=0.9)
+    playout.read(out, at=1.0)
+    assert np.all(out == 0) and playout.ring.written == 0  # nobody had listened yet
     playout.write(np.ones(100, np.float32), captured=1.0)
     playout.read(out, at=1.1)
     assert np.all(out == 0) and playout.underruns == 0  # 80 asked, 80 margin: 160 are not there yet
@@ -161,6 +164,7 @@ def test_playout_fades_out_at_an_underrun_and_waits_for_its_margin():
 
 def test_playout_drops_what_slept_with_the_machine():
     playout, out = Playout(8_000, margin=0.0), np.empty(80, np.float32)
+    playout.read(out, at=0.9)
     playout.write(np.ones(1_000, np.float32), captured=1.0)
     playout.read(out, at=1.0)
     playout.read(out, at=60.0)
