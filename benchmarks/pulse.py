@@ -110,7 +110,6 @@ def room(rate: int = 48_000) -> Iterator[Room]:
         "PULSE_SERVER": f"unix:{socket}",
         "PULSE_SOURCE": "voice",
         "PULSE_SINK": "speaker",
-        "PULSE_LATENCY_MSEC": "10",
         "PULSE_RUNTIME_PATH": str(folder),
         "PULSE_COOKIE": str(folder / "cookie"),
     }
