@@ -24,6 +24,7 @@ def interpreter() -> None:
 
     if module._convert_float.__name__ != "nearest":
         module._convert_float = rounding(module._convert_float)
+        module.InterpreterBuilder.create_dot = multiplying(module.InterpreterBuilder.create_dot)
 
 
 def rounding(convert: Any) -> Any:
@@ -35,6 +36,17 @@ def rounding(convert: Any) -> Any:
         return convert(data, source, target, mode)
 
     return nearest
+
+
+def multiplying(dot: Any) -> Any:
+    """The interpreter multiplies the bits of bfloat16 as if they were integers; GPUs multiply the numbers, in float32."""
+
+    def create_dot(self: Any, a: Any, b: Any, total: Any, *rest: Any) -> Any:
+        if a.dtype.name == "bf16":
+            a, b = (self.create_fp_ext(x, total.dtype) for x in (a, b))
+        return dot(self, a, b, total, *rest)
+
+    return create_dot
 
 
 @contextmanager

@@ -1,0 +1,198 @@
+"""Half a residual block in one launch, for small chunks: norm, style, activation, causal convolution with its past, skip.
+
+At a chunk of two frames a block of the streaming model is a dozen tiny operations whose launches cost more than their
+work. Two of these steps are a whole block: norm, activation and dilated convolution; then norm or activation, pointwise
+convolution and the skip. For streaming inference: gradients run through the reference.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rtvc.kernels.dispatch import Implementation, serves, use_operator
+
+Norm = Literal["none", "affine", "frame"]
+"""What happens before the activation. `affine`: scale and shift alone. `frame`: mean and deviation over the channels of
+each frame are taken out first."""
+NORMS: dict[str, int] = {"none": 0, "affine": 1, "frame": 2}
+ACTIVATIONS: dict[str, int] = {"none": 0, "leaky": 1, "snake": 2, "gelu": 3}
+"""As in `rtvc.kernels.activation`, and the exact GELU."""
+
+
+class Step(NamedTuple):
+    """What a step is, apart from its tensors."""
+
+    norm: str
+    activation: str
+    dilation: int
+    slope: float
+    eps: float
+
+
+def block_step(
+    x: Tensor,
+    past: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    skip: Tensor | None = None,
+    alpha: Tensor | None = None,
+    norm: Norm = "frame",
+    activation: str = "leaky",
+    dilation: int = 1,
+    slope: float = 0.2,
+    eps: float = 1e-5,
+    implementation: Implementation = "auto",
+) -> tuple[Tensor, Tensor]:
+    """skip + conv(activation(norm(x) * scale + shift)), and the frames that the next chunk's convolution needs.
+
+    Args:
+        x: (B, C, T), float32, float16, bfloat16, or float64 (reference only), in any memory order.
+        past: (B, C, (K - 1) * dilation), inputs of the convolution from before this chunk.
+        weight: (C', K, C).
+        bias: (C',).
+        scale: (B, C) or, for every row alike, (C,); with norms `affine` and `frame`.
+        shift: the same.
+        skip: (B, C', T), added to the result.
+        alpha: (C,), of snake.
+        norm: none, affine or frame.
+        activation: none, leaky, snake or gelu.
+        dilation: frames between taps.
+        slope: of leaky.
+        eps: added to the variance.
+        implementation: see `rtvc.kernels.dispatch`.
+
+    Returns:
+        (B, C', T) of x's dtype, and the next past.
+
+    Raises:
+        ValueError: shapes that do not fit, or names that do not exist.
+    """
+    check(x, past, weight, scale, shift, skip, alpha, norm, activation, dilation)
+    step = Step(norm, activation, dilation, slope, eps)
+    tensors = (x, past, weight, bias, scale, shift, skip, alpha)
+    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if use_operator(x, implementation) and not wanted:
+        found: tuple[Tensor, Tensor] = block_operator(*tensors, *step)
+        return found
+    return reference(*tensors, step)
+
+
+def check(
+    x: Tensor,
+    past: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    skip: Tensor | None,
+    alpha: Tensor | None,
+    norm: str,
+    activation: str,
+    dilation: int,
+) -> None:
+    """Raises ValueError unless everything fits."""
+    if norm not in NORMS or activation not in ACTIVATIONS:
+        raise ValueError(f"norm {norm!r} and activation {activation!r} came, of {sorted(NORMS)} and {sorted(ACTIVATIONS)} was wanted")
+    if x.ndim != 3 or weight.ndim != 3 or weight.shape[2] != x.shape[1]:
+        raise ValueError(f"x {tuple(x.shape)} and weight {tuple(weight.shape)} came, (B, C, T) and (C', K, C) were wanted")
+    wanted = (x.shape[0], x.shape[1], (weight.shape[1] - 1) * dilation)
+    if past.shape != wanted:
+        raise ValueError(f"a past of shape {tuple(past.shape)} came, {wanted} was wanted: (K - 1) * dilation frames")
+    for name, value in (("scale", scale), ("shift", shift)):
+        if (value is not None) != (norm != "none"):
+            raise ValueError(f"scale and shift belong to the norms affine and frame: norm {norm!r} came with {name} {value is not None}")
+        if value is not None and value.shape not in (x.shape[:2], x.shape[1:2]):
+            raise ValueError(f"a {name} of shape {tuple(value.shape)} came, {tuple(x.shape[:2])} or {tuple(x.shape[1:2])} was wanted")
+    if skip is not None and skip.shape != (x.shape[0], weight.shape[0], x.shape[2]):
+        raise ValueError(f"a skip of shape {tuple(skip.shape)} came, {(x.shape[0], weight.shape[0], x.shape[2])} was wanted")
+    if (alpha is not None) != (activation == "snake"):
+        raise ValueError(
+            f"alpha belongs to 'snake' and to it alone: activation {activation!r} came {'with' if alpha is not None else 'without'} it"
+        )
+
+
+def reference(
+    x: Tensor,
+    past: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    skip: Tensor | None,
+    alpha: Tensor | None,
+    step: Step,
+) -> tuple[Tensor, Tensor]:
+    """Plain torch, frames first as the layers of the streaming model do it: y (B, C', T) and the next past."""
+    frames = x.mT
+    if step.norm == "frame":
+        frames = F.layer_norm(frames, frames.shape[-1:], eps=step.eps)
+    if scale is not None and shift is not None:
+        frames = frames * scale.unsqueeze(-2) + shift.unsqueeze(-2)
+    if step.activation == "leaky":
+        frames = F.leaky_relu(frames, step.slope)
+    elif step.activation == "gelu":
+        frames = F.gelu(frames)
+    elif alpha is not None:
+        frames = frames + torch.sin(alpha * frames).square() / alpha
+    frames = frames.to(x.dtype)
+    if past.shape[2]:
+        frames = torch.cat([past.mT.to(x.dtype), frames], 1)
+        past = frames[:, x.shape[2] :].mT
+    taps = [frames[:, k * step.dilation : k * step.dilation + x.shape[2]] for k in range(weight.shape[1])]
+    y = F.linear(torch.cat(taps, -1), weight.flatten(1), bias).mT
+    return (y if skip is None else y + skip), past
+
+
+@torch.library.custom_op("rtvc::block_step", mutates_args=())
+def block_operator(
+    x: Tensor,
+    past: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    skip: Tensor | None,
+    alpha: Tensor | None,
+    norm: str,
+    activation: str,
+    dilation: int,
+    slope: float,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """As `reference`; on a GPU by one kernel. Memory lies frames first in both results."""
+    step = Step(norm, activation, dilation, slope, eps)
+    if x.is_cuda and serves(x, past, weight):
+        from rtvc.kernels.block_step_triton import forward
+
+        return forward(x, past, weight, bias, scale, shift, skip, alpha, step)
+    y, after = reference(x, past, weight, bias, scale, shift, skip, alpha, step)
+    return frames_first(y), frames_first(after)
+
+
+def frames_first(x: Tensor) -> Tensor:
+    """x (B, C, T) copied so that the channels of a frame lie side by side."""
+    return x.mT.clone(memory_format=torch.contiguous_format).mT
+
+
+@block_operator.register_fake
+def _fake(
+    x: Tensor,
+    past: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    skip: Tensor | None,
+    alpha: Tensor | None,
+    norm: str,
+    activation: str,
+    dilation: int,
+    slope: float,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    y = x.new_empty(x.shape[0], x.shape[2], weight.shape[0]).mT
+    return y, x.new_empty(x.shape[0], past.shape[2], x.shape[1]).mT

@@ -1,0 +1,108 @@
+"""The harmonic source in one pass: a band-limited pulse train that follows F0, its phase carried in float64.
+
+All harmonics below Nyquist sound with equal amplitude and cosine phase, `sum_k cos(k phi)`, evaluated as a Dirichlet
+kernel (the hn-NSF idea of Wang et al. 2019 in closed form); F0 and voicing move linearly over a segment of `hop` samples.
+A phase in float32 would let the upper harmonics drift within seconds, so whole segments are added up in float64.
+"""
+
+import torch
+from torch import Tensor
+
+from rtvc.kernels.dispatch import Implementation, serves, use_operator
+
+TWO_PI = 2 * torch.pi
+
+
+def harmonic_source(
+    f0: Tensor,
+    voicing: Tensor,
+    last_f0: Tensor,
+    last_voicing: Tensor,
+    phase: Tensor,
+    *,
+    sample_rate: int,
+    hop: int,
+    implementation: Implementation = "auto",
+) -> tuple[Tensor, Tensor]:
+    """T segments of `hop` samples, and the phase after them.
+
+    Gradients run through the reference, whatever the implementation.
+
+    Args:
+        f0: (B, T) Hz at the end of each segment, float32 or float64.
+        voicing: (B, T) 0..1 at the same place.
+        last_f0: (B, 1) at the end of the segment before.
+        last_voicing: (B, 1) at the same place.
+        phase: (B, 1) float64, cycles in [0, 1).
+        sample_rate: in Hz.
+        hop: samples a segment.
+        implementation: see `rtvc.kernels.dispatch`.
+
+    Returns:
+        Pulses (B, T * hop) of unit power where voiced, and the phase (B, 1).
+
+    Raises:
+        ValueError: shapes that do not fit, or a phase that is not float64.
+    """
+    if f0.ndim != 2 or voicing.shape != f0.shape or {last_f0.shape, last_voicing.shape, phase.shape} != {torch.Size([f0.shape[0], 1])}:
+        came = [tuple(x.shape) for x in (f0, voicing, last_f0, last_voicing, phase)]
+        raise ValueError(f"f0, voicing, last_f0, last_voicing and phase of shapes {came} came, (B, T) twice and (B, 1) thrice were wanted")
+    if phase.dtype != torch.float64:
+        raise ValueError(f"a phase of {phase.dtype} came, float64 was wanted: float32 lets the harmonics drift")
+    arguments = (f0, voicing, last_f0, last_voicing, phase, sample_rate, hop)
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in arguments[:5])  # type: ignore[union-attr]
+    if use_operator(f0, implementation) and not wanted:
+        found: tuple[Tensor, Tensor] = source_operator(*arguments)
+        return found
+    return reference(*arguments)
+
+
+def reference(
+    f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor, sample_rate: int, hop: int
+) -> tuple[Tensor, Tensor]:
+    """Plain torch: pulses (B, T * hop) and the phase (B, 1)."""
+    before, weight = torch.cat([last_f0, f0[:, :-1]], 1), torch.cat([last_voicing, voicing[:, :-1]], 1)
+    steps = torch.arange(1, hop + 1, dtype=f0.dtype, device=f0.device)
+    # Cycles since the segment's start: the exact sum of a linear ramp of frequencies.
+    inside = (before[..., None] * steps + ((f0 - before) / hop)[..., None] * steps * (steps + 1) / 2) / sample_rate
+    total = inside[..., -1].double()
+    end = phase + torch.cumsum(total, 1)
+    start = end - total
+    cycles = (start - torch.floor(start)).to(inside.dtype)[..., None] + inside
+    cycles = cycles - torch.floor(cycles)
+    frequency = before[..., None] + (f0 - before)[..., None] * steps / hop
+    pulses = dirichlet(cycles, sample_rate / 2 / frequency.clamp(min=1.0))
+    pulses = pulses * (weight[..., None] + (voicing - weight)[..., None] * steps / hop)
+    return pulses.flatten(1), (end - torch.floor(end))[:, -1:]
+
+
+def dirichlet(cycles: Tensor, harmonics: Tensor) -> Tensor:
+    """sum of cos(2 pi k cycles) for k = 1..harmonics, scaled to unit power; the fraction of `harmonics` fades the topmost in."""
+    whole = torch.floor(harmonics)
+    half = torch.pi * cycles
+    bottom = torch.sin(half)
+    near = bottom.abs() < 1e-4
+    ratio = torch.sin((2 * whole + 1) * half) / torch.where(near, torch.ones_like(bottom), bottom)
+    total = torch.where(near, whole, (ratio - 1) / 2)
+    total = total + (harmonics - whole) * torch.cos(TWO_PI * (whole + 1) * cycles)
+    return total * torch.sqrt(2 / harmonics)
+
+
+@torch.library.custom_op("rtvc::harmonic_source", mutates_args=())
+def source_operator(
+    f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor, sample_rate: int, hop: int
+) -> tuple[Tensor, Tensor]:
+    """As `reference`; on a GPU by one kernel."""
+    if f0.is_cuda and serves(f0, voicing, last_f0, last_voicing):
+        from rtvc.kernels.source_triton import forward
+
+        return forward(f0, voicing, last_f0, last_voicing, phase, sample_rate, hop)
+    pulses, after = reference(f0, voicing, last_f0, last_voicing, phase, sample_rate, hop)
+    return pulses, after.clone()
+
+
+@source_operator.register_fake
+def _fake(
+    f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor, sample_rate: int, hop: int
+) -> tuple[Tensor, Tensor]:
+    return f0.new_empty(f0.shape[0], f0.shape[1] * hop), phase.new_empty(phase.shape)
