@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from rtvc.cli import main
+from rtvc.models.checkpoints import load_converter
 from rtvc.models.styletts2.discriminators import MultiPeriodDiscriminator, PeriodDiscriminator
 from rtvc.train import components
 from rtvc.train.components import ModelConfig
@@ -121,6 +122,11 @@ def test_stage2_starts_from_stage1_and_learns(tmp_path: Path, manifest: Path, fi
     for name in ("text_encoder", "style_encoder", "decoder", "text_aligner", "pitch_extractor"):
         for key, tensor in trainer.stage.modules[name].state_dict().items():
             assert torch.equal(tensor, taught[name][key]), f"{name}.{key} is frozen"
+    converter = load_converter(tmp_path / "run" / "weights.safetensors")
+    wave = torch.from_numpy(spoken("aeiou nm", 110.0, np.random.default_rng(0))).float()[None, None, : 100 * 300]
+    with torch.no_grad():
+        converted = converter.convert(wave, *converter.styles(wave))
+    assert converted.shape == wave.shape and torch.isfinite(converted).all(), "what stage 2 exports converts"
 
 
 def test_finetune_starts_from_stage2(tmp_path: Path, manifest: Path, first_stage: Path) -> None:
