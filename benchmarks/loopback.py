@@ -21,8 +21,8 @@ from rtvc.errors import DeviceError
 
 Samples = NDArray[np.float32]
 
-PERIOD_S = 0.5
-"""Between two clicks."""
+PERIOD_S = 1.0
+"""Between two clicks: longer than any delay looked for, so that none is taken for the next."""
 LONGEST_S = 0.8
 """Delays are looked for up to here."""
 

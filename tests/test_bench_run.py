@@ -57,7 +57,7 @@ def test_the_accountant_notices_what_is_lost_and_what_is_repeated():
 
 
 def test_delays_are_found_by_envelopes():
-    rate, said = 48_000, clicks(4.0, 48_000)
+    rate, said = 48_000, clicks(8.0, 48_000)
     heard = np.roll(said, int(0.0715 * rate)) * np.random.default_rng(0).choice([-0.5, 0.7], len(said)).astype(np.float32)
     delays = delay_of(said, heard, rate)
     assert len(delays) >= 5 and np.median(delays) == pytest.approx(0.0715, abs=0.002)
