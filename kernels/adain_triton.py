@@ -15,7 +15,7 @@ from rtvc.kernels.activation_triton import activate, activate_backward
 from rtvc.kernels.launch import Launch, launch, power_of_two
 
 TILE = 4096
-"""Elements a program holds in registers at a time: 32 a thread with four warps."""
+"""Elements a program holds in registers at a time: 16 a thread with eight warps."""
 
 LONGEST = 16384
 """Frames up to which a whole row is one tile."""
@@ -177,5 +177,5 @@ def backward(
 
 
 def warps(elements: int) -> int:
-    """Warps for a tile: about 32 elements a thread, one to sixteen."""
-    return max(1, min(16, elements // 1024))
+    """Warps for a tile: about 16 elements a thread, so that registers leave room for several programs; one to sixteen."""
+    return max(1, min(16, elements // 512))

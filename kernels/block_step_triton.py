@@ -18,32 +18,63 @@ from rtvc.kernels.launch import Launch, launch, power_of_two
 
 
 @triton.jit
-def normal(v, m, r, scale, shift, a, slope, NORM: tl.constexpr, ACTIVATION: tl.constexpr):
-    """activation(((v - m) * r) * scale + shift); v (rows, channels), m and r (rows, 1)."""
-    if NORM == 2:
-        v = (v - m) * r
+def activated(v, scale, shift, alpha, slope, NORM: tl.constexpr, ACTIVATION: tl.constexpr):
+    """activation(v * scale + shift)."""
     if NORM != 0:
         v = v * scale + shift
     if ACTIVATION == 3:
         v = 0.5 * v * (1.0 + tl.erf(v * 0.7071067811865476))
-    return activate(v, slope, a, ACTIVATION)
+    return activate(v, slope, alpha, ACTIVATION)
 
 
 @triton.jit
-def moments(at, x_channel, valid, channels, eps, NORM: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr):
-    """Mean and reciprocal deviation (rows, 1) over the channels of the frames at `at` (rows,)."""
-    m = tl.zeros((ROWS, 1), tl.float32)
-    r = tl.full((ROWS, 1), 1.0, tl.float32)
+def moments(frame, valid, x_channel, channels, eps, NORM: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
+    """Mean and reciprocal deviation (ROWS,) over the channels of the frames that start at `frame` (ROWS,)."""
+    m = tl.zeros((ROWS,), tl.float32)
+    r = tl.full((ROWS,), 1.0, tl.float32)
     if NORM == 2:
-        c = tl.arange(0, WIDE)[None]
-        inside = valid[:, None] & (c < channels)
-        v = tl.load(at[:, None] + c * x_channel, inside, 0.0).to(tl.float32)
-        m = (tl.sum(v, 1) / channels)[:, None]
-        centred = tl.where(inside, v - m, 0.0)
-        rest = (tl.sum(centred, 1) / channels)[:, None]
-        r = 1.0 / tl.sqrt(tl.maximum((tl.sum(centred * centred, 1) / channels)[:, None] - rest * rest, 0.0) + eps)
+        c = tl.arange(0, CHANNELS)
+        for start in range(0, channels, CHANNELS):
+            inside = valid[:, None] & (start + c < channels)[None]
+            m += tl.sum(tl.load(frame[:, None] + (start + c)[None] * x_channel, inside, 0.0).to(tl.float32), 1)
+        m = m / channels
+        rest = tl.zeros((ROWS,), tl.float32)
+        squares = tl.zeros((ROWS,), tl.float32)
+        for start in range(0, channels, CHANNELS):
+            inside = valid[:, None] & (start + c < channels)[None]
+            v = tl.load(frame[:, None] + (start + c)[None] * x_channel, inside, 0.0).to(tl.float32)
+            v = tl.where(inside, v - m[:, None], 0.0)
+            rest += tl.sum(v, 1)
+            squares += tl.sum(v * v, 1)
+        rest = rest / channels  # what rounding left of the mean
+        r = 1.0 / tl.sqrt(tl.maximum(squares / channels - rest * rest, 0.0) + eps)
         m += rest
     return m, r
+
+
+@triton.jit
+def inputs(
+    x, past, scale, shift, alpha, row, s, live, m, r, c, channels, length, x_row, x_channel, x_frame, past_row, past_channel, past_frame,
+    scale_row, shift_row, slope, NORM: tl.constexpr, ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    """What the convolution sees at frames s (ROWS,) of rows `row` and channels c: this chunk's activated, or the past's."""
+    known = (c < channels)[None]
+    fresh = (live & (s >= 0))[:, None] & known
+    v = tl.load(x + row[:, None] * x_row + s[:, None] * x_frame + c[None] * x_channel, fresh, 0.0).to(tl.float32)
+    if NORM == 2:
+        v = (v - m[:, None]) * r[:, None]
+    g = tl.full((1, 1), 1.0, tl.float32)
+    b = tl.zeros((1, 1), tl.float32)
+    if NORM != 0:
+        g = tl.load(scale + row[:, None] * scale_row + c[None], fresh, 0.0).to(tl.float32)
+        b = tl.load(shift + row[:, None] * shift_row + c[None], fresh, 0.0).to(tl.float32)
+    a = tl.full((1, 1), 1.0, tl.float32)
+    if ACTIVATION == 2:
+        a = tl.load(alpha + c[None], known, 1.0).to(tl.float32)
+    v = tl.where(fresh, activated(v, g, b, a, slope, NORM, ACTIVATION), 0.0)
+    old = past + row[:, None] * past_row + (length + s)[:, None] * past_frame + c[None] * past_channel
+    kept = (live & (s < 0))[:, None] & known
+    return tl.where(kept, tl.load(old, kept, 0.0).to(tl.float32), v)
 
 
 @triton.jit
@@ -51,11 +82,10 @@ def kernel(
     x, past, weight, bias, scale, shift, skip, alpha, y, after, batch, channels, outputs, frames, length, dilation,
     x_row, x_channel, x_frame, past_row, past_channel, past_frame, skip_row, skip_channel, skip_frame, scale_row, shift_row, slope, eps,
     tiles, columns, NORM: tl.constexpr, ACTIVATION: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr,
-    OUTPUTS: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr,
+    OUTPUTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """y (batch, frames, outputs) and after (batch, length, channels) are dense; the first tiles * columns programs make y."""
     program = tl.program_id(0)
-    c = tl.arange(0, CHANNELS)
     if program < tiles * columns:
         at = (program // columns) * ROWS + tl.arange(0, ROWS)
         row = (at // frames).to(tl.int64)
@@ -63,29 +93,17 @@ def kernel(
         live = at < batch * frames
         n = (program % columns) * OUTPUTS + tl.arange(0, OUTPUTS)
         acc = tl.zeros((ROWS, OUTPUTS), tl.float32)
-        for k in tl.static_range(TAPS):
+        for k in range(0, TAPS):
             s = t - (TAPS - 1 - k) * dilation
-            fresh = live & (s >= 0)
-            frame = x + row * x_row + s * x_frame
-            m, r = moments(frame, x_channel, fresh, channels, eps, NORM, WIDE, ROWS)
+            m, r = moments(x + row * x_row + s * x_frame, live & (s >= 0), x_channel, channels, eps, NORM, ROWS, CHANNELS)
             for start in range(0, channels, CHANNELS):
-                known = start + c < channels
-                v = tl.load(frame[:, None] + (start + c)[None] * x_channel, fresh[:, None] & known[None], 0.0).to(tl.float32)
-                g = tl.full((1, 1), 1.0, tl.float32)
-                b = tl.zeros((1, 1), tl.float32)
-                if NORM != 0:
-                    g = tl.load(scale + row[:, None] * scale_row + (start + c)[None], live[:, None] & known[None], 0.0).to(tl.float32)
-                    b = tl.load(shift + row[:, None] * shift_row + (start + c)[None], live[:, None] & known[None], 0.0).to(tl.float32)
-                a = tl.full((1, CHANNELS), 1.0, tl.float32)
-                if ACTIVATION == 2:
-                    a = tl.load(alpha + start + c, known, 1.0).to(tl.float32)[None]
-                v = tl.where(fresh[:, None] & known[None], normal(v, m, r, g, b, a, slope, NORM, ACTIVATION), 0.0)
-                if TAPS > 1:
-                    before = (live & (s < 0))[:, None] & known[None]
-                    old = past + row[:, None] * past_row + (start + c)[None] * past_channel + (length + s)[:, None] * past_frame
-                    v = tl.where(before, tl.load(old, before, 0.0).to(tl.float32), v)
-                w = weight + (n[None] * TAPS + k) * channels + (start + c)[:, None]
-                w = tl.load(w, known[:, None] & (n < outputs)[None], 0.0)
+                c = start + tl.arange(0, CHANNELS)
+                v = inputs(
+                    x, past, scale, shift, alpha, row, s, live, m, r, c, channels, length, x_row, x_channel, x_frame,
+                    past_row, past_channel, past_frame, scale_row, shift_row, slope, NORM, ACTIVATION,
+                )  # fmt: skip
+                w = weight + (n[None] * TAPS + k) * channels + c[:, None]
+                w = tl.load(w, (c < channels)[:, None] & (n < outputs)[None], 0.0)
                 acc = tl.dot(v.to(w.dtype), w, acc, input_precision=PRECISION)
         found = live[:, None] & (n < outputs)[None]
         if bias is not None:
@@ -98,26 +116,14 @@ def kernel(
         row = (at // length).to(tl.int64)
         s = frames - length + at % length  # the frame of this chunk that goes here, if it is not negative
         live = at < batch * length
-        fresh = live & (s >= 0)
-        frame = x + row * x_row + s * x_frame
-        m, r = moments(frame, x_channel, fresh, channels, eps, NORM, WIDE, ROWS)
+        m, r = moments(x + row * x_row + s * x_frame, live & (s >= 0), x_channel, channels, eps, NORM, ROWS, CHANNELS)
         for start in range(0, channels, CHANNELS):
-            known = (start + c < channels)[None]
-            v = tl.load(frame[:, None] + (start + c)[None] * x_channel, fresh[:, None] & known, 0.0).to(tl.float32)
-            g = tl.full((1, 1), 1.0, tl.float32)
-            b = tl.zeros((1, 1), tl.float32)
-            if NORM != 0:
-                g = tl.load(scale + row[:, None] * scale_row + (start + c)[None], live[:, None] & known, 0.0).to(tl.float32)
-                b = tl.load(shift + row[:, None] * shift_row + (start + c)[None], live[:, None] & known, 0.0).to(tl.float32)
-            a = tl.full((1, CHANNELS), 1.0, tl.float32)
-            if ACTIVATION == 2:
-                a = tl.load(alpha + start + c, start + c < channels, 1.0).to(tl.float32)[None]
-            v = normal(v, m, r, g, b, a, slope, NORM, ACTIVATION)
-            old = past + row[:, None] * past_row + (start + c)[None] * past_channel + (length + s)[:, None] * past_frame
-            kept = tl.load(old, (live & (s < 0))[:, None] & known, 0.0).to(tl.float32)
-            tl.store(
-                after + at.to(tl.int64)[:, None] * channels + (start + c)[None], tl.where(fresh[:, None], v, kept), live[:, None] & known
-            )
+            c = start + tl.arange(0, CHANNELS)
+            v = inputs(
+                x, past, scale, shift, alpha, row, s, live, m, r, c, channels, length, x_row, x_channel, x_frame,
+                past_row, past_channel, past_frame, scale_row, shift_row, slope, NORM, ACTIVATION,
+            )  # fmt: skip
+            tl.store(after + at.to(tl.int64)[:, None] * channels + c[None], v, live[:, None] & (c < channels)[None])
 
 
 def forward(
@@ -140,7 +146,6 @@ def forward(
         "scale_row": row_stride(scale), "shift_row": row_stride(shift), "slope": float(step.slope), "eps": float(step.eps),
         "tiles": tiles, "columns": columns, "NORM": NORMS[step.norm], "ACTIVATION": ACTIVATIONS[step.activation], "TAPS": taps,
         "PRECISION": precision, "ROWS": rows, "OUTPUTS": wide, "CHANNELS": min(64, max(16, power_of_two(channels))),
-        "WIDE": power_of_two(channels),
     }  # fmt: skip
     start(kernel, (tiles * columns + triton.cdiv(batch * length, rows),), arguments, num_warps=8 if many else 4)
     return y, after

@@ -15,19 +15,21 @@ from torch import Tensor
 class Launch(Protocol):
     """Starts `kernel` over `grid` with named arguments."""
 
-    def __call__(self, kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], *, num_warps: int = 4) -> None:
+    def __call__(
+        self, kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], *, num_warps: int = 4, num_stages: int = 2
+    ) -> None:
         """Arguments named in capitals are compile-time constants."""
         ...
 
 
-def launch(kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], *, num_warps: int = 4) -> None:
+def launch(kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], *, num_warps: int = 4, num_stages: int = 2) -> None:
     """Runs the kernel on the device and the current stream of its first tensor."""
     device = next(x for x in arguments.values() if isinstance(x, Tensor)).device
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
-            kernel[grid](**arguments, num_warps=num_warps)
+            kernel[grid](**arguments, num_warps=num_warps, num_stages=num_stages)
     else:
-        kernel[grid](**arguments, num_warps=num_warps)
+        kernel[grid](**arguments, num_warps=num_warps, num_stages=num_stages)
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,20 @@ class Recorded:
     grid: tuple[int, ...]
     arguments: dict[str, Any]
     num_warps: int
+    num_stages: int
 
     def signature(self) -> dict[str, str]:
         """Triton's type of every argument, by name."""
         return {name: type_of(name, value) for name, value in self.arguments.items()}
+
+    def aligned(self) -> dict[tuple[int], list[list[Any]]]:
+        """What the just-in-time compiler may assume: pointers, and sizes that are multiples of it, are divisible by sixteen."""
+        found = {}
+        for index, (name, value) in enumerate(self.arguments.items()):
+            kind = type_of(name, value)
+            if kind.startswith("*") or (kind == "i32" and value % 16 == 0):
+                found[(index,)] = [["tt.divisibility", 16]]
+        return found
 
     def constants(self) -> dict[str, Any]:
         """The compile-time arguments."""
@@ -54,9 +66,11 @@ class Recorder:
 
     launches: list[Recorded] = field(default_factory=list)
 
-    def __call__(self, kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], *, num_warps: int = 4) -> None:
+    def __call__(
+        self, kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], *, num_warps: int = 4, num_stages: int = 2
+    ) -> None:
         """Appends to `launches`."""
-        self.launches.append(Recorded(kernel, grid, dict(arguments), num_warps))
+        self.launches.append(Recorded(kernel, grid, dict(arguments), num_warps, num_stages))
 
 
 TYPES = {
@@ -70,8 +84,8 @@ TYPES = {
 
 
 def type_of(name: str, value: Any) -> str:
-    """Triton's name of an argument's type."""
-    if name.isupper() or value is None:
+    """Triton's name of an argument's type; like the just-in-time compiler, it takes a one for a constant."""
+    if name.isupper() or value is None or (isinstance(value, int) and value == 1):
         return "constexpr"
     if isinstance(value, Tensor):
         return TYPES[value.dtype]
