@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from converters import TinyConverter
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -12,6 +11,7 @@ from rtvc.engine.backends.base import Layout
 from rtvc.engine.export import Graph, Part, export_part, export_step, mutations, parts
 from rtvc.errors import EngineError
 from rtvc.models.streaming import StreamingConfig, StreamingConverter
+from tests.converters import TinyConverter
 
 CHUNK = 600
 

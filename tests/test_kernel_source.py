@@ -39,7 +39,7 @@ def test_pulses_and_phase_are_as_good_as_plain_torch(batch: int, frames: int, ho
     inputs = draw(batch, frames)
     pulses, phase = forward(*inputs, RATE, hop, segments=segments)
     rough, rough_phase = reference(*inputs, RATE, hop)
-    exact, _ = reference(*wide(inputs), RATE, hop)  # type: ignore[arg-type]
+    exact, _ = reference(*wide(inputs), RATE, hop)  # type: ignore[arg-type, call-arg]
     as_good_as_torch("pulses", pulses, rough, exact)
     assert phase.dtype == torch.float64
     turns = (phase - rough_phase + 0.5) % 1 - 0.5
@@ -65,7 +65,7 @@ def test_it_is_the_source_of_the_streaming_model_in_any_chunking() -> None:
     f0, voicing, *_ = wide(draw(2, 12))
     state = layer.initial(2)
     wanted, last = layer(f0, voicing, state)
-    before, weight, phase, parts = state.f0, state.voicing, state.phase, []
+    before, weight, phase, parts = state.f0, state.voicing, state.phase, list[Tensor]()
     for size in (1, 7, 4):
         at = sum(part.shape[1] for part in parts) // 32
         a, b = f0[:, at : at + size], voicing[:, at : at + size]
