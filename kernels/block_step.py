@@ -29,6 +29,7 @@ class Step(NamedTuple):
     dilation: int
     slope: float
     eps: float
+    plus_one: bool = False
 
 
 def block_step(
@@ -46,6 +47,7 @@ def block_step(
     dilation: int = 1,
     slope: float = 0.2,
     eps: float = 1e-5,
+    plus_one: bool = False,
     implementation: Implementation = "auto",
 ) -> tuple[Tensor, Tensor]:
     """skip + conv(activation(norm(x) * scale + shift)), and the frames that the next chunk's convolution needs.
@@ -64,6 +66,7 @@ def block_step(
         dilation: frames between taps.
         slope: of leaky.
         eps: added to the variance.
+        plus_one: the scale is 1 + scale, as AdaIN's.
         implementation: see `rtvc.kernels.dispatch`.
 
     Returns:
@@ -73,7 +76,7 @@ def block_step(
         ValueError: shapes that do not fit, or names that do not exist.
     """
     check(x, past, weight, scale, shift, skip, alpha, norm, activation, dilation)
-    step = Step(norm, activation, dilation, slope, eps)
+    step = Step(norm, activation, dilation, slope, eps, plus_one)
     tensors = (x, past, weight, bias, scale, shift, skip, alpha)
     wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     if use_operator(x, implementation) and not wanted:
@@ -131,7 +134,7 @@ def reference(
     if step.norm == "frame":
         frames = F.layer_norm(frames, frames.shape[-1:], eps=step.eps)
     if scale is not None and shift is not None:
-        frames = frames * scale.unsqueeze(-2) + shift.unsqueeze(-2)
+        frames = frames * (1 + scale if step.plus_one else scale).unsqueeze(-2) + shift.unsqueeze(-2)
     if step.activation == "leaky":
         frames = F.leaky_relu(frames, step.slope)
     elif step.activation == "gelu":
@@ -162,9 +165,10 @@ def block_operator(
     dilation: int,
     slope: float,
     eps: float,
+    plus_one: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `reference`; on a GPU by one kernel. Memory lies frames first in both results."""
-    step = Step(norm, activation, dilation, slope, eps)
+    step = Step(norm, activation, dilation, slope, eps, plus_one)
     if x.is_cuda and serves(x, past, weight):
         from rtvc.kernels.block_step_triton import forward
 
@@ -193,6 +197,7 @@ def _fake(
     dilation: int,
     slope: float,
     eps: float,
+    plus_one: bool,
 ) -> tuple[Tensor, Tensor]:
     y = x.new_empty(x.shape[0], x.shape[2], weight.shape[0]).mT
     return y, x.new_empty(x.shape[0], past.shape[2], x.shape[1]).mT

@@ -55,7 +55,7 @@ def moments(frame, valid, x_channel, channels, eps, NORM: tl.constexpr, ROWS: tl
 @triton.jit
 def inputs(
     x, past, scale, shift, alpha, row, s, live, m, r, c, channels, length, x_row, x_channel, x_frame, past_row, past_channel, past_frame,
-    scale_row, shift_row, slope, NORM: tl.constexpr, ACTIVATION: tl.constexpr,
+    scale_row, shift_row, slope, NORM: tl.constexpr, ACTIVATION: tl.constexpr, PLUS_ONE: tl.constexpr,
 ):  # fmt: skip
     """What the convolution sees at frames s (ROWS,) of rows `row` and channels c: this chunk's activated, or the past's."""
     known = (c < channels)[None]
@@ -67,6 +67,8 @@ def inputs(
     b = tl.zeros((1, 1), tl.float32)
     if NORM != 0:
         g = tl.load(scale + row[:, None] * scale_row + c[None], fresh, 0.0).to(tl.float32)
+        if PLUS_ONE:
+            g += 1.0
         b = tl.load(shift + row[:, None] * shift_row + c[None], fresh, 0.0).to(tl.float32)
     a = tl.full((1, 1), 1.0, tl.float32)
     if ACTIVATION == 2:
@@ -81,8 +83,8 @@ def inputs(
 def kernel(
     x, past, weight, bias, scale, shift, skip, alpha, y, after, batch, channels, outputs, frames, length, dilation,
     x_row, x_channel, x_frame, past_row, past_channel, past_frame, skip_row, skip_channel, skip_frame, scale_row, shift_row, slope, eps,
-    tiles, columns, NORM: tl.constexpr, ACTIVATION: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr,
-    OUTPUTS: tl.constexpr, CHANNELS: tl.constexpr,
+    tiles, columns, NORM: tl.constexpr, ACTIVATION: tl.constexpr, PLUS_ONE: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, OUTPUTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """y (batch, frames, outputs) and after (batch, length, channels) are dense; the first tiles * columns programs make y."""
     program = tl.program_id(0)
@@ -100,7 +102,7 @@ def kernel(
                 c = start + tl.arange(0, CHANNELS)
                 v = inputs(
                     x, past, scale, shift, alpha, row, s, live, m, r, c, channels, length, x_row, x_channel, x_frame,
-                    past_row, past_channel, past_frame, scale_row, shift_row, slope, NORM, ACTIVATION,
+                    past_row, past_channel, past_frame, scale_row, shift_row, slope, NORM, ACTIVATION, PLUS_ONE,
                 )  # fmt: skip
                 w = weight + (n[None] * TAPS + k) * channels + c[:, None]
                 w = tl.load(w, (c < channels)[:, None] & (n < outputs)[None], 0.0)
@@ -121,7 +123,7 @@ def kernel(
             c = start + tl.arange(0, CHANNELS)
             v = inputs(
                 x, past, scale, shift, alpha, row, s, live, m, r, c, channels, length, x_row, x_channel, x_frame,
-                past_row, past_channel, past_frame, scale_row, shift_row, slope, NORM, ACTIVATION,
+                past_row, past_channel, past_frame, scale_row, shift_row, slope, NORM, ACTIVATION, PLUS_ONE,
             )  # fmt: skip
             tl.store(after + at.to(tl.int64)[:, None] * channels + c[None], v, live[:, None] & (c < channels)[None])
 
@@ -144,7 +146,8 @@ def forward(
         "y": y, "after": after, "batch": batch, "channels": channels, "outputs": outputs, "frames": frames, "length": length,
         "dilation": step.dilation, **strides("x", x), **strides("past", past), **strides("skip", y if skip is None else skip),
         "scale_row": row_stride(scale), "shift_row": row_stride(shift), "slope": float(step.slope), "eps": float(step.eps),
-        "tiles": tiles, "columns": columns, "NORM": NORMS[step.norm], "ACTIVATION": ACTIVATIONS[step.activation], "TAPS": taps,
+        "tiles": tiles, "columns": columns, "NORM": NORMS[step.norm], "ACTIVATION": ACTIVATIONS[step.activation],
+        "PLUS_ONE": step.plus_one, "TAPS": taps,
         "PRECISION": precision, "ROWS": rows, "OUTPUTS": wide, "CHANNELS": min(64, max(16, power_of_two(channels))),
     }  # fmt: skip
     start(kernel, (tiles * columns + triton.cdiv(batch * length, rows),), arguments, num_warps=8 if many else 4)

@@ -23,7 +23,17 @@ def nan_memory() -> Iterator[None]:
 
 
 def draw(
-    batch: int, channels: int, outputs: int, frames: int, taps: int, dilation: int, norm: str, activation: str, skip: bool, shared: bool
+    batch: int,
+    channels: int,
+    outputs: int,
+    frames: int,
+    taps: int,
+    dilation: int,
+    norm: str,
+    activation: str,
+    skip: bool,
+    shared: bool,
+    plus_one: bool,
 ) -> list[Tensor | None]:
     """x, past, weight, bias, scale, shift, skip, alpha; x and past lie frames first."""
     style = (channels,) if shared else (batch, channels)
@@ -39,12 +49,12 @@ def draw(
     ]
 
 
-CASES = [  # batch, channels, outputs, frames, taps, dilation, norm, activation, skip and bias, style of all rows
-    (31, 70, 40, 2, 3, 4, "frame", "leaky", False, False),
-    (3, 33, 150, 1, 1, 1, "frame", "snake", True, False),
-    (2, 48, 37, 5, 3, 1, "frame", "none", True, True),
-    (35, 20, 24, 2, 2, 3, "affine", "snake", False, False),
-    (2, 40, 20, 3, 1, 1, "none", "gelu", True, False),
+CASES = [  # batch, channels, outputs, frames, taps, dilation, norm, activation, skip and bias, style of all rows, 1 + scale
+    (31, 70, 40, 2, 3, 4, "frame", "leaky", False, False, True),
+    (3, 33, 150, 1, 1, 1, "frame", "snake", True, False, False),
+    (2, 48, 37, 5, 3, 1, "frame", "none", True, True, False),
+    (35, 20, 24, 2, 2, 3, "affine", "snake", False, False, True),
+    (2, 40, 20, 3, 1, 1, "none", "gelu", True, False, False),
 ]
 
 
@@ -52,7 +62,7 @@ CASES = [  # batch, channels, outputs, frames, taps, dilation, norm, activation,
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_output_and_past_are_as_good_as_plain_torch(case: tuple[Any, ...], dtype: torch.dtype) -> None:
     tensors = [None if z is None else z.to(dtype) for z in draw(*case)]
-    step = Step(case[6], case[7], case[5], 0.2, 1e-5)
+    step = Step(case[6], case[7], case[5], 0.2, 1e-5, case[10])
     y, past = forward(*tensors, step)  # type: ignore[arg-type, call-arg]
     rough, rough_past = reference(*tensors, step)  # type: ignore[arg-type, call-arg]
     exact, exact_past = reference(*(None if z is None else z.double() for z in tensors), step)  # type: ignore[arg-type, call-arg]
@@ -71,8 +81,8 @@ def test_two_steps_are_a_block_of_the_streaming_model() -> None:
         wanted, state = ada(x, style, state)
         none = x.new_zeros(2, 12, 0)
         a, b, c, d = (style[:, i : i + 12] for i in range(0, 48, 12))
-        h, past = block_step(x, past, ada.conv.weight, ada.conv.bias, scale=1 + a, shift=b, dilation=2)
-        y, _ = block_step(h, none, ada.out.weight, ada.out.bias, scale=1 + c, shift=d, skip=x)
+        h, past = block_step(x, past, ada.conv.weight, ada.conv.bias, scale=a, shift=b, plus_one=True, dilation=2)
+        y, _ = block_step(h, none, ada.out.weight, ada.out.bias, scale=c, shift=d, plus_one=True, skip=x)
         assert error(y, wanted) < 1e-12 and error(past, state[1]) < 1e-12
         wanted, other = conv(x, other)
         h, second = block_step(
@@ -84,7 +94,7 @@ def test_two_steps_are_a_block_of_the_streaming_model() -> None:
 
 def test_the_operator_is_registered_and_gradients_take_the_reference() -> None:
     tensors: list[Any] = draw(*CASES[0])
-    torch.library.opcheck(block_operator, (*tensors, "frame", "leaky", 4, 0.2, 1e-5))
+    torch.library.opcheck(block_operator, (*tensors, "frame", "leaky", 4, 0.2, 1e-5, True))
     x, past, weight, _, scale, shift, _, _ = tensors
     x.requires_grad_()
     y, _ = block_step(x, past, weight, scale=scale, shift=shift, dilation=4, implementation="fused")

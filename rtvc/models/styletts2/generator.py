@@ -151,7 +151,12 @@ class ISTFTNetGenerator(Generator):
         for index in range(stages):
             x = self.stage(index, F.leaky_relu(x, SLOPE), source, style, pad=index == stages - 1)
         # torch's default slope here, not SLOPE: the checkpoints were trained so.
-        magnitude, phase = self.conv_post(F.leaky_relu(x)).to(window.dtype).chunk(2, 1)
+        return self.wave(self.conv_post(F.leaky_relu(x)).to(window.dtype))
+
+    def wave(self, spectrum: Tensor) -> Tensor:
+        """Log-magnitudes over what the phases are sines of (B, n_fft + 2, T) -> (B, 1, (T - 1) * hop)."""
+        magnitude, phase = spectrum.chunk(2, 1)
+        window = self.window.to(spectrum.dtype)
         return torch.istft(torch.polar(magnitude.exp(), phase.sin()), self.n_fft, self.hop, window=window)[:, None]
 
 
