@@ -59,7 +59,8 @@ def variants(dtype: torch.dtype) -> dict[str, Recorded]:
     record("istft_20", istft_triton.forward, meta(16, 22, 7200), meta(16, 1, 15, of=single), meta(22, 20, of=single), 5, "sine")
     matrix = meta(602, 600, of=single)
     record("istft_600", istft_triton.forward, meta(64, 4, 602).mT, meta(64, 1, 450, of=single), matrix, 150, "complex")
-    ends = [meta(64, 2, of=single), meta(64, 2, of=single), meta(64, 1, of=single), meta(64, 1, of=single), meta(64, 1, of=torch.float64)]
+    wide = torch.float64  # of F0 and phase
+    ends = [meta(64, 2, of=wide), meta(64, 2, of=single), meta(64, 1, of=wide), meta(64, 1, of=single), meta(64, 1, of=wide)]
     record("source", source_triton.forward, *ends, 24_000, 300)
     for rows in (1, 256):
         x, past = meta(rows, 2, 384).mT, meta(rows, 8, 384).mT

@@ -2,7 +2,7 @@
 
 All harmonics below Nyquist sound with equal amplitude and cosine phase, `sum_k cos(k phi)`, evaluated as a Dirichlet
 kernel (the hn-NSF idea of Wang et al. 2019 in closed form); F0 and voicing move linearly over a segment of `hop` samples.
-A phase in float32 would let the upper harmonics drift within seconds, so whole segments are added up in float64.
+A phase in float32 would let the upper harmonics drift within seconds, so F0 and phases are float64 whatever the pulses are.
 """
 
 import torch
@@ -29,10 +29,10 @@ def harmonic_source(
     Gradients run through the reference, whatever the implementation.
 
     Args:
-        f0: (B, T) Hz at the end of each segment, float32 or float64.
-        voicing: (B, T) 0..1 at the same place.
-        last_f0: (B, 1) at the end of the segment before.
-        last_voicing: (B, 1) at the same place.
+        f0: (B, T) Hz at the end of each segment, any floating dtype; float64 keeps long streams exact.
+        voicing: (B, T) 0..1 at the same place; its dtype is that of the pulses.
+        last_f0: (B, 1) at the end of the segment before, any floating dtype.
+        last_voicing: (B, 1) at the same place, of voicing's dtype.
         phase: (B, 1) float64, cycles in [0, 1).
         sample_rate: in Hz.
         hop: samples a segment.
@@ -51,7 +51,7 @@ def harmonic_source(
         raise ValueError(f"a phase of {phase.dtype} came, float64 was wanted: float32 lets the harmonics drift")
     arguments = (f0, voicing, last_f0, last_voicing, phase, sample_rate, hop)
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in arguments[:5])  # type: ignore[union-attr]
-    if use_operator(f0, implementation) and not wanted:
+    if use_operator(voicing, implementation) and not wanted:
         found: tuple[Tensor, Tensor] = source_operator(*arguments)
         return found
     return reference(*arguments)
@@ -61,18 +61,19 @@ def reference(
     f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor, sample_rate: int, hop: int
 ) -> tuple[Tensor, Tensor]:
     """Plain torch: pulses (B, T * hop) and the phase (B, 1)."""
-    before, weight = torch.cat([last_f0, f0[:, :-1]], 1), torch.cat([last_voicing, voicing[:, :-1]], 1)
-    steps = torch.arange(1, hop + 1, dtype=f0.dtype, device=f0.device)
+    f0 = f0.double()
+    before, weight = torch.cat([last_f0.double(), f0[:, :-1]], 1), torch.cat([last_voicing, voicing[:, :-1]], 1)
+    steps = torch.arange(1, hop + 1, dtype=torch.float64, device=f0.device)
+    ramp = steps / hop
     # Cycles since the segment's start: the exact sum of a linear ramp of frequencies.
     inside = (before[..., None] * steps + ((f0 - before) / hop)[..., None] * steps * (steps + 1) / 2) / sample_rate
-    total = inside[..., -1].double()
+    total = inside[..., -1]
     end = phase + torch.cumsum(total, 1)
-    start = end - total
-    cycles = (start - torch.floor(start)).to(inside.dtype)[..., None] + inside
-    cycles = cycles - torch.floor(cycles)
-    frequency = before[..., None] + (f0 - before)[..., None] * steps / hop
+    cycles = (end - total)[..., None] + inside
+    cycles = (cycles - torch.floor(cycles)).to(voicing.dtype)
+    frequency = (before[..., None] + (f0 - before)[..., None] * ramp).to(voicing.dtype)
     pulses = dirichlet(cycles, sample_rate / 2 / frequency.clamp(min=1.0))
-    pulses = pulses * (weight[..., None] + (voicing - weight)[..., None] * steps / hop)
+    pulses = pulses * (weight[..., None] + (voicing - weight)[..., None] * ramp.to(voicing.dtype))
     return pulses.flatten(1), (end - torch.floor(end))[:, -1:]
 
 
@@ -93,7 +94,7 @@ def source_operator(
     f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor, sample_rate: int, hop: int
 ) -> tuple[Tensor, Tensor]:
     """As `reference`; on a GPU by one kernel."""
-    if f0.is_cuda and serves(f0, voicing, last_f0, last_voicing):
+    if f0.is_cuda and serves(voicing, last_voicing):
         from rtvc.kernels.source_triton import forward
 
         return forward(f0, voicing, last_f0, last_voicing, phase, sample_rate, hop)
@@ -105,4 +106,4 @@ def source_operator(
 def _fake(
     f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor, sample_rate: int, hop: int
 ) -> tuple[Tensor, Tensor]:
-    return f0.new_empty(f0.shape[0], f0.shape[1] * hop), phase.new_empty(phase.shape)
+    return voicing.new_empty(f0.shape[0], f0.shape[1] * hop), phase.new_empty(phase.shape)

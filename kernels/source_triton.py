@@ -16,7 +16,7 @@ BEFORE = 128
 @triton.jit
 def cycles_after(steps, f0, before, hop, sample_rate):
     """Cycles in the first `steps` samples of a segment, float64: the exact sum of a linear ramp of frequencies."""
-    slope = (f0.to(tl.float64) - before) / hop
+    slope = (f0 - before) / hop
     return (before * steps + slope * steps * (steps + 1.0) / 2.0) / sample_rate
 
 
@@ -32,14 +32,14 @@ def kernel(
     earlier = tl.load(phase + row)
     for start in range(0, first, BEFORE):
         t = start + tl.arange(0, BEFORE)
-        here = tl.load(f0 + row * frames + t, t < first, 0.0).to(tl.float32)
-        before = tl.load(f0 + row * frames + t - 1, (t > 0) & (t < first), 0.0).to(tl.float32)
-        before = tl.where(t == 0, tl.load(last_f0 + row).to(tl.float32), before)
+        here = tl.load(f0 + row * frames + t, t < first, 0.0).to(tl.float64)
+        before = tl.load(f0 + row * frames + t - 1, (t > 0) & (t < first), 0.0).to(tl.float64)
+        before = tl.where(t == 0, tl.load(last_f0 + row).to(tl.float64), before)
         earlier += tl.sum(tl.where(t < first, cycles_after(hops, here, before, hops, rate), 0.0), 0)
     t = first + tl.arange(0, SEGMENTS)
-    here = tl.load(f0 + row * frames + t, t < frames, 0.0).to(tl.float32)
-    before = tl.load(f0 + row * frames + t - 1, (t > 0) & (t < frames), 0.0).to(tl.float32)
-    before = tl.where(t == 0, tl.load(last_f0 + row).to(tl.float32), before)
+    here = tl.load(f0 + row * frames + t, t < frames, 0.0).to(tl.float64)
+    before = tl.load(f0 + row * frames + t - 1, (t > 0) & (t < frames), 0.0).to(tl.float64)
+    before = tl.where(t == 0, tl.load(last_f0 + row).to(tl.float64), before)
     loud = tl.load(voicing + row * frames + t, t < frames, 0.0).to(tl.float32)
     weight = tl.load(voicing + row * frames + t - 1, (t > 0) & (t < frames), 0.0).to(tl.float32)
     weight = tl.where(t == 0, tl.load(last_voicing + row).to(tl.float32), weight)
@@ -52,7 +52,8 @@ def kernel(
     exact = start[:, None] + cycles_after(steps, here, before, hops, rate)
     cycles = (exact - tl.floor(exact + 0.5)).to(tl.float32)  # -1/2..1/2: a whole cycle more changes nothing
     along = (n.to(tl.float32) + 1.0) / hop
-    harmonics = 0.5 * sample_rate / tl.maximum(before + (here - before) * along, 1.0)
+    frequency = (before + (here - before) * (steps / hops)).to(tl.float32)
+    harmonics = 0.5 * sample_rate / tl.maximum(frequency, 1.0)
     whole = tl.floor(harmonics)
     bottom = sine_near_zero(3.141592653589793 * cycles)
     near = tl.abs(bottom) < 1e-4
@@ -77,7 +78,7 @@ def forward(
     batch, frames = f0.shape
     f0, voicing = f0.contiguous(), voicing.contiguous()
     last_f0, last_voicing, phase = last_f0.contiguous(), last_voicing.contiguous(), phase.contiguous()
-    pulses, after = torch.empty(batch, frames * hop, dtype=f0.dtype, device=f0.device), torch.empty_like(phase)
+    pulses, after = torch.empty(batch, frames * hop, dtype=voicing.dtype, device=f0.device), torch.empty_like(phase)
     arguments = {
         "f0": f0, "voicing": voicing, "last_f0": last_f0, "last_voicing": last_voicing, "phase": phase, "pulses": pulses, "after": after,
         "frames": frames, "hop": hop, "sample_rate": sample_rate, "SEGMENTS": segments, "SAMPLES": power_of_two(hop), "BEFORE": BEFORE,

@@ -40,7 +40,7 @@ def converter(statistics: Statistics = "frame") -> StreamingConverter:
 def test_the_twin_sounds_and_remembers_like_the_model(statistics: Statistics, grad: bool) -> None:
     """In float64, where the operators run their references: three chunks, states carried."""
     model = converter(statistics).double()
-    model.decoder.source.ramp = torch.arange(1, 301, dtype=torch.float64) / 300  # the buffer's float32 rounding is not at stake
+    model.decoder.source.ramp = torch.arange(1, 301, dtype=torch.float64) / 300  # voicing moves along it: no float32 rounding here
     other = fused(model, "fused")
     kinds = {type(module) for module in other.modules()}
     assert {FusedAdaBlock, FusedConvBlock, FusedIstft, FusedSource} <= kinds
@@ -52,10 +52,27 @@ def test_the_twin_sounds_and_remembers_like_the_model(statistics: Statistics, gr
             x = torch.randn(2, 1, 300 * frames, dtype=torch.float64) * 0.1
             wanted, state = model(x, voice, state)
             got, mine = other(x, voice, mine)
-            torch.testing.assert_close(got, wanted, rtol=0, atol=1e-9 * float(wanted.abs().max()))
+            torch.testing.assert_close(got, wanted, rtol=0, atol=1e-9 * float(wanted.detach().abs().max()))
     assert pytree.tree_structure(mine) == pytree.tree_structure(state)
     for a, b in zip(pytree.tree_leaves(mine), pytree.tree_leaves(state), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * max(1.0, float(b.abs().max())))
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * max(1.0, float(b.detach().abs().max())))
+
+
+def test_in_float32_sound_and_states_keep_their_types_and_values() -> None:
+    model = converter()
+    other = fused(model, "fused")
+    with torch.inference_mode():
+        voice, state = model.condition(*torch.randn(2, 2, 128) * 0.2), model.initial(2)
+        mine = state
+        for frames in (2, 1, 4):
+            x = torch.randn(2, 1, 300 * frames) * 0.1
+            wanted, state = model(x, voice, state)
+            got, mine = other(x, voice, mine)
+            assert got.dtype == torch.float32
+            torch.testing.assert_close(got, wanted, rtol=0, atol=5e-5 * float(wanted.abs().max()))
+    for a, b in zip(pytree.tree_leaves(mine), pytree.tree_leaves(state), strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_the_twin_learns_like_the_model() -> None:

@@ -42,8 +42,8 @@ class HarmonicSource(nn.Module):
         f0 = f0.double()
         before = torch.cat([state.f0, f0[:, :-1]], 1)
         weight = torch.cat([state.voicing, voicing[:, :-1]], 1)
-        ramp = self.ramp.double()
-        steps = ramp * self.hop  # 1..hop
+        steps = torch.round(self.ramp.double() * self.hop)  # 1..hop, exactly: what float32 rounds off the ramp is audible to no one, but
+        ramp = steps / self.hop  # upper harmonics multiply it, and streams of another cut or kernel would differ by it
         # Cycles since the segment's start: the exact sum of a linear ramp of frequencies.
         inside = (before[..., None] * steps + ((f0 - before) / self.hop)[..., None] * steps * (steps + 1) / 2) / self.sample_rate
         total = inside[..., -1]

@@ -1,7 +1,8 @@
 """A model whose adaptive norms, blocks, source and iSTFT run as the fused kernels: same parameters, same states, same sound.
 
 `fused(model)` returns a twin that shares every parameter and buffer with the model, so that either may be trained,
-saved or loaded. On a CPU the twin runs the kernels' plain torch references.
+saved or loaded; `fuse(model)` makes the model itself its twin, as training does. On a CPU both run the kernels' plain
+torch references.
 """
 
 import math
@@ -141,6 +142,7 @@ class FusedSource(HarmonicSource):
     def forward(self, f0: Tensor, voicing: Tensor, state: SourceState) -> tuple[Tensor, SourceState]:
         """f0 (B, T) in Hz and voicing (B, T) in 0..1, at the end of each segment -> pulses (B, T * hop)."""
         rate, hop, how = self.sample_rate, self.hop, self.implementation
+        f0 = f0.double()
         pulses, phase = harmonic_source(f0, voicing, *state, sample_rate=rate, hop=hop, implementation=how)
         return pulses, SourceState(f0[:, -1:], voicing[:, -1:], phase)
 
@@ -237,7 +239,21 @@ def twin(module: nn.Module, implementation: Implementation, done: dict[int, nn.M
     made.__dict__.update(module.__dict__)
     made.__dict__["_modules"] = {name: child and twin(child, implementation, done) for name, child in module._modules.items()}
     if kind is not type(module):
-        made.__dict__["implementation"] = implementation
-    if isinstance(made, FusedAdaBlock):
-        made.__dict__["decay"] = float(made.first.decay)
+        equip(made, implementation)
     return made
+
+
+def fuse(model: nn.Module, implementation: Implementation = "auto") -> int:
+    """Makes a model its own twin, in place: whoever holds one of its parts holds a fused part. Returns how many changed."""
+    parts = [module for module in model.modules() if type(module) in FUSED]
+    for module in parts:
+        module.__class__ = FUSED[type(module)]
+        equip(module, implementation)
+    return len(parts)
+
+
+def equip(module: nn.Module, implementation: Implementation) -> None:
+    """What a fused class has and its plain one has not."""
+    module.__dict__["implementation"] = implementation
+    if isinstance(module, FusedAdaBlock):
+        module.__dict__["decay"] = float(module.first.decay)

@@ -102,6 +102,8 @@ class RunConfig(Section):
     ema: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the averaged weights that are exported; 0 exports the last weights."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    fused: bool | Literal["auto"] = "auto"
+    """Adaptive norms and iSTFT as fused operators, forward and backward: `auto` on CUDA, where they are kernels; `true` everywhere."""
     device: str = "auto"
     """`auto` takes CUDA when there is one; else `cpu` or `cuda`."""
     deterministic: bool = False

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from rtvc.errors import RtvcError, TrainingError
+from rtvc.models.fused import fuse
 from rtvc.train.config import RunConfig
 from rtvc.train.ema import Average
 from rtvc.train.feed import Feed, moved
@@ -50,6 +51,8 @@ class Trainer:
         torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
         for module in stage.modules.values():
             module.to(self.world.device)
+            if config.fused is True or (config.fused == "auto" and self.world.device.type == "cuda"):
+                fuse(module, "fused" if config.fused is True else "auto")
         self.stepper = Stepper(stage, config, self.world)
         self.average = Average({name: stage.modules[name] for name in stage.averaged if name in self.stepper.trained}, config.ema)
         self.checkpoints = Checkpoints(run, config.checkpoint.keep)
