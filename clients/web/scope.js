@@ -1,0 +1,125 @@
+// Drawing: two waveforms and the lag, each a strip of columns that moves to the left.
+
+const COLUMN_S = 0.02; // seconds a column of the waveform
+const SHOWN_S = 10; // seconds in a waveform's width
+const LAGS = 600; // lag reports in the chart's width: a minute
+const CALM = matchMedia("(prefers-reduced-motion: reduce)");
+const REDRAW_MS = 500; // between pictures where motion is unwelcome
+
+/** Sizes a canvas to its box and returns its context, width and height in CSS pixels. */
+function surface(canvas) {
+  const { clientWidth: width, clientHeight: height } = canvas;
+  const scale = devicePixelRatio || 1;
+  if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(height * scale);
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, width, height);
+  return { context, width, height };
+}
+
+function colour(canvas, name) {
+  return getComputedStyle(canvas).getPropertyValue(name).trim();
+}
+
+/** Waveform of a stream of blocks: one column of peaks every 20 ms. */
+export class Wave {
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.peaks = new Float32Array(Math.round(SHOWN_S / COLUMN_S));
+    this.at = this.filled = 0;
+    this.peak = 0;
+  }
+
+  clear() {
+    this.peaks.fill(0);
+    this.filled = this.peak = 0;
+  }
+
+  /** Takes samples at `rate`. */
+  push(samples, rate) {
+    const length = COLUMN_S * rate;
+    for (const sample of samples) {
+      const size = Math.abs(sample);
+      if (size > this.peak) this.peak = size;
+      if (++this.filled >= length) {
+        this.peaks[this.at] = this.peak;
+        this.at = (this.at + 1) % this.peaks.length;
+        this.filled = this.peak = 0;
+      }
+    }
+  }
+
+  draw() {
+    const { context, width, height } = surface(this.canvas);
+    const count = this.peaks.length;
+    const step = width / count;
+    context.strokeStyle = colour(this.canvas, "--wave");
+    context.lineWidth = Math.max(1, step * 0.7);
+    context.lineCap = "round";
+    context.beginPath();
+    const middle = height / 2;
+    for (let i = 0; i < count; i++) {
+      const size = Math.min(1, this.peaks[(this.at + i) % count]) ** 0.6 * (middle - 12);
+      const x = (i + 0.5) * step;
+      context.moveTo(x, middle - Math.max(size, 0.4));
+      context.lineTo(x, middle + Math.max(size, 0.4));
+    }
+    context.stroke();
+  }
+}
+
+/** The lag of the last minute, in milliseconds, on a scale that fits. */
+export class LagChart {
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.lags = [];
+  }
+
+  clear() {
+    this.lags = [];
+  }
+
+  push(milliseconds) {
+    this.lags.push(milliseconds);
+    if (this.lags.length > LAGS) this.lags.shift();
+  }
+
+  /** The value that a share of the reports does not exceed. */
+  percentile(share) {
+    const sorted = [...this.lags].sort((a, b) => a - b);
+    return sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] : null;
+  }
+
+  draw() {
+    const { context, width, height } = surface(this.canvas);
+    if (!this.lags.length) return;
+    const top = Math.max(100, ...this.lags) * 1.1;
+    const y = (lag) => height - 2 - (lag / top) * (height - 4);
+    context.strokeStyle = colour(this.canvas, "--line");
+    context.beginPath();
+    context.moveTo(0, y(0));
+    context.lineTo(width, y(0));
+    context.stroke();
+    context.strokeStyle = colour(this.canvas, "--accent");
+    context.lineWidth = 1.5;
+    context.beginPath();
+    this.lags.forEach((lag, i) => context.lineTo(width - ((this.lags.length - 1 - i) / LAGS) * width, y(lag)));
+    context.stroke();
+  }
+}
+
+/** Draws everything as often as the screen allows, twice a second where motion is unwelcome; nothing while the page is hidden. */
+export function animate(drawings) {
+  let drawn = -Infinity;
+  const frame = (now) => {
+    if (!CALM.matches || now - drawn > REDRAW_MS) {
+      drawn = now;
+      for (const drawing of drawings) drawing.draw();
+    }
+    requestAnimationFrame(frame);
+  };
+  requestAnimationFrame(frame);
+}
