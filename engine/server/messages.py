@@ -1,0 +1,291 @@
+"""Protocol version 1, the text frames: every control message of either end as a closed type. `docs/protocol.md` explains them.
+
+Durations end in `_ms`. Unknown fields are ignored, so that later versions can add some; unknown types are not of the protocol.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, field_serializer
+
+VERSION = 1
+RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000)
+"""Sample rates in Hz that a stream may have: a closed list, because a resampler between odd rates costs a hundred megabytes."""
+Rate: TypeAlias = Literal[8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000]
+Format: TypeAlias = Literal["s16", "f32", "opus"]
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=128)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Semitones: TypeAlias = Annotated[float, Field(ge=-24, le=24)]
+Weights: TypeAlias = Annotated[dict[Name, Annotated[float, Field(ge=0, le=1_000)]], Field(min_length=1, max_length=8)]
+VoiceChoice: TypeAlias = Name | Weights
+"""A voice by name, or several by name with their shares."""
+Count: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class Code(StrEnum):
+    """Why something was refused."""
+
+    VERSION = "version"
+    UNAUTHORIZED = "unauthorized"
+    MALFORMED = "malformed"
+    UNKNOWN_TYPE = "unknown_type"
+    UNEXPECTED = "unexpected"
+    TOO_LARGE = "too_large"
+    BAD_FRAME = "bad_frame"
+    BAD_SEQUENCE = "bad_sequence"
+    RATE_LIMITED = "rate_limited"
+    UNSUPPORTED = "unsupported"
+    UNKNOWN_VOICE = "unknown_voice"
+    BAD_NAME = "bad_name"
+    NAME_TAKEN = "name_taken"
+    STORE_FULL = "store_full"
+    BAD_UPLOAD = "bad_upload"
+    FULL = "full"
+    DRAINING = "draining"
+    UNKNOWN_SESSION = "unknown_session"
+    TOO_LATE = "too_late"
+    SUPERSEDED = "superseded"
+    IDLE = "idle"
+    INTERNAL = "internal"
+
+
+class Message(BaseModel):
+    """What all control messages share."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+
+    def text(self) -> str:
+        """The text frame."""
+        return self.model_dump_json(exclude_none=True)
+
+
+class Secret(Message):
+    """A message with something in it that must not reach a log: shown as stars, sent as it is."""
+
+    @field_serializer("token", "key", check_fields=False, when_used="json-unless-none")
+    def _reveal(self, secret: SecretStr) -> str:
+        return secret.get_secret_value()
+
+
+Hidden: TypeAlias = Annotated[SecretStr, Field(max_length=256)]
+
+
+class Hello(Secret):
+    """The first message of a connection."""
+
+    type: Literal["hello"] = "hello"
+    version: int
+    token: Hidden | None = None
+    client: Annotated[str, Field(max_length=128)] = ""
+    capabilities: Annotated[tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=32, strict=False)] = ()
+
+
+class Start(Message):
+    """Opens a session. `block` is how many samples the client's frames usually hold; without `max_lag_ms` nothing is ever dropped."""
+
+    type: Literal["start"] = "start"
+    sample_rate: Rate
+    output_rate: Rate | None = None
+    format: Format = "s16"
+    block: Annotated[int, Field(ge=1, le=192_000)] = 480
+    voice: VoiceChoice
+    pitch: Semitones = 0.0
+    prosody: Share = 1.0
+    wet: Share = 1.0
+    max_lag_ms: Annotated[float, Field(ge=50, le=10_000)] | None = None
+    gate: bool = False
+
+
+class Resume(Secret):
+    """Takes a session up again after a lost connection; `received` is the number of the next output frame wanted."""
+
+    type: Literal["resume"] = "resume"
+    session: Name
+    key: Hidden
+    received: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Upload(Message):
+    """Announces a reference recording (any audio file); frames with the UPLOAD flag follow, the last one with END."""
+
+    type: Literal["upload"] = "upload"
+    name: Name
+    size: Annotated[int, Field(ge=1, le=2**53)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class ListVoices(Message):
+    """Asks for the voices."""
+
+    type: Literal["voices"] = "voices"
+
+
+class Update(Message):
+    """Changes a running session, without a click."""
+
+    type: Literal["update"] = "update"
+    voice: VoiceChoice | None = None
+    pitch: Semitones | None = None
+    prosody: Share | None = None
+    wet: Share | None = None
+
+
+class Ping(Message):
+    """Asks for a pong; `received`, the next output frame wanted, lets the server forget what came before it."""
+
+    type: Literal["ping"] = "ping"
+    id: Count = 0
+    time: float = 0.0
+    received: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+
+
+class AskStats(Message):
+    """Asks for the session's statistics."""
+
+    type: Literal["stats"] = "stats"
+
+
+class Stop(Message):
+    """No more input: the rest of the output follows, then `stopped`."""
+
+    type: Literal["stop"] = "stop"
+
+
+class Limits(Message):
+    """What one client may ask of the server."""
+
+    frame_bytes: Count
+    upload_bytes: Count
+    upload_seconds: float
+    frames_per_second: float
+    messages_per_second: float
+    idle_ms: float
+    resume_ms: float
+
+
+class Welcome(Message):
+    """The answer to hello. `chunk_ms` is how much audio the model takes a step, `latency_ms` what model and chunk delay."""
+
+    type: Literal["welcome"] = "welcome"
+    version: int = VERSION
+    server: str
+    formats: Annotated[tuple[Format, ...], Field(strict=False)]
+    rates: Annotated[tuple[int, ...], Field(strict=False)] = RATES
+    limits: Limits
+    chunk_ms: float
+    latency_ms: float
+
+
+class Started(Secret):
+    """A session is open; `session` and `key` resume it. `latency_ms` is how much output lags input when every step is instant."""
+
+    type: Literal["started"] = "started"
+    session: str
+    key: SecretStr
+    sample_rate: int
+    output_rate: int
+    format: Format
+    voice: str
+    latency_ms: float
+
+
+class Resumed(Message):
+    """The session goes on: send input frames from number `wanted` on; output follows from the number asked for."""
+
+    type: Literal["resumed"] = "resumed"
+    session: str
+    wanted: Count
+
+
+class VoiceReady(Message):
+    """An uploaded recording is a voice now."""
+
+    type: Literal["voice"] = "voice"
+    name: str
+    seconds: float
+    speech: float
+    grade: str
+    advice: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+
+class VoiceList(Message):
+    """The names of all voices."""
+
+    type: Literal["voices"] = "voices"
+    voices: Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class Updated(Message):
+    """What holds now."""
+
+    type: Literal["updated"] = "updated"
+    voice: str
+    pitch: float
+    prosody: float
+    wet: float
+
+
+class Pong(Message):
+    """The ping's id and time, and the server's clock in microseconds."""
+
+    type: Literal["pong"] = "pong"
+    id: Count
+    time: float
+    server_time: Count
+
+
+class Totals(Message):
+    """Counts of one session. Lag is the age of the first sample of an output frame when it is handed to the network."""
+
+    frames_in: Count = 0
+    frames_out: Count = 0
+    samples_in: Count = 0
+    samples_out: Count = 0
+    dropped_ms: float = 0.0
+    xruns: Count = 0
+    lag_p50_ms: float = 0.0
+    lag_p95_ms: float = 0.0
+    lag_p99_ms: float = 0.0
+
+
+class Stats(Totals):
+    """The session so far; `queued_ms` of input and `waiting_ms` of output are on their way, `load` is the share of a tick in use."""
+
+    type: Literal["stats"] = "stats"
+    queued_ms: float = 0.0
+    waiting_ms: float = 0.0
+    load: float = 0.0
+
+
+class Stopped(Totals):
+    """The session is over and every sample has been sent."""
+
+    type: Literal["stopped"] = "stopped"
+
+
+class Draining(Message):
+    """The server is going down: finish within so many seconds."""
+
+    type: Literal["draining"] = "draining"
+    seconds: float
+
+
+class Error(Message):
+    """Something was refused; if `fatal`, the connection closes."""
+
+    type: Literal["error"] = "error"
+    code: Code = Field(strict=False)
+    message: str
+    advice: str = ""
+    fatal: bool = False
+
+
+ClientMessage: TypeAlias = Hello | Start | Resume | Upload | ListVoices | Update | Ping | AskStats | Stop
+ServerMessage: TypeAlias = Welcome | Started | Resumed | VoiceReady | VoiceList | Updated | Pong | Stats | Stopped | Draining | Error
+FROM_CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
+FROM_SERVER: TypeAdapter[ServerMessage] = TypeAdapter(Annotated[ServerMessage, Field(discriminator="type")])
+
+
+def schema() -> dict[str, Any]:
+    """JSON schemas of all messages, by class name."""
+    return {kind.__name__: kind.model_json_schema() for union in (ClientMessage, ServerMessage) for kind in union.__args__}
