@@ -7,11 +7,14 @@ voice = vc.voice("reference.wav")
 y = vc.convert(x, sample_rate, voice)
 """
 
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rtvc.errors import RtvcError
 
 if TYPE_CHECKING:
+    from rtvc import clients as clients
     from rtvc.api import VoiceConverter, load
     from rtvc.voices.voice import Voice
 
@@ -28,8 +31,6 @@ def __getattr__(name: str) -> Any:
 
         value: Any = version("rtvc-engine")
     elif name in HOMES:
-        from importlib import import_module
-
         value = getattr(import_module(HOMES[name]), name)
     else:
         raise AttributeError(f"module 'rtvc' has no attribute {name!r}")
@@ -40,3 +41,24 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """The public names, for completion."""
     return sorted({*globals(), *__all__})
+
+
+CLIENTS = {
+    "Client": "rtvc.clients.websocket.client",
+    "Refusal": "rtvc.clients.websocket.refusal",
+    "Remote": "rtvc.clients.websocket.remote",
+    "connect": "rtvc.clients.websocket.client",
+    "convert": "rtvc.clients.websocket.remote",
+}
+"""What `rtvc.clients` offers; `clients/__init__.pyi` tells type checkers the same."""
+
+
+def client_name(name: str) -> Any:
+    """`rtvc.clients.__getattr__`: that folder has no `__init__.py` of its own (see setup.py), so its public names are answered here."""
+    if name not in CLIENTS:
+        raise AttributeError(f"module 'rtvc.clients' has no attribute {name!r}")
+    return getattr(import_module(CLIENTS[name]), name)
+
+
+with suppress(ModuleNotFoundError):  # a checkout whose links were not made: everything but the folders works
+    vars(import_module("rtvc.clients"))["__getattr__"] = client_name

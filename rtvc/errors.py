@@ -10,7 +10,8 @@
     ├── TrainingError     a run that cannot start, resume or go on
     ├── EngineError       a compiled engine that is missing, stale or made for another machine
     ├── DeviceError       an audio device that is missing, busy or gone
-    └── ProtocolError     a message of the streaming service that is not of the protocol
+    ├── ProtocolError     a message of the streaming service that is not of the protocol
+    └── ServiceError      a streaming service that refuses, cannot be reached or is gone
 
 A message says what came, what was wanted, and what to do.
 """
@@ -58,3 +59,7 @@ class DeviceError(RtvcError):
 
 class ProtocolError(RtvcError):
     """A message of the streaming service that is not of the protocol."""
+
+
+class ServiceError(RtvcError):
+    """A streaming service that refuses, cannot be reached or is gone."""
