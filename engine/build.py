@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rtvc.engine.backends.base import Backend, Layout
 from rtvc.engine.backends.eager import TorchBackend
-from rtvc.engine.backends.export import voice_size, weights
+from rtvc.engine.export import voice_size, weights
 from rtvc.errors import EngineError
 from rtvc.models.streaming.interface import Converter
 

@@ -1,4 +1,4 @@
-"""Functional graphs of a converter and its parts by `torch.export`: tensors in, tensors out, state among them.
+"""Functional graphs of a converter and its parts by `torch.export`, where every compiled backend starts: tensors in, tensors out.
 
 The whole step takes and gives one packed state tensor (`PackedStep`); a part takes and gives its state leaf by leaf,
 each binding named by its path in the pytree. The batch is dynamic, the chunk is fixed. Nothing is written in place, so
@@ -8,21 +8,23 @@ a runtime may run two chunks by feeding the state that came out back in.
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from rtvc.engine.backends.export import exported, rfft
+from rtvc.engine.backends.base import Layout, PackedStep
+from rtvc.engine.fft import rfft
 from rtvc.errors import EngineError
 from rtvc.layers.contract import State, leaf_names
 from rtvc.models.streaming.interface import Converter
 
 EXAMPLE = 3
 """Rows of the example batch: not 1, which torch would take for a constant, and unlike the frames of common chunks."""
-MOST = 4096
-"""Rows up to which exported graphs are declared valid."""
+MOST_ROWS = 4096
+"""Largest batch that an exported graph promises to take."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,44 @@ class Graph:
         return found
 
 
+def voice_size(converter: Converter) -> int:
+    """V, the numbers that condition a step."""
+    with torch.inference_mode():
+        return int(converter.condition(torch.zeros(1, 128), torch.zeros(1, 128)).shape[1])
+
+
+def weights(converter: Converter) -> dict[str, Tensor]:
+    """The converter's parameters and saved buffers, by name.
+
+    Raises:
+        EngineError: when the converter is no torch module.
+    """
+    if not isinstance(converter, nn.Module):
+        raise EngineError(f"a {type(converter).__name__} came, a torch module was wanted: engines are built from its weights")
+    return dict(converter.state_dict())
+
+
+def program_of(module: nn.Module, example: tuple[Tensor, ...], name: str) -> ExportedProgram:
+    """Any module of tensors in and tensors out as a program whose batch is free and whose FFTs are matrix products.
+
+    Raises:
+        EngineError: when it holds something that torch cannot export.
+    """
+    batch = Dim("batch", min=1, max=MOST_ROWS)
+    shapes: Any = tuple({0: batch} for _ in example)
+    if isinstance(module, Flat):
+        shapes = (shapes,)  # its forward takes them as one *tensors
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program: ExportedProgram = torch.export.export(module.eval(), example, dynamic_shapes=shapes)
+            program = program.run_decompositions({torch.ops.aten.fft_rfft.default: rfft})
+    except (RuntimeError, torch._dynamo.exc.UserError) as error:
+        reason = str(error).splitlines()[0]
+        raise EngineError(f"torch {torch.__version__} cannot export {name} for any batch ({reason}): use torch-eager") from error
+    return program
+
+
 def export_step(converter: Converter, chunk: int) -> Graph:
     """The whole step of `chunk` samples: (x (B, 1, N), voice (B, V), state (B, S)) -> (y (B, 1, N), next (B, S)).
 
@@ -82,7 +122,9 @@ def export_step(converter: Converter, chunk: int) -> Graph:
     """
     if chunk <= 0 or chunk % converter.hop:
         raise EngineError(f"a chunk of {chunk} samples came, a multiple of the model's hop of {converter.hop} was wanted")
-    return Graph(exported(converter, chunk), ("x", "voice", "state"), ("y", "next"))
+    layout = Layout.of(converter.initial(1))
+    example = (torch.zeros(EXAMPLE, 1, chunk), torch.zeros(EXAMPLE, voice_size(converter)), layout.pack(converter.initial(EXAMPLE)))
+    return Graph(program_of(PackedStep(converter, layout), example, "the model's step"), ("x", "voice", "state"), ("y", "next"))
 
 
 def export_part(name: str, part: Part) -> Graph:
@@ -91,16 +133,9 @@ def export_part(name: str, part: Part) -> Graph:
     Raises:
         EngineError: for a part that torch cannot export.
     """
-    flat, example = Flat(part).eval(), (*part.inputs.values(), *pytree.tree_leaves(part.state))
-    batch = Dim("batch", min=1, max=MOST)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            y, _ = part.module(*part.inputs.values(), part.state)
-            program = torch.export.export(flat, example, dynamic_shapes=(tuple({0: batch} for _ in example),))
-            program = program.run_decompositions({torch.ops.aten.fft_rfft.default: rfft})
-    except (RuntimeError, torch._dynamo.exc.UserError) as error:
-        raise EngineError(f"torch {torch.__version__} cannot export {name} for any batch: {str(error).splitlines()[0]}") from error
+    program = program_of(Flat(part), (*part.inputs.values(), *pytree.tree_leaves(part.state)), name)
+    with torch.no_grad():
+        y, _ = part.module(*part.inputs.values(), part.state)
     leaves = leaf_names(part.state)
     outputs = ["y"] if isinstance(y, Tensor) else [f"y.{leaf}" for leaf in leaf_names(y)]
     inputs = (*part.inputs, *(f"state.{leaf}".rstrip(".") for leaf in leaves))

@@ -1,39 +1,100 @@
-"""What an ONNX graph must lose before TensorRT takes it: float64, and the notes that torch leaves in it."""
+"""ONNX files of exported graphs."""
 
-from typing import TYPE_CHECKING
+import logging
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
+
+from rtvc.engine.export import Graph, export_step
+from rtvc.errors import DependencyError, EngineError
+from rtvc.models.streaming.interface import Converter
 
 if TYPE_CHECKING:
     import onnx
+
+OPSET = 20
+
+
+def packages(*names: str) -> None:
+    """Imports what writing ONNX needs.
+
+    Raises:
+        DependencyError: naming what is missing.
+    """
+    try:
+        for name in names:
+            __import__(name)
+    except ImportError as error:
+        raise DependencyError(f"building an ONNX engine needs {error.name}: pip install 'rtvc-engine[onnx]'") from error
+
+
+def to_onnx(graph: Graph) -> Any:
+    """The ONNX model of an exported graph (onnx.ModelProto), inputs and outputs by the graph's names.
+
+    Raises:
+        DependencyError: without onnx or onnxscript.
+        EngineError: when torch cannot translate the graph.
+    """
+    packages("onnx", "onnxscript")
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = torch.onnx.export(
+                graph.program,
+                dynamo=True,
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise EngineError(f"torch cannot write this model as ONNX ({str(error).splitlines()[0]}): use the torch-eager backend") from error
+    finally:
+        logger.setLevel(level)
+    if found is None:
+        raise EngineError("torch.onnx gave no program for the model's step: use the torch-eager backend")
+    return found.model_proto
 
 
 def without_notes(model: "onnx.ModelProto") -> None:
     """Removes what torch writes about its sources, paths of the exporting machine among it."""
     for thing in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
         del thing.metadata_props[:]
-
-
-def without_float64(model: "onnx.ModelProto") -> int:
-    """Computes in float32 what the graph would compute in float64; returns how many places changed.
-
-    The only float64 of the streaming model is the phase of its harmonic source, kept modulo one cycle: in float32 it is
-    off by less than 1e-6 of a cycle a step and stays continuous. Graph inputs and outputs are float32 already.
-    """
-    from onnx import TensorProto, numpy_helper
-
-    count = 0
     for node in model.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.DOUBLE:
-                attribute.i = TensorProto.FLOAT
-                count += 1
-            if attribute.HasField("t") and attribute.t.data_type == TensorProto.DOUBLE:
-                attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float32), attribute.t.name))
-                count += 1
-    for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.DOUBLE:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-            count += 1
-    del model.graph.value_info[:]
-    return count
+        node.doc_string = ""
+
+
+def write_onnx(converter: Converter, chunk: int, path: Path, source: Path | None = None) -> None:
+    """Writes the step as one ONNX file, constants folded by ONNX Runtime so that every weight is a plain matrix.
+
+    `source` is such a file from before: it is copied, which saves a minute.
+
+    Raises:
+        DependencyError: without onnx, onnxscript or onnxruntime.
+        EngineError: when the model holds something that cannot be exported.
+    """
+    if source is not None:
+        shutil.copyfile(source, path)
+        return
+    packages("onnx", "onnxruntime", "onnxscript")
+    import onnx
+    import onnxruntime
+
+    raw = path.with_suffix(".raw.onnx")
+    onnx.save(to_onnx(export_step(converter, chunk)), str(raw))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(raw), options, providers=["CPUExecutionProvider"])
+    raw.unlink()
+    model = onnx.load(str(path))
+    del model.graph.value_info[:]  # shapes inferred before folding disagree with what quantisers infer again
+    without_notes(model)
+    onnx.save(model, str(path))

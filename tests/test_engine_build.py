@@ -177,7 +177,7 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("samples", "size"), [(1200, 2048), (600, 600), (40, 24), (64, 64)])
 def test_the_exported_fft_is_the_fft(samples, size):
-    from rtvc.engine.backends.export import rfft
+    from rtvc.engine.fft import rfft
 
     x = torch.randn(2, 3, samples, dtype=torch.float64)
     torch.testing.assert_close(rfft(x, size), torch.fft.rfft(x, size), rtol=0, atol=1e-11)

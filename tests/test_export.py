@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from rtvc.engine.backends.base import Layout
+from rtvc.engine.choose import fidelity, probe
 from rtvc.engine.export import Graph, Part, export_part, export_step, mutations, parts
+from rtvc.engine.precision import count_of, in_float16, in_float32
 from rtvc.errors import EngineError
 from rtvc.models.streaming import StreamingConfig, StreamingConverter
 from tests.converters import TinyConverter
@@ -53,6 +55,53 @@ def test_the_whole_step_runs_two_chunks_like_the_model(model: StreamingConverter
     assert snr(packed, layout.pack(state)) > 40
     stale, _ = step(x, voice, layout.pack(model.initial(5)))
     assert snr(stale, wanted) < 20
+
+
+def test_float32_and_float16_sound_like_the_model(model: StreamingConverter, step: Graph) -> None:
+    """TensorRT has no float64: without it F0 stays within a hundredth of a cent and the phase within a thousandth of a cycle."""
+    assert count_of(step.program, torch.float64) > 100
+    single = in_float32(step.program)
+    half = in_float16(single, least=8000)  # as in the shipped model, not the pitch network
+    assert count_of(single, torch.float64) == count_of(half, torch.float64) == count_of(single, torch.float16) == 0
+    assert 3 < count_of(half, torch.float16) < 60
+    assert set(single.state_dict) < set(step.program.state_dict) | {name for name in single.state_dict if "constant" in name}
+    assert not any("acoustic" in name for name in single.state_dict)  # the style encoders are not part of a step
+    layout, voice = Layout.of(model.initial(1)), model.condition(torch.randn(1, 128) * 0.1, torch.randn(1, 128) * 0.1)
+    state, runs = model.initial(1), [program.module() for program in (single, half)]
+    packed = [layout.pack(state) for _ in runs]
+    wanted, got = [], [list[Tensor]() for _ in runs]
+    for x in probe(CHUNK, 80):
+        y, state = model(x, voice, state)
+        wanted.append(y)
+        for index, run in enumerate(runs):
+            y, packed[index] = run(x, voice, packed[index])
+            got[index].append(y)
+        source = layout.unpack(packed[0]).decoder.source
+        apart = source.phase - state.decoder.source.phase
+        assert (apart - apart.round()).abs() < 1e-3 and (1200 * torch.log2(source.f0 / state.decoder.source.f0)).abs() < 0.01
+    truth = torch.cat(wanted).flatten().double().numpy()
+    close, near = (fidelity(torch.cat(parts).flatten().double().numpy(), truth) for parts in got)
+    assert close > 55 and 30 < near < close, (close, near)
+
+
+def test_our_kernels_keep_their_float64_phase() -> None:
+    """Graphs that call the registered source are given casts around it, not another operator."""
+
+    class Source(nn.Module):
+        def forward(self, f0: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
+            zeros = torch.zeros_like(f0[:, :1])
+            arguments = (f0.double(), f0 * 0 + 1, zeros.double() + 100, zeros, phase.double(), 24_000, 300)
+            pulses, after = torch.ops.rtvc.harmonic_source(*arguments)
+            return pulses.float(), after.float()
+
+    import rtvc.kernels.source  # noqa: F401 (registers the operator)
+
+    f0, phase = torch.full((3, 2), 117.0), torch.rand(3, 1)
+    program = torch.export.export(Source(), (f0, phase), dynamic_shapes=({0: torch.export.Dim("b", min=1, max=8)},) * 2)
+    single = in_float32(program)
+    assert 0 < count_of(single, torch.float64) < count_of(program, torch.float64)
+    for got, wanted in zip(single.module()(f0, phase), Source()(f0, phase), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["encoder", "pitch", "decoder"])

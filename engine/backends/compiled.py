@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rtvc.engine.backends.base import Backend
-from rtvc.engine.backends.export import exported
+from rtvc.engine.export import export_step
 from rtvc.errors import DependencyError
 from rtvc.models.streaming.interface import Converter
 
@@ -40,7 +40,7 @@ class CompiledBackend(Backend):
         if shutil.which("g++") is None and shutil.which("clang++") is None:
             raise DependencyError("the torch-compile backend is built by a C++ compiler: install g++ (Debian: apt-get install g++)")
         with torch._inductor.config.patch({"freezing": True, "cpp.threads": 1}):
-            torch._inductor.aoti_compile_and_package(exported(converter, chunk), package_path=str(directory / FILE))
+            torch._inductor.aoti_compile_and_package(export_step(converter, chunk).program, package_path=str(directory / FILE))
 
     def step(self, x: Tensor, voice: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, 1, N), voice (B, V), state (B, S) -> y (B, 1, N), next state (B, S)."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from rtvc.engine.backends.base import Backend
-from rtvc.engine.backends.export import write_onnx
+from rtvc.engine.export import weights
+from rtvc.engine.onnxgraph import write_onnx
 from rtvc.errors import DependencyError
 from rtvc.models.streaming.interface import Converter
 
@@ -43,8 +44,6 @@ def learned(model: Any, parameters: set[tuple[int, ...]]) -> list[str]:
 
 def matrices(converter: Converter) -> set[tuple[int, ...]]:
     """Shapes (rows, columns) of the converter's weight matrices, convolutions flattened as their product uses them."""
-    from rtvc.engine.backends.export import weights
-
     return {(tensor.shape[0], tensor[0].numel()) for tensor in weights(converter).values() if tensor.ndim > 1}
 
 
