@@ -105,7 +105,7 @@ def page(results: Sequence[Result], command: str, facts: dict[str, str]) -> str:
             "",
             "AdaIN takes each channel's mean and deviation over the whole utterance, which no stream can know. These stand-ins were",
             "trained in its place in the same small decoder, on the same batches and steps; the spectral distance (lower is better)",
-            "is that of `rtvc.train.stream_losses.BandedSTFT` on held-out utterances, with averaged weights.",
+            "is that of `rtvc.audio.spectral.BandedSTFT` on held-out utterances, with averaged weights.",
             "",
             "| statistics | what is taken out | held-out distance | last of training | weights | steps | seconds | skipped |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",

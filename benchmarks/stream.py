@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from rtvc.engine.backends.base import Backend, Styled
+from rtvc.engine.backends.base import Backend
 from rtvc.engine.capacity import Capacity
 from rtvc.engine.choose import probe
 from rtvc.engine.pool import Pool
+from rtvc.models.streaming.interface import Styled
 
 
 def ticks(backend: Backend, voice: Styled, streams: int, count: int) -> list[float]:

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from rtvc.engine.backends.base import Backend, Styled
+from rtvc.engine.backends.base import Backend
 from rtvc.engine.capacity import HEADROOM, Capacity, StepTimes, measure
 from rtvc.engine.gate import Gate
 from rtvc.engine.lag import Backlog
 from rtvc.engine.line import Line, Work
 from rtvc.engine.session import Controls, check_block
 from rtvc.errors import EngineError
+from rtvc.models.streaming.interface import Styled
 
 Samples = NDArray[np.float32]
 

@@ -9,12 +9,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from rtvc.engine.backends.base import Backend, Styled
+from rtvc.engine.backends.base import Backend
 from rtvc.engine.gate import Gate
 from rtvc.engine.lag import Backlog
 from rtvc.engine.line import Line, Work
 from rtvc.engine.parcel import from_bytes, to_bytes
 from rtvc.errors import AudioError, EngineError, VoiceError
+from rtvc.models.streaming.interface import Styled
+from rtvc.voices.voice import mixed_fine
 
 Samples = NDArray[np.float32]
 
@@ -24,10 +26,11 @@ PIECE_S = 1.0
 
 @dataclass
 class Style:
-    """Two style vectors, (128,) each: what `mix` makes of several voices."""
+    """What `mix` makes of several voices: two style vectors, (128,) each, and what fitting added, (F,)."""
 
     acoustic: Tensor
     prosodic: Tensor
+    fine: Tensor | None = None
 
 
 def blend(weights: Mapping[Styled, float]) -> Style:
@@ -46,6 +49,7 @@ def blend(weights: Mapping[Styled, float]) -> Style:
     return Style(
         torch.stack([share * voice.acoustic for voice, share in shares]).sum(0),
         torch.stack([share * voice.prosodic for voice, share in shares]).sum(0),
+        mixed_fine(shares),
     )
 
 
@@ -145,6 +149,9 @@ class Controls:
     def parcel(self, state: Tensor) -> bytes:
         """The whole stream as bytes; state (1, S) is the converter's."""
         styles = {"acoustic": self._voice.acoustic.numpy(), "prosodic": self._voice.prosodic.numpy()}
+        fine: Tensor | None = getattr(self._voice, "fine", None)
+        if fine is not None:
+            styles["fine"] = fine.numpy()
         controls = {"pitch": self._pitch, "prosody": self._prosody, **styles}
         return to_bytes({"for": self.fingerprint(), "line": self.line.state(), "state": state.cpu().numpy(), "controls": controls})
 
@@ -159,7 +166,8 @@ class Controls:
             raise EngineError(f"a session parked as {tree.get('for')} came, {self.fingerprint()} was wanted: resume it with equal settings")
         controls = tree["controls"]
         self._pitch, self._prosody = controls["pitch"], controls["prosody"]
-        self._voice = Style(torch.from_numpy(controls["acoustic"]), torch.from_numpy(controls["prosodic"]))
+        fine = torch.from_numpy(controls["fine"]) if "fine" in controls else None
+        self._voice = Style(torch.from_numpy(controls["acoustic"]), torch.from_numpy(controls["prosodic"]), fine)
         self.line.restore(tree["line"])
         return torch.from_numpy(tree["state"]).to(self.backend.device)
 

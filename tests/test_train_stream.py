@@ -8,6 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from rtvc.audio.spectral import BandedSTFT
 from rtvc.errors import ConfigError, DependencyError
 from rtvc.models.streaming.assets import save_file
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
@@ -17,7 +18,7 @@ from rtvc.train.loop import Trainer
 from rtvc.train.stages import STAGES, default_config, stage_type
 from rtvc.train.state import Checkpoints, load_weights
 from rtvc.train.stream_leak import SpeakerClassifier
-from rtvc.train.stream_losses import BandedSTFT, low_passed, manner
+from rtvc.train.stream_losses import low_passed, manner
 from tests.labelled_speech import make_labelled
 
 SIZES = {

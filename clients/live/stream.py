@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rtvc.clients.live.devices import Device, pick, refresh
 from rtvc.clients.live.sound import STREAMS, Callback, Stream
-from rtvc.engine.backends.base import Backend, Styled
+from rtvc.engine.backends.base import Backend
 from rtvc.engine.gate import Gate
 from rtvc.engine.lag import Backlog
 from rtvc.engine.pump import Pump
 from rtvc.engine.session import Session
 from rtvc.errors import ConfigError, DeviceError
+from rtvc.models.streaming.interface import Styled
 
 Samples = NDArray[np.float32]
 

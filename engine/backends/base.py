@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,22 +10,7 @@ from torch.utils import _pytree as pytree
 
 from rtvc.errors import EngineError
 from rtvc.layers.contract import State, leaf_names
-from rtvc.models.streaming.interface import Converter
-
-
-class Styled(Protocol):
-    """What a backend needs of a voice: two (128,) float32 vectors. `rtvc.voices.voice.Voice` is one."""
-
-    @property
-    def acoustic(self) -> Tensor:
-        """(128,) timbre."""
-        ...
-
-    @property
-    def prosodic(self) -> Tensor:
-        """(128,) pitch register and range, energy, rhythm."""
-        ...
-
+from rtvc.models.streaming.interface import Converter, Styled, conditioned
 
 LANES = {torch.float32: 1, torch.float64: 2, torch.int64: 1, torch.int32: 1, torch.bool: 1}
 """float32 values that one value of a type takes: a float64 is kept as a float32 and the float32 of its remainder."""
@@ -135,7 +119,7 @@ class Backend:
     def condition(self, voice: Styled, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
         """Everything a step needs to know of one voice, (1, V) on the backend's device."""
         with torch.inference_mode():
-            condition = self.converter.condition(voice.acoustic[None], voice.prosodic[None], pitch=pitch, prosody=prosody)
+            condition = conditioned(self.converter, voice, pitch=pitch, prosody=prosody)
             return condition.to(self.device, torch.float32)
 
     def step(self, x: Tensor, voice: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

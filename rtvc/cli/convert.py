@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from rtvc.cli.voice import Fit, fit_steps
+
 __all__ = ["convert"]
 
 
@@ -20,6 +22,7 @@ def convert(
     timbre: Annotated[Path | None, typer.Option(help="take the sound of the voice from this recording or voice file instead")] = None,
     prosody: Annotated[Path | None, typer.Option(help="take pitch register and range, energy and rhythm from this one instead")] = None,
     pitch: Annotated[float, typer.Option(help="semitones added to the pitch", min=-24, max=24)] = 0.0,
+    fit: Fit = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
@@ -37,7 +40,7 @@ def convert(
     wave, rate = decode(source)
     check_recording(wave, rate, str(source))
     converter = load(model, device)
-    voice = converter.voice(*(references or []), *(more or []), timbre=timbre, prosody=prosody)
+    voice = converter.voice(*(references or []), *(more or []), timbre=timbre, prosody=prosody, fit=fit_steps(converter, fit))
     started = perf_counter()
     converted = converter.convert(wave, rate, voice, pitch=pitch)
     spent = perf_counter() - started

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rtvc.cli.voice import Fit
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -23,6 +25,7 @@ def evaluate(
     chunk: Annotated[
         float | None, typer.Option(help="convert in chunks of so many milliseconds, as a live stream", show_default=False)
     ] = None,
+    fit: Fit = None,
     threads: Annotated[int, typer.Option(help="threads that convert", min=1)] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
@@ -46,7 +49,7 @@ def evaluate(
 
     listed = read_pairs(pairs, limit)
     torch.set_num_threads(threads)
-    converter = LibraryConverter(model, chunk, device)
+    converter = LibraryConverter(model, chunk, device, fit)
     cache = json.parent / f"{json.stem}.cache" if json else cache_dir() / "evaluate"
     console = Console()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from rtvc.cli.voice import Fit, fit_steps
+
 __all__ = ["live"]
 
 
@@ -24,6 +26,7 @@ def live(
     backend: Annotated[str, typer.Option(help="sounddevice or pyaudio")] = "sounddevice",
     model: Annotated[str | None, typer.Option(help="a file of weights; default: the shipped streaming model")] = None,
     pitch: Annotated[float, typer.Option(help="semitones added to the pitch", min=-24, max=24)] = 0.0,
+    fit: Fit = None,
     gate: Annotated[bool, typer.Option(help="be silent while nobody speaks")] = True,
     lookback: Annotated[float, typer.Option(help="milliseconds of extra delay by which the gate looks back")] = 0.0,
     monitor: Annotated[bool, typer.Option("--monitor", help="let the default speaker sound too")] = False,
@@ -45,7 +48,7 @@ def live(
     from rtvc.engine.open import chunk_of, open_engine, streaming
 
     converter, steps = streaming(model)
-    slots = [converter.voice(name) for name in voices]
+    slots = [converter.voice(name, fit=fit_steps(converter, fit)) for name in voices]
     running, _ = open_engine(steps, engine, chunk_of(chunk, steps) if chunk else None)
     config = LiveConfig(
         input=source,

@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rtvc.api import VoiceConverter
     from rtvc.voices.voice import Voice
 
 __all__ = ["create", "mix", "show"]
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="the voice file to write, NAME.voice", show_default=False)]
+Fit = Annotated[
+    int | None,
+    typer.Option(
+        help="steps of fitting voices to their recordings: more alike and clearer, takes seconds; 0: none",
+        min=0,
+        show_default="100",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
@@ -21,6 +30,7 @@ def create(
     timbre: Annotated[Path | None, typer.Option(help="take the sound of the voice from this recording instead")] = None,
     prosody: Annotated[Path | None, typer.Option(help="take pitch register and range, energy and rhythm from this one instead")] = None,
     name: Annotated[str | None, typer.Option(help="shown to people; default: the file's name")] = None,
+    fit: Fit = None,
     model: Annotated[str | None, typer.Option(help="stream (default), studio, or a file of weights")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     as_json: Json = False,
@@ -28,7 +38,9 @@ def create(
     """Make a voice file of one or more recordings, and say how good they are."""
     from rtvc.api import load
 
-    voice = load(model, device).voice(*(references or []), timbre=timbre, prosody=prosody, name=name or output.stem)
+    converter = load(model, device)
+    steps = fit_steps(converter, fit)
+    voice = converter.voice(*(references or []), timbre=timbre, prosody=prosody, name=name or output.stem, fit=steps)
     present(voice, voice.save(output), as_json)
 
 
@@ -51,6 +63,13 @@ def show(voice_file: Annotated[Path, typer.Argument(help="a voice file", show_de
     from rtvc.voices.voice import Voice
 
     present(Voice.load(voice_file), voice_file, as_json)
+
+
+def fit_steps(converter: "VoiceConverter", steps: int | None) -> int:
+    """The steps asked for; by default those of `rtvc.voices.fit` where the model can fit voices."""
+    from rtvc.voices.fit import STEPS
+
+    return steps if steps is not None else STEPS if converter.fittable else 0
 
 
 def weighted(part: str) -> tuple[Path, float]:
@@ -77,7 +96,8 @@ def present(voice: "Voice", path: Path, as_json: bool) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    console.print(f"{path}: {voice.name}, {path.stat().st_size} bytes, made by {voice.space or 'an unknown model'}", markup=False)
+    fitted = f", fitted to weights {voice.fitted}" if voice.fitted else ""
+    console.print(f"{path}: {voice.name}, {path.stat().st_size} bytes, made by {voice.space or 'an unknown model'}{fitted}", markup=False)
     for share, part in voice.parts:
         console.print(f"  {share:.0%} {part}", markup=False)
     if not voice.references:

@@ -14,7 +14,8 @@ from rtvc.audio.io import decode, mono
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.errors import ConfigError
 from rtvc.evaluate.audio import Wave
-from rtvc.models.streaming.interface import Converter
+from rtvc.models.streaming.interface import Converter, conditioned
+from rtvc.voices.fit import STEPS
 from rtvc.voices.voice import Voice
 
 CODE = ("api.py", "audio", "layers", "models", "voices", "kernels")
@@ -29,13 +30,14 @@ class LibraryConverter:
         key: changes whenever conversions could: with the weights, the code or the chunk.
     """
 
-    def __init__(self, model: str | None = None, chunk: float | None = None, device: str = "cpu") -> None:
+    def __init__(self, model: str | None = None, chunk: float | None = None, device: str = "cpu", fit: int | None = None) -> None:
         """Loads the model.
 
         Args:
             model: as `rtvc.load` takes it.
             chunk: milliseconds that are converted at a time, as in a live stream; None converts whole recordings.
             device: cpu or cuda.
+            fit: steps of fitting each voice to its references; None takes the usual number where the model can fit voices.
 
         Raises:
             ConfigError: no such model; a chunk that is no multiple of 12.5 ms, or for a model that cannot stream.
@@ -43,6 +45,7 @@ class LibraryConverter:
         from rtvc.api import StreamModel, load
 
         self._converter = load(model, device)
+        self._fit = fit if fit is not None else STEPS if self._converter.fittable else 0
         self._samples: int | None = None
         if chunk is not None:
             samples = chunk * SAMPLE_RATE / 1000
@@ -52,7 +55,8 @@ class LibraryConverter:
                 raise ConfigError(f"the model {self._converter.model.name!r} needs whole recordings: leave --chunk out")
             self._samples = int(samples)
         name = self._converter.model.name if model is None or not Path(model).is_file() else Path(model).name
-        self.name = name if chunk is None else f"{name}, {chunk:g} ms chunks"
+        details = ([] if chunk is None else [f"{chunk:g} ms chunks"]) + ([f"voices fitted in {self._fit} steps"] if self._fit else [])
+        self.name = ", ".join([name, *details])
         self.key = self._key()
         self._voices: dict[tuple[Path, ...], Voice] = {}
 
@@ -66,7 +70,7 @@ class LibraryConverter:
     def _voice(self, references: list[Path]) -> Voice:
         names = tuple(references)
         if names not in self._voices:
-            self._voices[names] = self._converter.voice(*references)
+            self._voices[names] = self._converter.voice(*references, fit=self._fit)
         return self._voices[names]
 
     def _timed(self, wave: Wave, rate: int, voice: Voice) -> tuple[Wave, float]:
@@ -81,7 +85,7 @@ class LibraryConverter:
         return y.float().cpu().numpy(), seconds
 
     def _key(self) -> str:
-        digest = hashlib.sha256(f"{self.name} {self._samples}".encode())
+        digest = hashlib.sha256(f"{self.name} {self._samples} {self._fit}".encode())
         for name, tensor in sorted(tensors(self._converter.model)):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -102,7 +106,7 @@ def streamed(converter: Converter, wave: Tensor, voice: Voice, chunk: int) -> tu
     padded = F.pad(wave, (0, latency + -(len(wave) + latency) % chunk))[None, None]
     with torch.inference_mode():
         started = perf_counter()
-        conditions = converter.condition(voice.acoustic[None].to(wave.device), voice.prosodic[None].to(wave.device))
+        conditions = conditioned(converter, voice)
         state, outputs = converter.initial(1), []
         for x in padded.split(chunk, -1):
             y, state = converter(x, conditions, state)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rtvc.audio.energy import energy as energy_of
 from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.audio.spectral import BandedSTFT
 from rtvc.data.labelled import Cut, Utterance
 from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
@@ -29,7 +30,7 @@ from rtvc.train.losses import feature_matching, lsgan_discriminator, lsgan_gener
 from rtvc.train.speaker import EMBEDDING, SpeakerEncoder
 from rtvc.train.stage import Batch, Samples
 from rtvc.train.stream_data import PITCH_OFFSET, StreamRun, StreamStage, frozen, stacked
-from rtvc.train.stream_losses import BandedSTFT, low_passed, manner
+from rtvc.train.stream_losses import low_passed, manner
 
 PARTS = ("decoder", "affine", "targets", "acoustic", "prosodic")
 """What the stage trains, under the names that `StreamingConverter` gives its parts."""

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ STYLE = 128
 FORMAT = "rtvc-voice"
 VERSION = "1"
 LARGEST_FILE = 1 << 20
-"""Bytes: a voice file is a few kB, anything above this is not one."""
+"""Bytes: a voice file is a few kB, a fitted one some twenty, anything above this is not one."""
+MOST_FINE = 1 << 16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,6 +31,7 @@ class Voice:
     Attributes:
         acoustic: (128,) float32, timbre.
         prosodic: (128,) float32, pitch register and range, energy, rhythm.
+        fine: (F,) float32, added to the scales and shifts of one model's decoder; None unless `rtvc.voices.fit` fitted the voice.
         name: shown to people.
         source: where the vectors came from, JSON-able: references and their quality, model, parts of a mix.
 
@@ -41,6 +43,7 @@ class Voice:
     prosodic: Tensor
     name: str = "voice"
     source: dict[str, Any] = field(default_factory=dict)
+    fine: Tensor | None = None
 
     def __post_init__(self) -> None:
         for part in ("acoustic", "prosodic"):
@@ -50,6 +53,13 @@ class Voice:
             if not vector.isfinite().all():
                 raise VoiceError(f"the {part} style of {self.name!r} holds NaN or infinity: make the voice again from its recordings")
             object.__setattr__(self, part, vector)
+        if self.fine is not None:
+            fine = self.fine.detach().to("cpu", torch.float32).contiguous()
+            if fine.ndim != 1 or not 0 < len(fine) <= MOST_FINE or not fine.isfinite().all():
+                raise VoiceError(
+                    f"the fine style of {self.name!r} has the shape {tuple(fine.shape)} or NaN; up to {MOST_FINE} finite numbers wanted"
+                )
+            object.__setattr__(self, "fine", fine)
 
     def __repr__(self) -> str:
         """The name and what is known of it, without the numbers."""
@@ -69,7 +79,10 @@ class Voice:
         except (TypeError, ValueError) as error:
             raise VoiceError(f"the source of voice {self.name!r} is not JSON ({error}): keep numbers, texts and lists in it") from error
         metadata = {"format": FORMAT, "version": VERSION, "name": self.name, "source": source}
-        content = save({"acoustic": self.acoustic, "prosodic": self.prosodic}, metadata)
+        tensors = {"acoustic": self.acoustic, "prosodic": self.prosodic}
+        if self.fine is not None:
+            tensors["fine"] = self.fine.half()
+        content = save(tensors, metadata)
         if len(content) > LARGEST_FILE:
             raise VoiceError(f"voice {self.name!r} would fill {len(content)} bytes, at most {LARGEST_FILE} were wanted: shorten its source")
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -111,7 +124,7 @@ class Voice:
         Raises:
             VoiceError: they are not those of a voice.
         """
-        if metadata.get("format") != FORMAT or set(tensors) != {"acoustic", "prosodic"}:
+        if metadata.get("format") != FORMAT or set(tensors) - {"fine"} != {"acoustic", "prosodic"}:
             raise VoiceError(f"{where} is a safetensors file but no voice (it holds {', '.join(sorted(tensors)[:5]) or 'nothing'})")
         if metadata.get("version") != VERSION:
             raise VoiceError(f"{where} is a voice of version {metadata.get('version')}, this rtvc reads version {VERSION}: update rtvc")
@@ -124,7 +137,7 @@ class Voice:
         if not isinstance(source, dict):
             raise VoiceError(f"{where} holds a source of type {type(source).__name__}, an object was wanted: make the voice again")
         name = "".join(c for c in metadata.get("name", "") if c.isprintable())[:200] or Path(where).stem
-        return cls(tensors["acoustic"], tensors["prosodic"], name, source)
+        return cls(tensors["acoustic"], tensors["prosodic"], name, source, tensors.get("fine"))
 
     @classmethod
     def mix(cls, weights: "Mapping[Voice, float]", name: str | None = None) -> "Voice":
@@ -135,7 +148,7 @@ class Voice:
             name: of the mix; default: the parts and their shares.
 
         Raises:
-            VoiceError: no voice, a negative weight, a sum of 0, or voices of different style spaces.
+            VoiceError: no voice, a negative weight, a sum of 0, or voices of different style spaces or fitted to different weights.
         """
         values = list(weights.values())
         if not values or not all(math.isfinite(w) and w >= 0 for w in values) or not sum(values) > 0:
@@ -147,7 +160,8 @@ class Voice:
             torch.stack([voice.acoustic * share for voice, share in shares]).sum(0),
             torch.stack([voice.prosodic * share for voice, share in shares]).sum(0),
             name or " + ".join(f"{share:.0%} {voice.name}" for voice, share in shares),
-            {"mix": parts} | ({} if space is None else {"space": space}),
+            {"mix": parts} | ({} if space is None else {"space": space}) | fitted_to(*weights),
+            mixed_fine(shares),
         )
 
     @property
@@ -179,7 +193,17 @@ class Voice:
         """
         common_space(self, other)
         source = self.source | {"timbre": self.name, "prosody": other.name, "prosody_source": other.source}
-        return Voice(self.acoustic, other.prosodic, name or f"{self.name} with the prosody of {other.name}", source)
+        return Voice(self.acoustic, other.prosodic, name or f"{self.name} with the prosody of {other.name}", source, self.fine)
+
+    @property
+    def fitted(self) -> str | None:
+        """The weights that the voice was fitted to (`rtvc.voices.fit`), None if it was not."""
+        fit = self.source.get("fit")
+        return str(fit.get("weights")) if self.fine is not None and isinstance(fit, dict) else None
+
+    def unfitted(self) -> "Voice":
+        """The voice as its styles alone say it, which other weights of the same style space can use."""
+        return Voice(self.acoustic, self.prosodic, self.name, {k: v for k, v in self.source.items() if k != "fit"})
 
 
 def common_space(*voices: Voice) -> str | None:
@@ -192,3 +216,29 @@ def common_space(*voices: Voice) -> str | None:
     if len(spaces) > 1:
         raise VoiceError(f"voices made by different models ({', '.join(spaces)}) cannot be mixed: make them with one")
     return spaces[0] if spaces else None
+
+
+def fitted_to(*voices: Voice) -> dict[str, Any]:
+    """What the source of a mix says of the weights that its parts were fitted to.
+
+    Raises:
+        VoiceError: to different ones.
+    """
+    weights = sorted({voice.fitted for voice in voices if voice.fitted is not None})
+    if len(weights) > 1:
+        raise VoiceError(f"voices fitted to different weights ({', '.join(weights)}) cannot be mixed: make them again with one model")
+    return {"fit": {"weights": weights[0]}} if weights else {}
+
+
+def mixed_fine(shares: Sequence[tuple[Any, float]]) -> Tensor | None:
+    """The weighted sum of the `fine` of some voices (anything with styles), None where no voice has one.
+
+    Raises:
+        VoiceError: they are of different lengths.
+    """
+    found: list[tuple[Tensor, float]] = [(fine, share) for voice, share in shares if (fine := getattr(voice, "fine", None)) is not None]
+    if not found:
+        return None
+    if len(lengths := {len(fine) for fine, _ in found}) > 1:
+        raise VoiceError(f"voices fitted to {sorted(lengths)} numbers cannot be mixed: make them again with one model")
+    return torch.stack([share * fine for fine, share in found]).sum(0)

@@ -2,9 +2,25 @@
 
 from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from rtvc.errors import VoiceError
 from rtvc.layers.contract import State
+
+
+class Styled(Protocol):
+    """What a converter needs of a voice: two (128,) float32 vectors. `rtvc.voices.voice.Voice` is one, and may have `fine` (F,) as well."""
+
+    @property
+    def acoustic(self) -> Tensor:
+        """(128,) timbre."""
+        ...
+
+    @property
+    def prosodic(self) -> Tensor:
+        """(128,) pitch register and range, energy, rhythm."""
+        ...
 
 
 class Converter(Protocol):
@@ -27,6 +43,8 @@ class Converter(Protocol):
     def condition(self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
         """Everything a step needs to know of a voice, computed once: (B, V), mixable by weighted sums only per style vector.
 
+        Its last numbers are what the decoder is told of the timbre: what `Voice.fine` is added to.
+
         Args:
             acoustic: (B, 128) timbre.
             prosodic: (B, 128) pitch register and range, energy, rhythm.
@@ -38,3 +56,20 @@ class Converter(Protocol):
     def __call__(self, x: Tensor, voice: Tensor, state: State) -> tuple[Tensor, State]:
         """x (B, 1, N) waveform, voice (B, V) from `condition` -> y (B, 1, N) waveform and the next state."""
         ...
+
+
+def conditioned(converter: Converter, voice: Styled, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
+    """Everything a step needs to know of a voice, (1, V): `Converter.condition`, and on top of its last numbers the voice's `fine`.
+
+    Raises:
+        VoiceError: `fine` is longer than what the converter is told of a voice.
+    """
+    place = next(iter(converter.parameters()), voice.acoustic) if isinstance(converter, nn.Module) else voice.acoustic
+    acoustic, prosodic = (style[None].to(place.device) for style in (voice.acoustic, voice.prosodic))
+    condition = converter.condition(acoustic, prosodic, pitch=pitch, prosody=prosody)
+    fine: Tensor | None = getattr(voice, "fine", None)
+    if fine is None:
+        return condition
+    if len(fine) > condition.shape[1]:
+        raise VoiceError(f"a voice fitted to {len(fine)} numbers came, this model takes {condition.shape[1]}: fit it again with this model")
+    return torch.cat([condition[:, : -len(fine)], condition[:, -len(fine) :] + fine.to(condition)], 1)
