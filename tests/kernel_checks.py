@@ -12,6 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from rtvc.benchmarks.kernels import allowed, error
+
+__all__ = ["DTYPES", "as_good_as_torch", "error", "interpreter", "leaves", "poisoned"]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -61,24 +64,15 @@ def poisoned() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def error(found: Tensor, exact: Tensor) -> float:
-    """Root mean square of the difference; infinite where something is not a number."""
-    if found.shape != exact.shape:
-        raise AssertionError(f"shape {tuple(found.shape)} came, {tuple(exact.shape)} was wanted")
-    if not found.isfinite().all():
-        return float("inf")
-    return (found.double() - exact.double()).square().mean().sqrt().item()
-
-
 def as_good_as_torch(name: str, found: Tensor, plain: Tensor, exact: Tensor) -> None:
     """Raises unless the kernel's error is at most twice that of plain torch in the same precision.
 
     Where plain torch happens to be exact, half a unit in the last place of the typical value is allowed.
     """
     assert exact.dtype == torch.float64 and found.dtype == plain.dtype, (found.dtype, plain.dtype)
-    allowed = max(2 * error(plain, exact), torch.finfo(found.dtype).eps / 2 * exact.square().mean().sqrt().item())
-    got = error(found, exact)
-    assert got <= allowed, f"{name}: off by {got:.3g}, twice plain torch is {allowed:.3g}"
+    assert found.shape == exact.shape, f"{name}: shape {tuple(found.shape)} came, {tuple(exact.shape)} was wanted"
+    got, limit = error(found, exact), allowed(plain, exact, found.dtype)
+    assert got <= limit, f"{name}: off by {got:.3g}, twice plain torch is {limit:.3g}"
 
 
 def leaves(*tensors: Tensor | None, dtype: torch.dtype) -> list[Tensor | None]:
