@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any, Self
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rtvc.clients.websocket.dial import Server
-from rtvc.clients.websocket.flow import PATIENCE_S, Window
+from rtvc.clients.websocket.flow import PATIENCE_S, Flow
 from rtvc.clients.websocket.link import Link
 from rtvc.clients.websocket.recording import Recording, named
 from rtvc.engine.server.messages import (
@@ -30,16 +29,16 @@ from rtvc.engine.server.messages import (
 from rtvc.engine.server.protocol import ClientSide
 from rtvc.engine.server.streams import Audio
 from rtvc.engine.session import check_block
-from rtvc.errors import ServiceError
+from rtvc.errors import ConfigError, RtvcError, ServiceError
 
 Samples = NDArray[np.float32]
 
 FRAME_S = 0.25
 """Seconds of audio in a frame at most; longer blocks are cut."""
+UNKNOWN_SPEECH = 10.0
+"""Seconds of speech that a voice counts for, among several, when nobody says."""
 UPLOAD_S = 120.0
 """Within this time an uploaded recording has become a voice."""
-SURPLUS_S = 12.0
-"""Seconds of output beyond the window that may wait here: what a server keeps to send again, and some more."""
 
 
 class Client:
@@ -51,22 +50,20 @@ class Client:
     Attributes:
         welcome: what the server said about itself.
         started: what it said about the session; None before `start`.
-        totals: its final counts, once it is over.
+        totals: the session's final counts, once it is over.
+        dropped: seconds that `offer` left out.
     """
 
     def __init__(self, server: Server, voice: VoiceChoice | None, window: float, settings: dict[str, Any]) -> None:
         self.side = ClientSide("rtvc python")
-        self.link = Link(server, self.side, self._hear, self._end)
-        self.window, self._voice, self._settings = Window(window), voice, settings
+        self.link = Link(server, self.side, lambda audio: self.flow.hear(audio), self._lost)
+        self.flow = Flow(window, 24_000)
         self.welcome: Welcome | None = None
         self.started: Started | None = None
         self.totals: Stopped | None = None
-        self.dropped = 0.0  # seconds that `offer` left out
-        self._queue: deque[Audio] = deque()
-        self._waiting = 0.0  # seconds in the queue
-        self._problem: Exception | None = None
-        self._changed = asyncio.Event()
-        self._position = 0  # samples sent, the clock of those who bring none
+        self.dropped = 0.0
+        self._window, self._voice, self._settings = window, voice, settings
+        self._position = 0  # samples sent: the clock of those who bring none
         self._rest = np.zeros(0, np.float32)  # what does not fill a packet of the format yet
         self._gap = False
 
@@ -74,7 +71,7 @@ class Client:
         self.welcome = await self.link.open()
         try:
             if self._voice is not None:
-                await self.start(self._voice, **self._settings)
+                await self.start(self._voice)
         except BaseException:
             await self.link.close()
             raise
@@ -82,6 +79,15 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         await self.link.close()
+
+    def _lost(self, problem: RtvcError) -> None:
+        """Called by the link: there is no connection any more."""
+        self.flow.end(problem)
+
+    @property
+    def problem(self) -> Exception | None:
+        """What broke the session off, if anything did."""
+        return self.flow.problem
 
     @property
     def latency(self) -> float:
@@ -95,11 +101,24 @@ class Client:
         return self.started
 
     async def start(self, voice: VoiceChoice, **settings: Any) -> Started:
-        """Opens a session, when `connect` was given no voice or the last one is over; settings as of `connect`."""
-        asked = Start(voice=voice, **({"sample_rate": 24_000} | self._settings | settings))
-        self._queue.clear()
-        self.window.clear()
-        self._waiting, self._position, self.totals, self._problem = 0.0, 0, None, None
+        """Opens a session, when `connect` was given no voice or the last session is over; settings as of `connect`.
+
+        Raises:
+            ConfigError: a setting that no session has, or an impossible value.
+            Refusal: the server has no such voice, or no place.
+        """
+        from pydantic import ValidationError
+
+        wanted = {"sample_rate": 24_000} | self._settings | settings
+        if unknown := set(wanted) - set(Start.model_fields):
+            raise ConfigError(f"the settings {', '.join(sorted(unknown))} came, some of {', '.join(Start.model_fields)} were wanted")
+        try:
+            asked = Start(voice=voice, **wanted)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ConfigError(f"{first['loc'][0]} = {first['input']!r} came for a session: {first['msg']}") from error
+        self.flow = Flow(self._window, asked.output_rate or asked.sample_rate)
+        self._position, self._gap, self.totals, self._rest = 0, False, None, self._rest[:0]
         self.started = await self.link.ask(self.side.start(asked), Started)
         return self.started
 
@@ -114,21 +133,13 @@ class Client:
             ServiceError: the server refused or is gone, or nobody takes the converted audio.
         """
         for piece, when in self._pieces(check_block(block), captured):
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    while self.window.full and self._problem is None:
-                        await self.change()
-            except TimeoutError:
-                if not self._queue:
-                    raise ServiceError(f"the server has converted nothing for {PATIENCE_S:g} s: is it overloaded?") from None
-                waiting = f"{self._waiting:.1f} s of converted audio wait and nobody takes them"
-                raise ServiceError(f"{waiting}: iterate over the client while sending, or use `convert`") from None
+            await self.flow.room()
             await self._out(piece, when)
 
     async def offer(self, block: ArrayLike, captured: float) -> bool:
         """Sends a block if there is room and a connection, and leaves it out (declared) if not: for live audio, which must not wait."""
         samples = check_block(block)
-        if self._problem is None and (self.window.full or not self.link.up.is_set()):
+        if self.problem is None and (self.flow.window.full or not self.link.up.is_set()):
             self._gap = True
             self.dropped += len(samples) / self._session.sample_rate
             return False
@@ -139,11 +150,10 @@ class Client:
     def _pieces(self, samples: Samples, captured: float | None) -> Iterable[tuple[Samples, int]]:
         """Cuts a block into frames: samples and capture time in microseconds."""
         rate = self._session.sample_rate
-        assert self.side.outgoing is not None
-        block = self.side.outgoing.codec.block
+        block = self.side.outgoing.codec.block if self.side.outgoing else 0
         first = self._position / rate if captured is None else captured
         if block:
-            first -= len(self._rest) / rate
+            first -= 0 if captured is None else len(self._rest) / rate
             samples = np.concatenate([self._rest, samples])
             self._rest = samples[len(samples) - len(samples) % block :]
             samples = samples[: len(samples) - len(self._rest)]
@@ -152,48 +162,21 @@ class Client:
             yield samples[at : at + size], round(1e6 * (first + at / rate))
 
     async def _out(self, piece: Samples, when: int) -> None:
-        if self._problem is not None:
-            raise self._problem
+        if self.problem is not None:
+            raise self.problem
         frame = self.side.audio(piece, when, dropped=self._gap)
         self._gap = False
         self._position += len(piece)
-        self.window.sent(when, len(piece) / self._session.sample_rate)
+        self.flow.window.sent(when, len(piece) / self._session.sample_rate)
         await self.link.send(frame)
 
     async def finish(self) -> Stopped:
         """No more input follows: what is left comes back, the iteration ends, and the session's totals are returned."""
-        if len(self._rest):
-            assert self.side.outgoing is not None
-            padding = np.zeros(self.side.outgoing.codec.block - len(self._rest), np.float32)
-            await self.send(padding)
-        self.totals = await self.link.ask(self.side.stop(), Stopped, patience=PATIENCE_S + self.window.seconds)
-        self._changed.set()
+        if len(self._rest) and self.side.outgoing:
+            await self.send(np.zeros(self.side.outgoing.codec.block - len(self._rest), np.float32))
+        self.totals = await self.link.ask(self.side.stop(), Stopped, patience=PATIENCE_S + self._window)
+        self.flow.end()
         return self.totals
-
-    async def change(self) -> None:
-        """Waits until something happens: audio comes or is taken, the session ends or breaks off."""
-        self._changed.clear()
-        await self._changed.wait()
-
-    def ready(self) -> list[Audio]:
-        """Takes the converted audio that is here, without waiting.
-
-        Raises:
-            ServiceError: the session broke off.
-        """
-        taken = list(self._queue)
-        if not taken and self._problem is not None:
-            raise self._problem
-        self._queue.clear()
-        for audio in taken:
-            self._take(audio)
-        return taken
-
-    def _take(self, audio: Audio) -> None:
-        duration = len(audio.samples) / self._session.output_rate
-        self._waiting -= duration
-        self.window.taken(audio.timestamp, duration)
-        self._changed.set()
 
     async def audio(self) -> AsyncIterator[Audio]:
         """Converted audio with its capture times, until the session is over.
@@ -201,15 +184,7 @@ class Client:
         Raises:
             ServiceError: the session broke off.
         """
-        while True:
-            while not self._queue:
-                if self.totals is not None:
-                    return
-                if self._problem is not None:
-                    raise self._problem
-                await self.change()
-            audio = self._queue.popleft()
-            self._take(audio)
+        while (audio := await self.flow.next()) is not None:
             yield audio
 
     async def __aiter__(self) -> AsyncIterator[Samples]:
@@ -237,7 +212,7 @@ class Client:
                     await self.send(block)
             await self.finish()
         except Exception as problem:
-            self._end(problem)
+            self.flow.end(problem)
 
     async def update(
         self, *, voice: VoiceChoice | None = None, pitch: float | None = None, prosody: float | None = None, wet: float | None = None
@@ -259,24 +234,21 @@ class Client:
         Args:
             recording: a file in any format that the server can decode, or its bytes.
             name: of the voice; by default made of the file's name and its contents.
+
+        Raises:
+            Refusal: the server cannot use it, or has such a name.
         """
         name, data = named(recording, name)
         announcement, *pieces = self.side.upload(name, data)
         assert isinstance(announcement, str)
         return await self.link.ask(announcement, VoiceReady, pieces, UPLOAD_S)
 
-    def _hear(self, audio: Audio) -> None:
-        """Called by the link: queues what came."""
-        self._queue.append(audio)
-        self._waiting += len(audio.samples) / self._session.output_rate
-        if self._waiting > self.window.seconds + SURPLUS_S:
-            self._end(ServiceError(f"{self._waiting:.1f} s of audio came that nobody asked for: the server and this client do not fit"))
-        self._changed.set()
-
-    def _end(self, problem: Exception) -> None:
-        """Called by the link, and by our own sender: the session breaks off."""
-        self._problem = self._problem or problem
-        self._changed.set()
+    async def voice_of(self, recording: Recording) -> tuple[str, float]:
+        """The voice of a recording, uploaded unless the server has it: its name, and how many seconds of speech it counts for."""
+        name, _ = named(recording)
+        if name in await self.voices():
+            return name, UNKNOWN_SPEECH
+        return name, (await self.upload(recording)).speech or UNKNOWN_SPEECH
 
 
 def connect(
@@ -300,6 +272,7 @@ def connect(
             max_lag_ms (without it nothing is ever dropped), gate.
 
     Raises:
+        ConfigError: a setting that no session has.
         Refusal: the server does not want us, or there is no such voice.
         ServiceError: it cannot be reached.
     """

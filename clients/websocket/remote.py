@@ -46,12 +46,16 @@ class Remote:
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Runs a coroutine in the thread of the connection and waits for its result."""
-        future: Future[Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self.spawn(work)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def spawn(self, work: Coroutine[Any, Any, Result]) -> "Future[Result]":
+        """Starts a coroutine in the thread of the connection."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def __enter__(self) -> Self:
         return self
@@ -83,10 +87,10 @@ class Remote:
         found = list[Samples]()
         try:
             while True:
-                found += [audio.samples for audio in self.client.ready()]
+                found += [audio.samples for audio in self.client.flow.ready()]
                 if sender.done():
                     break
-                changed = asyncio.ensure_future(self.client.change())
+                changed = asyncio.ensure_future(self.client.flow.change())
                 await asyncio.wait((sender, changed), return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
             await sender
@@ -94,13 +98,17 @@ class Remote:
             sender.cancel()
         return joined(found)
 
+    def offer(self, block: ArrayLike, captured: float) -> bool:
+        """As `Client.offer`: for live audio, which must not wait."""
+        return self._run(self.client.offer(block, captured))
+
     def flush(self) -> Samples:
         """The rest of the stream; afterwards every input sample has its output, and `start` may begin another session."""
         return self._run(self._flush())
 
     async def _flush(self) -> Samples:
         await self.client.finish()
-        return joined([audio.samples for audio in self.client.ready()])
+        return joined([audio.samples for audio in self.client.flow.ready()])
 
     @property
     def totals(self) -> Stopped | None:
@@ -119,6 +127,10 @@ class Remote:
     def voices(self) -> tuple[str, ...]:
         """As `Client.voices`."""
         return self._run(self.client.voices())
+
+    def voice_of(self, recording: Recording) -> tuple[str, float]:
+        """As `Client.voice_of`."""
+        return self._run(self.client.voice_of(recording))
 
     def upload(self, recording: Recording, name: str | None = None) -> VoiceReady:
         """As `Client.upload`."""
