@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rtvc.engine.server.frames import Flag, Frame
 from rtvc.engine.server.messages import VERSION, Code, Error, Upload
+from rtvc.errors import ProtocolError
 
 LARGEST_TEXT = 16_384
 """Characters of a control message from a client."""
@@ -95,3 +96,11 @@ class Receiving:
             advice = "check size and sha256, and send the file again"
             return refuse(Code.BAD_UPLOAD, f"{len(self.data)} bytes came that are not the {self.upload.size} announced ones", advice)
         return Uploaded(self.upload.name, bytes(self.data))
+
+
+class Refusal(ProtocolError):
+    """Something that was asked for is not given; the server's parts raise it and the connection sends its `error`."""
+
+    def __init__(self, code: Code, message: str, advice: str = "", *, fatal: bool = False) -> None:
+        super().__init__(message)
+        self.error = Error(code=code, message=message, advice=advice, fatal=fatal)

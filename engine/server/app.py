@@ -1,0 +1,188 @@
+"""A server on a port: the service behind `websockets`, until it is told to stop."""
+
+import asyncio
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtvc.engine.server.connection import Connection, Gone
+from rtvc.engine.server.reading import LARGEST_FRAME
+from rtvc.engine.server.service import Service
+from rtvc.engine.server.web import PATH, Web, client_address
+from rtvc.errors import ConfigError, DependencyError
+
+if TYPE_CHECKING:
+    from websockets.asyncio.server import Server, ServerConnection
+
+SEND_BUFFER = 32_768
+"""Bytes that the system buffers for a client (it takes twice that): what lies there can no longer be dropped when it is stale."""
+PING_S = 20.0
+"""Seconds between two pings of the transport, and until one without an answer ends the connection."""
+
+log = logging.getLogger("rtvc.serve")
+
+
+@dataclass
+class Socket:
+    """A websocket as a `Transport`."""
+
+    connection: "ServerConnection"
+    address: str
+    refused: Callable[[str], None]
+
+    async def receive(self) -> str | bytes:
+        """As `Transport.receive`."""
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            return await self.connection.recv()
+        except ConnectionClosed as error:
+            if error.sent is not None and error.sent.code in (1007, 1009):
+                self.refused("too_large" if error.sent.code == 1009 else "malformed")
+            raise Gone from None
+
+    async def send(self, data: str | bytes) -> None:
+        """As `Transport.send`."""
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            await self.connection.send(data)
+        except ConnectionClosed:
+            raise Gone from None
+
+    async def close(self, code: int, reason: str) -> None:
+        """As `Transport.close`."""
+        await self.connection.close(code, reason)
+
+
+def secure(certificate: Path, key: Path) -> ssl.SSLContext:
+    """TLS 1.2 or later with a certificate chain and its key, both PEM.
+
+    Raises:
+        ConfigError: they cannot be read or do not fit.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"{certificate} and {key} cannot be used for TLS ({error}): give a certificate chain and its key, as PEM"
+        ) from error
+    return context
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket whose connections buffer little.
+
+    Raises:
+        ConfigError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        made.bind((host, port))
+        made.listen(256)
+    except OSError as error:
+        made.close()
+        raise ConfigError(f"{host}:{port} cannot be listened on ({error.strerror}): is a server running there already?") from error
+    return made
+
+
+@asynccontextmanager
+async def serving(
+    service: Service, host: str = "127.0.0.1", port: int = 0, *, page: Path | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """A service on a port, for as long as the context lasts; gives the port, which is a free one for 0.
+
+    Raises:
+        DependencyError: when websockets is not installed.
+        ConfigError: the address cannot be had, or the page is none.
+    """
+    try:
+        from websockets.asyncio.server import serve
+    except ImportError as error:
+        raise DependencyError("the server needs websockets: pip install 'rtvc-engine[serve]'") from error
+
+    quiet = logging.getLogger("rtvc.serve.websockets")
+    quiet.setLevel(logging.CRITICAL)  # at lower levels it writes down frames, tokens included, and whatever strangers send
+
+    def refused(code: str, address: str) -> None:
+        service.metrics.refusals.labels(code).inc()
+        log.warning("refused code=%s address=%s", code, address)
+
+    async def handle(connection: "ServerConnection") -> None:
+        address = client_address(connection)
+        await Connection(service, Socket(connection, address, lambda code: refused(code, address))).run()
+
+    listening = listen(host, port)
+    async with service:
+        server: Server = await serve(
+            handle,
+            sock=listening,
+            ssl=tls,
+            process_request=Web(service, page),
+            compression=None,  # audio does not shrink, and a compressed frame may be a bomb
+            max_size=LARGEST_FRAME,
+            max_queue=16,
+            write_limit=SEND_BUFFER,
+            open_timeout=10,
+            close_timeout=2,
+            ping_interval=PING_S,
+            ping_timeout=PING_S,
+            server_header=None,
+            logger=quiet,
+        )
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.close()
+            await server.wait_closed()
+
+
+async def run(
+    service: Service,
+    host: str,
+    port: int,
+    *,
+    page: Path | None = None,
+    tls: ssl.SSLContext | None = None,
+    ready: Callable[[str], None] = lambda url: None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT (or `stop`), then drains: sessions may end, new ones are refused. A second signal ends at once.
+
+    Args:
+        service: what is served.
+        host: to listen on.
+        port: to listen on; 0 takes a free one.
+        page: folder of the browser page.
+        tls: makes it https and wss.
+        ready: hears the address of the websocket once it listens.
+        stop: another way to tell it to stop.
+    """
+    stop, at_once, loop = stop or asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+
+    def told() -> None:
+        (at_once if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(NotImplementedError, RuntimeError):  # not on Windows, and not outside of the main thread
+            loop.add_signal_handler(number, told)
+    async with serving(service, host, port, page=page, tls=tls) as bound:
+        name = f"[{host}]" if ":" in host else host
+        ready(f"{'ws' if tls is None else 'wss'}://{name}:{bound}{PATH}")
+        await stop.wait()
+        draining, hurry = asyncio.create_task(service.drain()), asyncio.create_task(at_once.wait())
+        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurry):
+            task.cancel()
+        await asyncio.gather(draining, hurry, return_exceptions=True)

@@ -1,0 +1,358 @@
+"""One client's connection: reads frames, asks the service, and sends what there is to send, over any transport."""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from typing import Protocol
+
+from rtvc.engine.server.call import Call
+from rtvc.engine.server.limits import Bucket
+from rtvc.engine.server.messages import (
+    AskStats,
+    ClientMessage,
+    Code,
+    Draining,
+    Error,
+    Hello,
+    ListVoices,
+    Ping,
+    Pong,
+    Resume,
+    Resumed,
+    ServerMessage,
+    Start,
+    Started,
+    Stats,
+    Stop,
+    Stopped,
+    Update,
+    Updated,
+    Upload,
+    VoiceList,
+)
+from rtvc.engine.server.protocol import ServerSide
+from rtvc.engine.server.reading import Phase, Refusal, Refused, Uploaded
+from rtvc.engine.server.service import Service
+from rtvc.engine.server.streams import Audio
+
+MOST_REPLIES = 64
+"""Control messages that wait to be sent before nothing more is read."""
+BURST_S = 2.0
+"""Seconds of a client's allowance that it may use at once."""
+LAST_WORDS_S = 2.0
+"""Seconds that a client is given to take what is still to be sent when its connection is closed."""
+CLOSE_CODES = {Code.FULL: 1013, Code.DRAINING: 1001, Code.TOO_LARGE: 1009, Code.INTERNAL: 1011}
+
+log = logging.getLogger("rtvc.serve")
+
+
+class Gone(Exception):
+    """The client closed the connection, or it broke."""
+
+
+class Transport(Protocol):
+    """What carries the frames.
+
+    Attributes:
+        address: of the client, for the log.
+    """
+
+    address: str
+
+    async def receive(self) -> str | bytes:
+        """The next frame.
+
+        Raises:
+            Gone: there will be none.
+        """
+        ...
+
+    async def send(self, data: str | bytes) -> None:
+        """Sends a frame; waits while the client is slow.
+
+        Raises:
+            Gone: it cannot be sent.
+        """
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Ends the connection."""
+        ...
+
+
+class Connection:
+    """A connection's life; `run` is all of it.
+
+    Args:
+        service: what it asks.
+        transport: what carries its frames.
+    """
+
+    def __init__(self, service: Service, transport: Transport) -> None:
+        self.service, self.transport, self.limits = service, transport, service.limits
+        self.side = ServerSide(self.limits.upload_bytes)
+        self.call: Call | None = None
+        self.wake, self.taken = asyncio.Event(), asyncio.Event()
+        self.heard = service.pool.clock()
+        limits, clock = self.limits, service.pool.clock
+        self._frames = Bucket(limits.frames_per_second, BURST_S * limits.frames_per_second, clock)
+        self._messages = Bucket(limits.messages_per_second, BURST_S * limits.messages_per_second, clock)
+        self._uploads = Bucket(limits.uploads_per_minute / 60, max(1.0, limits.uploads_per_minute), clock)
+        self._replies: deque[str] = deque()
+        self._mistakes = 0
+        self._silence = self._uploading = False
+        self._reader: asyncio.Task[None] | None = None
+        self._verdict: Refusal | None = None
+
+    async def run(self) -> None:
+        """Serves the client until it leaves or is expelled; its session, if one still runs, waits for it to come back."""
+        service = self.service
+        service.connections.add(self)
+        sender = asyncio.create_task(self._send())
+        self._reader = asyncio.create_task(self._read())
+        verdict: Refusal | None = None
+        try:
+            await asyncio.wait({sender, self._reader}, return_when=asyncio.FIRST_COMPLETED)
+            verdict = self._verdict or self._outcome(self._reader) or self._outcome(sender)
+            if verdict is not None:
+                await self._say_last(verdict, sender)
+        finally:
+            for task in (sender, self._reader):
+                task.cancel()
+            await asyncio.gather(sender, self._reader, return_exceptions=True)
+            service.connections.discard(self)
+            self._upload_over()
+            await self._part(verdict)
+
+    def check(self, now: float) -> None:
+        """Expels a client that has been silent for too long; the service asks now and then."""
+        patience = self.limits.hello_s if self.side.phase is Phase.GREETING else self.limits.idle_s
+        if now - self.heard > patience:
+            self.expel(Refusal(Code.IDLE, f"nothing came for {patience:g} s", "send audio, or a ping now and then", fatal=True))
+
+    def expel(self, why: Refusal) -> None:
+        """Tells the client why, and closes."""
+        if self._verdict is None and self._reader is not None:
+            self._verdict = why
+            self._reader.cancel()
+
+    def drain(self, seconds: float) -> None:
+        """The server goes down soon: a client with a session may end it, any other may go at once."""
+        if self.side.phase is not Phase.GREETING:
+            self._reply(Draining(seconds=seconds))
+        if self.call is None:
+            self.expel(Refusal(Code.DRAINING, "this server is going down", "connect again: another one takes over", fatal=True))
+
+    def _outcome(self, task: "asyncio.Task[None]") -> Refusal | None:
+        """Why a task of this connection ended; None when the client left."""
+        if not task.done() or task.cancelled():
+            return None
+        error = task.exception()
+        if error is None or isinstance(error, Gone):
+            return None
+        if isinstance(error, Refusal):
+            return error
+        self.service.metrics.crashes.inc()
+        log.error("address=%s an error that should not happen", self.transport.address, exc_info=error)
+        return Refusal(Code.INTERNAL, "something went wrong here", "connect again", fatal=True)
+
+    async def _say_last(self, verdict: Refusal, sender: "asyncio.Task[None]") -> None:
+        error = verdict.error
+        self._note(error)
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)
+        self._reply(error)
+        with contextlib.suppress(Gone, TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                while self._replies:
+                    await self.transport.send(self._replies.popleft())
+                await self.transport.close(CLOSE_CODES.get(error.code, 1008), error.code.value)
+
+    async def _part(self, verdict: Refusal | None) -> None:
+        """Leaves the session: to wait for its client if that was lost, for good if it broke the rules."""
+        call = self.call
+        if call is None or call.connection is not self:
+            return
+        broke = verdict is not None and verdict.error.code not in (Code.IDLE, Code.DRAINING)
+        if broke or (call.finished and not call.again):
+            await self.service.end(call)
+        else:
+            log.info("session=%s waits for its client, address=%s was lost", call.id, self.transport.address)
+            self.service.abandon(call)
+
+    async def _read(self) -> None:
+        while True:
+            data = await self.transport.receive()
+            self.heard = self.service.pool.clock()
+            delay = (self._messages if isinstance(data, str) else self._frames).wait()
+            if delay:
+                await asyncio.sleep(delay)
+            event = self.side.receive(data)
+            try:
+                await self._handle(event)
+            except Refusal as refusal:
+                if refusal.error.fatal:
+                    raise
+                self._refuse(refusal.error)
+            while len(self._replies) > MOST_REPLIES:
+                self.taken.clear()
+                await self.taken.wait()
+
+    async def _handle(self, event: ClientMessage | Audio | Uploaded | Refused | None) -> None:
+        service, call = self.service, self.call
+        match event:
+            case None:
+                pass
+            case Audio() if call is not None:
+                call.feed(event)
+                if event.end:
+                    call.member.finish()
+                while not call.has_room(self.limits.queue_s):
+                    await call.room.wait()
+            case Refused(error):
+                if error.code is Code.BAD_UPLOAD:
+                    self._upload_over()
+                raise Refusal(error.code, error.message, error.advice, fatal=error.fatal)
+            case Hello():
+                self._greet(event)
+            case Start():
+                self._attach(await service.start(event))
+                self._started()
+            case Resume():
+                self._resume(event)
+            case Update() if call is not None:
+                await service.change(call, event)
+                self._reply(Updated(voice=call.voice, pitch=call.member.pitch, prosody=call.member.prosody, wet=call.wet))
+            case Stop() if call is not None:
+                call.member.finish()
+            case ListVoices():
+                self._reply(VoiceList(voices=tuple(await service.control(service.store.names))))
+            case Ping():
+                if call is not None and event.received is not None:
+                    call.outgoing.forget(event.received)
+                self._reply(Pong(id=event.id, time=event.time, server_time=round(1e6 * service.pool.clock())))
+            case AskStats():
+                self._stats()
+            case Upload():
+                await self._announced(event)
+            case Uploaded():
+                self.service.task(self._make_voice(event))
+
+    def _greet(self, hello: Hello) -> None:
+        if not self.service.access.token_is_right(hello.token):
+            self.service.failures.add(self.transport.address)
+            raise Refusal(Code.UNAUTHORIZED, "the token is missing or wrong", "ask who runs the server for one", fatal=True)
+        self._silence = "silence" in hello.capabilities
+        self._reply(self.service.welcome())
+
+    def _attach(self, call: Call) -> None:
+        self.call, call.connection = call, self
+        self.side.attach(call.incoming)
+
+    def _started(self) -> None:
+        call = self.call
+        assert call is not None
+        log.info("session=%s started address=%s rate=%d format=%s", call.id, self.transport.address, call.rate_in, call.start.format)
+        self._reply(
+            Started.model_validate(
+                {
+                    "session": call.id,
+                    "key": call.key,
+                    "sample_rate": call.rate_in,
+                    "output_rate": call.rate_out,
+                    "format": call.start.format,
+                    "voice": call.voice,
+                    "latency_ms": 1000 * call.member.latency,
+                },
+                strict=False,
+            )
+        )
+
+    def _resume(self, resume: Resume) -> None:
+        call = self.service.resume(resume.session, resume.key.get_secret_value(), resume.received)
+        if call.connection is not None:
+            before, call.connection = call.connection, None
+            before.call = None
+            before.expel(Refusal(Code.SUPERSEDED, "the session goes on over another connection", fatal=True))
+        self._attach(call)
+        log.info("session=%s resumed address=%s", call.id, self.transport.address)
+        self._reply(Resumed(session=call.id, wanted=call.incoming.wanted))
+        self.wake.set()
+
+    def _stats(self) -> None:
+        call = self.call
+        if call is None:
+            raise Refusal(Code.UNEXPECTED, "`stats` came without a session", "start one first")
+        waiting = call.waiting.seconds
+        self._reply(Stats(**call.totals(), queued_ms=1000 * call.queued, waiting_ms=1000 * waiting, load=self.service.pool.load))
+
+    async def _announced(self, upload: Upload) -> None:
+        try:
+            if self._uploading or not self._uploads.take():
+                raise Refusal(Code.RATE_LIMITED, "too many uploads came", "try again in a minute")
+            await self.service.control(lambda: self.service.store.vacant(upload.name))
+            self.service.uploads.admit()
+            self._uploading = True
+        except Refusal:
+            self.side.refuse_upload()
+            raise
+
+    async def _make_voice(self, file: Uploaded) -> None:
+        service, self._uploading = self.service, False  # this task goes on, and releases it, even if the connection ends
+        try:
+            self._reply(await service.uploads.make(file.name, file.data))
+            service.metrics.uploads.inc()
+        except Refusal as refusal:
+            self._note(refusal.error)
+            self._reply(refusal.error)
+        except Exception:
+            service.metrics.crashes.inc()
+            log.exception("address=%s an upload failed", self.transport.address)
+            self._reply(Error(code=Code.INTERNAL, message="something went wrong here", advice="try another recording"))
+        finally:
+            service.uploads.release()
+
+    def _upload_over(self) -> None:
+        if self._uploading:
+            self._uploading = False
+            self.service.uploads.release()
+
+    def _refuse(self, error: Error) -> None:
+        """A mistake that can be forgiven, unless there are many."""
+        self._note(error)
+        self._mistakes += 1
+        if self._mistakes > self.limits.mistakes:
+            raise Refusal(Code.RATE_LIMITED, f"more than {self.limits.mistakes} mistakes came", "see docs/protocol.md", fatal=True)
+        self._reply(error)
+
+    def _note(self, error: Error) -> None:
+        self.service.metrics.refusals.labels(error.code.value).inc()
+        log.warning("refused code=%s address=%s", error.code.value, self.transport.address)
+
+    def _reply(self, message: ServerMessage) -> None:
+        self._replies.append(self.side.send(message))
+        self.wake.set()
+
+    async def _send(self) -> None:
+        while True:
+            await self.wake.wait()
+            self.wake.clear()
+            while True:
+                call = self.call
+                if self._replies:
+                    data: str | bytes | None = self._replies.popleft()
+                    self.taken.set()
+                else:
+                    data = None if call is None else call.frame(self._silence)
+                if data is None:
+                    break
+                await self.transport.send(data)
+                if call is not None and not call.room.is_set():
+                    call.has_room(self.limits.queue_s)
+            if call is not None and call.finished and call is self.call and not self._replies:
+                self.call = None
+                self._reply(Stopped(**call.totals()))
+                call.connection = None
+                await self.service.end(call)
+                log.info("session=%s stopped samples=%d", call.id, call.samples_out)

@@ -1,0 +1,276 @@
+"""Everything that the connections of one server share: the pool and its thread, the sessions, the voices, the limits.
+
+A service knows nothing of sockets: `Connection` talks to one over whatever transport it is given.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rtvc.engine.backends.base import Backend
+from rtvc.engine.capacity import Capacity
+from rtvc.engine.gate import Gate
+from rtvc.engine.pool import Member, Pool, PoolFullError
+from rtvc.engine.server.access import Access
+from rtvc.engine.server.call import Call
+from rtvc.engine.server.formats import OPUS_RATES, offered
+from rtvc.engine.server.limits import Failures, ServerLimits
+from rtvc.engine.server.messages import Code, Start, Update, Welcome
+from rtvc.engine.server.metrics import Metrics
+from rtvc.engine.server.reading import Refusal
+from rtvc.engine.server.store import VoiceStore
+from rtvc.engine.server.streams import SequenceError
+from rtvc.engine.server.ticker import Piece, Ticker
+from rtvc.engine.server.uploads import Maker, Uploads
+from rtvc.errors import DependencyError
+from rtvc.voices.voice import Voice
+
+if TYPE_CHECKING:
+    from rtvc.engine.server.connection import Connection
+
+T = TypeVar("T")
+
+SWEEP_S = 0.25
+"""Seconds between two looks for clients that are idle or gone."""
+
+log = logging.getLogger("rtvc.serve")
+
+
+class Service:
+    """Use it as an asynchronous context.
+
+    Args:
+        backend: what runs the steps.
+        store: the voices.
+        maker: what makes a voice of an uploaded recording.
+        limits: of the server.
+        access: who may connect.
+        capacity: sessions that the machine holds; None measures it.
+        name: told to clients.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        store: VoiceStore,
+        maker: Maker,
+        limits: ServerLimits | None = None,
+        access: Access | None = None,
+        *,
+        capacity: Capacity | None = None,
+        name: str = "rtvc",
+    ) -> None:
+        self.limits = limits or ServerLimits()
+        self.access, self.store, self.name = access or Access(), store, name
+        self.metrics = Metrics()
+        self.pool = Pool(backend, slots=self.limits.sessions, capacity=capacity)
+        self.calls: dict[str, Call] = {}
+        self.connections: set[Connection] = set()
+        self.failures = Failures(self.limits.failures_per_minute)
+        self.draining = False
+        self._by_member: dict[Member, Call] = {}
+        self._control = ThreadPoolExecutor(1, "rtvc-control")
+        self._making = ThreadPoolExecutor(1, "rtvc-voices")
+        self.uploads = Uploads(store, maker, self.limits, self._making)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._gauges()
+
+    def _gauges(self) -> None:
+        watch = self.metrics.watch
+        watch("rtvc_sessions", "sessions that run", lambda: len(self.calls))
+        waiting = "sessions whose client was lost and may come back"
+        watch("rtvc_sessions_waiting", waiting, lambda: sum(call.connection is None for call in list(self.calls.values())))
+        watch("rtvc_sessions_limit", "sessions that this machine holds", lambda: self.most)
+        watch("rtvc_connections", "open connections", lambda: len(self.connections))
+        watch("rtvc_load", "share of a tick that steps take (p95)", lambda: self.pool.load)
+        watch("rtvc_ready", "1 while new sessions are taken", lambda: self.ready)
+
+    @property
+    def most(self) -> int:
+        """Sessions that it takes at once."""
+        return min(self.limits.sessions, self.pool.capacity.rows)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a new session would be taken."""
+        return not self.draining and len(self.calls) < self.most
+
+    async def __aenter__(self) -> "Service":
+        self.loop = asyncio.get_running_loop()
+        self._ticker = Ticker(
+            self.pool,
+            self.metrics,
+            lambda pieces: self._soon(self._deliver, pieces),
+            lambda: self._soon(self._fail),
+        )
+        self._ticker.start()
+        self.task(self._sweep())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._ticker.stop)
+        self._control.shutdown(cancel_futures=True)
+        self._making.shutdown(cancel_futures=True)
+
+    def welcome(self) -> Welcome:
+        """What a client is told first."""
+        backend = self.pool.backend
+        return Welcome(
+            server=self.name,
+            formats=offered(),
+            limits=self.limits.told(),
+            chunk_ms=1000 * self.pool.tick_s,
+            latency_ms=1000 * (backend.latency + backend.chunk) / backend.sample_rate,
+        )
+
+    def task(self, work: Any) -> "asyncio.Task[Any]":
+        """Runs a coroutine until it ends or the service does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def control(self, work: Callable[[], T]) -> T:
+        """Does something short outside of the event loop, one thing after the other."""
+        return await self.loop.run_in_executor(self._control, work)
+
+    async def start(self, start: Start) -> Call:
+        """A new session, which waits for its client from now on.
+
+        Raises:
+            Refusal: no place, no such voice or format, or the server is going down.
+        """
+        if self.draining:
+            raise Refusal(Code.DRAINING, "this server is going down", "connect again: another one takes over", fatal=True)
+        if start.format not in offered():
+            raise Refusal(Code.UNSUPPORTED, f"{start.format} is not spoken here", f"take one of {', '.join(offered())}")
+        rates = (start.sample_rate, start.output_rate or start.sample_rate)
+        if start.format == "opus" and not set(rates) <= set(OPUS_RATES):
+            raise Refusal(Code.UNSUPPORTED, f"Opus does not know {rates[0]} and {rates[1]} Hz", f"take one of {OPUS_RATES}")
+        # Not to be cancelled half-way with its client: a place that nobody knows of would never be given back.
+        return await asyncio.shield(self.task(self._start(start)))
+
+    async def _start(self, start: Start) -> Call:
+        member, voice = await self.control(functools.partial(self._join, start))
+        call = Call(member, start, voice.name, self.limits.resume_s, self.metrics)
+        self.calls[call.id] = self._by_member[member] = call
+        self.metrics.started.inc()
+        return call
+
+    def _join(self, start: Start) -> tuple[Member, Voice]:
+        voice = self.store.choose(start.voice)
+        try:
+            member = self.pool.join(
+                voice,
+                sample_rate=start.sample_rate,
+                output_rate=start.output_rate,
+                pitch=start.pitch,
+                prosody=start.prosody,
+                gate=Gate(self.pool.backend.sample_rate) if start.gate else None,
+                max_lag=None if start.max_lag_ms is None else start.max_lag_ms / 1000,
+            )
+        except PoolFullError as error:
+            raise Refusal(Code.FULL, str(error), "try again later, or another server", fatal=True) from error
+        except DependencyError as error:
+            raise Refusal(Code.UNSUPPORTED, "the gate is not installed here", "start without it") from error
+        member.line.wet = member.line.wet_now = start.wet
+        return member, voice
+
+    async def change(self, call: Call, update: Update) -> None:
+        """Changes a running session.
+
+        Raises:
+            Refusal: no such voice.
+        """
+        voice = await self.control(functools.partial(self._change, call, update))
+        call.voice = call.voice if voice is None else voice.name
+
+    def _change(self, call: Call, update: Update) -> Voice | None:
+        voice = None if update.voice is None else self.store.choose(update.voice)
+        member = call.member
+        if update.wet is not None:
+            member.wet = call.wet = update.wet
+        if update.pitch is not None:
+            member.pitch = update.pitch
+        if update.prosody is not None:
+            member.prosody = update.prosody
+        if voice is not None:
+            member.swap(voice)
+        return voice
+
+    def resume(self, session: str, key: str, received: int) -> Call:
+        """The session of a client that comes back, its output rewound.
+
+        Raises:
+            Refusal: no such session, or what the client wants is no longer there.
+        """
+        call = self.calls.get(session)
+        if call is None or not call.is_key(key):
+            raise Refusal(Code.UNKNOWN_SESSION, "there is no such session here", "start a new one", fatal=True)
+        try:
+            call.rewind(received)
+        except SequenceError as error:
+            raise Refusal(Code.TOO_LATE, str(error), "start a new session", fatal=True) from error
+        self.metrics.resumed.inc()
+        return call
+
+    def abandon(self, call: Call) -> None:
+        """Its client is lost: the session waits for it a while."""
+        call.connection, call.left = None, self.pool.clock()
+
+    async def end(self, call: Call) -> None:
+        """Gives the session's place back."""
+        if self.calls.pop(call.id, None) is not None:
+            self._by_member.pop(call.member, None)
+            await asyncio.shield(self.control(call.member.leave))
+
+    async def drain(self) -> None:
+        """Takes no more sessions, tells everybody, and waits until all have ended or `drain_s` is over."""
+        self.draining = True
+        log.info("draining sessions=%d seconds=%g", len(self.calls), self.limits.drain_s)
+        for connection in list(self.connections):
+            connection.drain(self.limits.drain_s)
+        ends = self.loop.time() + self.limits.drain_s
+        while self.calls and self.loop.time() < ends:
+            await asyncio.sleep(min(SWEEP_S, 0.05))
+        for connection in list(self.connections):
+            connection.expel(Refusal(Code.DRAINING, "the server went down", "connect again: another one takes over", fatal=True))
+
+    def _soon(self, work: Callable[..., None], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed while the last tick ran
+            self.loop.call_soon_threadsafe(work, *arguments)
+
+    def _deliver(self, pieces: list[Piece]) -> None:
+        for piece in pieces:
+            call = self._by_member.get(piece.member)
+            if call is None:
+                continue
+            call.collect(piece.samples, piece.captured, piece.done)
+            call.has_room(self.limits.queue_s)
+            if call.connection is not None:
+                call.connection.wake.set()
+
+    def _fail(self) -> None:
+        """The pool fails again and again: whoever has a session is told, and the places are given back."""
+        for call in list(self.calls.values()):
+            if call.connection is not None:
+                call.connection.expel(Refusal(Code.INTERNAL, "the conversion failed", "start a new session", fatal=True))
+            self.task(self.end(call))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = self.pool.clock()
+            for call in list(self.calls.values()):
+                if call.connection is None and now - call.left > self.limits.resume_s:
+                    log.info("session=%s ended: its client did not come back", call.id)
+                    await self.end(call)
+            for connection in list(self.connections):
+                connection.check(now)

@@ -1,0 +1,120 @@
+"""The plain-HTTP side of the port: health, metrics, the page's files; and who may open a websocket."""
+
+import json
+import logging
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtvc.engine.server.service import Service
+from rtvc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from websockets.asyncio.server import ServerConnection
+    from websockets.http11 import Request, Response
+
+PATH = "/v1"
+"""Where the websocket is."""
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+    ".wav": "audio/wav",
+}
+"""The files that a page may consist of; nothing else in its folder is served."""
+SECURITY = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "media-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "microphone=(self)",
+    "Cache-Control": "no-cache",
+}
+LARGEST_FILE = 4 << 20
+
+log = logging.getLogger("rtvc.serve")
+
+
+def read_page(folder: Path | None) -> dict[str, tuple[bytes, str]]:
+    """The page's files by their paths: read once, so that no request ever reaches the file system.
+
+    Raises:
+        ConfigError: no such folder, or no `index.html` in it.
+    """
+    if folder is None:
+        return {}
+    found = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.suffix in TYPES and path.is_file() and path.stat().st_size <= LARGEST_FILE:
+            found[f"/{path.name}"] = (path.read_bytes(), TYPES[path.suffix])
+    if "/index.html" not in found:
+        raise ConfigError(f"{folder} holds no index.html, the folder of the browser page was wanted")
+    found["/"] = found["/index.html"]
+    return found
+
+
+class Web:
+    """Answers requests before they become websockets.
+
+    Args:
+        service: whose health is asked for.
+        page: folder of the browser page, served at `/`; None serves none.
+    """
+
+    def __init__(self, service: Service, page: Path | None = None) -> None:
+        self.service, self.page = service, read_page(page)
+
+    def __call__(self, connection: "ServerConnection", request: "Request") -> "Response | None":
+        """What `websockets` asks for every request: a response, or None to go on with the handshake."""
+        path = request.path.partition("?")[0]
+        if path == PATH:
+            return self._admit(connection, request)
+        if path in self.page:
+            return reply(200, *self.page[path])
+        service = self.service
+        if path == "/healthz":
+            return reply(200, b"ok\n", "text/plain; charset=utf-8")
+        if path == "/readyz":
+            state = {"ready": service.ready, "draining": service.draining, "sessions": len(service.calls), "limit": service.most}
+            return reply(200 if service.ready else 503, json.dumps(state).encode() + b"\n", "application/json")
+        if path == "/metrics":
+            return reply(200, *service.metrics.text())
+        return reply(404, b"there is nothing here\n", "text/plain; charset=utf-8")
+
+    def _admit(self, connection: "ServerConnection", request: "Request") -> "Response | None":
+        service, address = self.service, client_address(connection)
+        headers = request.headers
+        origins, hosts = headers.get_all("Origin"), headers.get_all("Host")
+        origin, host = (values[0] if len(values) == 1 else None for values in (origins, hosts))
+        if service.failures.too_many(address):
+            return self._turn_away(429, "failures", address, b"too many wrong tokens came from your address: try again in a minute\n")
+        if len(origins) > 1 or not service.access.origin_is_right(origin, host):
+            text = b"this origin is not allowed: programs send the server's own, who runs the server can allow others with --origin\n"
+            return self._turn_away(403, "origin", address, text)
+        if len(service.connections) >= service.limits.connections:
+            return self._turn_away(503, "connections", address, b"too many connections are open: try again later\n")
+        return None
+
+    def _turn_away(self, status: int, code: str, address: str, text: bytes) -> "Response":
+        self.service.metrics.refusals.labels(code).inc()
+        log.warning("refused code=%s address=%s", code, address)
+        return reply(status, text, "text/plain; charset=utf-8")
+
+
+def client_address(connection: "ServerConnection") -> str:
+    """The address of a client, without its port."""
+    remote = connection.remote_address
+    return str(remote[0]) if remote else "unknown"
+
+
+def reply(status: int, body: bytes, kind: str) -> "Response":
+    """An HTTP response that closes the connection."""
+    from websockets.datastructures import Headers
+    from websockets.http11 import Response
+
+    headers = Headers({"Content-Type": kind, "Content-Length": str(len(body)), "Connection": "close", **SECURITY})
+    return Response(status, HTTPStatus(status).phrase, headers, body)
