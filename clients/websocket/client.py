@@ -119,7 +119,7 @@ class Client:
             raise ConfigError(f"{first['loc'][0]} = {first['input']!r} came for a session: {first['msg']}") from error
         self.flow = Flow(self._window, asked.output_rate or asked.sample_rate)
         self._position, self._gap, self.totals, self._rest = 0, False, None, self._rest[:0]
-        self.started = await self.link.ask(self.side.start(asked), Started)
+        self.started = await self.link.ask(lambda: self.side.start(asked), Started)
         return self.started
 
     async def send(self, block: ArrayLike, captured: float | None = None) -> None:
@@ -174,7 +174,7 @@ class Client:
         """No more input follows: what is left comes back, the iteration ends, and the session's totals are returned."""
         if len(self._rest) and self.side.outgoing:
             await self.send(np.zeros(self.side.outgoing.codec.block - len(self._rest), np.float32))
-        self.totals = await self.link.ask(self.side.stop(), Stopped, patience=PATIENCE_S + self._window)
+        self.totals = await self.link.ask(self.side.stop, Stopped, patience=PATIENCE_S + self._window)
         self.flow.end()
         return self.totals
 
@@ -218,15 +218,15 @@ class Client:
         self, *, voice: VoiceChoice | None = None, pitch: float | None = None, prosody: float | None = None, wet: float | None = None
     ) -> Updated:
         """Changes the running session, without a click; returns what holds now."""
-        return await self.link.ask(Update(voice=voice, pitch=pitch, prosody=prosody, wet=wet).text(), Updated)
+        return await self.link.ask(Update(voice=voice, pitch=pitch, prosody=prosody, wet=wet).text, Updated)
 
     async def voices(self) -> tuple[str, ...]:
         """The names of the server's voices."""
-        return (await self.link.ask(ListVoices().text(), VoiceList)).voices
+        return (await self.link.ask(ListVoices().text, VoiceList)).voices
 
     async def stats(self) -> Stats:
         """The session so far."""
-        return await self.link.ask(AskStats().text(), Stats)
+        return await self.link.ask(AskStats().text, Stats)
 
     async def upload(self, recording: Recording, name: str | None = None) -> VoiceReady:
         """Makes a voice of a recording of somebody.
@@ -240,8 +240,7 @@ class Client:
         """
         name, data = named(recording, name)
         announcement, *pieces = self.side.upload(name, data)
-        assert isinstance(announcement, str)
-        return await self.link.ask(announcement, VoiceReady, pieces, UPLOAD_S)
+        return await self.link.ask(lambda: str(announcement), VoiceReady, pieces, UPLOAD_S)
 
     async def voice_of(self, recording: Recording) -> tuple[str, float]:
         """The voice of a recording, uploaded unless the server has it: its name, and how many seconds of speech it counts for."""

@@ -56,7 +56,7 @@ class Server:
     async def _connect(self, patience: float) -> "ClientConnection":
         try:
             from websockets.asyncio.client import connect
-            from websockets.exceptions import InvalidHandshake
+            from websockets.exceptions import InvalidHandshake, InvalidStatus
         except ImportError as error:
             raise DependencyError("the websocket client needs websockets: pip install 'rtvc-engine[serve]'") from error
         address = websocket_address(self.url)
@@ -74,6 +74,9 @@ class Server:
                 compression=None,
                 **settings,
             )
+        except InvalidStatus as error:
+            said = (error.response.body or b"")[:200].decode("utf-8", "replace").strip()
+            raise ServiceError(f"{address} turned us away (HTTP {error.response.status_code}: {said or 'no reason given'})") from error
         except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
             raise ServiceError(f"{address} cannot be reached ({error or 'no answer'}): is `rtvc serve` running there?") from error
 

@@ -23,8 +23,13 @@ class Window:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.under_way = 0.0  # seconds
-        self._frames: deque[tuple[int, float]] = deque()  # (capture time of the frame's end in microseconds, its duration in seconds)
+        self._sum = 0  # microseconds
+        self._frames: deque[tuple[int, int]] = deque()  # (capture time of the frame's end, its duration), in microseconds
+
+    @property
+    def under_way(self) -> float:
+        """Seconds of input whose output was not taken."""
+        return self._sum / 1e6
 
     @property
     def full(self) -> bool:
@@ -33,16 +38,15 @@ class Window:
 
     def sent(self, timestamp: int, duration: float) -> None:
         """A frame that began at `timestamp` microseconds and lasts `duration` seconds has been sent."""
-        self._frames.append((timestamp + round(1e6 * duration), duration))
-        self.under_way += duration
+        lasts = round(1e6 * duration)
+        self._frames.append((timestamp + lasts, lasts))
+        self._sum += lasts
 
     def taken(self, timestamp: int, duration: float) -> None:
         """Output was taken whose input began at `timestamp` microseconds and lasted `duration` seconds."""
         end = timestamp + round(1e6 * duration)
         while self._frames and self._frames[0][0] <= end:
-            self.under_way -= self._frames.popleft()[1]
-        if not self._frames:
-            self.under_way = 0.0
+            self._sum -= self._frames.popleft()[1]
 
 
 class Flow:

@@ -71,8 +71,10 @@ class Link:
         except ConnectionClosed:
             LOG.debug("a frame was sent into a lost connection")
 
-    async def ask(self, text: str, wanted: type[Answer], more: Iterable[str | bytes] = (), patience: float = ANSWER_S) -> Answer:
-        """Sends a message, and `more` after it; returns the answer.
+    async def ask(
+        self, text: Callable[[], str], wanted: type[Answer], more: Iterable[str | bytes] = (), patience: float = ANSWER_S
+    ) -> Answer:
+        """Sends a message, made when there is a connection, and `more` after it; returns the answer.
 
         Raises:
             Refusal: the server said no.
@@ -82,11 +84,12 @@ class Link:
             if self._problem:
                 raise self._problem
             answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            again = text if not more and wanted is not Stopped else None  # `stop` is repeated by the protocol's side
+            await self.up.wait()
+            question = text()
+            again = question if not more and wanted is not Stopped else None  # `stop` is repeated by the protocol's side
             self._asked = (wanted, answer, again)
             try:
-                await self.up.wait()
-                await self.send(text)
+                await self.send(question)
                 for frame in more:
                     if answer.done():
                         break

@@ -70,6 +70,7 @@ class Remote:
             self._end()
 
     def _end(self) -> None:
+        self._run(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -1,0 +1,394 @@
+"""The Python client against a live server: streaming, resumption, bounded flow, refusals, and the sides without `async`."""
+
+import asyncio
+import logging
+import threading
+import time
+
+import numpy as np
+import pytest
+from background import Route, background
+from serving import noise, served
+
+import rtvc
+from rtvc.clients.websocket import flow as flow_module
+from rtvc.clients.websocket.address import origin_of, websocket_address
+from rtvc.clients.websocket.flow import Window
+from rtvc.clients.websocket.recording import named
+from rtvc.engine.server.access import Access
+from rtvc.engine.server.messages import Code
+from rtvc.engine.server.reading import Refusal as ServersRefusal
+from rtvc.errors import AudioError, ConfigError, ProtocolError, ServiceError
+
+F32 = {"format": "f32"}
+
+
+def run(work):
+    """Runs a coroutine function; nothing here takes longer than half a minute."""
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
+def test_the_line_of_the_documentation(tmp_path):
+    async def main():
+        async with served(tmp_path) as (_, url):
+            x = noise(30_000)
+            async with rtvc.clients.connect(url, voice="half", **F32) as c:
+                blocks = [block async for block in c.convert(np.array_split(x, 37))]
+                np.testing.assert_allclose(np.concatenate(blocks), 0.5 * x, atol=1e-6)
+                assert c.totals.samples_in == c.totals.samples_out == 30_000
+                assert c.welcome.server == "test" and c.latency == pytest.approx(0.0625) and c.link.resumed == 0
+
+    run(main)
+
+
+def test_the_public_names_are_found_in_any_order_of_imports():
+    import rtvc.clients.live.display
+    from rtvc.clients import Remote, connect
+
+    assert connect is rtvc.clients.connect and Remote is rtvc.clients.Remote
+    for name in rtvc.CLIENTS:
+        assert getattr(rtvc.clients, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'conect'"):
+        _ = rtvc.clients.conect
+
+
+def test_sending_and_iterating_apart_and_changing_the_voice_on_the_way(tmp_path):
+    async def main():
+        async with served(tmp_path) as (_, url), rtvc.clients.connect(url, {"one": 1, "half": 1}, **F32) as c:
+            x, heard = noise(48_000), []
+
+            async def listen():
+                async for audio in c.audio():
+                    heard.append(audio)
+
+            listener = asyncio.create_task(listen())
+            await c.send(x[:24_000])
+            assert (await c.stats()).samples_in <= 24_000 and await c.voices() == ("half", "one")
+            while sum(len(audio.samples) for audio in heard) < 22_000:
+                await asyncio.sleep(0.01)
+            changed = await c.update(voice="one", wet=0.5)
+            assert changed.voice == "one" and changed.wet == 0.5
+            await c.send(x[24_000:], captured=5.0)
+            totals = await c.finish()
+            await listener
+            y = np.concatenate([audio.samples for audio in heard])
+            assert len(y) == totals.samples_out == 48_000
+            np.testing.assert_allclose(y[:22_000], 0.75 * x[:22_000], atol=1e-6)
+            np.testing.assert_allclose(y[27_000:], x[27_000:], atol=1e-6)  # equal, dry or wet
+            assert heard[-2].timestamp > 5_000_000, "capture times are the caller's"
+            second = await c.start("half", sample_rate=16_000, output_rate=24_000)
+            assert second.sample_rate == 16_000
+            assert len(np.concatenate([b async for b in c.convert([noise(16_000)])])) == 24_000
+
+    run(main)
+
+
+def test_connections_that_break_lose_nothing(tmp_path):
+    async def main():
+        async with served(tmp_path) as (service, url), Route(url) as route:
+            x = noise(24_000 * 12)
+            route.cuts = [200_000, 450_000, 451_000, 900_000]
+            async with rtvc.clients.connect(route.url, voice="half", window=2.0, **F32) as c:
+                y = np.concatenate([block async for block in c.convert(np.array_split(x, 600))])
+                np.testing.assert_allclose(y, 0.5 * x, atol=1e-6)
+                assert c.link.resumed >= 3 and not route.cuts
+            assert not service.calls
+
+    run(main)
+
+
+def test_a_question_and_the_end_survive_a_break(tmp_path):
+    async def main():
+        async with served(tmp_path) as (_, url), Route(url) as route, rtvc.clients.connect(route.url, "one", **F32) as c:
+            x = noise(24_000)
+            await c.send(x)
+            route.open = False
+            route.cut()
+            await asyncio.sleep(0.1)
+            question, end = asyncio.create_task(c.stats()), asyncio.create_task(c.finish())
+            await asyncio.sleep(0.3)
+            assert not question.done()
+            route.open = True
+            assert (await question).type == "stats" and (await end).samples_in == 24_000
+            np.testing.assert_allclose(np.concatenate([b async for b in c]), x, atol=1e-6)
+
+    run(main)
+
+
+def test_a_connection_that_stays_away_ends_with_a_clear_error(tmp_path):
+    async def main():
+        settings = {"resume_s": 0.8}
+        async with served(tmp_path, **settings) as (_, url), Route(url) as route, rtvc.clients.connect(route.url, "one", **F32) as c:
+            await c.send(noise(4_800))
+            route.open = False
+            route.cut()
+            began = time.monotonic()
+            with pytest.raises(ServiceError, match=r"not found again within 0\.8 s"):
+                async for _ in c:
+                    pass
+            assert time.monotonic() - began < 5
+            with pytest.raises(ServiceError, match="not found again"):
+                await c.send(noise(480))
+            with pytest.raises(ServiceError, match="not found again"):
+                await c.stats()
+
+    run(main)
+
+
+def test_a_session_that_is_gone_when_its_client_returns(tmp_path):
+    async def main():
+        async with served(tmp_path) as (service, url), Route(url) as route, rtvc.clients.connect(route.url, "one", **F32) as c:
+            await c.send(noise(480))
+            route.open = False
+            route.cut()
+            await asyncio.sleep(0.3)
+            for call in list(service.calls.values()):
+                await service.end(call)
+            route.open = True
+            with pytest.raises(rtvc.clients.Refusal, match="no such session") as caught:
+                async for _ in c:
+                    pass
+            assert caught.value.code is Code.UNKNOWN_SESSION
+
+    run(main)
+
+
+def test_live_audio_is_left_out_while_there_is_no_connection(tmp_path):
+    async def main():
+        async with served(tmp_path) as (_, url), Route(url) as route, rtvc.clients.connect(route.url, "one", **F32) as c:
+            x = noise(24_000)
+            assert await c.offer(x[:4_800], 1.0)
+            route.open = False
+            route.cut()
+            while c.link.up.is_set():
+                await asyncio.sleep(0.01)
+            assert not await c.offer(x[4_800:9_600], 1.2)
+            route.open = True
+            await c.link.up.wait()
+            assert await c.offer(x[9_600:], 1.4)
+            await c.finish()
+            heard = c.flow.ready()
+            assert c.dropped == pytest.approx(0.2) and c.link.resumed == 1
+            np.testing.assert_allclose(np.concatenate([a.samples for a in heard]), np.concatenate([x[:4_800], x[9_600:]]), atol=1e-6)
+
+    run(main)
+
+
+def test_a_sender_without_a_listener_waits_and_is_told_why(tmp_path, monkeypatch):
+    async def main():
+        async with served(tmp_path) as (_, url), rtvc.clients.connect(url, "one", window=1.0, **F32) as c:
+            monkeypatch.setattr(flow_module, "PATIENCE_S", 0.5)
+            with pytest.raises(ServiceError, match="nobody takes them: iterate over the client while sending"):
+                await c.send(noise(24_000 * 30))
+            assert c.flow.window.under_way <= 1.3 and c.flow.waiting <= 1.3
+
+    run(main)
+
+
+def test_a_server_that_sends_what_nobody_asked_for_is_left(tmp_path):
+    async def main():
+        async with served(tmp_path) as (_, url), rtvc.clients.connect(url, "one", window=0.5, **F32) as c:
+            from rtvc.engine.server.streams import Audio
+
+            for index in range(200):
+                c.flow.hear(Audio(np.zeros(2_400, np.float32), 0, index, False, False))
+            assert "nobody asked for" in str(c.problem)
+            with pytest.raises(ServiceError, match="nobody asked for"):
+                await c.send(noise(480))
+
+    run(main)
+
+
+def test_errors_of_the_source_reach_the_caller(tmp_path):
+    async def blocks():
+        yield noise(4_800)
+        raise KeyError("the file ended early")
+
+    async def main():
+        async with served(tmp_path) as (_, url), rtvc.clients.connect(url, "one", **F32) as c:
+            with pytest.raises(KeyError, match="ended early"):
+                async for _ in c.convert(blocks()):
+                    pass
+
+    run(main)
+
+
+def test_recordings_become_voices(tmp_path):
+    import soundfile
+
+    soundfile.write(tmp_path / "Anna Ü.wav", noise(48_000), 24_000)
+
+    async def main():
+        async with served(tmp_path / "voices") as (_, url), rtvc.clients.connect(url) as c:
+            name, data = named(tmp_path / "Anna Ü.wav")
+            assert name.startswith("Anna-") and len(data) > 48_000
+            assert (await c.voice_of(tmp_path / "Anna Ü.wav"))[0] == name and name in await c.voices()
+            assert (await c.voice_of(tmp_path / "Anna Ü.wav")) == (name, 10.0), "the same recording is not sent twice"
+            made = await c.upload(data, "bert")
+            assert made.name == "bert" and made.seconds == 2.0
+            with pytest.raises(rtvc.clients.Refusal, match="already") as caught:
+                await c.upload(data, "bert")
+            assert caught.value.code is Code.NAME_TAKEN and caught.value.advice
+            with pytest.raises(rtvc.clients.Refusal, match="cannot be used"):
+                await c.upload(b"this is no audio at all" * 100, "carl")
+            await c.start(name)
+            assert len(np.concatenate([b async for b in c.convert([noise(4_800)])])) == 4_800
+        with pytest.raises(AudioError, match=r"nowhere\.wav cannot be read"):
+            named("nowhere.wav")
+        with pytest.raises(AudioError, match="empty recording"):
+            named(b"")
+
+    run(main)
+
+
+def test_refusals_say_why(tmp_path):
+    from pydantic import SecretStr
+
+    async def main():
+        async with served(tmp_path, access=Access(SecretStr("open sesame twice"))) as (_, url):
+            for token in (None, "wrong"):
+                with pytest.raises(rtvc.clients.Refusal, match="refused") as caught:
+                    async with rtvc.clients.connect(url, "one", token=token):
+                        pass
+                assert caught.value.code is Code.UNAUTHORIZED and isinstance(caught.value, ServiceError)
+            async with rtvc.clients.connect(url.removesuffix("/v1"), token="open sesame twice") as c:
+                with pytest.raises(ServiceError, match="no session runs"):
+                    await c.send(noise(480))
+                with pytest.raises(rtvc.clients.Refusal) as caught:
+                    await c.start("nobody")
+                assert caught.value.code is Code.UNKNOWN_VOICE
+                with pytest.raises(ConfigError, match="bit_rate"):
+                    await c.start("one", bit_rate=3)
+                with pytest.raises(ConfigError, match="sample_rate = 12345"):
+                    await c.start("one", sample_rate=12_345)
+                with pytest.raises(ConfigError, match="pitch = 99"):
+                    await c.start("one", pitch=99)
+                await c.start("one")
+
+    run(main)
+
+
+def test_a_fatal_refusal_ends_the_session(tmp_path):
+    async def main():
+        async with served(tmp_path) as (service, url), rtvc.clients.connect(url, "one", **F32) as c:
+            await c.send(noise(480))
+            for connection in service.connections:
+                connection.expel(ServersRefusal(Code.INTERNAL, "the conversion failed", "start a new session", fatal=True))
+            with pytest.raises(rtvc.clients.Refusal, match="the conversion failed: start a new session"):
+                async for _ in c:
+                    pass
+
+    run(main)
+
+
+def test_servers_that_are_none(tmp_path):
+    async def main():
+        with pytest.raises(ServiceError, match=r"ws://127\.0\.0\.1:9/v1 cannot be reached .*is `rtvc serve` running"):
+            async with rtvc.clients.connect("ws://127.0.0.1:9"):
+                pass
+
+        async def silly(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 23\r\n\r\nthis is a coffee machine")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(silly, "127.0.0.1", 0)
+        async with server:
+            with pytest.raises(ServiceError, match=r"403.*coffee"):
+                async with rtvc.clients.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"):
+                    pass
+
+        from websockets.asyncio.server import serve
+
+        async def strange(socket):
+            await socket.recv()
+            await socket.send('{"type": "nonsense"}')
+
+        async with serve(strange, "127.0.0.1", 0) as other:
+            with pytest.raises(ProtocolError, match="does not speak this protocol"):
+                async with rtvc.clients.connect(f"ws://127.0.0.1:{next(iter(other.sockets)).getsockname()[1]}"):
+                    pass
+
+    run(main)
+
+
+def test_draining_and_complaints_are_logged(tmp_path, caplog):
+    async def main():
+        async with served(tmp_path, drain_s=0.3) as (service, url), rtvc.clients.connect(url, "one", **F32) as c:
+            await c.send(noise(480))
+            await service.drain()
+            with pytest.raises(ServiceError):
+                async for _ in c:
+                    pass
+
+    with caplog.at_level(logging.WARNING, "rtvc.clients"):
+        run(main)
+    assert "goes down within" in caplog.text
+
+
+def test_addresses():
+    assert websocket_address("ws://127.0.0.1:8765") == "ws://127.0.0.1:8765/v1"
+    assert websocket_address("https://voice.example.org/") == "wss://voice.example.org/v1"
+    assert websocket_address("wss://example.org/rtvc/v1") == "wss://example.org/rtvc/v1"
+    assert origin_of("wss://example.org/rtvc/v1") == "https://example.org" and origin_of("ws://a:1") == "http://a:1"
+    for bad in ("example.org", "ftp://a", "ws://"):
+        with pytest.raises(ServiceError, match="one like ws://"):
+            websocket_address(bad)
+    for secret in ("ws://me:hush@a/v1", "ws://a/v1?token=hush"):
+        with pytest.raises(ServiceError, match="give the token apart") as caught:
+            websocket_address(secret)
+        assert "hush" not in str(caught.value)
+
+
+def test_the_window_counts_what_is_under_way():
+    window = Window(1.0)
+    for index in range(10):
+        window.sent(index * 100_000, 0.1)
+    assert window.full and window.under_way == pytest.approx(1.0)
+    window.taken(0, 0.25)
+    assert not window.full and window.under_way == pytest.approx(0.8)
+    window.taken(700_000, 0.1)  # what lay before was dropped by the server
+    assert window.under_way == pytest.approx(0.2)
+    window.taken(5_000_000, 0.1)
+    assert window.under_way == 0.0
+
+
+def test_a_session_without_async(tmp_path):
+    before = threading.active_count()
+    x, random = noise(40_000), np.random.default_rng(1)
+    with background(tmp_path) as (_, url):
+        with rtvc.clients.Remote(url, "half", window=0.5, **F32) as remote:
+            parts, at = [], 0
+            while at < len(x):
+                size = int(random.integers(1, 30_000))
+                parts.append(remote.push(x[at : at + size]))
+                at += size
+            remote.update(pitch=0.0)
+            parts.append(remote.flush())
+            np.testing.assert_allclose(np.concatenate(parts), 0.5 * x, atol=1e-6)
+            assert remote.totals.samples_in == 40_000 and remote.voices() == ("half", "one") and remote.latency > 0
+            remote.start("one", format="s16")
+            assert len(remote.push(x[:100])) + len(remote.flush()) == 100
+        np.testing.assert_allclose(rtvc.clients.convert(url, x, 24_000, {"one": 1, "half": 3}, **F32), 0.625 * x, atol=1e-6)
+        with pytest.raises(rtvc.clients.Refusal):
+            rtvc.clients.Remote(url, "nobody")
+        with pytest.raises(AudioError, match="floats"):
+            rtvc.clients.convert(url, np.zeros(100, np.int16), 24_000, "one")
+    assert threading.active_count() == before
+
+
+def test_opus_on_the_wire(tmp_path):
+    from rtvc.engine.server.formats import offered
+
+    if "opus" not in offered():
+        pytest.skip("libopus or opuslib is not installed")
+
+    async def main():
+        async with served(tmp_path) as (_, url), rtvc.clients.connect(url, "half", sample_rate=48_000, format="opus") as c:
+            x = 0.5 * np.sin(np.arange(48_100) * 2 * np.pi * 440 / 48_000).astype(np.float32)
+            y = np.concatenate([block async for block in c.convert(np.array_split(x, 77))])
+            assert 48_100 <= len(y) < 48_100 + 2 * 960
+            assert np.abs(y[9_600:38_400]).max() == pytest.approx(0.25, abs=0.05)
+
+    run(main)
