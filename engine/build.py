@@ -17,7 +17,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rtvc.engine.backends.base import Backend, Layout
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.export import voice_size, weights
-from rtvc.errors import EngineError
+from rtvc.engine.gpu import need_gpu
+from rtvc.engine.target import Target
+from rtvc.engine.tensorrt import flavours
+from rtvc.errors import ConfigError, EngineError
 from rtvc.models.streaming.interface import Converter
 
 MANIFEST, FORMAT = "engine.json", 1
@@ -30,8 +33,13 @@ BACKENDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "openvino": ("rtvc.engine.backends.openvino", "OpenvinoBackend", ("openvino",)),
     "openvino-bf16": ("rtvc.engine.backends.openvino", "OpenvinoBf16Backend", ("openvino",)),
     "openvino-int8": ("rtvc.engine.backends.openvino", "OpenvinoInt8Backend", ("openvino",)),
+    "cudagraph": ("rtvc.engine.backends.cudagraph", "CudaGraphBackend", ("torch",)),
+    "tensorrt": ("rtvc.engine.backends.tensorrt", "TensorrtBackend", ()),
 }
-"""Backends that are built, by name: module, class, and the packages whose versions its files depend on."""
+"""Backends that are built, by name: module, class, and the packages whose versions its files depend on (TensorRT's: by flavour)."""
+GPU_BACKENDS = {"cudagraph": Target(flavour="cuda", batch=(1, 16, 1024), kernels=True), "tensorrt": Target()}
+"""Those that run on a GPU, and what they are made for unless another target is named."""
+ALIASES = {"compile": "torch-compile", "eager": "torch-eager"}
 
 
 class Manifest(BaseModel):
@@ -52,6 +60,7 @@ class Manifest(BaseModel):
     machine: str
     versions: dict[str, str]
     files: dict[str, str]
+    target: Target | None = None
 
 
 def backend_class(name: str) -> Any:
@@ -60,6 +69,7 @@ def backend_class(name: str) -> Any:
     Raises:
         EngineError: for a name that is none.
     """
+    name = ALIASES.get(name, name)
     if name not in BACKENDS:
         raise EngineError(f"the backend {name!r} came, one of torch-eager, {', '.join(BACKENDS)} was wanted")
     module, cls, _ = BACKENDS[name]
@@ -102,9 +112,9 @@ def machine() -> str:
     return f"{platform.system()} {platform.machine()} {name}".strip()
 
 
-def versions(backend: str) -> dict[str, str]:
+def versions(backend: str, target: Target | None = None) -> dict[str, str]:
     """Versions of the packages that a backend's files depend on."""
-    found = {}
+    found = flavours.versions(target.flavour) if backend == "tensorrt" and target is not None else {}
     for package in BACKENDS[backend][2]:
         try:
             found[package] = version(package)
@@ -113,7 +123,41 @@ def versions(backend: str) -> dict[str, str]:
     return found
 
 
-def build(converter: Converter, backend: str, directory: Path, chunk: int, source: Path | None = None) -> Manifest:
+def resolve(backend: str, target: Target | None) -> Target | None:
+    """The target of a backend with everything settled that this machine settles; None for a backend of the CPU.
+
+    Raises:
+        ConfigError: for a target that the backend has no use for.
+        EngineError: without a GPU where one is needed, or for GPUs that the backend does not serve.
+        DependencyError: when the flavour's packages are not installed.
+    """
+    if backend not in GPU_BACKENDS:
+        if target is not None and target != Target():
+            raise ConfigError(
+                f"a target for GPUs came for the backend {backend}: leave precision, batch and flavour away, or use --backend tensorrt"
+            )
+        return None
+    target = GPU_BACKENDS[backend] if target is None else target
+    if backend == "tensorrt":
+        if target.flavour == "cuda":
+            raise ConfigError("the flavour cuda came for the tensorrt backend, auto, tensorrt or rtx was wanted")
+        return flavours.resolve(target)
+    if target.flavour not in ("auto", "cuda") or target.precision != "fp32":
+        raise ConfigError(f"{target.flavour} in {target.precision} came for the backend {backend}, which steps as torch does, in fp32")
+    here = need_gpu(f"the {backend} backend")
+    return target.model_copy(update={"flavour": "cuda", "capabilities": (here.capability,)})
+
+
+def build(
+    converter: Converter,
+    backend: str,
+    directory: Path,
+    chunk: int,
+    source: Path | None = None,
+    *,
+    target: Target | None = None,
+    refit: Path | None = None,
+) -> Manifest:
     """Compiles a converter's step into a directory, which appears only when it is complete.
 
     Args:
@@ -122,19 +166,28 @@ def build(converter: Converter, backend: str, directory: Path, chunk: int, sourc
         directory: where to; an engine that is there already is replaced.
         chunk: samples a step.
         source: an ONNX file of the same step from an engine built before.
+        target: what an engine for a GPU is made for; by default the backend's in `GPU_BACKENDS`.
+        refit: a TensorRT engine of the same architecture and target that only needs new weights.
 
     Raises:
-        EngineError: for an unknown backend, a chunk that does not fit, or a directory that holds something else.
+        ConfigError: for a target that does not fit the backend.
+        EngineError: for an unknown backend, a chunk that does not fit, a directory that holds something else, or without a GPU
+            where one is needed.
         DependencyError: when the backend's packages are not installed.
     """
+    backend = ALIASES.get(backend, backend)
     cls = backend_class(backend)
     if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
         raise EngineError(f"{directory} holds files that are no engine: name an empty or new directory")
     checked = Backend(converter, chunk)
+    target = resolve(backend, target)
+    extra: dict[str, Any] = {} if target is None else {"target": target}
+    if refit is not None:
+        extra["refit"] = refittable(refit, backend, target, chunk, converter)
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        cls.build(converter, chunk, work, source)
+        cls.build(converter, chunk, work, source, **extra)
         manifest = Manifest(
             format=FORMAT,
             backend=backend,
@@ -147,8 +200,9 @@ def build(converter: Converter, backend: str, directory: Path, chunk: int, sourc
             voice=voice_size(converter),
             answer=answer(converter, chunk),
             machine=machine() if backend == "torch-compile" else "any",
-            versions=versions(backend),
+            versions=versions(backend, target),
             files={path.name: file_hash(path) for path in sorted(work.iterdir()) if path.is_file()},
+            target=target,
         )
         (work / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
         if directory.exists():
@@ -157,6 +211,30 @@ def build(converter: Converter, backend: str, directory: Path, chunk: int, sourc
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return manifest
+
+
+def refittable(directory: Path, backend: str, target: Target | None, chunk: int, converter: Converter) -> Path:
+    """An engine directory whose engine may take the converter's weights.
+
+    Raises:
+        EngineError: when it was built for anything but other weights.
+    """
+    manifest = read_manifest(directory)
+    size = Layout.of(converter.initial(1)).size
+    facts = {
+        "backend": (manifest.backend, backend),
+        "target": (manifest.target, target),
+        "chunk": (manifest.chunk, chunk),
+        "state size": (manifest.state, size),
+        "versions": (manifest.versions, versions(backend, target)),
+    }
+    for what, (came, wanted) in facts.items():
+        if came != wanted:
+            raise EngineError(f"the engine in {directory} has the {what} {came}, {wanted} is wanted: build anew, without --refit")
+    for name, digest in manifest.files.items():
+        if not (directory / name).is_file() or file_hash(directory / name) != digest:
+            raise EngineError(f"the file {name} of the engine in {directory} is missing or was changed: build anew, without --refit")
+    return directory
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -191,7 +269,7 @@ def check(manifest: Manifest, converter: Converter, directory: Path) -> None:
         "sample rate": (manifest.sample_rate, converter.sample_rate),
         "hop": (manifest.hop, converter.hop),
         "latency": (manifest.latency, converter.latency),
-        "versions": (manifest.versions, versions(manifest.backend)),
+        "versions": (manifest.versions, versions(manifest.backend, manifest.target)),
         "machine": (manifest.machine, "any" if manifest.machine == "any" else machine()),
     }
     for what, (came, wanted) in facts.items():
@@ -203,19 +281,51 @@ def check(manifest: Manifest, converter: Converter, directory: Path) -> None:
     for name, digest in manifest.files.items():
         if not (directory / name).is_file() or file_hash(directory / name) != digest:
             raise EngineError(f"the file {name} of the engine in {directory} is missing or was changed: {again}")
+    if (manifest.target is not None) != (manifest.backend in GPU_BACKENDS):
+        raise EngineError(f"the manifest of the engine in {directory} does not fit the backend {manifest.backend}: {again}")
+    if manifest.target is not None:
+        flavours.fits(manifest.target, directory, again)
 
 
-def load(directory: Path, converter: Converter) -> Backend:
-    """The backend that an engine directory holds.
+def check_target(manifest: Manifest, target: Target, directory: Path) -> None:
+    """Refuses an engine that was built with another precision, or for fewer rows, than is asked for.
 
     Raises:
-        EngineError: when it is missing, damaged, stale, or made for another model or machine.
+        EngineError: saying which.
+    """
+    made = manifest.target or Target()
+    if made.precision != target.precision:
+        raise EngineError(
+            f"the engine in {directory} computes in {made.precision}, {target.precision} is asked for: "
+            f"build it again with --precision {target.precision}"
+        )
+    if made.batch[0] > target.batch[0] or made.batch[2] < target.batch[2]:
+        wanted = ":".join(map(str, target.batch))
+        raise EngineError(
+            f"the engine in {directory} takes {made.batch[0]} to {made.batch[2]} rows, {target.batch[0]} to {target.batch[2]} are asked "
+            f"for: build it again with --batch {wanted}"
+        )
+
+
+def load(directory: Path, converter: Converter, target: Target | None = None) -> Backend:
+    """The backend that an engine directory holds.
+
+    Args:
+        directory: of the engine.
+        converter: the model.
+        target: precision and rows that the caller counts on; None takes what is there.
+
+    Raises:
+        EngineError: when it is missing, damaged, stale, or made for another model, machine, GPU, precision or batch.
         DependencyError: when its packages are not installed.
     """
     manifest = read_manifest(directory)
     cls = backend_class(manifest.backend)
     check(manifest, converter, directory)
-    backend: Backend = cls(converter, manifest.chunk, directory)
+    if target is not None:
+        check_target(manifest, target, directory)
+    made = () if manifest.target is None else (manifest.target,)
+    backend: Backend = cls(converter, manifest.chunk, directory, *made)
     return backend
 
 
@@ -228,23 +338,34 @@ def graph(directory: Path, converter: Converter) -> Path | None:
     return directory / "step.onnx"
 
 
-def open_backend(converter: Converter, name: str, chunk: int, cache: Path) -> Backend:
+def open_backend(converter: Converter, name: str, chunk: int, cache: Path, target: Target | None = None) -> Backend:
     """A backend by name: `torch-eager` as it is, any other from the cache, built when it is missing or stale.
 
     Args:
         converter: the model.
         name: of the backend.
         chunk: samples a step.
-        cache: folder of engines, one a model, backend and chunk.
+        cache: folder of engines, one a model, backend, chunk and target.
+        target: what an engine for a GPU is made for; by default the backend's in `GPU_BACKENDS`.
+
+    Raises:
+        ConfigError: for a target that does not fit the backend.
+        EngineError: for an unknown backend, or without a GPU where one is needed.
+        DependencyError: when the backend's packages are not installed.
     """
+    name = ALIASES.get(name, name)
     if name == TorchBackend.name:
         return TorchBackend(converter, chunk)
-    cls = backend_class(name)
-    directory = cache / f"{model_hash(converter)[:12]}-{name}-{chunk}"
+    backend_class(name)
+    if name in GPU_BACKENDS:
+        need_gpu(f"the {name} backend")
+    target = resolve(name, target)
+    stem = f"{model_hash(converter)[:12]}"
+    directory = cache / (f"{stem}-{name}-{chunk}" + (f"-{target.label}" if target is not None else ""))
     try:
-        return load(directory, converter)
+        return load(directory, converter, target)
     except EngineError:
         shutil.rmtree(directory, ignore_errors=True)
-        build(converter, name, directory, chunk, graph(cache / f"{model_hash(converter)[:12]}-onnx-{chunk}", converter))
-    built: Backend = cls(converter, chunk, directory)
-    return built
+        source = graph(cache / f"{stem}-onnx-{chunk}", converter)
+        build(converter, name, directory, chunk, source, target=target)
+    return load(directory, converter, target)

@@ -1,9 +1,10 @@
 """From names to a running backend: which model, which backend, how long a chunk."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtvc.engine.backends.base import Backend
-from rtvc.engine.build import open_backend
+from rtvc.engine.build import MANIFEST, load, open_backend
 from rtvc.engine.choose import cache_folder, choose
 from rtvc.errors import ConfigError
 from rtvc.models.streaming.interface import Converter
@@ -49,9 +50,16 @@ def open_engine(converter: Converter, name: str = "auto", chunk: int | None = No
 
     Args:
         converter: the model.
-        name: of a backend, or `auto` for the fastest of this machine.
+        name: of a backend, an engine directory, or `auto` for the fastest backend of this machine.
         chunk: samples a step; None takes the shortest that is safe with `auto`, and 600 otherwise.
     """
+    if (Path(name) / MANIFEST).is_file():
+        built = load(Path(name), converter)
+        if chunk not in (None, built.chunk):
+            raise ConfigError(
+                f"a chunk of {chunk} samples came, the engine in {name} steps {built.chunk}: leave --chunk away, or build another"
+            )
+        return built, {}
     if name != "auto":
         return open_backend(converter, name, chunk or 600, cache_folder()), {}
     for samples in [chunk] if chunk else CHUNKS:

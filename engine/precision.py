@@ -74,8 +74,19 @@ def fold_constants(graph: fx.GraphModule) -> int:
     return folded
 
 
+def without_complex(graph: fx.GraphModule) -> None:
+    """Real and imaginary parts that are joined only to be taken apart again stay apart: TensorRT knows no complex numbers."""
+    for node in list(graph.graph.nodes):
+        if node.target is torch.ops.aten.view_as_real.default and node.args[0].target is torch.ops.aten.complex.default:
+            with graph.graph.inserting_before(node):
+                pair = graph.graph.call_function(torch.ops.aten.stack.default, (list(node.args[0].args), -1))
+            pair.meta = dict(node.meta)
+            node.replace_all_uses_with(pair)
+    graph.graph.eliminate_dead_code()
+
+
 def in_float32(program: ExportedProgram) -> ExportedProgram:
-    """The program with everything that it computes in float64 computed in float32, constants folded.
+    """The program with everything that it computes in float64 computed in float32, constants folded, and no complex numbers.
 
     Inputs and outputs keep their types: steps take and give float32 already. Our own operators, which insist on float64
     phases, are given them by casts around the call.
@@ -85,6 +96,7 @@ def in_float32(program: ExportedProgram) -> ExportedProgram:
     for node in list(graph.graph.nodes):
         if node.target is ASSERTION:
             graph.graph.erase_node(node)
+    without_complex(graph)
     fold_constants(graph)
 
     def narrow(value: Any) -> Any:

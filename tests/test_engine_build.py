@@ -121,7 +121,7 @@ def test_a_cached_engine_is_rebuilt_when_it_is_stale(converter, onnx, tmp_path, 
     built = []
     real = build
 
-    def counted(model, backend, directory, chunk, source=None):
+    def counted(model, backend, directory, chunk, source=None, target=None):
         built.append(backend)
         return real(model, backend, directory, chunk, onnx / "step.onnx")
 
@@ -144,7 +144,7 @@ def test_auto_measures_once_and_remembers(converter, onnx, tmp_path, monkeypatch
         return [{"p50_ms": times[b.name][0], "p95_ms": 0.0, "cpu_ms": times[b.name][0], "fidelity_db": times[b.name][1]} for b in backends]
 
     real = build
-    monkeypatch.setattr("rtvc.engine.build.build", lambda m, n, d, c, s=None: real(m, n, d, c, onnx / "step.onnx"))
+    monkeypatch.setattr("rtvc.engine.build.build", lambda m, n, d, c, s=None, target=None: real(m, n, d, c, onnx / "step.onnx"))
     monkeypatch.setattr(choosing, "compare", measured)
     names = ("onnx", "onnx-int8")
     for _ in range(2):
@@ -159,7 +159,7 @@ def test_auto_measures_once_and_remembers(converter, onnx, tmp_path, monkeypatch
 
 
 def test_auto_survives_a_backend_that_cannot_be_built(converter, tmp_path, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise DependencyError("no such package")
 
     monkeypatch.setattr("rtvc.engine.build.build", refuse)

@@ -63,6 +63,7 @@ def test_float32_and_float16_sound_like_the_model(model: StreamingConverter, ste
     single = in_float32(step.program)
     half = in_float16(single, least=8000)  # as in the shipped model, not the pitch network
     assert count_of(single, torch.float64) == count_of(half, torch.float64) == count_of(single, torch.float16) == 0
+    assert count_of(step.program, torch.complex64) and not count_of(single, torch.complex64)
     assert 3 < count_of(half, torch.float16) < 60
     assert set(single.state_dict) < set(step.program.state_dict) | {name for name in single.state_dict if "constant" in name}
     assert not any("acoustic" in name for name in single.state_dict)  # the style encoders are not part of a step
