@@ -108,7 +108,7 @@ def check(
     for name, value in (("scale", scale), ("shift", shift)):
         if (value is not None) != (norm != "none"):
             raise ValueError(f"scale and shift belong to the norms affine and frame: norm {norm!r} came with {name} {value is not None}")
-        if value is not None and value.shape not in (x.shape[:2], x.shape[1:2]):
+        if value is not None and value.shape != (x.shape[:2] if value.ndim == 2 else x.shape[1:2]):
             raise ValueError(f"a {name} of shape {tuple(value.shape)} came, {tuple(x.shape[:2])} or {tuple(x.shape[1:2])} was wanted")
     if skip is not None and skip.shape != (x.shape[0], weight.shape[0], x.shape[2]):
         raise ValueError(f"a skip of shape {tuple(skip.shape)} came, {(x.shape[0], weight.shape[0], x.shape[2])} was wanted")

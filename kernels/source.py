@@ -44,7 +44,7 @@ def harmonic_source(
     Raises:
         ValueError: shapes that do not fit, or a phase that is not float64.
     """
-    if f0.ndim != 2 or voicing.shape != f0.shape or {last_f0.shape, last_voicing.shape, phase.shape} != {torch.Size([f0.shape[0], 1])}:
+    if f0.ndim != 2 or voicing.shape != f0.shape or any(x.shape != (f0.shape[0], 1) for x in (last_f0, last_voicing, phase)):
         came = [tuple(x.shape) for x in (f0, voicing, last_f0, last_voicing, phase)]
         raise ValueError(f"f0, voicing, last_f0, last_voicing and phase of shapes {came} came, (B, T) twice and (B, 1) thrice were wanted")
     if phase.dtype != torch.float64:
