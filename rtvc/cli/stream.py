@@ -55,7 +55,9 @@ def stream(
         raise ConfigError("no voice came: name one of the server's with --voice, or send a recording of somebody with -r")
     if token is not None and token_file is not None:
         raise ConfigError("a token came twice, one of --token (or RTVC_TOKEN) and --token-file was wanted")
-    settings: dict[str, Any] = {"token": read_token(token_file) if token_file else token, "tls": trust(ca)}
+    from rtvc.engine.server.access import read_token
+
+    settings: dict[str, Any] = {"token": read_token(token_file).get_secret_value() if token_file else token, "tls": trust(ca)}
     session = {"format": wire, "prosody": prosody}
     if mic:
         from rtvc.clients.live.stream import LiveConfig
@@ -150,21 +152,6 @@ def talk(
             pass
         final = now.status()
     typer.echo(json.dumps(final | {"state": "stopped"}) if as_json else "", err=not as_json)
-
-
-def read_token(path: Path) -> str:
-    """The token in a file.
-
-    Raises:
-        ConfigError: it cannot be read, or holds none.
-    """
-    try:
-        token = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the token file {path} cannot be read ({type(error).__name__}): check path and permissions") from error
-    if not token:
-        raise ConfigError(f"the token file {path} is empty, one line with the token was wanted")
-    return token
 
 
 def trust(path: Path | None) -> Any:
