@@ -94,11 +94,14 @@ class StreamModel:
 
     def convert_to(self, wave: Tensor, voice: Voice, *, pitch: float, prosody: float) -> Tensor:
         """As `Model.convert`, with a voice that may be fitted: the latency is flushed with silence and trimmed."""
+        from rtvc.models.streaming.exact import exact
+
         samples, latency = wave.shape[-1], self.converter.latency
-        condition = conditioned(self.converter, voice, pitch=pitch, prosody=prosody)
-        state, outputs = self.converter.initial(1), []
+        converter = exact(self.converter) if wave.device.type == "cpu" else self.converter
+        condition = conditioned(converter, voice, pitch=pitch, prosody=prosody)
+        state, outputs = converter.initial(1), []
         for chunk in F.pad(wave, (0, latency + -latency % HOP)).split(CHUNK, -1):
-            y, state = self.converter(chunk, condition, state)
+            y, state = converter(chunk, condition, state)
             outputs.append(y)
         return torch.cat(outputs, -1)[..., latency : latency + samples]
 
@@ -178,7 +181,7 @@ class VoiceConverter:
             timbre: take the sound of the voice from these instead.
             prosody: take pitch register and range, energy and rhythm from these instead.
             name: of the voice; default: of the first reference.
-            fit: steps of fitting the voice to the recordings, which makes it more alike and clearer and takes about 0.1 s a step on one
+            fit: steps of fitting the voice to the recordings, which makes it more alike and clearer and takes 0.07 s a step on one
                 core (`rtvc.voices.fit`); 0 leaves it at what the style encoders hear. Voices among the references are not fitted again.
 
         Raises:
@@ -229,13 +232,18 @@ class VoiceConverter:
                 y = self.model.convert(padded, acoustic, prosodic, pitch=pitch, prosody=prosody)
         return resample(y[0, 0, : len(wave)].float().cpu().numpy(), SAMPLE_RATE, output_rate)
 
-    def stream(self, voice: Voice, *, sample_rate: int = SAMPLE_RATE, chunk: int = HOP, **settings: Any) -> "Session":
+    def stream(
+        self, voice: Voice, *, sample_rate: int = SAMPLE_RATE, chunk: int | None = None, backend: str = "torch-eager", **settings: Any
+    ) -> "Session":
         """A live stream: `push` blocks of any size, get what is ready, `flush` at the end.
 
         Args:
             voice: the voice to speak with.
             sample_rate: of the blocks, in Hz.
-            chunk: samples at 24 kHz that the model converts at a time, a multiple of 300.
+            chunk: samples at 24 kHz that the model converts at a time, a multiple of 300; by default 300, or with `auto` the shortest that
+                is safe on this machine.
+            backend: torch-eager is there at once and equals `convert`; `auto` is the fastest of this machine (about three times as fast),
+                found by building and timing all of them, which takes a minute once a machine; or one by name (`rtvc build --help`).
             settings: what else `rtvc.engine.session.Session` takes: output_rate, pitch, prosody, wet, gate, backlog.
 
         Raises:
@@ -245,10 +253,17 @@ class VoiceConverter:
         if not isinstance(self.model, StreamModel):
             raise ConfigError(f"the model {self.model.name!r} needs whole recordings and cannot stream: load {DEFAULT!r}, or use `convert`")
         voice = self._usable(voice)
-        from rtvc.engine.backends.eager import TorchBackend
         from rtvc.engine.session import Session
 
-        return Session(TorchBackend(self.model.converter, chunk, device=str(self.device)), voice, sample_rate=sample_rate, **settings)
+        if backend == "torch-eager":
+            from rtvc.engine.backends.eager import TorchBackend
+
+            return Session(
+                TorchBackend(self.model.converter, chunk or HOP, device=str(self.device)), voice, sample_rate=sample_rate, **settings
+            )
+        from rtvc.engine.open import open_engine
+
+        return Session(open_engine(self.model.converter, backend, chunk)[0], voice, sample_rate=sample_rate, **settings)
 
     def _blend(self, references: Sequence[Reference], fit: int = 0) -> Voice:
         waves: list[Tensor] = []

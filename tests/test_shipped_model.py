@@ -9,6 +9,9 @@ from torch import Tensor
 
 import rtvc
 from rtvc.audio.io import read
+from rtvc.audio.resample import resample
+from rtvc.engine.backends.eager import TorchBackend
+from rtvc.engine.edges import Resampler
 from rtvc.models.streaming import StreamingConverter, load_default
 from rtvc.models.streaming.assets import DEFAULT
 
@@ -71,3 +74,43 @@ def test_it_takes_the_register_of_the_reference(model: StreamingConverter) -> No
 def test_silence_stays_silent(model: StreamingConverter) -> None:
     y = spoken(model, torch.zeros(1, 1, 24_000), [24_000])
     assert y[..., 12_000:].square().mean().sqrt() < 3e-3
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000])
+def test_sessions_equal_the_offline_conversion_for_random_blocks_at_every_rate(rate: int) -> None:
+    """Three random cuttings at each of ten rates, of real speech: the same as resampling, converting and resampling the whole."""
+    vc = rtvc.load()
+    voice = vc.voice(EXAMPLES / "reference.flac")
+    x = resample(read(EXAMPLES / "source.flac").numpy()[24_000 : 24_000 + 29_950], 24_000, rate)
+
+    def resampled(y: np.ndarray, rate_in: int, rate_out: int) -> np.ndarray:  # type: ignore[type-arg]
+        edge = Resampler(rate_in, rate_out)
+        return np.concatenate([edge.push(y), edge.flush()])
+
+    inside = resampled(x, rate, 24_000)
+    whole = resampled(vc.convert(inside, 24_000, voice), 24_000, rate)[: len(x)]
+    stream = vc.stream(voice, sample_rate=rate, chunk=600)
+    for seed in range(3):
+        rng, at, parts = np.random.default_rng((rate, seed)), 0, []
+        stream.reset()
+        while at < len(x):
+            size = int(rng.integers(1, rate // 8))
+            parts.append(stream.push(x[at : at + size]))
+            at += size
+        streamed = np.concatenate([*parts, stream.flush()])
+        assert len(streamed) == len(x)
+        error = np.linalg.norm(streamed[: len(whole)] - whole) / np.linalg.norm(whole)
+        assert error < 1e-5, error
+
+
+def test_a_stream_opens_any_backend_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+
+    def open_engine(*arguments: object) -> tuple[TorchBackend, dict[str, object]]:
+        opened.append(arguments)
+        return TorchBackend(arguments[0], 600), {}  # type: ignore[arg-type]
+
+    vc = rtvc.load()
+    monkeypatch.setattr("rtvc.engine.open.open_engine", open_engine)
+    stream = vc.stream(vc.voice(EXAMPLES / "reference.flac"), backend="auto", chunk=600)
+    assert opened == [(vc.model.converter, "auto", 600)] and stream.backend.chunk == 600  # type: ignore[attr-defined]
