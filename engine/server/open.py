@@ -1,0 +1,78 @@
+"""From settings to a service that is ready to serve: what the command line and a replica of a larger service both call."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from rtvc.engine.capacity import Capacity, measure
+from rtvc.engine.open import chunk_of, open_engine, streaming
+from rtvc.engine.server.access import Access
+from rtvc.engine.server.limits import ServerLimits
+from rtvc.engine.server.service import Service
+from rtvc.engine.server.store import VoiceStore
+from rtvc.errors import EngineError
+from rtvc.voices.voice import Voice
+
+
+class ServeConfig(BaseModel):
+    """A server's settings.
+
+    Attributes:
+        voices: folder of the voice files; uploads are stored there, too.
+        model: a file of weights; None takes the shipped streaming model.
+        backend: what runs the model, `auto` for the fastest of this machine.
+        chunk_ms: milliseconds a step; None takes the shortest that is safe here.
+        measure: how many sessions the machine holds; otherwise `limits.sessions` is believed.
+        host: that it listens on, whose own page is let in.
+        token: that clients must send; None lets everybody in.
+        origins: of pages that are let in besides the server's own.
+        allow_no_origin: lets programs without an Origin in, if they know the token.
+        limits: what clients may ask.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    voices: Path
+    model: str | None = None
+    backend: str = "auto"
+    chunk_ms: float | None = Field(default=None, gt=0)
+    measure: bool = True
+    host: str = "127.0.0.1"
+    token: SecretStr | None = None
+    origins: Sequence[str] = ()
+    allow_no_origin: bool = False
+    limits: ServerLimits = ServerLimits()
+
+
+def open_service(config: ServeConfig) -> Service:
+    """A service with its model loaded, warmed and its capacity measured; takes seconds.
+
+    Raises:
+        ConfigError: settings that name what does not exist.
+        EngineError: the backend cannot be had, or is too slow for a single session.
+    """
+    access = Access(config.token, config.origins, config.host, config.allow_no_origin)
+    loaded, converter = streaming(config.model)
+    chunk = None if config.chunk_ms is None else chunk_of(config.chunk_ms, converter)
+    backend, _ = open_engine(converter, config.backend, chunk)
+    tick, most = backend.chunk / backend.sample_rate, config.limits.sessions
+    capacity = measure(backend, most=most) if config.measure else Capacity(tick, {}, most)
+    if not capacity.rows:
+        slow = f"one step takes {1000 * capacity.p95[1]:.1f} ms of the {1000 * tick:g} ms that it may"
+        raise EngineError(f"{backend.name} is too slow here for a single session ({slow}): take another --backend or a longer --chunk")
+    store = VoiceStore(config.voices, loaded.model.space, config.limits.voices)
+
+    def make(samples: NDArray[np.float32], rate: int, name: str) -> Voice:
+        return loaded.voice((samples, rate), name=name)
+
+    return Service(backend, store, make, config.limits, access, capacity=capacity, name=version())
+
+
+def version() -> str:
+    """What the server calls itself."""
+    from importlib.metadata import version
+
+    return f"rtvc/{version('rtvc-engine')}"

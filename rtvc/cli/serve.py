@@ -1,0 +1,87 @@
+"""`rtvc serve`: a server for many speakers."""
+
+import logging
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["serve"]
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="address to listen on; others than this machine's own need a token")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one", min=0, max=65535)] = 8765,
+    voices: Annotated[Path | None, typer.Option(help="folder of voice files, and for uploads; default: a temporary one")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="file with the token that clients must send")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="certificate chain, PEM: serves https and wss")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="its private key, PEM")] = None,
+    max_sessions: Annotated[int, typer.Option(help="sessions at once; this machine's measured capacity may allow fewer", min=1)] = 32,
+    measure: Annotated[bool, typer.Option(help="measure how many sessions this machine holds; otherwise trust --max-sessions")] = True,
+    backend: Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")] = "auto",
+    chunk: Annotated[float | None, typer.Option(help="milliseconds a step of the model; default: the shortest that is safe here")] = None,
+    model: Annotated[str | None, typer.Option(help="a file of weights; default: the shipped streaming model")] = None,
+    origins: Annotated[list[str] | None, typer.Option("--origin", help="another page that may connect: https://HOST[:PORT]")] = None,
+    allow_no_origin: Annotated[bool, typer.Option("--allow-no-origin", help="with a token: also programs that send no Origin")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="let everybody in who reaches the address, without a token")] = False,
+    page: Annotated[bool, typer.Option(help="serve the browser page")] = True,
+    drain: Annotated[float, typer.Option(help="seconds that sessions are given to end on SIGTERM", min=0)] = 30.0,
+    idle: Annotated[float, typer.Option(help="seconds of silence after which a client is disconnected", min=1)] = 60.0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="log sessions as they come and go")] = False,
+) -> None:
+    """Serve conversions over websockets, with a browser page, health and metrics on the same port.
+
+    Example: rtvc serve --voices voices/ --token-file token.txt --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+    """
+    import asyncio
+    import tempfile
+
+    from rtvc.engine.server.access import check_binding, read_token
+    from rtvc.engine.server.app import run, secure
+    from rtvc.engine.server.limits import ServerLimits
+    from rtvc.engine.server.open import ServeConfig, open_service
+    from rtvc.errors import ConfigError
+
+    token = read_token(token_file) if token_file else None
+    check_binding(host, token, insecure)
+    if (tls_cert is None) != (tls_key is None):
+        raise ConfigError("--tls-cert and --tls-key belong together, one of them came alone")
+    tls = secure(tls_cert, tls_key) if tls_cert and tls_key else None
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    sys.setswitchinterval(0.001)  # the loop and the model share one interpreter: neither should wait long for the other
+    with ExitStack() as stack:
+        folder = voices or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rtvc-voices-")))
+        config = ServeConfig(
+            voices=folder,
+            model=model,
+            backend=backend,
+            chunk_ms=chunk,
+            measure=measure,
+            host=host,
+            token=token,
+            origins=origins or [],
+            allow_no_origin=allow_no_origin,
+            limits=ServerLimits(sessions=max_sessions, drain_s=drain, idle_s=idle),
+        )
+        typer.echo("preparing the model (the first time on a machine it is compiled, which takes minutes)", err=True)
+        service = open_service(config)
+
+        def ready(url: str) -> None:
+            tick = f"{1000 * service.pool.tick_s:g} ms steps"
+            typer.echo(f"{service.pool.backend.name}, {tick}, up to {service.most} sessions, {len(service.store.names())} voices", err=True)
+            typer.echo(f"listening on {url}")
+            sys.stdout.flush()
+
+        asyncio.run(run(service, host, port, page=page_folder() if page else None, tls=tls, ready=ready))
+
+
+def page_folder() -> Path | None:
+    """The folder of the browser page, if this installation holds it."""
+    import rtvc.clients
+
+    folders = [Path(folder) / "web" for folder in rtvc.clients.__path__]
+    return next((folder for folder in folders if (folder / "index.html").is_file()), None)
