@@ -263,6 +263,8 @@ def check(manifest: Manifest, converter: Converter, directory: Path) -> None:
     """
     layout = Layout.of(converter.initial(1))
     again = f"build it again: rtvc build --backend {manifest.backend} -o {directory}"
+    if (manifest.target is not None) != (manifest.backend in GPU_BACKENDS):
+        raise EngineError(f"the manifest of the engine in {directory} does not fit the backend {manifest.backend}: {again}")
     facts = {
         "model": (manifest.model[:12], model_hash(converter)[:12]),
         "state size": (manifest.state, layout.size),
@@ -281,8 +283,6 @@ def check(manifest: Manifest, converter: Converter, directory: Path) -> None:
     for name, digest in manifest.files.items():
         if not (directory / name).is_file() or file_hash(directory / name) != digest:
             raise EngineError(f"the file {name} of the engine in {directory} is missing or was changed: {again}")
-    if (manifest.target is not None) != (manifest.backend in GPU_BACKENDS):
-        raise EngineError(f"the manifest of the engine in {directory} does not fit the backend {manifest.backend}: {again}")
     if manifest.target is not None:
         flavours.fits(manifest.target, directory, again)
 

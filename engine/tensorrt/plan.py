@@ -101,13 +101,12 @@ def by_parser(model: Any, trt: Any) -> Plan:
     parser = trt.OnnxParser(network, log.sink)
     parser.supports_model_v2(model.SerializeToString())
     kinds = [node.op_type for node in model.graph.node]
-    taken = {
-        node for index in range(parser.num_subgraphs) if parser.is_subgraph_supported(index) for node in parser.get_subgraph_nodes(index)
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    taken = {node for index in range(parser.num_subgraphs) for node in parser.get_subgraph_nodes(index)} - {one.node() for one in errors}
+    reasons = {
+        one.node_operator(): one.desc() if parser.supports_operator(one.node_operator()) else "TensorRT has no such operator"
+        for one in errors
     }
-    reasons = {}
-    for index in range(parser.num_errors):
-        error = parser.get_error(index)
-        reasons[error.node_operator()] = error.desc()
     refused = Counter(kind for index, kind in enumerate(kinds) if index not in taken)
     return Plan(
         f"the ONNX parser of TensorRT-RTX {trt.__version__}",
