@@ -27,7 +27,7 @@ def synthesis_matrix(size: int, hop: int, window: Tensor | None = None) -> Tenso
     Args:
         size: n_fft in samples, even.
         hop: samples between frames, at most size.
-        window: (size,) of the analysis; by default a periodic Hann window.
+        window: (size,) of the analysis, on whose device all is computed; by default a periodic Hann window.
 
     Returns:
         (2 * bins, size) float64: rows of real parts, then of imaginary parts. `torch.istft` agrees wherever enough frames overlap.
@@ -41,8 +41,9 @@ def synthesis_matrix(size: int, hop: int, window: Tensor | None = None) -> Tenso
     padded = torch.nn.functional.pad(window.square(), (0, -size % hop))
     envelope = padded.reshape(-1, hop).sum(0).repeat(-(-size // hop))[:size]
     bins = size // 2 + 1
-    angle = 2 * torch.pi * (torch.arange(bins, dtype=torch.float64)[:, None] * torch.arange(size, dtype=torch.float64) % size) / size
-    weight = torch.full((bins, 1), 2.0 / size, dtype=torch.float64)
+    n = torch.arange(size, dtype=torch.float64, device=window.device)
+    angle = 2 * torch.pi * (n[:bins, None] * n % size) / size
+    weight = torch.full((bins, 1), 2.0 / size, dtype=torch.float64, device=window.device)
     weight[0] = weight[-1] = 1.0 / size
     return torch.cat([torch.cos(angle) * weight, -torch.sin(angle) * weight]) * (window / envelope)
 

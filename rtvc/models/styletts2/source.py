@@ -45,15 +45,17 @@ class Draws:
         """Gaussian numbers of the given shape, on the device and in the dtype of `like`."""
         if self.level == 0.0:
             return like.new_zeros(shape)
-        device = like.device if self.generator is None else self.generator.device
-        return self.level * torch.randn(shape, generator=self.generator, device=device).to(like)
+        if self.generator is None:  # named even if it is None, it keeps torch from compiling for any length
+            return self.level * torch.randn(shape, device=like.device).to(like)
+        return self.level * torch.randn(shape, generator=self.generator, device=self.generator.device).to(like)
 
     def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Numbers between 0 and 1, on the device and in the dtype of `like`."""
         if self.level == 0.0:
             return like.new_zeros(shape)
-        device = like.device if self.generator is None else self.generator.device
-        return torch.rand(shape, generator=self.generator, device=device).to(like)
+        if self.generator is None:
+            return torch.rand(shape, device=like.device).to(like)
+        return torch.rand(shape, generator=self.generator, device=self.generator.device).to(like)
 
 
 class HarmonicSource(nn.Module):
