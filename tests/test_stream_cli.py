@@ -24,7 +24,7 @@ from rtvc.engine.server.access import Access
 from rtvc.engine.session import Session
 from rtvc.errors import ServiceError
 
-TOKEN = "a token of some length"
+TOKEN = "a-token-of-some-length"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
-// The microphone's end: gathers render quanta into blocks and posts each with the time at which its first sample came.
+// The microphone's end: gathers render quanta into blocks and posts each with the time at which its first sample came, to the page
+// and, past it, to the worker that speaks to the server.
 // Times are seconds on the clock of the audio context, which the player shares: no clocks need comparing.
 
 class Capture extends AudioWorkletProcessor {
@@ -8,14 +9,16 @@ class Capture extends AudioWorkletProcessor {
     this.filled = 0;
     this.began = 0;
     this.running = false;
+    this.ends = [this.port];
     this.port.onmessage = ({ data }) => {
-      if (data === "start") {
+      if (data.port) this.ends = [this.port, data.port];
+      else if (data === "start") {
         this.running = true;
         this.filled = 0;
       } else if (data === "stop") {
         this.running = false;
         this.post(this.filled);
-        this.port.postMessage({ done: true });
+        for (const end of this.ends) end.postMessage({ done: true });
       }
     };
   }
@@ -23,8 +26,10 @@ class Capture extends AudioWorkletProcessor {
   /** Sends the first `count` samples of the block and starts the next one. */
   post(count) {
     if (count > 0) {
-      const samples = this.block.slice(0, count);
-      this.port.postMessage({ samples, captured: this.began }, [samples.buffer]);
+      for (const end of this.ends) {
+        const samples = this.block.slice(0, count);
+        end.postMessage({ samples, captured: this.began }, [samples.buffer]);
+      }
     }
     this.filled = 0;
   }

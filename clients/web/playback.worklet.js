@@ -20,7 +20,11 @@ class Playback extends AudioWorkletProcessor {
     this.fade = Math.round(FADE_S * sampleRate);
     this.first = processorOptions?.margin ?? 0.03;
     this.reset();
-    this.port.onmessage = ({ data }) => (data.samples ? this.write(data) : this.reset());
+    this.port.onmessage = ({ data }) => {
+      if (data.port) data.port.onmessage = this.port.onmessage; // the worker's audio comes past the page
+      else if (data.samples) this.write(data);
+      else this.reset();
+    };
   }
 
   reset() {

@@ -4,7 +4,8 @@ const COLUMN_S = 0.02; // seconds a column of the waveform
 const SHOWN_S = 10; // seconds in a waveform's width
 const LAGS = 600; // lag reports in the chart's width: a minute
 const CALM = matchMedia("(prefers-reduced-motion: reduce)");
-const REDRAW_MS = 500; // between pictures where motion is unwelcome
+const FRAME_MS = 33; // between pictures: sound comes first
+const REDRAW_MS = 500; // the same where motion is unwelcome
 
 /** Sizes a canvas to its box and returns its context, width and height in CSS pixels. */
 function surface(canvas) {
@@ -36,6 +37,7 @@ export class Wave {
   clear() {
     this.peaks.fill(0);
     this.filled = this.peak = 0;
+    this.changed = true;
   }
 
   /** Takes samples at `rate`. */
@@ -48,17 +50,18 @@ export class Wave {
         this.peaks[this.at] = this.peak;
         this.at = (this.at + 1) % this.peaks.length;
         this.filled = this.peak = 0;
+        this.changed = true;
       }
     }
   }
 
   draw() {
+    this.changed = false;
     const { context, width, height } = surface(this.canvas);
     const count = this.peaks.length;
     const step = width / count;
     context.strokeStyle = colour(this.canvas, "--wave");
     context.lineWidth = Math.max(1, step * 0.7);
-    context.lineCap = "round";
     context.beginPath();
     const middle = height / 2;
     for (let i = 0; i < count; i++) {
@@ -80,9 +83,11 @@ export class LagChart {
 
   clear() {
     this.lags = [];
+    this.changed = true;
   }
 
   push(milliseconds) {
+    this.changed = true;
     this.lags.push(milliseconds);
     if (this.lags.length > LAGS) this.lags.shift();
   }
@@ -94,6 +99,7 @@ export class LagChart {
   }
 
   draw() {
+    this.changed = false;
     const { context, width, height } = surface(this.canvas);
     if (!this.lags.length) return;
     const top = Math.max(100, ...this.lags) * 1.1;
@@ -111,15 +117,19 @@ export class LagChart {
   }
 }
 
-/** Draws everything as often as the screen allows, twice a second where motion is unwelcome; nothing while the page is hidden. */
+/** Draws what changed, twice a second where motion is unwelcome; nothing while the page is hidden. */
 export function animate(drawings) {
   let drawn = -Infinity;
   const frame = (now) => {
-    if (!CALM.matches || now - drawn > REDRAW_MS) {
+    if (now - drawn >= (CALM.matches ? REDRAW_MS : FRAME_MS)) {
       drawn = now;
-      for (const drawing of drawings) drawing.draw();
+      for (const drawing of drawings) if (drawing.changed) drawing.draw();
     }
     requestAnimationFrame(frame);
   };
+  const everything = () => drawings.forEach((drawing) => (drawing.changed = true));
+  addEventListener("resize", everything);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", everything);
+  everything();
   requestAnimationFrame(frame);
 }

@@ -33,8 +33,11 @@ export class Sound extends EventTarget {
     return this.stream !== null;
   }
 
-  /** Opens the microphone `source` (an id, "" for the default). Must be called from a click or a key. */
-  async start({ source, sink, headphones }) {
+  /**
+   * Opens the microphone `source` (an id, "" for the default). Must be called from a click or a key.
+   * `attach` is given two ports: one gives blocks of the microphone, what is posted to the other is played.
+   */
+  async start({ source, sink, headphones }, attach) {
     if (!navigator.mediaDevices) throw new Error("Microphones work only over https or from localhost. Open this page that way.");
     await this.stop();
     const raw = { echoCancellation: !headphones, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
@@ -44,11 +47,11 @@ export class Sound extends EventTarget {
       throw explain(error);
     }
     this.stream.getAudioTracks()[0].addEventListener("ended", () => this.dispatchEvent(new Event("lost")));
-    await this.wire(sink);
+    await this.wire(sink, attach);
   }
 
   /** Microphone -> capture, playback -> gain -> loudspeaker. */
-  async wire(sink) {
+  async wire(sink, attach) {
     const context = (this.context = new AudioContext({ latencyHint: "interactive" }));
     await Promise.all(["capture", "playback"].map((name) => context.audioWorklet.addModule(`${name}.worklet.js`)));
     const mono = { numberOfInputs: 1, numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" };
@@ -60,6 +63,10 @@ export class Sound extends EventTarget {
     this.player.connect(this.gain).connect(context.destination);
     this.capture.port.onmessage = ({ data }) => this.captured(data);
     this.player.port.onmessage = ({ data }) => this.report(data);
+    const [said, heard] = [new MessageChannel(), new MessageChannel()];
+    this.capture.port.postMessage({ port: said.port1 }, [said.port1]);
+    this.player.port.postMessage({ port: heard.port1 }, [heard.port1]);
+    attach(said.port2, heard.port2);
     if (sink && context.setSinkId) await context.setSinkId(sink);
     await context.resume();
   }
@@ -91,11 +98,6 @@ export class Sound extends EventTarget {
       this.ended = resolve;
       this.capture.port.postMessage("stop");
     });
-  }
-
-  /** Queues samples that were captured at `captured`, in seconds of this context. */
-  play(samples, captured) {
-    this.player.port.postMessage({ samples, captured }, [samples.buffer]);
   }
 
   /** Forgets what waits to be played. */
