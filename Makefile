@@ -1,7 +1,7 @@
 # Two commands do everything, set-up included: `make demo` and `make test`.
 # On machines where PyPI's torch would bring CUDA along, torch comes from its own CPU index (see .ci/setup).
 
-.PHONY: demo test check weights
+.PHONY: demo test check weights fuzz
 
 # Idle OpenMP threads that spin make busy cores many times slower; tests run one process a core.
 export OMP_WAIT_POLICY = passive
@@ -18,6 +18,12 @@ check:
 
 test: check
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+# The streaming protocol under 100,000 hostile frames, without sockets and live, then a minute guided by coverage.
+fuzz:
+	@.ci/setup test
+	.venv/bin/python -m pip install --quiet 'atheris>=3.0'
+	.venv/bin/python tests/fuzzing.py 100000 60
 
 # The shipped weights from recordings: `make weights MANIFEST=data/train.tsv`. Takes hours; run it again and it goes on.
 MANIFEST ?= data/train.tsv

@@ -237,6 +237,7 @@ class Connection:
             case Upload():
                 await self._announced(event)
             case Uploaded():
+                self._uploading = False  # the task goes on, and releases it, even if the connection ends
                 self.service.task(self._make_voice(event))
 
     def _greet(self, hello: Hello) -> None:
@@ -299,7 +300,7 @@ class Connection:
             raise
 
     async def _make_voice(self, file: Uploaded) -> None:
-        service, self._uploading = self.service, False  # this task goes on, and releases it, even if the connection ends
+        service = self.service
         try:
             self._reply(await service.uploads.make(file.name, file.data))
             service.metrics.uploads.inc()
