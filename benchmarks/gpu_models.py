@@ -1,8 +1,9 @@
 """What the GPU suite measures of models: the streaming step and its parts, the paper's components, and streams through the pool."""
 
 import copy
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -233,18 +234,29 @@ def exactness(converter: Any, bench: Bench) -> dict[str, Any]:
     return {"rms": scale, "error_of_plain": off["plain"], "error_of_fused": off["fused"], "right": right}
 
 
-def sampled_power(seconds: float, work: Callable[[], Any]) -> Iterator[float]:
-    """Watts while `work` is called again and again."""
+def watched(seconds: float, work: Callable[[], Any]) -> list[float]:
+    """Watts, asked again and again by another thread while `work` is called without pause."""
     from rtvc.benchmarks.bare import smi
 
+    watts, stop = list[float](), threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            found = smi("power.draw")
+            if found is not None:
+                watts.append(float(found["power.draw"]))
+            stop.wait(0.05)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
     until = time.time() + seconds
     while time.time() < until:
         for _ in range(20):
             work()
-        found = smi("power.draw")
-        if found is None:
-            raise Unavailable("nvidia-smi does not answer")
-        yield float(found["power.draw"])
+        torch.cuda.synchronize()
+    stop.set()
+    asking.join()
+    return watts
 
 
 def power(converter: Any, bench: Bench) -> dict[str, Any]:
@@ -265,8 +277,7 @@ def power(converter: Any, bench: Bench) -> dict[str, Any]:
     lane = runner.stream(batch)
     x, voice = torch.randn_like(lane.x), torch.zeros_like(lane.voice)
     with torch.inference_mode():
-        watts = list(sampled_power(3.0, lambda: lane(x, voice)))
-    torch.cuda.synchronize()
+        watts = watched(4.0, lambda: lane(x, voice))
     busy = smi("power.draw", "memory.used", "temperature.gpu", "clocks.sm")
     state = runner.layout.size * 4
     return {

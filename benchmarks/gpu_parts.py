@@ -52,8 +52,12 @@ def device(bench: Bench) -> dict[str, Any]:
     if bench.device.type == "cuda":
         about = torch.cuda.get_device_properties(bench.device)
         found |= {"capability": f"{about.major}.{about.minor}", "multiprocessors": about.multi_processor_count}
-        found |= {"memory_gib": round(about.total_memory / 2**30, 1), "l2_mib": about.L2_cache_size / 2**20, "cuda": torch.version.cuda}
-        found |= {"smi": smi("driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")}
+        found |= {
+            "memory_gib": round(about.total_memory / 2**30, 1),
+            "l2_mib": getattr(about, "L2_cache_size", 0) / 2**20,
+            "cuda": torch.version.cuda,
+        }
+        found |= {"smi": smi("driver_version", "power.limit", "clocks.max.sm", "clocks.max.memory")}
     return found
 
 

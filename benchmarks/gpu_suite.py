@@ -92,7 +92,8 @@ def run(options: argparse.Namespace, path: Path, identity: dict[str, object]) ->
     if options.dry_run:
         environment |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "rtvc.benchmarks.gpu_suite", "--worker", str(deadline), "-o", str(path)]
-    command += ["--dry-run"] * options.dry_run + (["--only", *options.only] if options.only else [])
+    command += ["--dry-run"] if options.dry_run else ["--gpu", str(identity["gpu"])]
+    command += ["--only", *options.only] if options.only else []
     while True:
         before = {name: part["status"] for name, part in record.parts.items()}
         status = watch(command, record, deadline, environment)
@@ -118,8 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[], help="parts whose names begin so")
     parser.add_argument("--keep", action="store_true", help="keep finished parts although code or versions have changed since")
     parser.add_argument("--worker", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--gpu", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    gpu = None if options.dry_run else gpu_name()
+    gpu = None if options.dry_run else options.gpu or gpu_name()
     if gpu is None and not options.dry_run:
         print("torch sees no GPU here, and numbers of a CPU are none of a GPU: use --dry-run to try the suite out", file=sys.stderr)
         return 2

@@ -75,8 +75,9 @@ def ladder(bench: Bench, make: Callable[[int], Callable[[], Any]], *, graph: boo
     for batch in bench.batches:
         row: dict[str, Any] = {"batch": batch}
         rows.append(row)
-        if bench.left < 0:
-            row["skipped"] = "no time left"
+        expected = rows[-2]["p50_ms"] / 1000 * batch / rows[-2]["batch"] if len(rows) > 1 else 0.0
+        if bench.left < 0 or expected > 2 * SLOW:
+            row["skipped"] = "no time left" if bench.left < 0 else f"about {expected:.1f} s a call"
             break
         try:
             with torch.inference_mode():

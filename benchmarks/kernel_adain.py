@@ -43,15 +43,20 @@ def forward(activation: str) -> dict[str, Way]:
     return {"operator": operator, "triton": triton}
 
 
-def plain_backward(activation: str) -> Way:
-    """Gradients of x, gamma and beta, the forward pass included: autograd has no other way."""
+def gradients(chain: Way) -> Way:
+    """Gradients of x, gamma and beta by autograd, the forward pass included: it has no other way."""
 
     def run(dy: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             leaves = [z.detach().requires_grad_() for z in (x, gamma, beta)]
-            return torch.autograd.grad(plain(activation)(*leaves, alpha)[0], leaves, dy)
+            return torch.autograd.grad(chain(*leaves, alpha)[0], leaves, dy)
 
     return run
+
+
+def compiled_gradients(activation: str) -> Way:
+    """The same of a compiled forward pass, whose backward pass is compiled with it."""
+    return gradients(torch.compile(plain(activation), dynamic=False))
 
 
 def backward(activation: str) -> dict[str, Way]:
@@ -93,5 +98,12 @@ def cases(size: Size) -> Iterator[Case]:
         batch, channels, frames, activation = shape
         name = f"{activation} {batch}x{channels}x{frames}"
         yield Case("adain", f"forward {name}", partial(draw, *shape), plain(activation), forward(activation))
-        trained = partial(draw_trained, *shape)
-        yield Case("adain", f"forward and backward {name}", trained, plain_backward(activation), backward(activation), traffic=both_passes)
+        yield Case(
+            "adain",
+            f"forward and backward {name}",
+            partial(draw_trained, *shape),
+            gradients(plain(activation)),
+            backward(activation),
+            traffic=both_passes,
+            compiled=partial(compiled_gradients, activation),
+        )

@@ -37,6 +37,7 @@ class Case:
         ways: the kernel's implementations by name: `operator` as models call it, `triton` and `cuda` the launchers alone.
         fixed: indices of inputs that keep their dtype (states and tables in float32).
         traffic: bytes that must move; None: all inputs and outputs once.
+        compiled: makes what `torch.compile` runs; None: it compiles `plain`.
     """
 
     kernel: str
@@ -46,6 +47,7 @@ class Case:
     ways: Mapping[str, Way]
     fixed: Sequence[int] = ()
     traffic: Callable[[Sequence[Tensor | None]], int] | None = None
+    compiled: Callable[[], Way] | None = None
 
     def inputs(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
         """Fresh inputs."""
@@ -166,7 +168,7 @@ def measure(
     ways = {**(case.ways if device.type == "cuda" else {"operator": case.ways["operator"]}), "eager": case.plain}
     if compiled:
         torch._dynamo.reset()
-        ways["compile"] = torch.compile(case.plain, dynamic=False)
+        ways["compile"] = case.compiled() if case.compiled else torch.compile(case.plain, dynamic=False)
     for name, way in ways.items():
         call = lambda way=way: way(*inputs)  # type: ignore[misc]  # noqa: E731
         try:
