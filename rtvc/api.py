@@ -304,6 +304,8 @@ class VoiceConverter:
             raise VoiceError(f"{voice.name!r} was made for the model {voice.space!r}, this is {self.model.space!r}: make it again")
         if voice.fitted in (None, self.weights):
             return voice
+        if not self.fittable:
+            return voice.unfitted()  # styles are all that such a model takes
         warnings.warn(f"{voice.name!r} was fitted to other weights, only its styles are used: make it again", stacklevel=3)
         return voice.unfitted()
 

@@ -242,6 +242,23 @@ def test_stream_goes_on_from_shipped_weights(tmp_path: Path, folder: Path, monke
             assert torch.allclose(made.stage.modules[name].state_dict()[key], weight, atol=1e-3), f"{name}.{key}"
 
 
+def test_style_encoders_can_stay_as_they_are(tmp_path: Path, folder: Path) -> None:
+    weights, top = "embedding = 0.0\nconsistency = 0.0", "train_styles = false\nlabels_every = 1\nreference_frames = 48"
+    file = config(tmp_path, folder, 2, weights=weights, top=top)
+    with pytest.raises(ConfigError, match="keeps acoustic, prosodic, targets as they are, none came"):
+        trainer("stream", file, tmp_path / "none").fit()
+    model = StreamingConverter(StreamingConfig(**SIZES))  # type: ignore[arg-type]
+    before = save_file(model, tmp_path / "before.safetensors")
+    made = trainer("stream", file, tmp_path / "run", f'init=[{{path="{before}"}}]')
+    made.fit()
+    assert set(load_weights(tmp_path / "run")) == {"decoder", "affine"}
+    for name in stream.STYLES:
+        for key, weight in made.stage.modules[name].state_dict().items():
+            assert torch.allclose(weight, getattr(model, name).state_dict()[key], atol=1e-3)
+    trained = made.stage.modules["affine"].state_dict()["weight"]
+    assert not torch.allclose(trained, model.affine.weight, atol=1e-4)
+
+
 def test_pieces_and_references_are_of_one_speaker(tmp_path: Path, folder: Path) -> None:
     made: Any = trainer("stream", config(tmp_path, folder, top="reference_frames = 100"), tmp_path / "run").stage
     first, again, other = made.batch(5), made.batch(5), made.batch(6)

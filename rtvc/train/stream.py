@@ -34,6 +34,8 @@ from rtvc.train.stream_losses import low_passed, manner
 
 PARTS = ("decoder", "affine", "targets", "acoustic", "prosodic")
 """What the stage trains, under the names that `StreamingConverter` gives its parts."""
+STYLES = ("targets", "acoustic", "prosodic")
+"""Those of them that make a voice of a reference."""
 BELIEVED_F0 = 550.0
 """Hz; estimates above it are mostly mistakes."""
 STEADY = 0.999
@@ -71,6 +73,8 @@ class StreamConfig(StreamRun):
     """Every so-many-th step decodes labelled content, the others what the encoder hears; 1 needs no encoder."""
     train_encoder: bool = False
     """Whether the encoder learns from the decoder's losses as well."""
+    train_styles: bool = True
+    """Whether the style encoders learn. Without, voices made before stay valid: only what the decoder does with them changes."""
     head_steps: int = Field(default=0, ge=0)
     """Steps in which only the map from style to speaker embedding learns from that loss: exported weights come without it."""
     consistency_from: int = Field(default=600, ge=0)
@@ -96,13 +100,17 @@ class Stream(StreamStage):
         self.analysis, weights = self.model.analysis, config.weights
         self.head = nn.Linear(self.model.affine.in_features, EMBEDDING)
         self.stft = BandedSTFT()
-        parts = [*PARTS, "encoder"] if config.train_encoder else list(PARTS)
+        parts = [part for part in PARTS if config.train_styles or part not in STYLES]
+        parts += ["encoder"] if config.train_encoder else []
         self.modules: dict[str, nn.Module] = {name: getattr(self.model, name) for name in (*PARTS, "encoder", "analysis")}
         self.modules["stft"] = self.stft
         self.phases = {"generator": list(parts)}
         self.averaged = parts
         if not config.train_encoder:
             frozen(self.model.encoder)
+        if not config.train_styles:
+            for name in STYLES:
+                frozen(getattr(self.model, name))
         self.speaker: SpeakerEncoder | None = None
         if weights.embedding or weights.consistency:
             self.speaker = frozen(SpeakerEncoder.pretrained())
@@ -124,6 +132,8 @@ class Stream(StreamStage):
             raise ConfigError(
                 "the stage decodes what an encoder hears, and none is given: name a run of stream_content in [[init]], or labels_every = 1"
             )
+        if not self.config.train_styles and (missing := set(STYLES) - set(initialised)):
+            raise ConfigError(f"train_styles = false keeps {', '.join(sorted(missing))} as they are, none came: name weights in [[init]]")
         if self.config.weights.matching:
             for name, module in self.steady.items():
                 module.load_state_dict(getattr(self.model, name).state_dict())
