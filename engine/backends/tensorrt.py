@@ -172,4 +172,5 @@ def plan_of(converter: Converter, chunk: int, target: Target) -> Any:
     """The dry run of a build: see `rtvc.engine.tensorrt.plan`."""
     from rtvc.engine.tensorrt.plan import plan
 
+    flavours.no_kernels(target)
     return plan(graph(converter, chunk, target), target)

@@ -119,8 +119,7 @@ def resolve(target: Target) -> Target:
                 f"({one.capability}): build it there, or use --flavour rtx"
             )
         return target.model_copy(update={"capabilities": (one.capability,), "gpu": one.name})
-    if target.kernels:
-        raise EngineError("TensorRT-RTX runs no kernels of others: build without --kernels, or use --flavour tensorrt")
+    no_kernels(target)
     capabilities = target.capabilities or ((here.capability,) if here else PORTABLE)
     served = known(rtx())
     for capability in capabilities:
@@ -130,6 +129,16 @@ def resolve(target: Target) -> Target:
                 "use --flavour tensorrt, or --backend cudagraph"
             )
     return target.model_copy(update={"capabilities": capabilities})
+
+
+def no_kernels(target: Target) -> None:
+    """Refuses our own kernels where torch cannot step in between two engines.
+
+    Raises:
+        EngineError: for TensorRT-RTX with them.
+    """
+    if target.flavour == "rtx" and target.kernels:
+        raise EngineError("TensorRT-RTX runs no kernels of others: build without --kernels, or use --flavour tensorrt")
 
 
 def choose() -> str:
