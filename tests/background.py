@@ -27,7 +27,13 @@ def thread_of(work) -> Iterator:
             ready.set()
 
     task = loop.create_task(main())
-    thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.gather(task, return_exceptions=True)), daemon=True)
+
+    def run():
+        loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     ready.wait(60)
     if not found:
@@ -39,8 +45,6 @@ def thread_of(work) -> Iterator:
         loop.call_soon_threadsafe(leave.set)
         thread.join(20)
         assert not thread.is_alive(), "the server does not end"
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
 
 
 @contextmanager
@@ -64,6 +68,7 @@ class Route:
     def __init__(self, target: str) -> None:
         self.port, self.open, self.connections, self.passed = urlsplit(target).port, True, set(), 0
         self.cuts: list[int] = []
+        self.handlers: set[asyncio.Task] = set()
 
     async def __aenter__(self):
         self.server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
@@ -74,6 +79,7 @@ class Route:
     async def __aexit__(self, *_):
         self.server.close()
         self.cut()
+        await asyncio.gather(*self.handlers, return_exceptions=True)
 
     def cut(self) -> None:
         """Breaks every connection without a word."""
@@ -81,6 +87,7 @@ class Route:
             writer.transport.abort()
 
     async def _connect(self, reader, writer):
+        self.handlers.add(asyncio.current_task())
         if not self.open:
             writer.transport.abort()
             return

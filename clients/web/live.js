@@ -57,7 +57,21 @@ export class Live extends EventTarget {
   /** Whether there is a voice to speak with. */
   can(able) {
     this.able = able;
-    this.$("go").disabled = !able;
+    this.busy(false);
+  }
+
+  /** While something begins or ends, the button waits; it is not disabled then, or it would lose the focus of the keyboard. */
+  busy(on) {
+    this.$("go").disabled = !this.able && !this.on;
+    this.$("go").setAttribute("aria-disabled", String(on));
+  }
+
+  /** What the button does. */
+  toggle(settings) {
+    if (this.$("go").getAttribute("aria-disabled") === "true") return;
+    this.busy(true);
+    if (this.on) this.stop();
+    else this.start(settings);
   }
 
   /** Opens the microphone unless it is open. */
@@ -77,7 +91,6 @@ export class Live extends EventTarget {
   }
 
   async start(settings) {
-    this.$("go").disabled = true;
     this.trouble(null);
     try {
       await this.session.open();
@@ -93,11 +106,10 @@ export class Live extends EventTarget {
       this.trouble(error);
       await this.close();
     }
-    this.can(this.able);
+    this.busy(false);
   }
 
   async stop() {
-    this.$("go").disabled = true;
     this.status("live", "Finishing…");
     try {
       await this.sound.hush();
@@ -113,7 +125,7 @@ export class Live extends EventTarget {
     this.show(false);
     await this.close();
     if (this.sound.open) this.sound.listen();
-    this.can(this.able);
+    this.busy(false);
     if (this.session.connected) this.status("ready", "Ready");
   }
 

@@ -99,7 +99,7 @@ live.reference = new Reference(
   },
 );
 
-$("go").addEventListener("click", () => (live.on ? live.stop() : live.start(settings())));
+$("go").addEventListener("click", () => live.toggle(settings()));
 $("volume").addEventListener("input", ({ target }) => live.sound.setVolume(Number(target.value)));
 $("sink").addEventListener("change", ({ target }) => live.sound.context?.setSinkId(target.value).catch(trouble));
 for (const name of ["said", "heard"]) $(`save-${name}`).addEventListener("click", () => live.save(name));

@@ -19,8 +19,9 @@ export class Reference {
     Object.assign(this, { ...elements, open, close, send, fail });
     this.tape = new Tape(LONGEST_S);
     this.recording = null;
-    this.record.addEventListener("click", () => (this.recording ? this.finish() : this.begin()));
-    this.choose.addEventListener("click", () => this.file.click());
+    this.busy = false;
+    this.record.addEventListener("click", () => this.busy || (this.recording ? this.finish() : this.begin()));
+    this.choose.addEventListener("click", () => this.busy || this.file.click());
     this.file.addEventListener("change", () => this.take(this.file.files));
     this.wireDrop();
   }
@@ -43,7 +44,7 @@ export class Reference {
   async take(files) {
     const [file] = files;
     this.file.value = "";
-    if (file) await this.submit(this.name.value || nameOf(file.name), new Uint8Array(await file.arrayBuffer()));
+    if (file && !this.busy) await this.submit(this.name.value || nameOf(file.name), new Uint8Array(await file.arrayBuffer()));
   }
 
   async begin() {
@@ -78,16 +79,22 @@ export class Reference {
   }
 
   async submit(name, bytes) {
-    this.record.disabled = this.choose.disabled = true;
+    this.wait(true);
     try {
       await this.send(nameOf(`${name}.`), bytes, (share) => this.show(share));
       this.name.value = "";
     } catch (error) {
       this.fail(error);
     } finally {
-      this.record.disabled = this.choose.disabled = false;
+      this.wait(false);
       this.progress.hidden = true;
     }
+  }
+
+  /** The buttons wait; they are not disabled, or they would lose the focus of the keyboard. */
+  wait(on) {
+    this.busy = on;
+    for (const button of [this.record, this.choose]) button.setAttribute("aria-disabled", String(on));
   }
 
   show(share) {
