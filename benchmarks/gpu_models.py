@@ -1,29 +1,21 @@
-"""What the GPU suite measures of models: the streaming step and its parts, the paper's components, and streams through the pool."""
+"""What the GPU suite measures of models: the streaming step, its parts, and the paper's components, each as several ways run it."""
 
 import copy
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from rtvc.benchmarks.gpu_timing import Bench, ladder
+from rtvc.benchmarks.gpu_timing import Bench, Unavailable, ladder
 from rtvc.models.fused import fused
 
 CHUNK = 600
 """25 ms, the tick."""
 FRAMES = 192
 """Mel frames of the paper's components: 2.4 s."""
-STREAMS = (1, 16, 64, 256, 512, 768, 1024, 1536, 2048)
-
-
-class Unavailable(Exception):
-    """This machine lacks what a part needs."""
 
 
 def prepared(way: str, module: torch.nn.Module, bench: Bench) -> Callable[..., Any]:
@@ -145,68 +137,6 @@ def conversion(way: str, bench: Bench) -> list[dict[str, Any]]:
     return ladder(bench, make)
 
 
-def backend(name: str, converter: Any, bench: Bench, most: int) -> Any:
-    """A backend of the engine on the device.
-
-    Raises:
-        Unavailable: for one that this machine cannot run.
-    """
-    device = bench.device.type
-    if name == "torch-eager":
-        from rtvc.engine.backends.eager import TorchBackend
-
-        return TorchBackend(copy.deepcopy(converter).to(bench.device), CHUNK, device=device)
-    from rtvc.engine.backends.cudagraph import CudaGraphBackend
-    from rtvc.engine.pingpong import capture, direct
-    from rtvc.engine.target import Target
-
-    target = Target(flavour="cuda", kernels=name == "cudagraph-kernels", batch=(1, min(64, most), most))
-    return CudaGraphBackend(converter, CHUNK, target=target, device=device, record=capture if device == "cuda" else direct)
-
-
-def streams(converter: Any, name: str, bench: Bench) -> dict[str, Any]:
-    """Concurrent sessions through the pool, every one with a chunk each tick, until the 99th percentile misses the tick.
-
-    `tick` is all that the pool does, edges at 24 kHz included; `step` is the backend's share, copies to and from it included.
-    """
-    from rtvc.engine.capacity import Capacity, StepTimes
-    from rtvc.engine.pool import Pool
-    from rtvc.engine.session import Style
-
-    counts = (1, 2) if bench.dry else STREAMS
-    runner = backend(name, converter, bench, counts[-1])
-    tick = 1000 * CHUNK / runner.sample_rate
-    style, block = Style(*(0.1 * torch.randn(2, 128))), (0.05 * np.random.default_rng(0).standard_normal(CHUNK)).astype(np.float32)
-    found: list[dict[str, Any]] = []
-    for count in counts:
-        if bench.left < 5:
-            break
-        pool = Pool(runner, slots=count, capacity=Capacity(tick / 1000, {}, count))
-        members = [pool.join(style) for _ in range(count)]
-        ticks: list[float] = []
-        for index in range(4 if bench.dry else 130):
-            for member in members:
-                member.push(block)
-            if index == (1 if bench.dry else 10):
-                pool.times, ticks = StepTimes(), []
-            began = time.perf_counter()
-            pool.tick()
-            ticks.append(time.perf_counter() - began)
-            for member in members:
-                member.pull()
-        p50, p99 = (1000 * np.percentile(ticks, [50, 99])).tolist()
-        steps = [1000 * pool.times.percentile(share) for share in (50, 99)]
-        row = {"streams": count, "tick_p50_ms": p50, "tick_p99_ms": p99, "step_p50_ms": steps[0], "step_p99_ms": steps[1]}
-        found.append({**row, "fits": p99 <= tick, "step_fits": steps[1] <= tick})
-        if steps[1] > tick or p99 > 4 * tick:
-            break
-    best = {
-        key: max((row["streams"] for row in found if row[fits]), default=0)
-        for key, fits in (("sustained", "fits"), ("by_steps", "step_fits"))
-    }
-    return {"tick_ms": tick, **best, "rows": found}
-
-
 def exactness(converter: Any, bench: Bench) -> dict[str, Any]:
     """The model on fused kernels against float64 on the device, over chunks that carry state; at most twice plain torch's error."""
     from rtvc.benchmarks.kernels import error
@@ -232,59 +162,3 @@ def exactness(converter: Any, bench: Bench) -> dict[str, Any]:
     scale = waves["exact"].square().mean().sqrt().item()
     right = off["fused"] <= max(2 * off["plain"], 1e-7 * scale)
     return {"rms": scale, "error_of_plain": off["plain"], "error_of_fused": off["fused"], "right": right}
-
-
-def watched(seconds: float, work: Callable[[], Any]) -> list[float]:
-    """Watts, asked again and again by another thread while `work` is called without pause."""
-    from rtvc.benchmarks.bare import smi
-
-    watts, stop = list[float](), threading.Event()
-
-    def ask() -> None:
-        while not stop.is_set():
-            found = smi("power.draw")
-            if found is not None:
-                watts.append(float(found["power.draw"]))
-            stop.wait(0.05)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    until = time.time() + seconds
-    while time.time() < until:
-        for _ in range(20):
-            work()
-        torch.cuda.synchronize()
-    stop.set()
-    asking.join()
-    return watts
-
-
-def power(converter: Any, bench: Bench) -> dict[str, Any]:
-    """Watts at rest and under steps of the most rows without pause, and what a stream takes of energy and memory.
-
-    Raises:
-        Unavailable: where nvidia-smi does not tell.
-    """
-    from rtvc.benchmarks.bare import smi
-
-    if bench.device.type != "cuda":
-        raise Unavailable("a dry run has no GPU whose power could be read")
-    batch = bench.batches[-1]
-    rest = smi("power.draw", "memory.used", "temperature.gpu", "clocks.sm")
-    if rest is None:
-        raise Unavailable("nvidia-smi does not answer")
-    runner = backend("cudagraph-kernels", converter, bench, batch)
-    lane = runner.stream(batch)
-    x, voice = torch.randn_like(lane.x), torch.zeros_like(lane.voice)
-    with torch.inference_mode():
-        watts = watched(4.0, lambda: lane(x, voice))
-    busy = smi("power.draw", "memory.used", "temperature.gpu", "clocks.sm")
-    state = runner.layout.size * 4
-    return {
-        "rest": rest,
-        "busy": busy,
-        "rows": batch,
-        "watts": watts,
-        "peak_mib": torch.cuda.max_memory_allocated() / 2**20,
-        "state_bytes_a_stream": state,
-    }

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from rtvc.benchmarks import gpu_engine as engine
 from rtvc.benchmarks import gpu_models as models
 from rtvc.benchmarks.bare import facts, shipped, smi
 from rtvc.benchmarks.gpu_record import Record
-from rtvc.benchmarks.gpu_timing import Bench
+from rtvc.benchmarks.gpu_timing import Bench, Unavailable
 from rtvc.benchmarks.kernels import STEMS, bandwidth, cases, check, measure
 
 LOST = 3
@@ -92,14 +93,19 @@ def step(way: str, bench: Bench) -> list[dict[str, Any]]:
     return models.step(converter(bench.dry)[0], way, bench)
 
 
+def engine_step(name: str, bench: Bench) -> list[dict[str, Any]]:
+    """See `gpu_engine.engine_step`."""
+    return engine.engine_step(converter(bench.dry)[0], name, bench)
+
+
 def component(name: str, way: str, bench: Bench) -> list[dict[str, Any]]:
     """See `gpu_models.component`."""
     return models.component(converter(bench.dry)[0], name, way, bench)
 
 
 def streams(name: str, bench: Bench) -> dict[str, Any]:
-    """See `gpu_models.streams`."""
-    return models.streams(converter(bench.dry)[0], name, bench)
+    """See `gpu_engine.streams`."""
+    return engine.streams(converter(bench.dry)[0], name, bench)
 
 
 def parts() -> list[Part]:
@@ -111,12 +117,13 @@ def parts() -> list[Part]:
         Part("device", 3, device),
         *(Part(f"correctness/{stem}", 6, partial(correctness, stem)) for stem in STEMS),
         Part("correctness/model", 5, lambda bench: models.exactness(converter(bench.dry)[0], bench)),
+        Part("step/cudagraph-kernels", 8, partial(engine_step, "cudagraph-kernels")),
         Part("step/fused", 8, partial(step, "fused")),
         Part("step/eager", 8, partial(step, "eager")),
         Part("streams/cudagraph-kernels", 20, partial(streams, "cudagraph-kernels")),
         *(Part(f"kernels/{stem}", 15, partial(kernel, stem)) for stem in compiled),
         Part("streams/cudagraph", 15, partial(streams, "cudagraph")),
-        Part("power", 6, lambda bench: models.power(converter(bench.dry)[0], bench)),
+        Part("power", 6, lambda bench: engine.power(converter(bench.dry)[0], bench)),
         Part("paper/conversion/eager", 10, partial(models.conversion, "eager")),
         Part("paper/conversion/fused", 10, partial(models.conversion, "fused")),
         Part("step/compile", 60, partial(step, "compile")),
@@ -124,7 +131,9 @@ def parts() -> list[Part]:
         *(Part(f"components/{name}/{way}", 4, partial(component, name, way)) for way in ("eager", "fused") for name in streamed),
         *(Part(f"paper/{name}/{way}", 5, partial(models.paper, name, way)) for way in ("eager", "fused") for name in paper),
         Part("streams/torch-eager", 10, partial(streams, "torch-eager")),
-        Part("step/tensorrt", 60, partial(step, "tensorrt")),
+        Part("step/tensorrt-fp32", 90, partial(engine_step, "tensorrt-fp32")),
+        Part("step/tensorrt-fp16", 90, partial(engine_step, "tensorrt-fp16")),
+        Part("streams/tensorrt-fp16", 100, partial(streams, "tensorrt-fp16")),
         *(Part(f"components/{name}/tensorrt", 30, partial(component, name, "tensorrt")) for name in streamed),
         *(Part(f"components/{name}/compile", 30, partial(component, name, "compile")) for name in streamed),
         Part("kernels/running_norm", 15, partial(kernel, "running_norm")),
@@ -149,7 +158,7 @@ def work(record: Record, deadline: float, dry: bool, only: tuple[str, ...] = ())
         began = time.time()
         try:
             record.end(part.name, "done", device=where.type, result=part.run(bench))
-        except models.Unavailable as reason:
+        except Unavailable as reason:
             record.end(part.name, "unavailable", error=str(reason))
         except Exception as problem:
             record.end(part.name, "failed", error=f"{type(problem).__name__}: {problem}"[:2000])

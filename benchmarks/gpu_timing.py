@@ -12,6 +12,10 @@ SLOW = 1.0
 """Seconds a call beyond which larger batches are not tried."""
 
 
+class Unavailable(Exception):
+    """This machine lacks what a part needs."""
+
+
 @dataclass
 class Bench:
     """Where and how thoroughly to measure.

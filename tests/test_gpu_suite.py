@@ -149,7 +149,7 @@ def test_a_part_that_dies_or_hangs_is_recorded(then: str, error: str, tmp_path: 
 
 def test_a_failing_part_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from rtvc.benchmarks import gpu_parts
-    from rtvc.benchmarks.gpu_models import Unavailable
+    from rtvc.benchmarks.gpu_timing import Unavailable
 
     tried = []
 
