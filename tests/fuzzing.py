@@ -3,6 +3,7 @@ atheris is installed: `python tests/fuzzing.py [FRAMES] [SECONDS OF ATHERIS]`.
 """
 
 import asyncio
+import contextlib
 import json
 import random
 import string
@@ -10,9 +11,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
-from serving import Client, noise, served
+import websockets.exceptions
+from calling import Client, noise
+from serving import served
 
 from rtvc.engine.server.frames import HEADER
 from rtvc.engine.server.messages import Error, Limits, Start, Welcome, schema
@@ -67,10 +71,11 @@ class Hostile:
 
     Args:
         source: of chance: `random.Random`, or anything else with its `random`, `randrange` and `randbytes`.
+        wildness: the share of frames that may well be the connection's last.
     """
 
-    def __init__(self, source):
-        self.chance = source
+    def __init__(self, source, wildness=1.0):
+        self.chance, self.wildness = source, wildness
         self.sequence = 0
         self.sent = []
 
@@ -79,9 +84,8 @@ class Hostile:
 
     def frame(self):
         """The next frame, text or bytes."""
-        frame = self.pick(
-            [self.message, self.message, self.text, self.audio, self.audio, self.audio, self.binary, self.upload, self.mutated]
-        )()
+        wild = [self.message, self.message, self.text, self.audio, self.audio, self.audio, self.binary, self.upload, self.mutated]
+        frame = self.pick(wild if self.chance.random() < self.wildness else [self.mild, self.text, self.right, self.right])()
         self.sent = [*self.sent[-20:], frame]
         return frame
 
@@ -97,6 +101,17 @@ class Hostile:
         for _ in range(self.chance.randrange(4) if self.chance.random() < 0.5 else 0):
             known[self.pick(FIELDS)] = self.pick(VALUES)
         return json.dumps({"type": kind} | {name: value for name, value in known.items() if name != "type" or self.chance.random() < 0.3})
+
+    def mild(self):
+        """A message that can be forgiven at any time."""
+        field, value = self.pick([name for name in FIELDS if name not in ("type", "version")]), self.pick(VALUES)
+        return json.dumps({"type": self.pick(["update", "ping", "stats", "voices", "dance"]), field: value})
+
+    def right(self):
+        """Audio without a fault."""
+        self.sequence += 1
+        payload = np.full(1 + self.chance.randrange(300), self.chance.random() - 0.5, "<f4").tobytes()
+        return HEADER.pack(1, 0, 2, self.sequence - 1, 10_000 * self.sequence) + payload
 
     def text(self):
         if self.chance.random() < 0.5:
@@ -170,53 +185,73 @@ def core(source, frames):
     return counts
 
 
-async def attack(url, source, frames):
-    """Sends so many hostile frames over as many connections as that takes; returns how many those were."""
+async def attack(url, source, enough):
+    """Opens connections and sends hostile frames over them until `enough()`."""
     from websockets.asyncio.client import connect
     from websockets.exceptions import ConnectionClosed
 
-    sent = connections = 0
     origin = url.replace("ws", "http", 1).removesuffix("/v1")
-    while sent < frames:
-        connections += 1
-        hostile = Hostile(source)
+    while not enough():
+        hostile = Hostile(source, wildness=source.choice([0.02, 0.02, 0.3, 1.0]))
         try:
             async with connect(url, origin=origin, compression=None, close_timeout=0.2) as socket:
                 if source.random() < 0.95:
                     await socket.send('{"type":"hello","version":1}')
-                if source.random() < 0.8:
-                    await socket.send('{"type":"start","sample_rate":24000,"voice":"one","format":"f32"}')
-                for _ in range(source.randrange(200)):
+                    await socket.recv()
+                    if source.random() < 0.8:
+                        await socket.send('{"type":"start","sample_rate":24000,"voice":"one","format":"f32"}')
+                        await socket.recv()
+                drain = asyncio.create_task(empty(socket))
+                for index in range(source.randrange(200)):
                     await socket.send(hostile.frame())
-                    sent += 1
+                    if index % 8 == 7:
+                        await asyncio.sleep(0)  # lets it hear that it was thrown out
+                drain.cancel()
         except ConnectionClosed:
             pass
-    return connections
+
+
+async def empty(socket):
+    """Reads and forgets."""
+    with contextlib.suppress(websockets.exceptions.ConnectionClosed):
+        async for _ in socket:
+            pass
 
 
 async def live(folder, frames, attackers=4, seed=0):
-    """Attacks a server while one calm client speaks; the calm one must not notice. Returns what was counted."""
-    limits = {"messages_per_second": 1e6, "frames_per_second": 1e6, "mistakes": 10**9, "uploads_per_minute": 1e6, "resume_s": 0.2}
-    async with served(folder, rows=40, sessions=40, **limits) as (service, url), Client(url) as calm:
-        await calm.start()
-        x = noise(24_000 * 600, seed)
-        attacks = [asyncio.create_task(attack(url, random.Random(seed + index), frames // attackers)) for index in range(attackers)]
-        began, at = time.perf_counter(), 0
-        while not all(task.done() for task in attacks) or at < 24_000:
-            await calm.speak(x[at : at + 2_400], block=480)
-            at += 2_400
-            await asyncio.sleep(max(0.0, began + at / 24_000 - time.perf_counter()))
-        connections = sum([await task for task in attacks])
-        stopped = await calm.stop()
-        np.testing.assert_array_equal(calm.samples(), x[:at])
-        value = service.metrics.registry.get_sample_value
-        assert value("rtvc_internal_errors_total") == 0
-        for _ in range(100):  # whoever broke off is given a moment
-            if not service.calls and not service.uploads.under_way:
-                break
-            await asyncio.sleep(0.05)
-        assert (len(service.calls), len(service.pool.members), service.uploads.under_way) == (0, 0, 0)
-        return {"connections": connections, "seconds": time.perf_counter() - began, "calm_lag_p99_ms": stopped.lag_p99_ms}
+    """Attacks a server until it has taken in so many hostile frames, while one calm client speaks, who must not notice."""
+    sys.setswitchinterval(0.001)  # as the server's program does
+    handled, sides, limits = [0], [0], {"messages_per_second": 1e6, "frames_per_second": 1e6, "mistakes": 10**9, "uploads_per_minute": 1e6}
+
+    class Counting(ServerSide):
+        def __init__(self, largest):
+            super().__init__(largest)
+            sides[0] += 1
+
+        def receive(self, data):
+            handled[0] += self.phase is not Phase.CLOSED
+            return super().receive(data)
+
+    with mock.patch("rtvc.engine.server.connection.ServerSide", Counting):
+        async with served(folder, rows=40, sessions=40, resume_s=0.2, **limits) as (service, url), Client(url) as calm:
+            await calm.start()
+            x, at, began = noise(24_000 * 900, seed), 0, time.perf_counter()
+            attacks = [asyncio.create_task(attack(url, random.Random(seed + i), lambda: handled[0] >= frames)) for i in range(attackers)]
+            while not all(task.done() for task in attacks) or at < 24_000:
+                await calm.speak(x[at : at + 2_400], block=480)
+                at += 2_400
+                await asyncio.sleep(max(0.0, began + at / 24_000 - time.perf_counter()))
+            await asyncio.gather(*attacks)
+            stopped = await calm.stop()
+            np.testing.assert_array_equal(calm.samples(), x[:at])
+            assert service.metrics.registry.get_sample_value("rtvc_internal_errors_total") == 0
+            for _ in range(100):  # whoever broke off is given a moment
+                if not service.calls and not service.uploads.under_way:
+                    break
+                await asyncio.sleep(0.05)
+            assert (len(service.calls), len(service.pool.members), service.uploads.under_way) == (0, 0, 0)
+            seconds = time.perf_counter() - began
+            return {"frames": handled[0] - at // 480, "connections": sides[0], "seconds": seconds, "calm_lag_p99_ms": stopped.lag_p99_ms}
 
 
 class Bytes:

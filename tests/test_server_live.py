@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 import pytest
-from serving import Client, Refusal, noise, served
+from calling import Client, Refusal, noise
+from serving import served
 from websockets.exceptions import ConnectionClosed
 
 from rtvc.engine.server.messages import Code, Draining, Error, ListVoices, Ping, Pong, Resumed, Stats, Update, Updated, VoiceList

@@ -8,8 +8,9 @@ import urllib.error
 import urllib.request
 
 import pytest
+from calling import Client, Refusal, noise
 from pydantic import SecretStr
-from serving import Client, Refusal, make_service, noise, served
+from serving import make_service, served
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 

@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from serving import Client, Refusal, noise, served
+from calling import Client, Refusal, noise
+from serving import served
 from standins import speech
 
 from rtvc.engine.server.messages import Code, ListVoices, VoiceList, VoiceReady
