@@ -10,6 +10,9 @@ from rtvc.cli.voice import Fit
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from rtvc.engine.backends.base import Backend
+    from rtvc.models.streaming.interface import Converter
+
 __all__ = ["evaluate"]
 
 
@@ -24,6 +27,10 @@ def evaluate(
     workers: Annotated[int, typer.Option(help="threads that measure; conversion always runs alone", min=1)] = 1,
     chunk: Annotated[
         float | None, typer.Option(help="convert in chunks of so many milliseconds, as a live stream", show_default=False)
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="runs the stream's steps: auto, onnx-int8, …; default: plain torch", show_default=False),
     ] = None,
     fit: Fit = None,
     threads: Annotated[int, typer.Option(help="threads that convert", min=1)] = 1,
@@ -40,6 +47,7 @@ def evaluate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from rtvc.data.registry import cache_dir
+    from rtvc.errors import ConfigError
     from rtvc.evaluate.converter import LibraryConverter
     from rtvc.evaluate.pairs import read_pairs
     from rtvc.evaluate.picture import overview
@@ -49,7 +57,15 @@ def evaluate(
 
     listed = read_pairs(pairs, limit)
     torch.set_num_threads(threads)
-    converter = LibraryConverter(model, chunk, device, fit)
+    if backend is not None and chunk is None:
+        raise ConfigError(f"--backend {backend} runs the steps of a stream: give --chunk as well, such as --chunk 25")
+
+    def open_stepper(steps: "Converter", samples: int) -> "Backend":
+        from rtvc.engine.open import open_engine
+
+        return open_engine(steps, str(backend), samples)[0]
+
+    converter = LibraryConverter(model, chunk, device, fit, open_stepper if backend else None)
     cache = json.parent / f"{json.stem}.cache" if json else cache_dir() / "evaluate"
     console = Console()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

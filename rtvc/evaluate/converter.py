@@ -1,9 +1,10 @@
 """A model of this library as the function that an evaluation asks for: whole recordings, or a stream of small chunks."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +23,24 @@ CODE = ("api.py", "audio", "layers", "models", "voices", "kernels")
 """What decides, besides the weights, what a conversion sounds like: relative to the package."""
 
 
+class Stepper(Protocol):
+    """What runs a stream's steps in place of the model itself; `rtvc.engine.backends.base.Backend` is one."""
+
+    name: str
+
+    def initial(self, batch: int) -> Tensor:
+        """The state before the first sample, (B, S)."""
+        ...
+
+    def condition(self, voice: Voice) -> Tensor:
+        """What a step needs to know of a voice, (1, V)."""
+        ...
+
+    def step(self, x: Tensor, voice: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, 1, N), voice (B, V), state (B, S) -> y (B, 1, N) and the next state."""
+        ...
+
+
 class LibraryConverter:
     """`rtvc.load(model)` as a `ConvertFn`.
 
@@ -30,7 +49,14 @@ class LibraryConverter:
         key: changes whenever conversions could: with the weights, the code or the chunk.
     """
 
-    def __init__(self, model: str | None = None, chunk: float | None = None, device: str = "cpu", fit: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str | None = None,
+        chunk: float | None = None,
+        device: str = "cpu",
+        fit: int | None = None,
+        open_stepper: Callable[[Converter, int], Stepper] | None = None,
+    ) -> None:
         """Loads the model.
 
         Args:
@@ -38,6 +64,7 @@ class LibraryConverter:
             chunk: milliseconds that are converted at a time, as in a live stream; None converts whole recordings.
             device: cpu or cuda.
             fit: steps of fitting each voice to its references; None takes the usual number where the model can fit voices.
+            open_stepper: makes what runs the steps of a stream of a model, with chunks of so many samples; by default the model does.
 
         Raises:
             ConfigError: no such model; a chunk that is no multiple of 12.5 ms, or for a model that cannot stream.
@@ -47,6 +74,7 @@ class LibraryConverter:
         self._converter = load(model, device)
         self._fit = fit if fit is not None else STEPS if self._converter.fittable else 0
         self._samples: int | None = None
+        self._stepper: Stepper | None = None
         if chunk is not None:
             samples = chunk * SAMPLE_RATE / 1000
             if samples <= 0 or samples % HOP:
@@ -54,8 +82,14 @@ class LibraryConverter:
             if not isinstance(self._converter.model, StreamModel):
                 raise ConfigError(f"the model {self._converter.model.name!r} needs whole recordings: leave --chunk out")
             self._samples = int(samples)
+            if open_stepper is not None:
+                self._stepper = open_stepper(self._converter.model.converter, self._samples)
         name = self._converter.model.name if model is None or not Path(model).is_file() else Path(model).name
-        details = ([] if chunk is None else [f"{chunk:g} ms chunks"]) + ([f"voices fitted in {self._fit} steps"] if self._fit else [])
+        details = (
+            ([] if chunk is None else [f"{chunk:g} ms chunks"])
+            + ([self._stepper.name] if self._stepper else [])
+            + ([f"voices fitted in {self._fit} steps"] if self._fit else [])
+        )
         self.name = ", ".join([name, *details])
         self.key = self._key()
         self._voices: dict[tuple[Path, ...], Voice] = {}
@@ -81,7 +115,7 @@ class LibraryConverter:
         from rtvc.audio.io import prepare
 
         x = prepare(wave, rate).to(self._converter.device)
-        y, seconds = streamed(self._converter.model.converter, x, voice, self._samples)  # type: ignore[attr-defined]
+        y, seconds = streamed(self._converter.model.converter, x, voice, self._samples, self._stepper)  # type: ignore[attr-defined]
         return y.float().cpu().numpy(), seconds
 
     def _key(self) -> str:
@@ -96,8 +130,8 @@ class LibraryConverter:
         return digest.hexdigest()[:16]
 
 
-def streamed(converter: Converter, wave: Tensor, voice: Voice, chunk: int) -> tuple[Tensor, float]:
-    """wave (N,) through a converter `chunk` samples at a time, as it comes in live.
+def streamed(converter: Converter, wave: Tensor, voice: Voice, chunk: int, stepper: Stepper | None = None) -> tuple[Tensor, float]:
+    """wave (N,) through a converter, or what runs its steps, `chunk` samples at a time, as it comes in live.
 
     Returns:
         (N,), aligned with the input: the latency is flushed with silence and trimmed; and the seconds that the steps took.
@@ -106,10 +140,11 @@ def streamed(converter: Converter, wave: Tensor, voice: Voice, chunk: int) -> tu
     padded = F.pad(wave, (0, latency + -(len(wave) + latency) % chunk))[None, None]
     with torch.inference_mode():
         started = perf_counter()
-        conditions = conditioned(converter, voice)
-        state, outputs = converter.initial(1), []
+        conditions = stepper.condition(voice) if stepper else conditioned(converter, voice)
+        state, outputs = (stepper or converter).initial(1), []
+        step = stepper.step if stepper else converter
         for x in padded.split(chunk, -1):
-            y, state = converter(x, conditions, state)
+            y, state = step(x, conditions, state)
             outputs.append(y)
         whole = torch.cat(outputs, -1)[0, 0, latency : latency + len(wave)].cpu()
         seconds = perf_counter() - started
