@@ -17,7 +17,7 @@ from rtvc.engine.session import Style
 from rtvc.errors import RtvcError
 
 CHUNKS_MS = (12.5, 25.0, 50.0, 100.0)
-"""Chunk sizes of the model: multiples of its hop. The edges, gate and ring also run at 10, 20 and 40 ms."""
+"""Chunk sizes of the model: multiples of its hop. Whole sessions, edges, gate and ring also run at 10, 20 and 40 ms."""
 EDGE_CHUNKS_MS = (10.0, 12.5, 20.0, 25.0, 40.0, 100.0)
 BACKENDS = ("torch-eager", "onnx", "onnx-int8", "openvino", "openvino-bf16", "openvino-int8", "torch-compile")
 
@@ -57,6 +57,17 @@ def step(converter: Any, backend: str, chunk: int) -> Callable[[], Any]:
         at = (at + 1) % len(signal)
 
     return call
+
+
+def session(converter: Any, backend: str, block_ms: float) -> Callable[[], Any]:
+    """A session at 48 kHz, both edges included, with 12.5 ms steps: a block of any size costs the steps that it completes."""
+    from rtvc.engine.session import Session
+
+    block = (np.random.default_rng(0).standard_normal(int(48 * block_ms)) * 0.1).astype(np.float32)
+    stream = Session(
+        open_backend(converter, backend, converter.hop, cache_folder()), Style(torch.zeros(128), torch.zeros(128)), sample_rate=48_000
+    )
+    return lambda: stream.push(block)
 
 
 def parts(converter: Any, chunk: int) -> dict[str, Callable[[], Callable[[], Any]]]:
@@ -147,6 +158,8 @@ def cases(converter: Any, backends: tuple[str, ...] = BACKENDS, chunks: tuple[fl
             for name, make in parts(converter, samples).items():
                 yield Case(name, "torch-eager", chunk_ms, make)
     for chunk_ms in chunks or EDGE_CHUNKS_MS:
+        for backend in backends:
+            yield Case("session-48k", backend, chunk_ms, lambda b=backend, ms=chunk_ms: session(converter, b, ms))  # type: ignore[misc]
         for name, make in edges(chunk_ms).items():
             yield Case(name, "onnxruntime" if name == "gate" else "numba" if name == "ring" else "numpy", chunk_ms, make)
 

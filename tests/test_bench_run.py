@@ -109,7 +109,7 @@ def test_the_parts_of_the_shipped_model_run():
         call()
         names.add(case.component)
     model = {"step", "mel", "mel-encoder", "f0", "prosody", "decoder", "istft", "style-encoders-3s"}
-    assert names == model | {"gate", "ring", "resampler-48k-24k"}
+    assert names == model | {"gate", "ring", "resampler-48k-24k", "session-48k"}
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_components_run_under_pytest_benchmark(tiny):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     rows = json.loads((tiny / "c.json").read_text())["results"]
     assert {"component", "backend", "threads", "chunk_ms", "p50_ms", "p95_ms", "p99_ms", "rtf", "peak_mib"} <= set(rows[0])
-    assert {row["component"] for row in rows} == {"step", "gate", "ring", "resampler-48k-24k"}
+    assert {row["component"] for row in rows} == {"step", "gate", "ring", "resampler-48k-24k", "session-48k"}
 
 
 def test_streamed_quality_knows_its_difference_from_offline(tmp_path):

@@ -25,6 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with the examples; the shipped model, or a tiny one where the weights are not there."""
     if not assets.DEFAULT.is_file():
         use_tiny_models(monkeypatch)
+    monkeypatch.setattr("rtvc.voices.fit.STEPS", 2)  # what fitting does to voices is tested in test_fit.py
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     return tmp_path
