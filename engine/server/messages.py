@@ -282,8 +282,10 @@ class Error(Message):
 
 ClientMessage: TypeAlias = Hello | Start | Resume | Upload | ListVoices | Update | Ping | AskStats | Stop
 ServerMessage: TypeAlias = Welcome | Started | Resumed | VoiceReady | VoiceList | Updated | Pong | Stats | Stopped | Draining | Error
-FROM_CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
-FROM_SERVER: TypeAdapter[ServerMessage] = TypeAdapter(Annotated[ServerMessage, Field(discriminator="type")])
+FORGETFUL = ConfigDict(cache_strings="keys")
+"""By default the JSON parser keeps short texts for later: tokens and session keys, too."""
+FROM_CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")], config=FORGETFUL)
+FROM_SERVER: TypeAdapter[ServerMessage] = TypeAdapter(Annotated[ServerMessage, Field(discriminator="type")], config=FORGETFUL)
 
 
 def schema() -> dict[str, Any]:
