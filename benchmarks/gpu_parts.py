@@ -14,8 +14,9 @@ from rtvc.benchmarks import gpu_models as models
 from rtvc.benchmarks.bare import facts, shipped, smi
 from rtvc.benchmarks.gpu_record import Record
 from rtvc.benchmarks.gpu_timing import Bench, Unavailable
-from rtvc.benchmarks.kernels import STEMS, bandwidth, cases, check, measure
+from rtvc.benchmarks.kernels import STEMS, Size, bandwidth, cases, check, measure
 
+SIZES: tuple[Size, ...] = ("streaming", "large")
 LOST = 3
 """Exit status of a process whose GPU no longer answers: the parts that are left need a new one."""
 
@@ -71,20 +72,18 @@ def correctness(stem: str, bench: Bench) -> dict[str, Any]:
     return {"right": right, "rows": rows}
 
 
-def kernel(stem: str, bench: Bench) -> list[dict[str, Any]]:
-    """Times at streaming sizes and past the cache."""
+def kernel(stem: str, size: Size, bench: Bench) -> list[dict[str, Any]]:
+    """Times at one size: float32, and past the cache bfloat16 too, without `torch.compile`, which takes seconds a case."""
     if bench.dry:
-        return [
-            measure(case, bench.device, torch.float32, copy_speed(bench.device), seconds=0.001, compiled=False)
-            for case in cases(stem, "odd")
-        ]
-    rows = []
-    for dtype in (torch.float32, torch.bfloat16):
-        for size in ("streaming", "large") if dtype == torch.float32 else ("large",):
-            for case in cases(stem, size):  # type: ignore[arg-type]
-                if bench.left > 5:
-                    rows.append({"size": size, **measure(case, bench.device, dtype, copy_speed(bench.device))})
-                    torch.cuda.empty_cache()
+        case = next(cases(stem, "odd"))
+        return [{"size": size, **measure(case, bench.device, torch.float32, copy_speed(bench.device), seconds=0.001, compiled=False)}]
+    rows, began = list[dict[str, Any]](), time.time()
+    for dtype in (torch.float32, torch.bfloat16) if size == "large" else (torch.float32,):
+        for case in cases(stem, size):
+            if bench.left > 5:
+                compiled = dtype == torch.float32 and time.time() - began < 60
+                rows.append({"size": size, **measure(case, bench.device, dtype, copy_speed(bench.device), compiled=compiled)})
+                torch.cuda.empty_cache()
     return rows
 
 
@@ -117,11 +116,11 @@ def parts() -> list[Part]:
         Part("device", 3, device),
         *(Part(f"correctness/{stem}", 6, partial(correctness, stem)) for stem in STEMS),
         Part("correctness/model", 5, lambda bench: models.exactness(converter(bench.dry)[0], bench)),
-        Part("step/cudagraph-kernels", 8, partial(engine_step, "cudagraph-kernels")),
+        Part("step/cudagraph-kernels", 30, partial(engine_step, "cudagraph-kernels")),
         Part("step/fused", 8, partial(step, "fused")),
         Part("step/eager", 8, partial(step, "eager")),
         Part("streams/cudagraph-kernels", 20, partial(streams, "cudagraph-kernels")),
-        *(Part(f"kernels/{stem}", 15, partial(kernel, stem)) for stem in compiled),
+        *(Part(f"kernels/{stem}/{size}", 15, partial(kernel, stem, size)) for stem in compiled for size in SIZES),
         Part("streams/cudagraph", 15, partial(streams, "cudagraph")),
         Part("power", 6, lambda bench: engine.power(converter(bench.dry)[0], bench)),
         Part("paper/conversion/eager", 10, partial(models.conversion, "eager")),
@@ -136,7 +135,7 @@ def parts() -> list[Part]:
         Part("streams/tensorrt-fp16", 100, partial(streams, "tensorrt-fp16")),
         *(Part(f"components/{name}/tensorrt", 30, partial(component, name, "tensorrt")) for name in streamed),
         *(Part(f"components/{name}/compile", 30, partial(component, name, "compile")) for name in streamed),
-        Part("kernels/running_norm", 15, partial(kernel, "running_norm")),
+        *(Part(f"kernels/running_norm/{size}", 15, partial(kernel, "running_norm", size)) for size in SIZES),
         *(Part(f"paper/{name}/compile", 40, partial(models.paper, name, "compile")) for name in paper),
         *(Part(f"paper/{name}/tensorrt", 40, partial(models.paper, name, "tensorrt")) for name in paper),
     ]

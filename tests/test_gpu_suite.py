@@ -70,7 +70,7 @@ def test_a_dry_run_on_a_bare_tree_runs_every_part(tree: Path, tmp_path: Path) ->
     for stem in STEMS:
         rows = found["parts"][f"correctness/{stem}"]["result"]["rows"]
         assert rows and all(row["triton"]["right"] and row["operator"]["right"] for row in rows), "the interpreter ran the kernel"
-        assert found["parts"][f"kernels/{stem}"]["result"]
+        assert all(found["parts"][f"kernels/{stem}/{size}"]["result"] for size in ("streaming", "large"))
     assert "device_us" not in out.read_text() and "graph_p50_ms" not in out.read_text(), "a CPU gives no figure of a GPU"
     assert [row["batch"] for row in found["parts"]["step/fused"]["result"]] == [1, 3]
     assert found["parts"]["streams/cudagraph-kernels"]["result"]["rows"][-1]["streams"] == 2
@@ -213,7 +213,8 @@ def test_the_table_weighs_measurements_against_the_goals() -> None:
         "dry_run": False,
         "gpu": "NVIDIA Test",
         "parts": {
-            "kernels/adain": done([large, small]),
+            "kernels/adain/large": done([large]),
+            "kernels/adain/streaming": done([small]),
             "step/fused": done([{"batch": 1, "p50_ms": 4.0, "graph_p50_ms": 0.9}]),
             "streams/cudagraph": done({"sustained": 512, "by_steps": 1024, "rows": rows}),
             "correctness/adain": done({"right": False}),
@@ -221,7 +222,7 @@ def test_the_table_weighs_measurements_against_the_goals() -> None:
         },
     }
     page = table(found)
-    assert "reached: adain L float32, 85% of the copy's speed" in page and "missed: adain S, 0.75 of torch.compile's time" in page
+    assert "reached: adain L float32, 85% of the copy's speed" in page and "missed: adain S float32, 0.75 of torch.compile's time" in page
     assert "reached: 0.90 ms a step at batch 1" in page and "missed: 512 concurrent streams" in page
     assert "wrong: adain" in page and "power: failed, no answer" in page
 
