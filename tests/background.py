@@ -68,6 +68,7 @@ class Route:
     def __init__(self, target: str) -> None:
         self.port, self.open, self.connections, self.passed = urlsplit(target).port, True, set(), 0
         self.cuts: list[int] = []
+        self.stalled = False  # while set, nothing passes, and nothing breaks
         self.handlers: set[asyncio.Task] = set()
 
     async def __aenter__(self):
@@ -105,6 +106,8 @@ class Route:
     async def _pump(self, reader, writer, upwards):
         try:
             while data := await reader.read(4096):
+                while self.stalled:
+                    await asyncio.sleep(0.02)
                 writer.write(data)
                 await writer.drain()
                 self.passed += len(data) if upwards else 0

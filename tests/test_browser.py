@@ -79,14 +79,16 @@ def reach(page: Any, state: str) -> None:
 
 
 def talk(page: Any, folder: Path, seconds: float, meanwhile: Any = lambda: None) -> tuple[np.ndarray, np.ndarray, int]:
-    """Start, speak, Stop, save: what was said and what was heard, as 16-bit numbers, and their rate."""
+    """Start, speak, Stop, save: what was said and what was heard, as 16-bit numbers, and their rate; nothing is left out."""
+    page.check("#headphones")  # no echo cancellation: the microphone is heard as it is
+    page.select_option("#slow", "whole")  # or a busy machine would leave stale audio out, as promised
     page.click("#go")
     reach(page, "live")
     page.wait_for_timeout(500 * seconds)
     meanwhile()
     page.wait_for_timeout(500 * seconds)
     page.click("#go")
-    reach(page, "ready")
+    page.wait_for_selector("#status[data-state=ready]", timeout=4 * WAIT)
     found = []
     for name in ("said", "heard"):
         with page.expect_download() as download:
@@ -143,13 +145,9 @@ def test_real_speech_is_converted_as_it_is_offline(browser: Any, microphone: Pat
         page.set_input_files("#file", ROOT / "examples" / "reference.flac")
         page.wait_for_selector("text=Anna can speak now")
         assert store.names() == ["Anna"] and page.get_by_role("radio", name="Anna").is_checked()
-        page.check("#headphones")  # no echo cancellation: the microphone is heard as it is
-        for _ in range(3):  # a machine that is too busy leaves stale audio out, as promised; then there is nothing to compare
-            said, heard, rate = talk(page, tmp_path, 4.5)
-            if len(heard) == len(said):
-                break
+        said, heard, rate = talk(page, tmp_path, 4.5)
         assert len(heard) == len(said) > 4 * rate and rate == RATE
-        assert 20 < float(page.inner_text("#lag")) < 2000
+        assert float(page.inner_text("#lag")) > 50
         voice = Voice.load(tmp_path / "voices" / "Anna.voice")
         offline = converted(backend, voice, said, rate)
         assert np.abs(heard - offline).max() <= 1, "the page heard what the engine makes of the same input"
@@ -166,7 +164,6 @@ def test_original_and_converted(browser: Any, server: tuple[Any, str], tmp_path:
     with opened(browser, url) as page:
         reach(page, "ready")
         page.get_by_role("radio", name="half").check()
-        page.check("#headphones")
         page.get_by_role("radio", name="Converted").focus()
         page.keyboard.press("ArrowRight")
         assert page.get_by_role("radio", name="Original").is_checked() and page.inner_text("#speaking") == ""
@@ -186,21 +183,37 @@ def test_a_broken_connection_is_taken_up_again(browser: Any, server: tuple[Any, 
         async with Route(url.replace("http", "ws", 1)) as route:
             yield route
 
+    def impatient(request: Any) -> None:
+        text = (WEB / "connection.js").read_text()
+        hasty = text.replace("DEAF_MS = 5000", "DEAF_MS = 400").replace("PING_MS = 2000", "PING_MS = 100")
+        assert hasty != text
+        request.fulfill(body=hasty, content_type="text/javascript")
+
     with thread_of(way) as route, opened(browser, page_of(route.url)) as page:
+        page.context.route("**/connection.js", impatient)
+        page.reload()
         reach(page, "ready")
         page.get_by_role("radio", name="half").check()
-        page.check("#headphones")
 
         def lose() -> None:
             route.open = False
             route.loop.call_soon_threadsafe(route.cut)
             reach(page, "waiting")
+            page.wait_for_timeout(500)
             route.open = True
             page.wait_for_selector("text=Live again")
 
-        said, heard, rate = talk(page, tmp_path, 3.0, lose)
-        assert len(said) > rate and np.abs(heard - converted(TorchBackend(DelayConverter(), 600), gain_voice(0.5), said, rate)).max() <= 1
-        assert page.inner_text("#trouble") == ""
+        def stall() -> None:
+            route.stalled = True  # nothing breaks: the page has to notice by itself
+            reach(page, "waiting")
+            route.stalled = False
+            page.wait_for_selector("text=Live again")
+
+        for trouble in (lose, stall):
+            said, heard, rate = talk(page, tmp_path, 2.0, trouble)
+            assert len(said) > 1.5 * rate, "what was said meanwhile is not lost"
+            wanted = converted(TorchBackend(DelayConverter(), 600), gain_voice(0.5), said, rate)
+            assert np.abs(heard - wanted).max() <= 1 and page.inner_text("#trouble") == ""
 
 
 def test_recording_a_reference_and_mixing(browser: Any, server: tuple[Any, str]) -> None:
@@ -299,8 +312,8 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(browser: Any, server: 
             assert outline >= 2, "the focus is visible"
             seen.append(focused.evaluate("(e) => e.id || e.value || e.className"))
         assert seen == [*dict.fromkeys(seen)], "no trap"
-        order = ["skip", "go", "wet", "volume", "mix", "half", "pitch", "prosody", "name", "record", "choose", "source", "headphones"]
-        assert [name for name in seen if name in order] == order, seen
+        order = ["skip", "go", "wet", "volume", "mix", "half", "pitch", "prosody", "name", "record", "choose", "source", "slow"]
+        assert [name for name in seen if name in order] == order and seen[-1] == "headphones", seen
         for control in page.locator("button, input:not(#file), select, canvas, progress").all():
             labels = "[...(e.labels ?? [])].map((label) => label.innerText).join()"
             name = control.evaluate(f"(e) => e.getAttribute('aria-label') || {labels} || e.innerText")

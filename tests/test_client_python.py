@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 from background import Route, background
-from serving import noise, served
+from calling import noise
+from serving import served
 
 import rtvc
 from rtvc.clients.websocket import flow as flow_module
@@ -93,6 +94,27 @@ def test_connections_that_break_lose_nothing(tmp_path):
                 np.testing.assert_allclose(y, 0.5 * x, atol=1e-6)
                 assert c.link.resumed >= 3 and not route.cuts
             assert not service.calls
+
+    run(main)
+
+
+def test_a_path_that_falls_silent_is_left_for_another(tmp_path, monkeypatch):
+    from rtvc.clients.websocket import dial
+
+    monkeypatch.setattr(dial, "BEAT_S", 0.2)
+
+    async def main():
+        async with served(tmp_path) as (_, url), Route(url) as route, rtvc.clients.connect(route.url, "half", **F32) as c:
+            x = noise(48_000)
+            await c.send(x[:24_000])
+            route.stalled = True
+            await c.send(x[24_000:])
+            while c.link.up.is_set():  # nobody closed anything: the client noticed by itself
+                await asyncio.sleep(0.02)
+            route.stalled = False
+            await c.finish()
+            np.testing.assert_allclose(np.concatenate([b async for b in c]), 0.5 * x, atol=1e-6)
+            assert c.link.resumed == 1
 
     run(main)
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 from background import background
+from calling import noise
 from converters import DelayConverter
 from pydantic import SecretStr
-from serving import gain_voice, noise
+from serving import gain_voice
 from test_live_devices import ALL, FakeStream, until
 
 from rtvc.cli import main

@@ -7,6 +7,8 @@ const VOICE_MS = 120_000; // to send a recording and make a voice of it
 const KEPT_S = 10; // of sent audio that can be sent again
 const DEAF_MS = 5000; // without a word from the server, after which the connection counts as lost
 const BEHIND_S = 0.5; // of unsent audio, above which more is left out
+const BEHIND_WHOLE_S = 20; // the same where nothing should be
+const STOP_MS = 120_000; // until the last sample has come back
 const RETRY_MS = [150, 300, 600, 1000];
 const PING_MS = 2000;
 const PIECE = 32 * 1024; // bytes of an upload in one frame
@@ -110,7 +112,8 @@ export class Connection extends EventTarget {
   async start(settings) {
     const started = await this.ask({ type: "start", ...settings }, "started");
     const resumeMs = this.welcome.limits.resume_ms;
-    this.session = { ...started, resumeMs, sequence: 0, received: 0, sent: [], dropped: false, lostSamples: 0 };
+    const whole = !settings.max_lag_ms; // nothing may be left out
+    this.session = { ...started, resumeMs, whole, sequence: 0, received: 0, sent: [], dropped: false, lostSamples: 0 };
     clearInterval(this.pinging);
     this.pinging = setInterval(() => this.ping(), PING_MS);
     return started;
@@ -137,7 +140,7 @@ export class Connection extends EventTarget {
     const session = this.session;
     if (!session || session.stopping) return false;
     const behind = this.socket.bufferedAmount / (2 * session.sample_rate);
-    if (session.away || behind > BEHIND_S) {
+    if ((session.away && !session.whole) || behind > (session.whole ? BEHIND_WHOLE_S : BEHIND_S)) {
       session.dropped = true;
       session.lostSamples += samples.length;
       return false;
@@ -146,17 +149,18 @@ export class Connection extends EventTarget {
     session.dropped = false;
     session.sent.push({ sequence: session.sequence++, captured, bytes });
     while (session.sent[0].captured < captured - KEPT_S) session.sent.shift();
-    this.socket.send(bytes);
+    if (!session.away) this.socket.send(bytes); // otherwise the resumption does
     return true;
   }
 
   /** No more input: resolves with the totals when every sample has come back. */
   async stop() {
     const session = this.session;
-    if (!session) return null;
+    while (this.session === session && session?.away) await wait(50);
+    if (!session || this.session !== session) return null;
     session.stopping = true;
     try {
-      return await this.ask({ type: "stop" }, "stopped");
+      return await this.ask({ type: "stop" }, "stopped", STOP_MS);
     } finally {
       this.forget();
     }

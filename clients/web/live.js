@@ -28,7 +28,7 @@ export class Live extends EventTarget {
   }
 
   wireSound() {
-    this.sound.addEventListener("block", ({ detail }) => this.waves.said.push(detail.samples, this.sound.rate));
+    this.sound.addEventListener("block", ({ detail }) => this.waves.said.push(detail.samples, this.sound.rate, detail.captured));
     this.sound.addEventListener("report", ({ detail }) => this.on && this.meter(detail));
     this.sound.addEventListener("lost", () => {
       this.trouble(new Error("The microphone is gone. Choose another one, then start again."));
@@ -39,8 +39,8 @@ export class Live extends EventTarget {
   wireSession() {
     const when = (event, act) => this.session.addEventListener(event, ({ detail }) => act(detail));
     when("said", (block) => this.tapes.said.push(block));
-    when("heard", (samples) => {
-      this.waves.heard.push(samples, this.tapes.heard.rate);
+    when("heard", ({ samples, captured }) => {
+      this.waves.heard.push(samples, this.tapes.heard.rate, captured);
       this.tapes.heard.push(toInt16(samples));
     });
     when("waiting", () => this.status("waiting", "Connection lost, trying again…"));
@@ -99,7 +99,8 @@ export class Live extends EventTarget {
       for (const tape of Object.values(this.tapes)) tape.clear(rate);
       for (const drawing of [...Object.values(this.waves), this.lags]) drawing.clear();
       this.lost = 0;
-      await this.session.start({ sample_rate: rate, format: "s16", block, max_lag_ms: MOST_LAG_MS, ...settings });
+      const lag = this.$("slow").value === "live" ? { max_lag_ms: MOST_LAG_MS } : {};
+      await this.session.start({ sample_rate: rate, format: "s16", block, ...lag, ...settings });
       this.show(true);
       this.status("live", "Live");
     } catch (error) {
@@ -135,7 +136,7 @@ export class Live extends EventTarget {
     $("go").setAttribute("aria-pressed", String(on));
     $("go-text").textContent = on ? "Stop" : "Start";
     $("keep").hidden = on || !this.tapes.said.length;
-    for (const id of ["source", "headphones"]) $(id).disabled = on;
+    for (const id of ["source", "slow", "headphones"]) $(id).disabled = on;
   }
 
   /** Changes a running session. */

@@ -32,27 +32,34 @@ export class Wave {
     this.peaks = new Float32Array(Math.round(SHOWN_S / COLUMN_S));
     this.at = this.filled = 0;
     this.peak = 0;
+    this.next = null; // capture time of the next sample
   }
 
   clear() {
     this.peaks.fill(0);
     this.filled = this.peak = 0;
+    this.next = null;
     this.changed = true;
   }
 
-  /** Takes samples at `rate`. */
-  push(samples, rate) {
-    const length = COLUMN_S * rate;
+  /** Takes samples at `rate` that were captured at `captured`, in seconds; what is missing before them is shown as silence. */
+  push(samples, rate, captured) {
+    const missing = this.next === null ? 0 : Math.min(SHOWN_S, captured - this.next);
+    for (let column = 1; column * COLUMN_S <= missing; column++) this.column();
+    this.next = captured + samples.length / rate;
     for (const sample of samples) {
       const size = Math.abs(sample);
       if (size > this.peak) this.peak = size;
-      if (++this.filled >= length) {
-        this.peaks[this.at] = this.peak;
-        this.at = (this.at + 1) % this.peaks.length;
-        this.filled = this.peak = 0;
-        this.changed = true;
-      }
+      if (++this.filled >= COLUMN_S * rate) this.column();
     }
+  }
+
+  /** Ends a column. */
+  column() {
+    this.peaks[this.at] = this.peak;
+    this.at = (this.at + 1) % this.peaks.length;
+    this.filled = this.peak = 0;
+    this.changed = true;
   }
 
   draw() {
@@ -65,7 +72,7 @@ export class Wave {
     context.beginPath();
     const middle = height / 2;
     for (let i = 0; i < count; i++) {
-      const size = Math.min(1, this.peaks[(this.at + i) % count]) ** 0.6 * (middle - 12);
+      const size = Math.min(1, this.peaks[(this.at + i) % count]) ** 0.6 * (middle - 2);
       const x = (i + 0.5) * step;
       context.moveTo(x, middle - Math.max(size, 0.4));
       context.lineTo(x, middle + Math.max(size, 0.4));

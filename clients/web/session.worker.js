@@ -61,7 +61,7 @@ function say({ samples, captured }) {
 function hear({ samples, captured }) {
   const copy = samples.slice();
   player?.postMessage({ samples, captured }, [samples.buffer]);
-  postMessage({ event: "heard", detail: copy }, [copy.buffer]);
+  postMessage({ event: "heard", detail: { samples: copy, captured } }, [copy.buffer]);
 }
 
 onmessage = async ({ data }) => {
