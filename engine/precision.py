@@ -85,8 +85,27 @@ def without_complex(graph: fx.GraphModule) -> None:
     graph.graph.eliminate_dead_code()
 
 
+def without_running_sums(graph: fx.GraphModule) -> None:
+    """Running sums over the last dimension become products with a triangle of ones: TensorRT's loop for them cannot be refitted."""
+    for node in list(graph.graph.nodes):
+        value = node.meta.get("val")
+        if (
+            node.target is not torch.ops.aten.cumsum.default
+            or node.args[1] not in (-1, value.ndim - 1)
+            or not isinstance(value.shape[-1], int)
+        ):
+            continue
+        name = f"triangle_{node.name}"
+        graph.register_buffer(name, torch.ones(value.shape[-1], value.shape[-1], dtype=value.dtype).triu())
+        with graph.graph.inserting_before(node):
+            product = graph.graph.call_function(torch.ops.aten.matmul.default, (node.args[0], graph.graph.get_attr(name)))
+        product.meta = dict(node.meta)
+        node.replace_all_uses_with(product)
+    graph.graph.eliminate_dead_code()
+
+
 def in_float32(program: ExportedProgram) -> ExportedProgram:
-    """The program with everything that it computes in float64 computed in float32, constants folded, and no complex numbers.
+    """The program with everything that it computes in float64 computed in float32, constants folded, no complex numbers and no loops.
 
     Inputs and outputs keep their types: steps take and give float32 already. Our own operators, which insist on float64
     phases, are given them by casts around the call.
@@ -97,6 +116,7 @@ def in_float32(program: ExportedProgram) -> ExportedProgram:
         if node.target is ASSERTION:
             graph.graph.erase_node(node)
     without_complex(graph)
+    without_running_sums(graph)
     fold_constants(graph)
 
     def narrow(value: Any) -> Any:

@@ -183,3 +183,27 @@ def test_the_exported_fft_is_the_fft(samples, size):
     torch.testing.assert_close(rfft(x, size), torch.fft.rfft(x, size), rtol=0, atol=1e-11)
     with pytest.raises(EngineError, match="cannot be exported"):
         rfft(x, 97)
+
+
+def test_torchs_own_compiler_steps_like_torch(tmp_path):
+    """`compile` is the short name; the engine belongs to this machine's CPU."""
+    import shutil
+
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler: apt-get install g++")
+    tiny = TinyConverter().eval()
+    manifest = build(tiny, "compile", tmp_path / "engine", 600)
+    assert manifest.backend == "torch-compile" and manifest.machine == choosing.machine() and set(manifest.files) == {"step.pt2"}
+    backend, eager = load(tmp_path / "engine", tiny), TorchBackend(tiny, 600)
+    np.testing.assert_allclose(through(backend), through(eager), atol=2e-6)
+    for rows in (1, 5):
+        arguments = torch.randn(rows, 1, 600), eager.condition(TestVoice(1)).repeat(rows, 1), torch.randn(rows, eager.layout.size)
+        for got, wanted in zip(backend.step(*arguments), eager.step(*arguments), strict=True):
+            torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_torchs_own_compiler_needs_a_compiler(converter, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(DependencyError, match=r"install g\+\+"):
+        build(converter, "compile", tmp_path / "engine", 600)
+    assert list(tmp_path.iterdir()) == []

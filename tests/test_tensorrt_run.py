@@ -299,19 +299,27 @@ def test_the_converters_of_torch_tensorrt_are_asked(converter: Any, compiler: Co
     import sys
 
     class Registry:
-        """Converts what is not a tanh."""
+        """Converts what is not a tanh, when it is asked for what can be refitted."""
+
+        asked: Any = None
+
+        def set_compilation_settings(self, settings: Any) -> None:
+            self.asked = settings
 
         def __contains__(self, node: Any) -> bool:
-            return "tanh" not in str(node.target) and "rtvc" not in str(node.target)
+            return self.asked == {"immutable_weights": False} and "tanh" not in str(node.target) and "rtvc" not in str(node.target)
 
     held: dict[str, dict[str, Any]] = {
         "torch_tensorrt.dynamo.conversion._ConverterRegistry": {"DYNAMO_CONVERTERS": Registry()},
+        "torch_tensorrt.dynamo": {"CompilationSettings": dict},
         "torch_tensorrt.dynamo.lowering": {"get_decompositions": dict},
     }
     for name, members in held.items():
         parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            monkeypatch.setitem(sys.modules, ".".join(parts[:end]), SimpleNamespace(**members))
+        for end in range(1, len(parts)):
+            if ".".join(parts[:end]) not in sys.modules:
+                monkeypatch.setitem(sys.modules, ".".join(parts[:end]), SimpleNamespace())
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**members))
     found = plan.plan(graph(converter, CHUNK, TARGET), TARGET)
     assert found.judge == f"the converters of torch-tensorrt {compiler.__version__}"
     assert found.falls == {"aten.tanh.default": (2, "torch-tensorrt has no converter for it")}

@@ -80,9 +80,11 @@ def by_names(program: ExportedProgram) -> tuple[dict[str, int], dict[str, tuple[
 
 def by_converters(program: ExportedProgram, torch_tensorrt: Any) -> Plan:
     """torch-tensorrt's own registry of converters, asked about every node as it will see it."""
+    from torch_tensorrt.dynamo import CompilationSettings
     from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
     from torch_tensorrt.dynamo.lowering import get_decompositions
 
+    DYNAMO_CONVERTERS.set_compilation_settings(CompilationSettings(immutable_weights=False))  # some cannot be refitted
     lowered = program.run_decompositions(get_decompositions())
     converts, falls = Counter[str](), Counter[str]()
     for node in lowered.graph.nodes:
