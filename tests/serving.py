@@ -32,7 +32,7 @@ def loudness_voice(samples, rate, name):
     return gain_voice(rate / 100_000, name)
 
 
-def make_service(folder, *, rows=64, chunk=600, access=None, backend=None, **limits):
+def make_service(folder, *, rows=64, chunk=600, access=None, backend=None, kind=Service, **limits):
     """A service with the voices `one` (gain 1) and `half`."""
     store = VoiceStore(folder, most=limits.get("voices", 1_000))
     for name, gain in {"one": 1.0, "half": 0.5}.items():
@@ -40,7 +40,7 @@ def make_service(folder, *, rows=64, chunk=600, access=None, backend=None, **lim
             store.add(name, gain_voice(gain, name))
     backend = backend or TorchBackend(DelayConverter(), chunk)
     capacity = Capacity(chunk / 24_000, {}, rows)
-    return Service(backend, store, loudness_voice, ServerLimits(**limits), access or Access(), capacity=capacity, name="test")
+    return kind(backend, store, loudness_voice, ServerLimits(**limits), access or Access(), capacity=capacity, name="test")
 
 
 @asynccontextmanager

@@ -156,9 +156,10 @@ def test_floods_of_messages_wait_and_too_many_mistakes_end_it(tmp_path):
 
 def test_connections_are_bounded(tmp_path):
     async def main():
-        async with served(tmp_path, connections=2) as (_, url), Client(url), Client(url):
-            with pytest.raises(InvalidStatus, match="503"):
-                await Client(url).connect()
+        for bound in ("connections", "connections_per_address"):
+            async with served(tmp_path, **{bound: 2}) as (_, url), Client(url), Client(url):
+                with pytest.raises(InvalidStatus, match="503"):
+                    await Client(url).connect()
 
     asyncio.run(main())
 

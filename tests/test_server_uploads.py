@@ -12,7 +12,7 @@ from calling import Client, Refusal, noise
 from serving import served
 from standins import speech
 
-from rtvc.engine.server.messages import Code, ListVoices, VoiceList, VoiceReady
+from rtvc.engine.server.messages import Code, Error, ListVoices, VoiceList, VoiceReady
 from rtvc.engine.server.reading import Refusal as ServerRefusal
 from rtvc.engine.server.store import VoiceStore, check_name
 
@@ -140,5 +140,19 @@ def test_uploads_are_counted_and_the_store_is_bounded(tmp_path):
                     await upload(third, "y", recording())
             await asyncio.sleep(0.3)
             assert service.uploads.under_way == 0  # given up by who left
+
+    asyncio.run(main())
+
+
+def test_a_file_that_never_arrives_gives_its_place_back(tmp_path):
+    async def main():
+        async with served(tmp_path, upload_s=0.3) as (service, url), Client(url) as client:
+            await client.send(next(iter(client.side.upload("slow", bytes(100_000)))))
+            await asyncio.sleep(0.1)
+            assert service.uploads.under_way == 1
+            error = await client.expect(Error, 3)
+            assert error.code is Code.BAD_UPLOAD and error.fatal
+            await asyncio.sleep(0.1)
+            assert service.uploads.under_way == 0
 
     asyncio.run(main())

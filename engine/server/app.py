@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 SEND_BUFFER = 32_768
 """Bytes that the system buffers for a client (it takes twice that): what lies there can no longer be dropped when it is stale."""
+RECEIVE_BUFFER = 65_536
+"""Bytes that the system buffers from a client: what lies there is lost with the connection, and must be sent again to resume."""
+OPEN_S = 10.0
+"""Seconds that a handshake may take."""
 PING_S = 20.0
 """Seconds between two pings of the transport, and until one without an answer ends the connection."""
 
@@ -89,6 +93,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         made.bind((host, port))
         made.listen(256)
     except OSError as error:
@@ -120,7 +125,7 @@ async def serving(
         log.warning("refused code=%s address=%s", code, address)
 
     async def handle(connection: "ServerConnection") -> None:
-        address = client_address(connection)
+        address = client_address(connection, service.proxies)
         await Connection(service, Socket(connection, address, lambda code: refused(code, address))).run()
 
     listening = listen(host, port)
@@ -129,12 +134,13 @@ async def serving(
             handle,
             sock=listening,
             ssl=tls,
+            ssl_handshake_timeout=None if tls is None else OPEN_S,
             process_request=Web(service, page),
             compression=None,  # audio does not shrink, and a compressed frame may be a bomb
             max_size=LARGEST_FRAME,
             max_queue=16,
             write_limit=SEND_BUFFER,
-            open_timeout=10,
+            open_timeout=OPEN_S,
             close_timeout=2,
             ping_interval=PING_S,
             ping_timeout=PING_S,

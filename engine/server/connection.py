@@ -100,7 +100,7 @@ class Connection:
         self._messages = Bucket(limits.messages_per_second, BURST_S * limits.messages_per_second, clock)
         self._uploads = Bucket(limits.uploads_per_minute / 60, max(1.0, limits.uploads_per_minute), clock)
         self._replies: deque[str] = deque()
-        self._mistakes = 0
+        self._mistakes, self._announced_at = 0, 0.0
         self._silence = self._uploading = False
         self._reader: asyncio.Task[None] | None = None
         self._verdict: Refusal | None = None
@@ -130,6 +130,8 @@ class Connection:
         patience = self.limits.hello_s if self.side.phase is Phase.GREETING else self.limits.idle_s
         if now - self.heard > patience:
             self.expel(Refusal(Code.IDLE, f"nothing came for {patience:g} s", "send audio, or a ping now and then", fatal=True))
+        if self._uploading and now - self._announced_at > self.limits.upload_s:
+            self.expel(Refusal(Code.BAD_UPLOAD, f"a file took longer than {self.limits.upload_s:g} s", "send a shorter one", fatal=True))
 
     def expel(self, why: Refusal) -> None:
         """Tells the client why, and closes."""
@@ -220,6 +222,7 @@ class Connection:
                 self._attach(await service.start(event))
                 self._started()
             case Resume():
+                await service.fetch(event)
                 self._resume(event)
             case Update() if call is not None:
                 await service.change(call, event)
@@ -292,9 +295,10 @@ class Connection:
         try:
             if self._uploading or not self._uploads.take():
                 raise Refusal(Code.RATE_LIMITED, "too many uploads came", "try again in a minute")
-            await self.service.control(lambda: self.service.store.vacant(upload.name))
-            self.service.uploads.admit()
-            self._uploading = True
+            service = self.service
+            await service.control(lambda: service.store.vacant(upload.name))
+            service.uploads.admit()
+            self._uploading, self._announced_at = True, service.pool.clock()
         except Refusal:
             self.side.refuse_upload()
             raise

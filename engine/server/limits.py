@@ -19,6 +19,7 @@ class ServerLimits(BaseModel):
     Attributes:
         sessions: concurrent ones; the machine's measured capacity may allow fewer.
         connections: concurrent ones, with or without a session.
+        connections_per_address: of them, from one address; behind a proxy all have the proxy's.
         upload_bytes: of one reference recording.
         upload_seconds: of its audio once decoded.
         uploads_per_minute: of one connection.
@@ -32,6 +33,7 @@ class ServerLimits(BaseModel):
         idle_s: seconds without any message.
         resume_s: seconds that a session waits for its client to come back.
         drain_s: seconds that sessions are given to end when the server goes down.
+        upload_s: seconds that a file may be on its way.
         decode_s: seconds that decoding an upload may take.
         failures_per_minute: wrong tokens of one address, after which it is turned away for a while.
     """
@@ -40,6 +42,7 @@ class ServerLimits(BaseModel):
 
     sessions: int = Field(default=32, ge=1)
     connections: int = Field(default=256, ge=1)
+    connections_per_address: int = Field(default=128, ge=1)
     upload_bytes: int = Field(default=8 << 20, ge=1)
     upload_seconds: float = Field(default=120.0, gt=0)
     uploads_per_minute: float = Field(default=6.0, gt=0)
@@ -53,6 +56,7 @@ class ServerLimits(BaseModel):
     idle_s: float = Field(default=60.0, gt=0)
     resume_s: float = Field(default=10.0, ge=0)
     drain_s: float = Field(default=30.0, ge=0)
+    upload_s: float = Field(default=60.0, gt=0)
     decode_s: float = Field(default=10.0, gt=0)
     failures_per_minute: float = Field(default=20.0, gt=0)
 

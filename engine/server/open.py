@@ -47,8 +47,8 @@ class ServeConfig(BaseModel):
     limits: ServerLimits = ServerLimits()
 
 
-def open_service(config: ServeConfig) -> Service:
-    """A service with its model loaded, warmed and its capacity measured; takes seconds.
+def open_service(config: ServeConfig, kind: type[Service] = Service) -> Service:
+    """A service of a kind, with its model loaded, warmed and its capacity measured; takes seconds.
 
     Raises:
         ConfigError: settings that name what does not exist.
@@ -68,7 +68,7 @@ def open_service(config: ServeConfig) -> Service:
     def make(samples: NDArray[np.float32], rate: int, name: str) -> Voice:
         return loaded.voice((samples, rate), name=name)
 
-    return Service(backend, store, make, config.limits, access, capacity=capacity, name=version())
+    return kind(backend, store, make, config.limits, access, capacity=capacity, name=version())
 
 
 def version() -> str:

@@ -163,10 +163,16 @@ class ServerSide:
 
 
 class ClientSide:
-    """The client's end, which remembers what it takes to resume: keep it, and call `reconnect` after a lost connection."""
+    """The client's end, which remembers what it takes to resume: keep it over the connections of one session.
 
-    def __init__(self, client: str, capabilities: tuple[str, ...] = ("silence",)) -> None:
-        self.client, self.capabilities = client, capabilities
+    Args:
+        client: what it calls itself.
+        capabilities: what it understands besides the protocol's core.
+        keep: seconds of sent audio that are kept; systems may buffer megabytes of it that a lost connection takes along.
+    """
+
+    def __init__(self, client: str, capabilities: tuple[str, ...] = ("silence",), keep: float = 60.0) -> None:
+        self.client, self.capabilities, self.keep = client, capabilities, keep
         self.incoming: Incoming | None = None
         self.outgoing: Outgoing | None = None
         self.welcome: Welcome | None = None
@@ -235,7 +241,7 @@ class ClientSide:
             self.welcome = message
         elif isinstance(message, Started) and self._asked is not None:
             self.started = message
-            self.outgoing = Outgoing(message.format, message.sample_rate)
+            self.outgoing = Outgoing(message.format, message.sample_rate, self.keep)
             self.incoming = Incoming(message.format, message.output_rate)
         elif isinstance(message, Stopped):
             self.started = self.outgoing = self.incoming = None

@@ -19,7 +19,7 @@ from rtvc.engine.server.access import Access
 from rtvc.engine.server.call import Call
 from rtvc.engine.server.formats import OPUS_RATES, offered
 from rtvc.engine.server.limits import Failures, ServerLimits
-from rtvc.engine.server.messages import Code, Start, Update, Welcome
+from rtvc.engine.server.messages import Code, Resume, Start, Update, Welcome
 from rtvc.engine.server.metrics import Metrics
 from rtvc.engine.server.reading import Refusal
 from rtvc.engine.server.store import VoiceStore
@@ -43,6 +43,10 @@ log = logging.getLogger("rtvc.serve")
 class Service:
     """Use it as an asynchronous context.
 
+    Attributes:
+        call_type: what it makes of a session.
+        proxies: addresses of those who forward clients to it, and whose word about a client's address counts.
+
     Args:
         backend: what runs the steps.
         store: the voices.
@@ -52,6 +56,9 @@ class Service:
         capacity: sessions that the machine holds; None measures it.
         name: told to clients.
     """
+
+    call_type: type[Call] = Call
+    proxies: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -159,7 +166,7 @@ class Service:
 
     async def _start(self, start: Start) -> Call:
         member, voice = await self.control(functools.partial(self._join, start))
-        call = Call(member, start, voice.name, self.limits.resume_s, self.metrics)
+        call = self.call_type(member, start, voice.name, self.limits.resume_s, self.metrics)
         self.calls[call.id] = self._by_member[member] = call
         self.metrics.started.inc()
         return call
@@ -204,6 +211,9 @@ class Service:
         if voice is not None:
             member.swap(voice)
         return voice
+
+    async def fetch(self, resume: Resume) -> None:
+        """Brings a session here that may be elsewhere, before it is resumed; a server alone has nowhere to look."""
 
     def resume(self, session: str, key: str, received: int) -> Call:
         """The session of a client that comes back, its output rewound.

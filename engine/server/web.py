@@ -86,7 +86,7 @@ class Web:
         return reply(404, b"there is nothing here\n", "text/plain; charset=utf-8")
 
     def _admit(self, connection: "ServerConnection", request: "Request") -> "Response | None":
-        service, address = self.service, client_address(connection)
+        service, address = self.service, client_address(connection, self.service.proxies)
         headers = request.headers
         origins, hosts = headers.get_all("Origin"), headers.get_all("Host")
         origin, host = (values[0] if len(values) == 1 else None for values in (origins, hosts))
@@ -95,7 +95,8 @@ class Web:
         if len(origins) > 1 or not service.access.origin_is_right(origin, host):
             text = b"this origin is not allowed: programs send the server's own, who runs the server can allow others with --origin\n"
             return self._turn_away(403, "origin", address, text)
-        if len(service.connections) >= service.limits.connections:
+        same = sum(other.transport.address == address for other in service.connections)
+        if len(service.connections) >= service.limits.connections or same >= service.limits.connections_per_address:
             return self._turn_away(503, "connections", address, b"too many connections are open: try again later\n")
         return None
 
@@ -105,10 +106,12 @@ class Web:
         return reply(status, text, "text/plain; charset=utf-8")
 
 
-def client_address(connection: "ServerConnection") -> str:
-    """The address of a client, without its port."""
+def client_address(connection: "ServerConnection", proxies: frozenset[str] = frozenset()) -> str:
+    """The address of a client, without its port: one of the `proxies` names it in X-Forwarded-For, whose last entry is its own."""
     remote = connection.remote_address
-    return str(remote[0]) if remote else "unknown"
+    address = str(remote[0]) if remote else "unknown"
+    forwarded = connection.request.headers.get_all("X-Forwarded-For") if address in proxies and connection.request else []
+    return forwarded[-1].rpartition(",")[2].strip()[:64] if forwarded else address
 
 
 def reply(status: int, body: bytes, kind: str) -> "Response":
