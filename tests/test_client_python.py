@@ -1,15 +1,18 @@
 """The Python client against a live server: streaming, resumption, bounded flow, refusals, and the sides without `async`."""
 
+import ast
 import asyncio
 import logging
+import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from background import Route, background
 from calling import noise
-from serving import served
+from serving import gain_voice, served
 
 import rtvc
 from rtvc.clients.websocket import flow as flow_module
@@ -40,6 +43,21 @@ def test_the_line_of_the_documentation(tmp_path):
                 assert c.welcome.server == "test" and c.latency == pytest.approx(0.0625) and c.link.resumed == 0
 
     run(main)
+
+
+def test_the_example_of_the_documentation_runs(tmp_path):
+    text = (Path(__file__).parent.parent / "docs" / "clients.md").read_text().split("**Python**")[1]
+    example = textwrap.dedent("\n".join(line for line in text[: text.index("\nor ")].splitlines()[1:]))
+    x, heard = noise(24_000), []
+
+    async def main():
+        async with served(tmp_path) as (service, url):
+            service.store.add("anna", gain_voice(0.25))
+            code = compile(example.replace("ws://127.0.0.1:8765", url), "clients.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            await eval(code, {"blocks": np.array_split(x, 10), "play": heard.append})
+
+    run(main)
+    assert len(np.concatenate(heard)) == 24_000 and np.abs(np.concatenate(heard)).max() < np.abs(x).max()
 
 
 def test_the_public_names_are_found_in_any_order_of_imports():
