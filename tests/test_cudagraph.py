@@ -1,6 +1,7 @@
 """CUDA graphs on a machine without a GPU: everything but the capture itself, which direct calls stand in for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import torch
 from rtvc.engine.backends.cudagraph import CudaGraphBackend
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.build import build, load, open_backend
-from rtvc.engine.gpu import Gpu
-from rtvc.engine.pingpong import direct
+from rtvc.engine.gpu import Gpu, gpu, need_gpu, placed
+from rtvc.engine.pingpong import capture, direct
 from rtvc.engine.session import Session
 from rtvc.engine.target import Target
 from rtvc.errors import ConfigError, EngineError
@@ -72,6 +73,51 @@ def test_steps_keep_no_hold_on_what_they_were_given(converter: Any) -> None:
     for _ in range(3):
         backend.step(torch.randn_like(x), voice, after)
     assert torch.equal(state, before) and torch.equal(y, kept[0]) and torch.equal(after, kept[1])
+
+
+def test_a_capture_rehearses_aside_and_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of what torch is asked: wait, three rounds on another stream, wait, one recording."""
+    said: list[str] = []
+
+    class Stream:
+        """One that only says what it waits for."""
+
+        def __init__(self, name: str = "side") -> None:
+            self.name = name
+
+        def wait_stream(self, other: "Stream") -> None:
+            said.append(f"{self.name} waits for {other.name}")
+
+    class Graph:
+        """One that says that it is replayed."""
+
+        def replay(self) -> None:
+            said.append("replay")
+
+    @contextmanager
+    def within(what: Any) -> Iterator[None]:
+        said.append("on side" if isinstance(what, Stream) else "record")
+        yield
+        said.append("off")
+
+    for name, stand_in in {"Stream": Stream, "CUDAGraph": Graph, "stream": within, "graph": within}.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream("main"))
+    replay = capture(lambda: said.append("work"))
+    wanted = ["side waits for main", "on side", *["work"] * 3, "off", "main waits for side", "record", "work", "off"]
+    assert said == wanted
+    replay()
+    assert said == [*wanted, "replay"]
+
+
+def test_the_gpu_that_torch_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, found in {"is_available": True, "get_device_name": "NVIDIA H100", "get_device_capability": (9, 0)}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda found=found: found)
+    assert gpu() == need_gpu("a step") == Gpu("NVIDIA H100", "9.0")
+    layer = torch.nn.Linear(2, 2)
+    assert placed(layer, torch.device("cpu")) is layer
+    moved = placed(layer, torch.device("meta"))
+    assert moved.weight.device.type == "meta" and layer.weight.device.type == "cpu"
 
 
 def test_only_the_last_used_numbers_of_rows_are_kept(converter: Any) -> None:

@@ -285,6 +285,15 @@ def test_torch_tensorrt_compiles_saves_and_refits(converter: Any, compiler: Comp
         build(other, "tensorrt", tmp_path / "three", CHUNK, target=ask, refit=tmp_path / "one")
 
 
+def test_a_program_moves_as_a_copy(converter: Any) -> None:
+    """torch-tensorrt wants it on the GPU; the one on the CPU stays, for the next build."""
+    program = graph(converter, CHUNK, TARGET).program
+    moved = dynamo.on_gpu(program, "meta")
+    assert {tensor.device.type for tensor in moved.state_dict.values()} == {"meta"}
+    assert {tensor.device.type for tensor in program.state_dict.values()} == {"cpu"}
+    assert moved.example_inputs[0][0].device.type == "meta"
+
+
 def test_a_fixed_batch_and_a_failing_compiler(converter: Any, compiler: Compiler, tmp_path: Path) -> None:
     build(converter, "tensorrt", tmp_path / "one", CHUNK, target=Target(batch=(2, 2, 2), precision="fp16", kernels=True))
     assert compiler.settings["arg_inputs"][0]["shape"] == (2, 1, CHUNK) and compiler.shapes is None
