@@ -42,14 +42,34 @@ def rounding(convert: Any) -> Any:
 
 
 def multiplying(dot: Any) -> Any:
-    """The interpreter multiplies the bits of bfloat16 as if they were integers; GPUs multiply the numbers, in float32."""
+    """Products as tensor cores compute them.
 
-    def create_dot(self: Any, a: Any, b: Any, total: Any, *rest: Any) -> Any:
+    The interpreter multiplies the bits of bfloat16 as if they were integers; GPUs multiply the numbers, in float32. It
+    multiplies float32 exactly; in three TF32 products GPUs split each operand into two of 11 bits and drop the least product.
+    """
+
+    def create_dot(self: Any, a: Any, b: Any, total: Any, precision: Any, *rest: Any) -> Any:
         if a.dtype.name == "bf16":
             a, b = (self.create_fp_ext(x, total.dtype) for x in (a, b))
-        return dot(self, a, b, total, *rest)
+        elif a.dtype.name == "fp32" and "tf32x3" in str(precision).lower():
+            (a, small_a), (b, small_b) = split(a), split(b)
+            for left, right in ((small_a, b), (a, small_b)):
+                total = dot(self, left, right, total, precision, *rest)
+        return dot(self, a, b, total, precision, *rest)
 
     return create_dot
+
+
+def split(x: Any) -> tuple[Any, Any]:
+    """A float32 operand as the nearest TF32 number, and its remainder as another."""
+    large = type(x)(tf32(x.data), x.dtype)
+    return large, type(x)(tf32(x.data - large.data), x.dtype)
+
+
+def tf32(data: Any) -> Any:
+    """float32 rounded to 10 stored bits of mantissa, halves away from zero."""
+    bits = torch.from_numpy(data.astype("float32")).view(torch.int32)
+    return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).numpy().reshape(data.shape)
 
 
 @contextmanager
