@@ -143,6 +143,9 @@ def parts() -> list[Part]:
 
 def work(record: Record, deadline: float, dry: bool, only: tuple[str, ...] = ()) -> int:
     """Runs what is not finished, writing the record after every part; returns the exit status of the process."""
+    if not dry and not torch.cuda.is_available():
+        print("torch sees no GPU in the working process", file=sys.stderr)
+        return 1
     torch.set_num_threads(1)
     where = torch.device("cpu" if dry else "cuda")
     bench = Bench(where, dry, 0.001 if dry else 0.2, (1, 3) if dry else Bench.batches, deadline)

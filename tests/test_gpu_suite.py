@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from rtvc.benchmarks import bare, gpu_suite
+from rtvc.benchmarks import bare, gpu_parts, gpu_suite
 from rtvc.benchmarks.gpu_parts import parts
 from rtvc.benchmarks.gpu_record import Record, source
 from rtvc.benchmarks.gpu_suite import main, watch
 from rtvc.benchmarks.gpu_table import table
+from rtvc.benchmarks.gpu_timing import Unavailable
 from rtvc.benchmarks.kernels import STEMS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,9 +149,6 @@ def test_a_part_that_dies_or_hangs_is_recorded(then: str, error: str, tmp_path: 
 
 
 def test_a_failing_part_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from rtvc.benchmarks import gpu_parts
-    from rtvc.benchmarks.gpu_timing import Unavailable
-
     tried = []
 
     def broken(bench: Any) -> None:
@@ -183,6 +181,8 @@ def test_without_a_gpu_nothing_is_measured(tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "out.json"
     assert main(["-o", str(out)]) == 2 and not out.exists()
     assert "--dry-run" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu_parts.work(Record(out, {}), time.time() + 60, dry=False) == 1 and not out.exists()
     out.write_text(json.dumps({"kind": "gpu-suite", "dry_run": False}, indent=1))
     assert main(["--dry-run", "-o", str(out)]) == 2
     assert "does not replace" in capsys.readouterr().err and json.loads(out.read_text())["dry_run"] is False
