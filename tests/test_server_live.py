@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 
 import numpy as np
 import pytest
 from calling import Client, Refusal, noise
-from serving import served
+from serving import make_service, served
 from websockets.exceptions import ConnectionClosed
 
+from rtvc.engine.server.app import run
 from rtvc.engine.server.messages import Code, Draining, Error, ListVoices, Ping, Pong, Resumed, Stats, Update, Updated, VoiceList
 
 
@@ -302,5 +305,34 @@ def test_resumed_names_the_next_frame(tmp_path):
             await client.connect()
             await client.send(client.side.resume())
             assert (await client.expect(Resumed)).wanted == 10
+
+    asyncio.run(main())
+
+
+def test_run_serves_until_it_is_told_to_stop(tmp_path):
+    async def main():
+        stop, address = asyncio.Event(), asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(run(make_service(tmp_path), "127.0.0.1", 0, ready=address.set_result, stop=stop))
+        async with Client(await address) as client:
+            await client.start()
+            await client.speak(noise(2_400))
+            stop.set()
+            await client.expect(Draining)
+            assert (await client.stop()).samples_out == 2_400
+            await asyncio.wait_for(running, 5)
+
+    asyncio.run(main())
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path):
+    async def main():
+        address = asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(run(make_service(tmp_path), "127.0.0.1", 0, ready=address.set_result))
+        async with Client(await address) as client:
+            await client.start()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await client.expect(Draining)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(running, 5)
 
     asyncio.run(main())

@@ -12,6 +12,7 @@ from calling import Client, Refusal, noise
 from serving import served
 from standins import speech
 
+from rtvc.engine.server import decode
 from rtvc.engine.server.messages import Code, Error, ListVoices, VoiceList, VoiceReady
 from rtvc.engine.server.reading import Refusal as ServerRefusal
 from rtvc.engine.server.store import VoiceStore, check_name
@@ -156,3 +157,18 @@ def test_a_file_that_never_arrives_gives_its_place_back(tmp_path):
             assert service.uploads.under_way == 0
 
     asyncio.run(main())
+
+
+def test_the_decoder_alone():
+    rate, samples = decode.decode(recording(1.0, 16_000, data=np.stack([speech(1.0), -0.5 * speech(1.0)], 1)), 2.0)
+    assert rate == 16_000
+    np.testing.assert_allclose(np.frombuffer(samples, "<f4"), 0.25 * speech(1.0), atol=1e-4)
+    for data, reason in [
+        (b"", "no audio file"),
+        (recording(2.1), "longer than 2 s"),
+        (recording(0.5, 192_000, data=np.zeros(2 * 48_001, np.float32)), r"longer than 0\.5 s"),
+        (recording(data=np.zeros((8_000, 9), np.float32)), "9 channels"),
+        (recording(data=np.zeros(0, np.float32)), "no samples"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            decode.decode(data, 2.0)

@@ -52,7 +52,7 @@ def decode(data: bytes, seconds: float) -> tuple[int, bytes]:
             while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
                 total += len(block)
                 if total > most:
-                    raise ValueError(f"it lasts longer than {most / rate:.0f} s: send the best part of it")
+                    raise ValueError(f"it lasts longer than {most / rate:.3g} s: send the best part of it")
                 parts.append(block.mean(1, dtype=np.float32))
         except soundfile.SoundFileError:
             raise ValueError("it is damaged") from None

@@ -68,8 +68,6 @@ def read_message(text: str, adapter: TypeAdapter[Any], largest: int) -> Any:
         if found["type"] == "union_tag_invalid":
             return refuse(Code.UNKNOWN_TYPE, "a message of an unknown type came", f"version {VERSION} knows those of docs/protocol.md")
         return refuse(Code.MALFORMED, f"a message that is not of the protocol came ({where or 'the whole'}: {found['msg'][:120]})")
-    except (ValueError, RecursionError):
-        return refuse(Code.MALFORMED, "a text frame that is not JSON came", "send UTF-8 JSON objects with a `type`")
 
 
 class Receiving:
