@@ -141,10 +141,11 @@ def test_a_question_and_the_end_survive_a_break(tmp_path):
     async def main():
         async with served(tmp_path) as (_, url), Route(url) as route, rtvc.clients.connect(route.url, "one", **F32) as c:
             x = noise(24_000)
-            await c.send(x)
+            await c.send(x[:12_000])
             route.open = False
             route.cut()
             await asyncio.sleep(0.1)
+            await c.send(x[12_000:])  # nobody is there: the resumption sends it, in order
             question, end = asyncio.create_task(c.stats()), asyncio.create_task(c.finish())
             await asyncio.sleep(0.3)
             assert not question.done()

@@ -61,11 +61,13 @@ class Link:
         return self.side.welcome
 
     async def send(self, data: str | bytes) -> None:
-        """Sends a frame; one that is lost with its connection is sent again by the resumption."""
+        """Sends a frame; one that is lost with its connection, or comes while there is none, is sent by the resumption."""
         from websockets.exceptions import ConnectionClosed
 
         if self._problem:
             raise self._problem
+        if not self.up.is_set():
+            return
         try:
             await self._socket.send(data)
         except ConnectionClosed:
@@ -166,14 +168,12 @@ class Link:
                 self._socket = await self.server.dial(self.side, left)
                 await self._socket.send(self.side.resume())
                 answer = await self.server.expect(self._socket, self.side, Resumed, left)
-                for frame in self.side.again(answer):
-                    await self._socket.send(frame)
+                await self._catch_up(answer)
                 if self._asked and self._asked[2]:
                     await self._socket.send(self._asked[2])
                 elif self._asked and self._asked[0] is not Stopped and not self._asked[1].done():
                     self._asked[1].set_exception(ServiceError("the connection was lost before the answer came: ask again"))
                 self.resumed += 1
-                self.up.set()
                 return
             except Refusal as refusal:
                 if refusal.code not in TEMPORARY:
@@ -186,6 +186,18 @@ class Link:
             await asyncio.sleep(RETRIES_S[min(attempt, len(RETRIES_S) - 1)])
             attempt += 1
         raise ServiceError(f"the connection was lost and not found again within {keeps:g} s ({last}): start again")
+
+    async def _catch_up(self, answer: Resumed) -> None:
+        """Sends what the server lacks, and what was made meanwhile: no frame may overtake another."""
+        outgoing = self.side.outgoing
+        assert outgoing is not None
+        frames = self.side.again(answer)
+        while frames:
+            reached = outgoing.sequence
+            for frame in frames:
+                await self._socket.send(frame)
+            frames = list(outgoing.again(reached))
+        self.up.set()
 
     async def _beat(self) -> None:
         """Tells the server what has arrived."""
