@@ -11,7 +11,7 @@ import numpy as np
 from calling import Client, Refusal, noise
 
 
-async def speaker(url, seconds, seed, block=600):
+async def speaker(url, seconds, seed, together, block=600):
     """One client's conversation; returns what it found."""
     lags = []
 
@@ -24,7 +24,9 @@ async def speaker(url, seconds, seed, block=600):
         try:
             await client.start()
         except Refusal as refusal:
+            await together.wait()
             return {"refused": refusal.args[0].code.value, "message": refusal.args[0].message}
+        await together.wait()
         await client.speak(x, block=block, paced=True, began=time.perf_counter() + 0.1 * (seed % 8) / 8)
         stopped = await client.stop()
         p50, p99 = (1000 * np.percentile(lags, [50, 99])).tolist()
@@ -38,12 +40,24 @@ async def speaker(url, seconds, seed, block=600):
         }
 
 
+class Together:
+    """Lets some tasks go on when all of them are there."""
+
+    def __init__(self, count):
+        self.missing, self.event = count, asyncio.Event()
+
+    async def wait(self):
+        self.missing -= 1
+        if not self.missing:
+            print("speaking", flush=True)
+            self.event.set()
+        await self.event.wait()
+
+
 async def speakers(url, seconds, clients):
-    """Several clients at once; the first line is printed when all of them speak."""
-    tasks = [asyncio.create_task(speaker(url, seconds, seed)) for seed in range(clients)]
-    await asyncio.sleep(0.5)
-    print("speaking", flush=True)
-    for found in await asyncio.gather(*tasks):
+    """Several clients, who begin to speak when all of them have a session."""
+    together = Together(clients)
+    for found in await asyncio.gather(*[speaker(url, seconds, seed, together) for seed in range(clients)]):
         print(json.dumps(found), flush=True)
 
 

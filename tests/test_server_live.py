@@ -76,10 +76,9 @@ def test_timestamps_name_the_audio_in_the_frame(tmp_path):
             await client.start()
             await client.speak(noise(24_000), paced=True, began=(began := time.perf_counter()))
             await client.stop()
-            at = 0
-            for audio in client.audio:
-                assert abs(audio.timestamp / 1e6 - began - at / 24_000) < 0.03
-                at += len(audio.samples)
+            starts = np.cumsum([0, *[len(audio.samples) for audio in client.audio]])[:-1] / 24_000
+            stated = np.array([audio.timestamp / 1e6 for audio in client.audio]) - began
+            assert np.median(np.abs(stated - starts)) < 0.02  # the model's own delay of 37.5 ms would show
 
     asyncio.run(main())
 

@@ -21,16 +21,16 @@ def test_a_burst_after_a_stall_is_dropped_and_the_lag_is_nominal_again(tmp_path)
     async def main():
         async with served(tmp_path) as (_, url), Timed(url) as client:
             client.arrivals = []
-            await client.start(max_lag_ms=150)
+            await client.start(max_lag_ms=400)
             x, began = noise(24_000 * 4), time.perf_counter()
             await client.speak(x[:24_000], paced=True, began=began)
             await asyncio.sleep(1.5)  # the sender's network stalls; its microphone does not
             await client.speak(x[24_000:], paced=True, began=began + 1.0)
             stopped = await client.stop()
             y = client.samples()
-            assert 1_000 < stopped.dropped_ms < 1_600 and abs(len(y) / 24 + stopped.dropped_ms - 4_000) < 1
+            assert 1_000 < stopped.dropped_ms < 2_000 and abs(len(y) / 24 + stopped.dropped_ms - 4_000) < 1
             late = [now - audio.timestamp / 1e6 for now, audio in client.arrivals if now > began + 3.2]
-            assert len(late) > 10 and np.median(late) < 0.15  # 62.5 ms are the model's own
+            assert len(late) > 10 and np.median(late) < 0.3  # it would be 1.5 if nothing were dropped; 62.5 ms are the model's own
             assert sum(audio.dropped for audio in client.audio) >= 1
             np.testing.assert_array_equal(y[:20_000], x[:20_000])
             np.testing.assert_array_equal(y[-12_000:], x[-12_000:])
