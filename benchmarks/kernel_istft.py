@@ -27,7 +27,7 @@ def plain(hop: int, form: Form) -> Way:
 
 
 def ways(hop: int, form: Form, size: int) -> dict[str, Way]:
-    """The operator, and the launchers in Triton and, for small windows where nvcc is installed, in CUDA C++."""
+    """The operator, and the launchers in Triton and, for small windows where that compiles, in CUDA C++."""
 
     def operator(x: Tensor, tail: Tensor, matrix: Tensor) -> tuple[Tensor, ...]:
         return istft(x, tail, matrix, hop=hop, form=form, implementation="fused")
@@ -45,7 +45,7 @@ def ways(hop: int, form: Form, size: int) -> dict[str, Way]:
     from rtvc.kernels.istft_cuda import available
 
     found: dict[str, Way] = {"operator": operator, "triton": triton}
-    return found | {"cuda": cuda} if torch.cuda.is_available() and available(size) else found
+    return found | {"cuda": cuda} if torch.cuda.is_available() and available(size) and available(size, torch.bfloat16) else found
 
 
 def draw(batch: int, window: int, hop: int, frames: int, form: Form, device: torch.device) -> tuple[Tensor | None, ...]:

@@ -8,8 +8,9 @@
 // same two phases run thread after thread, which is how they are tested without a GPU.
 
 #ifdef __CUDACC__
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#ifdef HEADER
+#include HEADER
+#endif
 #define DEVICE __device__ __forceinline__
 #else
 #include <cmath>

@@ -125,11 +125,11 @@ def reference_backward(dy: Tensor, dtail: Tensor, x: Tensor, matrix: Tensor, hop
 
 @torch.library.custom_op("rtvc::istft", mutates_args=())
 def istft_operator(x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str) -> tuple[Tensor, Tensor]:
-    """As `reference`; on a GPU by one kernel: in CUDA C++ for small windows where nvcc is installed, else in Triton."""
+    """As `reference`; on a GPU by one kernel: in CUDA C++ for small windows where that can be compiled, else in Triton."""
     if x.is_cuda and serves(x, tail, matrix):
         from rtvc.kernels import istft_cuda, istft_triton
 
-        if istft_cuda.available(matrix.shape[1]):
+        if istft_cuda.available(matrix.shape[1], x.dtype):
             return istft_cuda.forward(x, tail, matrix, hop, form)
         return istft_triton.forward(x, tail, matrix, hop, form)
     y, after = reference(x, tail, matrix, hop, form)

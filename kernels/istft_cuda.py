@@ -1,4 +1,4 @@
-"""`istft` in CUDA C++ for small windows: compiled by nvcc for the GPU at hand, loaded through the driver."""
+"""`istft` in CUDA C++ for small windows: compiled for the GPU at hand, loaded through the driver."""
 
 import ctypes
 from functools import lru_cache
@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rtvc.kernels import nvcc
 from rtvc.kernels.driver import Kernel
 from rtvc.kernels.istft import FORMS
-from rtvc.kernels.nvcc import compiler, cubin
 
 SOURCE = Path(__file__).with_name("istft.cu")
 THREADS = 128
@@ -17,6 +17,8 @@ THREADS = 128
 LARGEST = 32
 """Samples of a window up to which a frame fits the registers of a thread."""
 TYPES = {torch.float32: "float", torch.float16: "__half", torch.bfloat16: "__nv_bfloat16"}
+HEADERS = {torch.float16: "<cuda_fp16.h>", torch.bfloat16: "<cuda_bf16.h>"}
+"""What the types come from; float32 needs none, so that it compiles without CUDA's headers."""
 
 
 class Arguments(ctypes.Structure):
@@ -37,19 +39,20 @@ class Arguments(ctypes.Structure):
 
 def defines(size: int, hop: int, form: str, dtype: torch.dtype) -> dict[str, str | int]:
     """The macros of one variant."""
-    return {"SIZE": size, "HOP": hop, "FORM": FORMS[form], "TYPE": TYPES[dtype]}
+    macros: dict[str, str | int] = {"SIZE": size, "HOP": hop, "FORM": FORMS[form], "TYPE": TYPES[dtype]}
+    return macros | ({"HEADER": HEADERS[dtype]} if dtype in HEADERS else {})
 
 
-def available(size: int) -> bool:
+def available(size: int, dtype: torch.dtype = torch.float32) -> bool:
     """Whether this twin serves windows of `size` samples on this machine."""
-    return size <= LARGEST and compiler() is not None
+    return size <= LARGEST and nvcc.available(HEADERS.get(dtype))
 
 
 @lru_cache(maxsize=64)
 def kernel(device: int, size: int, hop: int, form: str, dtype: torch.dtype) -> Kernel:
     """The variant's function, compiled and loaded once a device."""
     major, minor = torch.cuda.get_device_capability(device)
-    return Kernel(cubin(SOURCE, 10 * major + minor, defines(size, hop, form, dtype)), "istft")
+    return Kernel(nvcc.cubin(SOURCE, 10 * major + minor, defines(size, hop, form, dtype)), "istft")
 
 
 def blocks(frames: int, size: int, hop: int) -> int:

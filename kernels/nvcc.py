@@ -1,4 +1,4 @@
-"""CUDA C++ to machine code: nvcc where it is installed, each cubin made once a machine and kept."""
+"""CUDA C++ to machine code: by nvcc, else by the run-time compiler that comes with torch; each cubin made once a machine and kept."""
 
 import hashlib
 import os
@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+
+from rtvc.kernels import nvrtc
 
 
 @lru_cache(maxsize=1)
@@ -33,8 +35,8 @@ def cubin(source: Path, architecture: int, defines: Mapping[str, str | int]) -> 
         defines: macros.
 
     Raises:
-        FileNotFoundError: no nvcc.
-        RuntimeError: nvcc refuses the source; its message follows.
+        FileNotFoundError: no compiler.
+        RuntimeError: the compiler refuses the source; its message follows.
     """
     options = [f"-arch=sm_{architecture}", "-O3", "-std=c++17", *(f"-D{name}={value}" for name, value in sorted(defines.items()))]
     text = source.read_bytes()
@@ -43,13 +45,23 @@ def cubin(source: Path, architecture: int, defines: Mapping[str, str | int]) -> 
     if kept.is_file():
         return kept.read_bytes()
     tool = compiler()
-    if tool is None:
-        raise FileNotFoundError(f"compiling {source.name} needs nvcc: install the CUDA toolkit or set CUDA_HOME")
+    if tool is None and nvrtc.library() is None:
+        raise FileNotFoundError(
+            f"compiling {source.name} needs nvcc or libnvrtc: install the CUDA toolkit, or pip install nvidia-cuda-nvrtc"
+        )
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
         made = Path(folder) / "out.cubin"
-        done = subprocess.run([tool, "-cubin", *options, str(source), "-o", str(made)], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"nvcc refuses {source.name} for sm_{architecture}: {done.stderr.strip()}")
+        if tool is None:
+            made.write_bytes(nvrtc.cubin(source, architecture, defines))
+        else:
+            done = subprocess.run([tool, "-cubin", *options, str(source), "-o", str(made)], capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"nvcc refuses {source.name} for sm_{architecture}: {done.stderr.strip()}")
         os.replace(made, kept)
     return kept.read_bytes()
+
+
+def available(header: str | None = None) -> bool:
+    """Whether CUDA C++ that includes `header` can be compiled here."""
+    return compiler() is not None or nvrtc.serves(header)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rtvc.kernels import driver, nvcc
+from rtvc.kernels import driver, nvcc, nvrtc
 from rtvc.kernels.ahead import ARCHITECTURES
 from rtvc.kernels.istft import reference, synthesis_matrix
 from rtvc.kernels.istft_cuda import SOURCE, available, blocks, defines, prepare
@@ -44,16 +44,24 @@ def test_its_phases_run_thread_after_thread_are_as_good_as_plain_torch(
         as_good_as_torch("tail", after, rough_after.float(), exact_after)
 
 
+@pytest.mark.parametrize("tool", ["nvcc", "nvrtc"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_it_compiles_for_every_architecture(architecture: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if nvcc.compiler() is None:
-        pytest.skip("no nvcc: install the CUDA toolkit")
-    monkeypatch.setenv("RTVC_CACHE", str(tmp_path))
+def test_it_compiles_for_every_architecture(architecture: int, tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dtype = (torch.float32, torch.float16, torch.bfloat16)[ARCHITECTURES.index(architecture) % 3]
     macros = defines(20, 5, "sine", dtype)
+    if tool == "nvcc" and nvcc.compiler() is None:
+        pytest.skip("no nvcc: install the CUDA toolkit")
+    if tool == "nvrtc":
+        if nvrtc.library() is None:
+            pytest.skip("no libnvrtc: pip install nvidia-cuda-nvrtc")
+        if not nvrtc.serves(macros.get("HEADER")):  # type: ignore[arg-type]
+            macros = defines(20, 5, "sine", torch.float32)
+        monkeypatch.setattr(nvcc, "compiler", lambda: None)
+    monkeypatch.setenv("RTVC_CACHE", str(tmp_path))
     code = nvcc.cubin(SOURCE, architecture, macros)
     assert code[:4] == b"\x7fELF" and b"istft" in code
     monkeypatch.setattr(nvcc, "compiler", lambda: None)
+    monkeypatch.setattr(nvrtc, "library", lambda: None)
     assert nvcc.cubin(SOURCE, architecture, macros) == code, "a cubin is made once and kept"
 
 
@@ -63,9 +71,24 @@ def test_what_cannot_be_compiled_is_said(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(RuntimeError, match=r"nvcc refuses istft\.cu for sm_90: "):
             nvcc.cubin(SOURCE, 90, {"SIZE": 20})
     monkeypatch.setattr(nvcc, "compiler", lambda: None)
-    with pytest.raises(FileNotFoundError, match="needs nvcc"):
+    if nvrtc.library() is not None:
+        with pytest.raises(RuntimeError, match=r"nvrtc refuses istft\.cu for sm_90: "):
+            nvcc.cubin(SOURCE, 90, {"SIZE": 20})
+    monkeypatch.setattr(nvrtc, "library", lambda: None)
+    with pytest.raises(FileNotFoundError, match="needs nvcc or libnvrtc"):
         nvcc.cubin(SOURCE, 90, defines(20, 5, "polar", torch.float32))
-    assert available(600) is False
+    with pytest.raises(FileNotFoundError, match="pip install nvidia-cuda-nvrtc"):
+        nvrtc.cubin(SOURCE, 90, defines(20, 5, "polar", torch.float32))
+    assert available(20) is False and available(600) is False
+
+
+def test_halves_need_cudas_headers_and_float32_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvcc, "compiler", lambda: None)
+    monkeypatch.setattr(nvrtc, "library", lambda: object())
+    monkeypatch.setattr(nvrtc, "folders", lambda name: [tmp_path])
+    assert available(20) and not available(20, torch.bfloat16)
+    (tmp_path / "cuda_bf16.h").touch()
+    assert available(20, torch.bfloat16) and not available(600)
 
 
 class FakeDriver:
