@@ -10,9 +10,10 @@ from browser import chromium, worklet
 
 RATE, QUANTUM, BLOCK = 48_000, 128, 480
 
-PLAY = """([arrivals, quanta]) => {
+PLAY = """([arrivals, quanta, chunk]) => {
     // arrivals: [quantum before which it comes, first sample's index]; blocks of 480 samples of a slow sine
     const player = new made({ processorOptions: { margin: 0.02 } });
+    player.port.onmessage({ data: { chunk } });
     const out = new Float32Array(128 * quanta);
     for (let q = 0; q < quanta; q++) {
         globalThis.currentTime = (q * 128) / sampleRate;
@@ -36,10 +37,10 @@ def browser() -> Iterator[Any]:
         yield running
 
 
-def played(browser: Any, arrivals: list[tuple[int, int]], seconds: float) -> dict[str, Any]:
+def played(browser: Any, arrivals: list[tuple[int, int]], seconds: float, chunk: float = 0.0) -> dict[str, Any]:
     """What the player made of the blocks."""
     page = worklet(browser, "playback")
-    found: dict[str, Any] = page.evaluate(PLAY, [arrivals, int(seconds * RATE / QUANTUM)])
+    found: dict[str, Any] = page.evaluate(PLAY, [arrivals, int(seconds * RATE / QUANTUM), chunk])
     page.close()
     found["out"] = np.frombuffer(base64.b64decode(found["out"]), np.float32)
     return found
@@ -70,6 +71,14 @@ def test_even_audio_is_played_whole_without_a_click_and_its_age_is_known(browser
     assert 0.080 <= found["lag"] <= 0.080 + (BLOCK + 2 * QUANTUM) / RATE
     assert found["lag"] == pytest.approx(begin / RATE, abs=QUANTUM / RATE)
     assert steepest(found["out"]) < 0.02
+
+
+def test_audio_that_comes_in_chunks_begins_without_running_dry(browser: Any) -> None:
+    """A server sends 50 ms at a time, the first piece shorter: the wait at the beginning covers the time between two chunks."""
+    arrivals = [(int(np.ceil(((first // 2400 + 1) * 2400 / RATE + 0.06) * RATE / QUANTUM)), first) for first in range(960, 3 * RATE, BLOCK)]
+    eager, patient = played(browser, list(arrivals), 3.0), played(browser, list(arrivals), 3.0, chunk=0.05)
+    assert eager["underruns"] >= 1 and patient["underruns"] == 0
+    assert patient["lag"] < 0.06 + 0.05 + 0.02 + 0.03
 
 
 def test_a_hole_in_the_network_is_a_fade_and_a_longer_margin(browser: Any) -> None:

@@ -93,9 +93,9 @@ export class Live extends EventTarget {
   async start(settings) {
     this.trouble(null);
     try {
-      await this.session.open();
+      const { chunk_ms } = await this.session.open();
       const { rate, block } = await this.open();
-      this.sound.clear();
+      this.sound.clear(chunk_ms / 1000);
       for (const tape of Object.values(this.tapes)) tape.clear(rate);
       for (const drawing of [...Object.values(this.waves), this.lags]) drawing.clear();
       this.lost = 0;

@@ -18,11 +18,13 @@ class Playback extends AudioWorkletProcessor {
     super();
     this.ring = new Float32Array(Math.ceil(CAPACITY_S * sampleRate));
     this.fade = Math.round(FADE_S * sampleRate);
-    this.first = processorOptions?.margin ?? 0.03;
+    this.first = processorOptions?.margin ?? 0.015;
+    this.chunk = 0; // seconds that the server sends at a time: right after they came, so much more waits than at the lowest
     this.reset();
     this.port.onmessage = ({ data }) => {
       if (data.port) data.port.onmessage = this.port.onmessage; // the worker's audio comes past the page
       else if (data.samples) this.write(data);
+      else if (data.chunk !== undefined) this.chunk = data.chunk;
       else this.reset();
     };
   }
@@ -66,7 +68,7 @@ class Playback extends AudioWorkletProcessor {
   excess(left, length) {
     this.lowest = Math.min(this.lowest, left);
     this.seen += length;
-    if (left > (this.margin + STALE_S) * sampleRate) return this.window(left);
+    if (left > (this.chunk + this.margin + STALE_S) * sampleRate) return this.window(left);
     if (this.seen < WINDOW_S * sampleRate) return 0;
     return this.lowest > (this.margin + SLACK_S) * sampleRate ? this.window(this.lowest) : this.window(0);
   }
@@ -81,7 +83,7 @@ class Playback extends AudioWorkletProcessor {
   fill(out) {
     const length = out.length;
     const level = this.written - this.read;
-    if (this.waiting && level < length + this.margin * sampleRate) return this.silence(out, 0);
+    if (this.waiting && level < length + (this.chunk + this.margin) * sampleRate) return this.silence(out, 0);
     if (this.waiting) {
       this.waiting = false;
       this.rising = this.fade;

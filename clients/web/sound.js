@@ -100,8 +100,9 @@ export class Sound extends EventTarget {
     });
   }
 
-  /** Forgets what waits to be played. */
-  clear() {
+  /** Forgets what waits to be played; from now on audio comes `chunk` seconds at a time. */
+  clear(chunk) {
+    this.player.port.postMessage({ chunk });
     this.player.port.postMessage({ reset: true });
   }
 
