@@ -5,7 +5,7 @@
 
 const CAPACITY_S = 8;
 const WINDOW_S = 1.0; // over which the lowest level is taken
-const SLACK_S = 0.02; // above the margin before anything is dropped
+const SLACK_S = 0.012; // above the margin before anything is dropped
 const STALE_S = 0.3; // above the margin: a burst after an outage, dropped at once
 const FADE_S = 0.005;
 const LEAST_S = 0.012;
