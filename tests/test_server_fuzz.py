@@ -49,8 +49,8 @@ def test_any_text_is_a_message_or_refused(text):
 
 @pytest.mark.slow
 def test_a_live_server_under_attack_serves_the_others(tmp_path):
-    counted = asyncio.run(live(tmp_path, 10_000))
-    assert counted["frames"] >= 10_000 and counted["connections"] > 50
+    counted = asyncio.run(live(tmp_path, 5_000))
+    assert counted["frames"] >= 5_000 and counted["connections"] > 25
 
 
 def test_the_frames_are_reproducible():
