@@ -256,6 +256,26 @@ def test_recording_a_reference_and_mixing(browser: Any, server: tuple[Any, str])
         assert not service.calls
 
 
+def test_a_resting_page_connects_again_and_a_full_server_says_so(browser: Any, tmp_path: Path) -> None:
+    server = background(tmp_path, page=WEB, idle_s=0.8, rows=1)
+    with server as (service, url), opened(browser, page_of(url)) as first, opened(browser, page_of(url)) as second:
+        for page in (first, second):
+            page.wait_for_selector("text=Resting")
+            assert page.inner_text("#trouble") == "" and page.is_enabled("#go")
+        first.click("#go")
+        reach(first, "live")
+        second.click("#go")
+        second.wait_for_selector("#trouble:has-text('try again later')")
+        assert second.inner_text("#go-text") == "Start" and len(service.calls) == 1
+        first.click("#go")
+        first.wait_for_selector("#go[aria-pressed=false]")
+        second.click("#go")
+        reach(second, "live")
+        assert second.inner_text("#trouble") == ""
+        second.click("#go")
+        second.wait_for_selector("#go[aria-pressed=false]")
+
+
 def test_a_token_is_asked_for_and_stays_out_of_the_address(browser: Any, tmp_path: Path) -> None:
     token = "correct-horse-battery"
     with background(tmp_path, page=WEB, access=Access(SecretStr(token))) as (_, url), opened(browser, page_of(url)) as page:
