@@ -89,7 +89,7 @@ def streams(converter: Any, name: str, bench: Bench) -> dict[str, Any]:
     style, block = Style(*(0.1 * torch.randn(2, 128))), (0.05 * np.random.default_rng(0).standard_normal(CHUNK)).astype(np.float32)
     found: list[dict[str, Any]] = []
     for count in counts:
-        if bench.left < 5:
+        if not bench.dry and bench.left < 5:
             break
         pool = Pool(runner, slots=count, capacity=Capacity(tick / 1000, {}, count))
         members = [pool.join(style) for _ in range(count)]
@@ -108,7 +108,7 @@ def streams(converter: Any, name: str, bench: Bench) -> dict[str, Any]:
         steps = [1000 * pool.times.percentile(share) for share in (50, 99)]
         row = {"streams": count, "tick_p50_ms": p50, "tick_p99_ms": p99, "step_p50_ms": steps[0], "step_p99_ms": steps[1]}
         found.append({**row, "fits": p99 <= tick, "step_fits": steps[1] <= tick})
-        if steps[1] > tick or p99 > 4 * tick:
+        if not bench.dry and (steps[1] > tick or p99 > 4 * tick):
             break
     best = {
         key: max((row["streams"] for row in found if row[fits]), default=0)
