@@ -23,6 +23,8 @@ Samples = NDArray[np.float32]
 
 FRAME_S = 0.1
 """Seconds of audio in the longest frame that is sent."""
+PATIENCE_S = 30.0
+"""Seconds that a new session has until its client takes it, on top of those that lost clients have."""
 RECENT = 4_096
 """Frames whose lag is remembered."""
 
@@ -56,7 +58,7 @@ class Call:
         self.dropped_in = self.late = 0
         self.gap = False
         self.connection: Connection | None = None
-        self.left = member.pool.clock()  # when its client was lost
+        self.left = member.pool.clock() + PATIENCE_S  # when its client was lost
         self.room = asyncio.Event()
         self.room.set()
 

@@ -162,7 +162,12 @@ class Service:
         if start.format == "opus" and not set(rates) <= set(OPUS_RATES):
             raise Refusal(Code.UNSUPPORTED, f"Opus does not know {rates[0]} and {rates[1]} Hz", f"take one of {OPUS_RATES}")
         # Not to be cancelled half-way with its client: a place that nobody knows of would never be given back.
-        return await asyncio.shield(self.task(self._start(start)))
+        starting = self.task(self._start(start))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(self._unwanted)
+            raise
 
     async def _start(self, start: Start) -> Call:
         member, voice = await self.control(functools.partial(self._join, start))
@@ -230,6 +235,11 @@ class Service:
             raise Refusal(Code.TOO_LATE, str(error), "start a new session", fatal=True) from error
         self.metrics.resumed.inc()
         return call
+
+    def _unwanted(self, starting: "asyncio.Task[Call]") -> None:
+        """A session whose client was lost while it was made waits for it like any other."""
+        if not starting.cancelled() and starting.exception() is None:
+            self.abandon(starting.result())
 
     def abandon(self, call: Call) -> None:
         """Its client is lost: the session waits for it a while."""
