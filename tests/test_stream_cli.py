@@ -61,6 +61,15 @@ def test_a_file_as_fast_as_it_goes(server, spoken, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()].count("out.wav") == 1 and not list(tmp_path.glob(".out*"))
 
 
+def test_opus_gives_the_same_length(server, spoken, tmp_path, capsys):
+    from rtvc.engine.server.formats import offered
+
+    if "opus" not in offered():
+        pytest.skip("libopus or opuslib is not installed")
+    stream(spoken, "--voice", "half", "-o", tmp_path / "out.wav", "--url", server, "--fast", "--format", "opus", capsys=capsys)
+    assert soundfile.info(tmp_path / "out.wav").frames == 36_000
+
+
 def test_a_file_at_the_pace_of_speech(server, spoken, tmp_path, capsys):
     began = time.monotonic()
     printed = stream(spoken, "--voice", "one", "--voice", "half", "-o", tmp_path / "out.flac", "--url", server, capsys=capsys).out
