@@ -386,7 +386,8 @@ class Spectral(DelayConverter):
         return self.synthesis.initial(batch)
 
     def forward(self, x: Tensor, voice: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return self.synthesis(x.reshape(x.shape[0], 6, -1) * voice[:, :, None], state)
+        y, state = self.synthesis(x.reshape(x.shape[0], 6, -1) * voice[:, :, None], state)
+        return y, state
 
 
 def test_without_torch_tensorrt_kernels_are_told_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
