@@ -12,7 +12,7 @@ import logging
 import time
 import zlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -20,12 +20,15 @@ from rtvc.engine.gate import Gate
 from rtvc.engine.pool import Member, PoolFullError
 from rtvc.engine.server.call import Call
 from rtvc.engine.server.messages import Code, Resume, Start, Update
-from rtvc.engine.server.ray_session import MovingCall, Packed, pack
+from rtvc.engine.server.ray_session import Moment, MovingCall, Packed, pack
 from rtvc.engine.server.ray_vault import Copy, Replica
 from rtvc.engine.server.reading import Refusal
 from rtvc.engine.server.service import Service
 from rtvc.engine.session import Style
 from rtvc.errors import EngineError
+
+if TYPE_CHECKING:
+    from rtvc.engine.server.connection import Connection
 
 FREEZE_S = 2.0
 """A session whose state was not to be had for so long (its pool does not tick) is not saved this time."""
@@ -170,7 +173,7 @@ class MovingService(Service):
         """A session as it is between two steps, its output complete up to there; None when that is not to be had."""
         assert isinstance(call, MovingCall)
         member, done = call.member, asyncio.get_running_loop().create_future()
-        wanted, ended, offset, wall = call.incoming.wanted, call.incoming.ended, call.clock.offset, self._wall()
+        moment = Moment(call.incoming.wanted, call.incoming.ended, call.samples_in, call.clock.offset, self._wall())
 
         def take() -> None:  # in the pool's thread, after the input that came so far and before the next step
             try:
@@ -182,7 +185,7 @@ class MovingService(Service):
         def give(parcel: bytes | None, delivered: int) -> None:  # in the event loop, behind all output up to there
             if not done.done():
                 fits = parcel is not None and delivered == call.collected
-                done.set_result(pack(call, parcel, wanted, ended, offset, wall) if fits and parcel is not None else None)
+                done.set_result(pack(call, parcel, moment) if fits and parcel is not None else None)
 
         if member.gone:
             return None
@@ -206,11 +209,10 @@ class MovingService(Service):
         await self._save(calls)
         closing = []
         for call in calls:
-            connection, call.connection, call.moved = call.connection, None, True
+            parted = self._detach(call)
             await self.end(call)
-            if connection is not None:
-                connection.call = None
-                closing.append(connection.transport.close(1001, "draining"))
+            if parted is not None:
+                closing.append(parted.transport.close(1001, "draining"))
         await asyncio.gather(*closing, return_exceptions=True)
         for listener in self._listeners:
             listener.cancel()
@@ -263,11 +265,17 @@ class MovingService(Service):
         call = self.calls.get(session)
         if not isinstance(call, MovingCall):
             return
-        connection, call.connection, call.moved = call.connection, None, True
+        connection = self._detach(call)
         await self.end(call)
         if connection is not None:
-            connection.call = None
             connection.expel(Refusal(Code.SUPERSEDED, "the session goes on over another connection", fatal=True))
+
+    def _detach(self, call: MovingCall) -> "Connection | None":
+        """Parts a session that goes elsewhere from its connection: what still arrives is thrown away, for the client sends it again."""
+        connection, call.connection, call.moved = call.connection, None, True
+        if connection is not None:
+            connection.call = None
+        return connection
 
     def _index(self, session: str) -> int:
         return zlib.crc32(session.encode()) % len(self.shelves)

@@ -5,6 +5,7 @@ the numbers at that moment. Everything after it can be computed again, because t
 is lost however old the bytes are, as long as the client still has the input from there on.
 """
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ Samples = NDArray[np.float32]
 
 AHEAD_S = 12.0
 """Seconds of output by which a client can be ahead of a saved session: what clients keep of their input, and some more."""
-PLAIN = ("id", "key", "voice", "wet", "samples_in", "samples_out", "collected", "over", "finished", "gap", "dropped_in")
+PLAIN = ("id", "key", "voice", "wet", "samples_out", "collected", "over", "finished", "gap", "dropped_in")
 """Attributes of a call that are saved as they are."""
 
 
@@ -102,28 +103,41 @@ class MovingCall(Call):
         return line.exit.length(max(0, chunks * line.chunk - line.latency - line.exit.half))
 
 
-def pack(call: MovingCall, parcel: bytes, wanted: int, ended: bool, offset: float, wall: float) -> bytes:
-    """A call as bytes, for `unpack` on another machine.
+@dataclass(frozen=True)
+class Moment:
+    """A call's input when its parcel was asked for.
+
+    Attributes:
+        wanted: number of the next input frame.
+        ended: whether input had ended.
+        samples_in: that had come.
+        offset: seconds from the client's clock to this machine's.
+        wall: seconds to add to the pool's clock to get the time of day, by which clocks of two machines are compared.
+    """
+
+    wanted: int
+    ended: bool
+    samples_in: int
+    offset: float
+    wall: float
+
+
+def pack(call: MovingCall, parcel: bytes, moment: Moment) -> bytes:
+    """A call as bytes, for `Packed` on another machine.
 
     Args:
         call: all its output up to the parcel has been collected, none after it.
         parcel: of its member.
-        wanted: the next input frame at the moment of the parcel.
-        ended: whether input had ended at that moment.
-        offset: seconds from the client's clock to this machine's at that moment.
-        wall: seconds to add to the pool's clock to get the time of day, by which clocks of two machines are compared.
+        moment: its input up to the parcel.
     """
     kept = list(call.outgoing._kept)
     sizes = np.array([(sequence, len(data), samples) for sequence, data, samples in kept], np.int64).reshape(-1, 3)
     plain = {name: getattr(call, name) for name in PLAIN}
     tree = {
         **plain,
+        **asdict(moment),
         "start": call.start.text(),
-        "wanted": wanted,
-        "ended": ended,
         "sequence": call.outgoing.sequence,
-        "offset": offset,
-        "wall": wall,
         "waiting": call.waiting.state(),
         "sizes": sizes,
         "kept": np.frombuffer(b"".join(data for _, data, _ in kept), np.uint8),
@@ -165,7 +179,7 @@ class Packed:
         for name in PLAIN:
             setattr(call, name, tree[name])
         call.hold()
-        call.incoming.wanted, call.incoming.ended = tree["wanted"], tree["ended"]
+        call.incoming.wanted, call.incoming.ended, call.samples_in = tree["wanted"], tree["ended"], tree["samples_in"]
         tree["waiting"]["marks"][:, 1] += shift
         call.waiting.restore(tree["waiting"])
         call.clock._least, call.clock._opened = tree["offset"] + shift, now

@@ -29,6 +29,13 @@ def serve(
     page: Annotated[bool, typer.Option(help="serve the browser page")] = True,
     drain: Annotated[float, typer.Option(help="seconds that sessions are given to end on SIGTERM", min=0)] = 30.0,
     idle: Annotated[float, typer.Option(help="seconds of silence after which a client is disconnected", min=1)] = 60.0,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="replicas on a Ray cluster behind one door; --voices is a shared folder")
+    ] = False,
+    ray_address: Annotated[str | None, typer.Option(help="with --ray: a running cluster (`auto`); default: one on this machine")] = None,
+    replicas: Annotated[str, typer.Option(help="with --ray: N, or LEAST:MOST to follow the streams")] = "2",
+    cores: Annotated[float, typer.Option(help="with --ray: of the CPU for each replica", min=0)] = 1.0,
+    gpus: Annotated[float, typer.Option(help="with --ray: GPUs for each replica, or a share of one", min=0)] = 0.0,
     verbose: Annotated[bool, typer.Option("--verbose", help="log sessions as they come and go")] = False,
 ) -> None:
     """Serve conversions over websockets, with a browser page, health and metrics on the same port.
@@ -52,6 +59,8 @@ def serve(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    if ray and not voices:
+        raise ConfigError("--ray came without --voices: give a folder that every machine of the cluster sees")
     sys.setswitchinterval(0.001)  # the loop and the model share one interpreter: neither should wait long for the other
     with ExitStack() as stack:
         folder = voices or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rtvc-voices-")))
@@ -67,6 +76,12 @@ def serve(
             allow_no_origin=allow_no_origin,
             limits=ServerLimits(sessions=max_sessions, drain_s=drain, idle_s=idle),
         )
+        if ray:
+            from rtvc.engine.server.ray_app import parse_replicas, run_fleet
+
+            fleet = {"cores": cores, "gpus": gpus, **parse_replicas(replicas)}
+            run_fleet(config, fleet, host, port, address=ray_address, tls=(tls_cert, tls_key) if tls_cert and tls_key else None)
+            return
         typer.echo("preparing the model (the first time on a machine it is compiled, which takes minutes)", err=True)
         service = open_service(config)
 
