@@ -29,9 +29,7 @@ def serve(
     page: Annotated[bool, typer.Option(help="serve the browser page")] = True,
     drain: Annotated[float, typer.Option(help="seconds that sessions are given to end on SIGTERM", min=0)] = 30.0,
     idle: Annotated[float, typer.Option(help="seconds of silence after which a client is disconnected", min=1)] = 60.0,
-    ray: Annotated[
-        bool, typer.Option("--ray", help="replicas on a Ray cluster behind one door; --voices is a shared folder")
-    ] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="replicas on a Ray cluster behind one door; --voices is a shared folder")] = False,
     ray_address: Annotated[str | None, typer.Option(help="with --ray: a running cluster (`auto`); default: one on this machine")] = None,
     replicas: Annotated[str, typer.Option(help="with --ray: N, or LEAST:MOST to follow the streams")] = "2",
     cores: Annotated[float, typer.Option(help="with --ray: of the CPU for each replica", min=0)] = 1.0,
