@@ -18,7 +18,7 @@ Fit = Annotated[
     typer.Option(
         help="steps of fitting voices to their recordings: more alike and clearer, takes seconds; 0: none",
         min=0,
-        show_default="150",
+        show_default="60",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]

@@ -22,9 +22,9 @@ from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.model import StreamingConverter
 from rtvc.voices.voice import Voice
 
-STEPS = 150
+STEPS = 60
 """Steps of gradient descent when it is not said how many."""
-RATE = 0.06
+RATE = 0.03
 """Adam's first step size; it falls to nothing in a straight line."""
 PIECE = 160
 """Frames of HOP samples that a step looks at: 2 s."""
