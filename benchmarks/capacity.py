@@ -42,8 +42,8 @@ class Inputs(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tick_ms: float = Field(default=25.0, gt=0)
-    step_ms: tuple[float, float] = (2.5, 4.0)
-    streams_per_core: int = Field(default=6, ge=1)
+    step_ms: tuple[float, float] = (1.2, 1.8)
+    streams_per_core: int = Field(default=8, ge=1)
     share: float = Field(default=0.7, gt=0, le=1)
     cores_per_machine: int = Field(default=64, ge=1)
     dollars_per_core_hour: float = Field(default=0.04, ge=0)
