@@ -52,6 +52,7 @@ class Fleet(BaseModel):
         down_s: seconds without need before replicas are removed.
         shutdown_s: seconds that a replica is given to hand over its sessions.
         proxies: addresses of doors, whose X-Forwarded-For counts.
+        page: folder of the browser page, the same on every machine; None serves none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,6 +69,7 @@ class Fleet(BaseModel):
     down_s: float = Field(default=300.0, ge=0)
     shutdown_s: float = Field(default=20.0, gt=0)
     proxies: Sequence[str] = ("127.0.0.1", "::1")
+    page: Path | None = None
 
 
 def ray_modules() -> tuple[Any, Any]:
@@ -150,7 +152,7 @@ class RayReplica:
         name = serve.get_replica_context().replica_id.unique_id
         service.settle(name, host, shelves, every=fleet.every_s, spare=fleet.spare)
         self._stack = AsyncExitStack()
-        service.port = await self._stack.enter_async_context(serving(service, host, 0, page=page()))
+        service.port = await self._stack.enter_async_context(serving(service, host, 0, page=fleet.page))
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What `by_streams` decides by."""
@@ -170,13 +172,6 @@ class RayReplica:
         if service is not None and service.port:
             await service.hand_over()
             await self._stack.aclose()
-
-
-def page() -> Path | None:
-    """The folder of the browser page, if this installation holds it."""
-    from rtvc.cli.serve import page_folder
-
-    return page_folder()
 
 
 def wanted(streams: Sequence[float], places: Sequence[float], share: float) -> int:

@@ -77,7 +77,7 @@ def serve(
         if ray:
             from rtvc.engine.server.ray_app import parse_replicas, run_fleet
 
-            fleet = {"cores": cores, "gpus": gpus, **parse_replicas(replicas)}
+            fleet = {"cores": cores, "gpus": gpus, "page": page_folder() if page else None, **parse_replicas(replicas)}
             run_fleet(config, fleet, host, port, address=ray_address, tls=(tls_cert, tls_key) if tls_cert and tls_key else None)
             return
         typer.echo("preparing the model (the first time on a machine it is compiled, which takes minutes)", err=True)
