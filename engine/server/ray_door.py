@@ -110,9 +110,12 @@ class Door:
         pipe = asyncio.subprocess.PIPE
         self.process = await asyncio.create_subprocess_exec(haproxy(), "-db", "-f", str(settings), stderr=pipe)
         for _ in range(100):
-            if self.process.returncode is not None or self.socket.exists():
+            if self.process.returncode is not None or await self._answers():
                 break
             await asyncio.sleep(0.05)
+        else:
+            self.process.kill()
+            await self.process.wait()
         if self.process.returncode is not None:
             problem = await self.process.stderr.read() if self.process.stderr else b""
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -152,6 +155,21 @@ class Door:
                 self.slots[replica.name] = slot
             state = "maint" if replica.draining else "ready"
             await self._tell(self.slots[replica.name], [f"addr {replica.host} port {replica.port}", f"state {state}"])
+
+    async def _answers(self) -> bool:
+        """Whether HAProxy runs: its admin socket is there before it knows that its port is taken, and answers only afterwards."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.socket)
+        except OSError:
+            return False
+        try:
+            writer.write(b"show info\n")
+            await writer.drain()
+            return bool(await asyncio.wait_for(reader.read(), 2))
+        except (OSError, TimeoutError):
+            return False
+        finally:
+            writer.close()
 
     async def _tell(self, slot: int, words: Sequence[str]) -> None:
         server = f"replicas/r{slot}"
