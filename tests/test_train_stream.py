@@ -211,6 +211,28 @@ def test_stream_against_a_discriminator_goes_on_identically(tmp_path: Path, fold
     assert set(load_weights(tmp_path / "whole")) == {*stream.PARTS, "encoder"}
 
 
+def test_the_encoder_learns_from_another_speakers_version(tmp_path: Path, folder: Path, content_run: Path) -> None:
+    top = (
+        "train_encoder = true\nlabels_every = 2\nreference_frames = 48\n"
+        "heard_as = {shift = 1.0, shift_semitones = [3, 5], noise = 0, room = 0, equalise = 0, "
+        "low_pass = 0, codec = 0, mu_law = 0, clip = 0}"
+    )
+    weights, init = "embedding = 0.0\nconsistency = 0.0", f'init = [{{path = "{content_run}"}}]\n'
+    made: Any = trainer("stream", config(tmp_path, folder, 4, weights=weights, top=init + top), tmp_path / "run").stage
+    batch = made.batch(1)
+    assert batch["heard"].shape == batch["wave"].shape and all(torch.equal(batch[n], made.batch(1)[n]) for n in ("heard", "wave"))
+    heard, wave = (torch.fft.rfft(batch[name]).abs() ** 2 for name in ("heard", "wave"))
+    bins = torch.arange(wave.shape[1])
+    centres = [(power * bins).sum() / power.sum() for power in (heard, wave)]
+    assert centres[0] > 1.1 * centres[1], "what is heard is a higher voice"
+    losses = made.losses("generator", batch, 1)
+    assert torch.equal(batch["true"], made.target(batch["wave"])), "what is restored is the voice as it was"
+    weight = made.modules["encoder"].out.weight
+    for name in ("stft", "content"):
+        assert torch.autograd.grad(losses[name], weight, retain_graph=True)[0].abs().max() > 0, name
+    assert "content" not in made.losses("generator", made.batch(2), 2), "labels are nothing that the encoder heard"
+
+
 def test_stream_needs_an_encoder_that_has_learnt(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ConfigError, match="stream_content"):
         trainer("stream", config(tmp_path, folder), tmp_path / "run").fit()

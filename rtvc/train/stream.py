@@ -3,7 +3,9 @@
 The waveform itself is the target; its style comes from another stretch of the same speaker. On top, each switched on by its factor:
 speaker embeddings distilled into the acoustic style and compared between speech and reconstruction, a discriminator of
 spectrograms, and output matching: with a foreign style, what the encoder's content decodes to must sound like what an averaged
-decoder makes of the labelled content (StyleTTS-VC, section 3.3, matches outputs rather than latents too).
+decoder makes of the labelled content (StyleTTS-VC, section 3.3, matches outputs rather than latents too). The encoder may learn
+with the decoder; it is then shown another speaker's version of the waveform that the decoder must restore (`heard_as`, the
+information perturbation of NANSY, Choi et al. 2021, section 3.2), which leaves it nothing to gain from passing the voice on.
 """
 
 import copy
@@ -19,14 +21,16 @@ from torch import Tensor, nn
 from rtvc.audio.energy import energy as energy_of
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.spectral import BandedSTFT
+from rtvc.data.augment import AugmentConfig, augment
 from rtvc.data.labelled import Cut, Utterance
+from rtvc.data.seeds import generator
 from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.model import StreamingConverter
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator, Verdict
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.feed import moved
-from rtvc.train.losses import feature_matching, lsgan_discriminator, lsgan_generator
+from rtvc.train.losses import feature_matching, frame_cross_entropy, lsgan_discriminator, lsgan_generator
 from rtvc.train.speaker import EMBEDDING, SpeakerEncoder
 from rtvc.train.stage import Batch, Samples
 from rtvc.train.stream_data import PITCH_OFFSET, StreamRun, StreamStage, frozen, stacked
@@ -52,6 +56,10 @@ class Weights(Section):
     """Cosine distance of a linear map of the acoustic style to the speaker embedding of the reference."""
     consistency: float = 0.5
     """Cosine distance of the speaker embeddings of reconstruction and reference."""
+    content: float = 3.0
+    """L1 of the encoder to the labelled content; counts only with `train_encoder`, as the next."""
+    phonemes: float = 0.1
+    """Cross entropy of the encoder's phonemes."""
     matching: float = 0.0
     """Spectral distance of output matching under a foreign style; 0.3 is usual."""
     adversarial: float = 0.0
@@ -73,6 +81,8 @@ class StreamConfig(StreamRun):
     """Every so-many-th step decodes labelled content, the others what the encoder hears; 1 needs no encoder."""
     train_encoder: bool = False
     """Whether the encoder learns from the decoder's losses as well."""
+    heard_as: AugmentConfig | None = None
+    """What is done to the speech that the encoder hears; the decoder restores it as it was."""
     train_styles: bool = True
     """Whether the style encoders learn. Without, voices made before stay valid: only what the decoder does with them changes."""
     head_steps: int = Field(default=0, ge=0)
@@ -152,6 +162,7 @@ class Stream(StreamStage):
         return {
             "wave": wave * gain,
             "content": piece.content(),
+            "phonemes": piece.phonemes(),
             "log_f0": log_f0,
             "voiced": voiced,
             "reference": reference.wave(),
@@ -161,8 +172,12 @@ class Stream(StreamStage):
         }
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N); content (B, 512, T), log_f0 and voiced (B, T) of it; reference (B, M) and its F0 and voicing; cutoff (B,) in Hz."""
-        return stacked(self.rows("stream", index, self.row))
+        """wave (B, N); content (B, 512, T), phonemes, log_f0 and voiced (B, T) of it; reference (B, M) and its F0 and voicing;
+        cutoff (B,) in Hz; heard (B, N), the wave as the encoder hears it, where that differs."""
+        batch = stacked(self.rows("stream", index, self.row))
+        if self.config.heard_as is not None:
+            batch["heard"] = augment(batch["wave"], self.config.heard_as, generator(self.config.seed, "heard", index))
+        return batch
 
     def content(self, batch: Batch, heard: Tensor, step: int) -> Tensor:
         """(B, 512, T): what the encoder makes of the analysis `heard`, or the labels, by the step."""
@@ -170,10 +185,16 @@ class Stream(StreamStage):
         if step % self.config.labels_every == 0:
             return labels
         encoder = self.model.encoder
-        with torch.set_grad_enabled(self.config.train_encoder and torch.is_grad_enabled()):
-            content: Tensor = encoder(heard[:, :BANDS], encoder.initial(len(heard)))[0].float()
+        if "heard" in batch:
+            heard = self.heard(batch["heard"], encoder.latency)
         late = 1 + encoder.latency
-        return content[..., late : late + labels.shape[-1]]
+        with torch.set_grad_enabled(self.config.train_encoder and torch.is_grad_enabled()):
+            hidden, _ = encoder.hidden(heard[:, :BANDS], encoder.initial(len(heard)))
+            hidden = hidden[:, late : late + labels.shape[-1]]
+            content: Tensor = encoder.out(hidden).mT.float()
+            if self.config.train_encoder:
+                batch["logits"] = encoder.phonemes(hidden).mT.float()
+        return content
 
     def decoded(self, part: nn.Module, content: Tensor, batch: Batch, style: Tensor) -> Tensor:
         """content (B, 512, T) and scales and shifts (B, V) -> wave (B, N'), without its first `warm` frames."""
@@ -229,6 +250,10 @@ class Stream(StreamStage):
                 if config.weights.consistency and step >= config.consistency_from and step % config.consistency_every == 0:
                     losses["consistency"] = 1 - (self.speaker(made) * voice).sum(1).mean()
         heard = step % config.labels_every != 0
+        if "logits" in batch:
+            warm = config.warm
+            losses["content"] = (batch["heard_content"] - batch["content"])[..., warm:].abs().mean()
+            losses["phonemes"] = frame_cross_entropy(batch["logits"][..., warm:], batch["phonemes"][:, warm:])
         if config.weights.matching and heard and step >= config.matching_from and step % config.matching_every == 0:
             losses["matching"] = self.matching(batch)
         if judged:
