@@ -62,17 +62,22 @@ def running_norm(
     return reference(x, gamma, beta, moments, alpha, decay, activation, slope, eps)
 
 
+def scan(values: Tensor, last: Tensor, decay: float, gain: float = 1.0) -> Tensor:
+    """y_t = gain * values_t + decay * y_(t-1) over the last axis: values (B, C, T), last (B, C, 1) before the first -> (B, C, T)."""
+    parts = []
+    for part in values.split(SCAN, -1):
+        frames = torch.arange(part.shape[-1], device=values.device)
+        lag = (frames[:, None] - frames[None]).to(values.dtype)
+        kernel = torch.where(lag >= 0, decay ** lag.clamp(min=0), 0) * gain
+        y = part @ kernel.mT + last * decay ** (frames + 1).to(values.dtype)
+        last = y[..., -1:]
+        parts.append(y)
+    return torch.cat(parts, -1)
+
+
 def averages(x: Tensor, moments: Tensor, decay: float) -> Tensor:
     """x (B, C, T), moments (B, 2 C, 1) -> the averages of x and of x squared at every frame, (B, 2 C, T)."""
-    parts = []
-    for part in torch.cat([x, x.square()], 1).split(SCAN, -1):
-        frames = torch.arange(part.shape[-1], device=x.device)
-        lag = (frames[:, None] - frames[None]).to(x.dtype)
-        kernel = torch.where(lag >= 0, decay ** lag.clamp(min=0), 0) * (1 - decay)
-        average = part @ kernel.mT + moments * decay ** (frames + 1).to(x.dtype)
-        moments = average[..., -1:]
-        parts.append(average)
-    return torch.cat(parts, -1)
+    return scan(torch.cat([x, x.square()], 1), moments, decay, 1 - decay)
 
 
 def reference(
@@ -122,23 +127,11 @@ def reference_backward(
     direct = torch.cat([-g * rstd - 2 * mean * by_variance, by_variance], 1)
     direct = torch.cat([direct[..., :-1], direct[..., -1:] + dmoments.to(work.dtype)], -1)
     # The averages' own recursion, run backwards: the same scan over the mirrored frames.
-    adjoint = (averages_of(direct.flip(-1), decay)).flip(-1)
+    adjoint = scan(direct.flip(-1), torch.zeros_like(direct[..., :1]), decay).flip(-1)
     dmean, dsquare = adjoint.chunk(2, 1)
     dx = g * rstd + (1 - decay) * (dmean + 2 * work * dsquare)
     dalpha = (dy * by_alpha).sum((0, -1)).to(gamma.dtype if alpha is None else alpha.dtype)
     return dx.to(x.dtype), (dz * normal).sum(-1).to(gamma.dtype), dz.sum(-1).to(beta.dtype), adjoint[..., :1] * decay, dalpha
-
-
-def averages_of(direct: Tensor, decay: float) -> Tensor:
-    """a_t = direct_t + decay * a_(t-1) over the last axis, from rest."""
-    parts, last = [], torch.zeros_like(direct[..., :1])
-    for part in direct.split(SCAN, -1):
-        frames = torch.arange(part.shape[-1], device=direct.device)
-        lag = (frames[:, None] - frames[None]).to(direct.dtype)
-        running = part @ torch.where(lag >= 0, decay ** lag.clamp(min=0), 0).mT + last * decay ** (frames + 1).to(direct.dtype)
-        last = running[..., -1:]
-        parts.append(running)
-    return torch.cat(parts, -1)
 
 
 @torch.library.custom_op("rtvc::running_norm", mutates_args=())

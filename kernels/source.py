@@ -61,9 +61,16 @@ def reference(
     f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor, sample_rate: int, hop: int
 ) -> tuple[Tensor, Tensor]:
     """Plain torch: pulses (B, T * hop) and the phase (B, 1)."""
-    f0 = f0.double()
-    before, weight = torch.cat([last_f0.double(), f0[:, :-1]], 1), torch.cat([last_voicing, voicing[:, :-1]], 1)
     steps = torch.arange(1, hop + 1, dtype=torch.float64, device=f0.device)
+    return segments(f0, voicing, last_f0, last_voicing, phase, steps, sample_rate)
+
+
+def segments(
+    f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor, steps: Tensor, sample_rate: int
+) -> tuple[Tensor, Tensor]:
+    """`reference`, with the numbers 1..hop (hop,) in float64 at hand, as graphs that are exported want them."""
+    f0, hop = f0.double(), len(steps)
+    before, weight = torch.cat([last_f0.double(), f0[:, :-1]], 1), torch.cat([last_voicing, voicing[:, :-1]], 1)
     ramp = steps / hop
     # Cycles since the segment's start: the exact sum of a linear ramp of frequencies.
     inside = (before[..., None] * steps + ((f0 - before) / hop)[..., None] * steps * (steps + 1) / 2) / sample_rate

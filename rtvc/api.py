@@ -84,6 +84,12 @@ class StreamModel:
         self.space = str(getattr(converter, "space", name))
         self.latency: int | None = converter.latency
 
+    @functools.cached_property
+    def _exact(self) -> StreamingConverter:
+        from rtvc.models.streaming.exact import exact
+
+        return exact(self.converter)
+
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """As `Model.styles`."""
         return self.converter.styles(wave)
@@ -94,10 +100,8 @@ class StreamModel:
 
     def convert_to(self, wave: Tensor, voice: Voice, *, pitch: float, prosody: float) -> Tensor:
         """As `Model.convert`, with a voice that may be fitted: the latency is flushed with silence and trimmed."""
-        from rtvc.models.streaming.exact import exact
-
         samples, latency = wave.shape[-1], self.converter.latency
-        converter = exact(self.converter) if wave.device.type == "cpu" else self.converter
+        converter = self._exact if wave.device.type == "cpu" else self.converter
         condition = conditioned(converter, voice, pitch=pitch, prosody=prosody)
         state, outputs = converter.initial(1), []
         for chunk in F.pad(wave, (0, latency + -latency % HOP)).split(CHUNK, -1):
@@ -181,7 +185,7 @@ class VoiceConverter:
             timbre: take the sound of the voice from these instead.
             prosody: take pitch register and range, energy and rhythm from these instead.
             name: of the voice; default: of the first reference.
-            fit: steps of fitting the voice to the recordings, which makes it more alike and clearer and takes 0.07 s a step on one
+            fit: steps of fitting the voice to the recordings, which makes it more alike and takes 0.07 s a step on one
                 core (`rtvc.voices.fit`); 0 leaves it at what the style encoders hear. Voices among the references are not fitted again.
 
         Raises:
@@ -313,6 +317,12 @@ class VoiceConverter:
     def fittable(self) -> bool:
         """Whether voices can be fitted to their recordings with this model."""
         return isinstance(self.model, StreamModel) and hasattr(self.model.converter, "affine")
+
+    def fit_steps(self, asked: int | None = None) -> int:
+        """Steps of fitting for `voice`: those asked for, else the usual number, or 0 with a model that fits none."""
+        from rtvc.voices.fit import STEPS
+
+        return asked if asked is not None else STEPS if self.fittable else 0
 
     @functools.cached_property
     def weights(self) -> str | None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rtvc.cli.voice import Fit, fit_steps
+from rtvc.cli.voice import Fit
 
 __all__ = ["convert"]
 
@@ -40,7 +40,7 @@ def convert(
     wave, rate = decode(source)
     check_recording(wave, rate, str(source))
     converter = load(model, device)
-    voice = converter.voice(*(references or []), *(more or []), timbre=timbre, prosody=prosody, fit=fit_steps(converter, fit))
+    voice = converter.voice(*(references or []), *(more or []), timbre=timbre, prosody=prosody, fit=converter.fit_steps(fit))
     started = perf_counter()
     converted = converter.convert(wave, rate, voice, pitch=pitch)
     spent = perf_counter() - started

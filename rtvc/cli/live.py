@@ -1,14 +1,12 @@
 """`rtvc live --voice V`."""
 
-import json
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rtvc.cli.voice import Fit, fit_steps
+from rtvc.cli.voice import Fit
 
 __all__ = ["live"]
 
@@ -39,16 +37,14 @@ def live(
 
     Example: rtvc live --voice anna.wav --virtual-mic
     """
-    from time import monotonic
-
-    from rtvc.clients.live.display import line
-    from rtvc.clients.live.keys import HELP, act, pressed, unbuffered
+    from rtvc.cli.attend import attend
+    from rtvc.clients.live.keys import act
     from rtvc.clients.live.stream import Live, LiveConfig
     from rtvc.clients.live.virtual_mic import virtual_mic
     from rtvc.engine.open import chunk_of, open_engine, streaming
 
     converter, steps = streaming(model)
-    slots = [converter.voice(name, fit=fit_steps(converter, fit)) for name in voices]
+    slots = [converter.voice(name, fit=converter.fit_steps(fit)) for name in voices]
     running, _ = open_engine(steps, engine, chunk_of(chunk, steps) if chunk else None)
     config = LiveConfig(
         input=source,
@@ -69,26 +65,5 @@ def live(
             name = stack.enter_context(virtual_mic(monitor=monitor))
             typer.echo(f"other programs can pick the microphone {name!r}", err=True)
         now = stack.enter_context(Live(running, slots[0], config))
-        stack.enter_context(unbuffered(sys.stdin))
-        typer.echo(f"{running.name}, {1000 * running.chunk / running.sample_rate:g} ms steps · {HELP}", err=True)
-        interactive, ends, shown = sys.stdin.isatty(), monotonic() + (seconds or float("inf")), 0.0
-        try:
-            while monotonic() < ends:
-                if interactive:
-                    if not act(pressed(timeout=0.1), now, slots):
-                        break
-                else:
-                    now._stop.wait(0.1)
-                now.supervise()
-                if as_json and monotonic() - shown >= 1.0:
-                    shown = monotonic()
-                    typer.echo(json.dumps(now.status()))
-                elif not as_json:
-                    typer.echo("\r\x1b[K" + line(now.status()), nl=False, err=True)
-        except KeyboardInterrupt:
-            pass
-        final = now.status()
-    if as_json:
-        typer.echo(json.dumps(final | {"state": "stopped"}))
-    else:
-        typer.echo("", err=True)
+        title = f"{running.name}, {1000 * running.chunk / running.sample_rate:g} ms steps"
+        attend(now, lambda key: act(key, now, slots), title, seconds, as_json)

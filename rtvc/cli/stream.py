@@ -1,7 +1,6 @@
 """`rtvc stream IN.wav -o OUT.wav --url ws://…` and `rtvc stream --mic`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,10 +121,8 @@ def talk(
 ) -> None:
     """The microphone, until a key, the time or the server ends it."""
     from contextlib import ExitStack
-    from time import monotonic, sleep
 
-    from rtvc.clients.live.display import line
-    from rtvc.clients.live.keys import HELP, pressed, unbuffered
+    from rtvc.cli.attend import attend
     from rtvc.clients.websocket.mic import RemoteLive
     from rtvc.clients.websocket.remote import Remote
 
@@ -133,25 +130,7 @@ def talk(
         remote = stack.enter_context(Remote(url, window=1.0, **settings))
         slots = [*voices, *(remote.voice_of(path)[0] for path in references)]
         now = stack.enter_context(RemoteLive(remote, slots, config, **session))
-        stack.enter_context(unbuffered(sys.stdin))
-        typer.echo(f"{url}, {slots[0]} · {HELP}", err=True)
-        ends, shown = monotonic() + (seconds or float("inf")), 0.0
-        try:
-            while monotonic() < ends:
-                if not sys.stdin.isatty():
-                    sleep(0.1)
-                elif not now.press(pressed(timeout=0.1)):
-                    break
-                now.supervise()
-                if as_json and monotonic() - shown >= 1.0:
-                    shown = monotonic()
-                    typer.echo(json.dumps(now.status()))
-                elif not as_json:
-                    typer.echo("\r\x1b[K" + line(now.status()), nl=False, err=True)
-        except KeyboardInterrupt:
-            pass
-        final = now.status()
-    typer.echo(json.dumps(final | {"state": "stopped"}) if as_json else "", err=not as_json)
+        attend(now, now.press, f"{url}, {slots[0]}", seconds, as_json)
 
 
 def trust(path: Path | None) -> Any:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rtvc.api import VoiceConverter
     from rtvc.voices.voice import Voice
 
 __all__ = ["create", "mix", "show"]
@@ -16,7 +15,7 @@ Output = Annotated[Path, typer.Option("-o", "--output", help="the voice file to 
 Fit = Annotated[
     int | None,
     typer.Option(
-        help="steps of fitting voices to their recordings: more alike and clearer, takes seconds; 0: none",
+        help="steps of fitting voices to their recordings: more alike, takes seconds; 0: none",
         min=0,
         show_default="60",
     ),
@@ -39,7 +38,7 @@ def create(
     from rtvc.api import load
 
     converter = load(model, device)
-    steps = fit_steps(converter, fit)
+    steps = converter.fit_steps(fit)
     voice = converter.voice(*(references or []), timbre=timbre, prosody=prosody, name=name or output.stem, fit=steps)
     present(voice, voice.save(output), as_json)
 
@@ -63,13 +62,6 @@ def show(voice_file: Annotated[Path, typer.Argument(help="a voice file", show_de
     from rtvc.voices.voice import Voice
 
     present(Voice.load(voice_file), voice_file, as_json)
-
-
-def fit_steps(converter: "VoiceConverter", steps: int | None) -> int:
-    """The steps asked for; by default those of `rtvc.voices.fit` where the model can fit voices."""
-    from rtvc.voices.fit import STEPS
-
-    return steps if steps is not None else STEPS if converter.fittable else 0
 
 
 def weighted(part: str) -> tuple[Path, float]:

@@ -16,7 +16,6 @@ from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.errors import ConfigError
 from rtvc.evaluate.audio import Wave
 from rtvc.models.streaming.interface import Converter, conditioned
-from rtvc.voices.fit import STEPS
 from rtvc.voices.voice import Voice
 
 CODE = ("api.py", "audio", "layers", "models", "voices", "kernels")
@@ -72,7 +71,7 @@ class LibraryConverter:
         from rtvc.api import StreamModel, load
 
         self._converter = load(model, device)
-        self._fit = fit if fit is not None else STEPS if self._converter.fittable else 0
+        self._fit = self._converter.fit_steps(fit)
         self._samples: int | None = None
         self._stepper: Stepper | None = None
         if chunk is not None:

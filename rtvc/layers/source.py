@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-TWO_PI = 2 * torch.pi
+from rtvc.kernels.source import segments
 
 
 class SourceState(NamedTuple):
@@ -39,31 +39,8 @@ class HarmonicSource(nn.Module):
 
     def forward(self, f0: Tensor, voicing: Tensor, state: SourceState) -> tuple[Tensor, SourceState]:
         """f0 (B, T) in Hz and voicing (B, T) in 0..1, at the end of each segment -> pulses (B, T * hop) of unit power where voiced."""
-        f0 = f0.double()
-        before = torch.cat([state.f0, f0[:, :-1]], 1)
-        weight = torch.cat([state.voicing, voicing[:, :-1]], 1)
-        steps = torch.round(self.ramp.double() * self.hop)  # 1..hop, exactly: what float32 rounds off the ramp is audible to no one, but
-        ramp = steps / self.hop  # upper harmonics multiply it, and streams of another cut or kernel would differ by it
-        # Cycles since the segment's start: the exact sum of a linear ramp of frequencies.
-        inside = (before[..., None] * steps + ((f0 - before) / self.hop)[..., None] * steps * (steps + 1) / 2) / self.sample_rate
-        total = inside[..., -1]
-        end = state.phase + torch.cumsum(total, 1)
-        start = end - total
-        cycles = start[..., None] + inside
-        cycles = (cycles - torch.floor(cycles)).to(voicing.dtype)
-        frequency = (before[..., None] + (f0 - before)[..., None] * ramp).to(voicing.dtype)
-        pulses = self.kernel(cycles, self.sample_rate / 2 / frequency.clamp(min=1.0))
-        pulses = pulses * (weight[..., None] + (voicing - weight)[..., None] * self.ramp)
-        return pulses.flatten(1), SourceState(f0[:, -1:], voicing[:, -1:], (end - torch.floor(end))[:, -1:])
-
-    @staticmethod
-    def kernel(cycles: Tensor, harmonics: Tensor) -> Tensor:
-        """sum of cos(2 pi k cycles) for k = 1..harmonics (fractional), scaled to unit power."""
-        whole = torch.floor(harmonics)
-        half = torch.pi * cycles
-        bottom = torch.sin(half)
-        near = bottom.abs() < 1e-4
-        ratio = torch.sin((2 * whole + 1) * half) / torch.where(near, torch.ones_like(bottom), bottom)
-        total = torch.where(near, whole, (ratio - 1) / 2)
-        total = total + (harmonics - whole) * torch.cos(TWO_PI * (whole + 1) * cycles)
-        return total * torch.sqrt(2 / harmonics)
+        # 1..hop exactly, also where the buffer was cast to half: what is rounded off is audible to no one, but upper harmonics
+        # multiply it, and streams of another cut or kernel would differ by it.
+        steps = torch.round(self.ramp.double() * self.hop)
+        pulses, phase = segments(f0, voicing, state.f0, state.voicing, state.phase, steps, self.sample_rate)
+        return pulses, SourceState(f0[:, -1:].double(), voicing[:, -1:], phase)

@@ -8,7 +8,6 @@ al. 2021, "AdaSpeech", section 3.2, tunes the conditional layer normalisation al
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,26 +73,19 @@ def fit(
         raise VoiceError(f"{len(wave) / SAMPLE_RATE:.2f} s of recording came, at least 1 s is needed to fit a voice: use a longer one")
     place = model.affine.weight.device
     with torch.inference_mode(False), torch.enable_grad():
-        heard = _listen(model, wave.clone().to(place), min(PIECE, len(wave) // HOP))
+        heard = _listen(model, wave.clone().to(place))
         proposed = model.affine(voice.acoustic.clone().to(place)[None]).detach()
         fine = torch.zeros_like(proposed, requires_grad=True)
         distance, cutoff = BandedSTFT().to(place), torch.tensor([_cutoff(bandwidth)], device=place)
         optimizer, generator = torch.optim.Adam([fine], lr=RATE), torch.Generator().manual_seed(0)
-        frozen = [p for p in model.parameters() if p.requires_grad]
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        try:
-            for step in range(steps):
-                optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
-                made, true = _attempt(model, heard, proposed + fine, generator)
-                optimizer.zero_grad()
-                distance(made, true, cutoff).backward()
-                optimizer.step()
-                if progress is not None:
-                    progress(step + 1, steps)
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
+            made, true = _attempt(model, heard, proposed + fine, generator)
+            # The model's weights may ask for gradients; only `fine` gets one.
+            (fine.grad,) = torch.autograd.grad(distance(made, true, cutoff), fine)
+            optimizer.step()
+            if progress is not None:
+                progress(step + 1, steps)
     if not fine.isfinite().all():
         raise VoiceError(f"fitting {voice.name!r} did not stay finite: use another recording, or leave fitting out")
     source = voice.source | {"fit": {"weights": weights_of(model), "steps": steps, "seconds": round(len(heard["wave"]) / SAMPLE_RATE, 2)}}
@@ -105,11 +97,11 @@ def _cutoff(bandwidth: float) -> float:
     return whole + 1 if bandwidth >= whole - EDGE else bandwidth - EDGE
 
 
-def _listen(model: StreamingConverter, wave: Tensor, piece: int) -> dict[str, Any]:
+def _listen(model: StreamingConverter, wave: Tensor) -> dict[str, Tensor]:
     """What the decoder is told of the recording, (…, T), and the recording itself (N,), T * HOP = N."""
-    wave = wave[: LONGEST // HOP * HOP]
-    wave = wave[: len(wave) // HOP * HOP] * (LEVEL / wave.abs().amax().clamp_min(1e-4))
-    frames, late = len(wave) // HOP, 1 + model.encoder.latency
+    frames, late = min(len(wave), LONGEST) // HOP, 1 + model.encoder.latency
+    wave = wave[: frames * HOP]
+    wave = wave * (LEVEL / wave.abs().amax().clamp_min(1e-4))
     with torch.no_grad():
         heard, _ = model.analysis(F.pad(wave[None, None], (0, (1 + late) * HOP)), model.analysis.initial(1))
         mel = heard[:, :BANDS]
@@ -118,7 +110,6 @@ def _listen(model: StreamingConverter, wave: Tensor, piece: int) -> dict[str, An
         energy = energy_of(mel)[:, 0]
     return {
         "wave": wave,
-        "piece": piece,
         "content": content[..., late : late + frames].float(),
         "log_f0": pitch[:, 0, 1 : 1 + frames].float(),
         "voiced": pitch[:, 1, 1 : 1 + frames].float(),
@@ -126,10 +117,11 @@ def _listen(model: StreamingConverter, wave: Tensor, piece: int) -> dict[str, An
     }
 
 
-def _attempt(model: StreamingConverter, heard: dict[str, Any], shifts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _attempt(model: StreamingConverter, heard: dict[str, Tensor], shifts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A random piece as the decoder says it, and as it was, (1, N) each."""
-    piece, frames = heard["piece"], heard["content"].shape[-1]
-    start = int(torch.randint(0, max(1, frames - piece + 1), (), generator=generator))
+    frames = heard["content"].shape[-1]
+    piece = min(PIECE, frames)
+    start = int(torch.randint(0, frames - piece + 1, (), generator=generator))
     content, log_f0, voiced, energy = (heard[name][..., start : start + piece] for name in ("content", "log_f0", "voiced", "energy"))
     made, _ = model.decoder(content, log_f0, voiced, energy, shifts, model.decoder.initial(1))
     # The decoder's output is a frame late.

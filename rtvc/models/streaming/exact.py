@@ -2,7 +2,7 @@
 
 The harmonic source adds up the pitch network's output to a phase, and the last bits of float32 products hang on how many frames are
 multiplied at once. So a stream in float32 drifts from the offline conversion by up to 2e-4 of its size, unheard; in float64 by less
-than 1e-6, for some three percent of a step's time. Compiled backends keep float32 and their own rounding.
+than 1e-6, for some four percent of the time of a step. Compiled backends keep float32 and their own rounding.
 """
 
 import copy
