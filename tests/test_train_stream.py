@@ -171,11 +171,12 @@ def test_pitch_learns(tmp_path: Path, folder: Path) -> None:
 
 def test_stream_learns_from_what_the_encoder_hears(tmp_path: Path, folder: Path, content_run: Path) -> None:
     init = f'init = [{{path = "{content_run}"}}]\nconsistency_from = 0\nreference_frames = 96'
-    made = trainer("stream", config(tmp_path, folder, 30, 5e-3, "matching = 0.3", init), tmp_path / "run")
+    made = trainer("stream", config(tmp_path, folder, 30, 5e-3, "matching = 0.3\nforeign = 0.1", init), tmp_path / "run")
     made.fit()
     run = tmp_path / "run"
     assert falls(curve(run, "stft"), 0.8) and falls(curve(run, "prosody"), 0.9) and falls(curve(run, "embedding"), 0.8)
-    assert len(curve(run, "matching")) == 7 and len(curve(run, "consistency")) == 15, "where the encoder is heard, in even steps"
+    assert len(curve(run, "matching")) == len(curve(run, "foreign")) == 7, "where the encoder is heard, in even steps"
+    assert len(curve(run, "consistency")) == 15
     exported = load_weights(run)
     assert set(exported) == set(stream.PARTS)
     model = StreamingConverter(StreamingConfig(**SIZES))  # type: ignore[arg-type]
@@ -241,6 +242,23 @@ def test_stream_needs_an_encoder_that_has_learnt(tmp_path: Path, folder: Path) -
 def test_output_matching_needs_something_heard(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ConfigError, match="labels_every"):
         trainer("stream", config(tmp_path, folder, weights="matching = 0.1", top="labels_every = 1"), tmp_path / "run")
+
+
+def test_a_foreign_voice_is_asked_for_in_its_own_register(tmp_path: Path, folder: Path, content_run: Path) -> None:
+    weights = "foreign = 1.0\nmatching = 0.0\nembedding = 0.0\nconsistency = 0.0"
+    top = f'init = [{{path = "{content_run}"}}]\nreference_frames = 96'
+    made: Any = trainer("stream", config(tmp_path, folder, 2, weights=weights, top=top), tmp_path / "run").stage
+    batch = made.forward(made.batch(1), 1)
+    heard = []
+    decode, made.decoded = made.decoded, lambda part, content, batch, style: heard.append(batch) or decode(part, content, batch, style)
+    assert set(made.converted(batch)) == {"foreign"}
+    own = manner(batch["reference_f0"], batch["reference_voiced"], batch["reference_energy"])
+    assert own.known.all() and own.targets[:, 0].std() > 0.01, "speakers of different registers"
+    moved = heard[0]["log_f0"] - batch["log_f0"]
+    assert torch.allclose(moved, (own.targets[:, 0].roll(1) - own.targets[:, 0])[:, None].expand_as(moved), atol=1e-5)
+    batch["reference_voiced"] = torch.zeros_like(batch["reference_voiced"])
+    made.converted(batch)
+    assert torch.equal(heard[1]["log_f0"], batch["log_f0"]), "nobody's register is known"
 
 
 def test_only_the_head_learns_from_embeddings_at_first(tmp_path: Path, folder: Path) -> None:

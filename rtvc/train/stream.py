@@ -3,7 +3,8 @@
 The waveform itself is the target; its style comes from another stretch of the same speaker. On top, each switched on by its factor:
 speaker embeddings distilled into the acoustic style and compared between speech and reconstruction, a discriminator of
 spectrograms, and output matching: with a foreign style, what the encoder's content decodes to must sound like what an averaged
-decoder makes of the labelled content (StyleTTS-VC, section 3.3, matches outputs rather than latents too). The encoder may learn
+decoder makes of the labelled content (StyleTTS-VC, section 3.3, matches outputs rather than latents too), and like the person whose
+style it is. The encoder may learn
 with the decoder; it is then shown another speaker's version of the waveform that the decoder must restore (`heard_as`, the
 information perturbation of NANSY, Choi et al. 2021, section 3.2), which leaves it nothing to gain from passing the voice on.
 """
@@ -62,6 +63,8 @@ class Weights(Section):
     """Cross entropy of the encoder's phonemes."""
     matching: float = 0.0
     """Spectral distance of output matching under a foreign style; 0.3 is usual."""
+    foreign: float = 0.0
+    """Cosine distance of the speaker embeddings of what is said under the foreign style and of that style's reference."""
     adversarial: float = 0.0
     """Least-squares verdict of the discriminator; 0.1 is usual."""
     features: float = 0.2
@@ -103,8 +106,8 @@ class Stream(StreamStage):
 
     def __init__(self, config: StreamConfig) -> None:
         super().__init__(config)
-        if config.weights.matching and config.labels_every == 1:
-            raise ConfigError("weights.matching compares what the encoder hears with its labels: set labels_every to 2 or more")
+        if (config.weights.matching or config.weights.foreign) and config.labels_every == 1:
+            raise ConfigError("weights.matching and weights.foreign need what the encoder hears: set labels_every to 2 or more")
         self.config = config
         self.model = StreamingConverter(config.model)
         self.analysis, weights = self.model.analysis, config.weights
@@ -122,7 +125,7 @@ class Stream(StreamStage):
             for name in STYLES:
                 frozen(getattr(self.model, name))
         self.speaker: SpeakerEncoder | None = None
-        if weights.embedding or weights.consistency:
+        if weights.embedding or weights.consistency or weights.foreign:
             self.speaker = frozen(SpeakerEncoder.pretrained())
             self.modules["speaker"] = self.speaker
         if weights.embedding:
@@ -254,8 +257,9 @@ class Stream(StreamStage):
             warm = config.warm
             losses["content"] = (batch["heard_content"] - batch["content"])[..., warm:].abs().mean()
             losses["phonemes"] = frame_cross_entropy(batch["logits"][..., warm:], batch["phonemes"][:, warm:])
-        if config.weights.matching and heard and step >= config.matching_from and step % config.matching_every == 0:
-            losses["matching"] = self.matching(batch)
+        foreign = config.weights.matching or config.weights.foreign
+        if foreign and heard and step >= config.matching_from and step % config.matching_every == 0:
+            losses |= self.converted(batch)
         if judged:
             with torch.no_grad():
                 real = self.verdicts(true, cutoff)
@@ -269,18 +273,30 @@ class Stream(StreamStage):
         verdicts: list[Verdict] = self.discriminator(low_passed(wave, cutoff)[:, None])
         return verdicts
 
-    def matching(self, batch: Batch) -> Tensor:
-        """Distance under each other's styles between the decoder on what was heard and the averaged decoder on the labels."""
-        style = batch["acoustic"].detach().roll(1, 0)
-        with torch.no_grad():
-            if self.model.decoder.training:  # not while validating
-                for name, module in self.steady.items():
-                    for slow, fast in zip(module.parameters(), getattr(self.model, name).parameters(), strict=True):
-                        slow.lerp_(fast, 1 - STEADY)
-            wanted = self.decoded(self.steady["decoder"], batch["content"], batch, self.steady["affine"](style))
+    def converted(self, batch: Batch) -> dict[str, Tensor]:
+        """What was heard, in the voice and register of another row: its distance from what the averaged decoder makes of the labels,
+        and how far the voice is from the one that was asked for."""
+        weights, style = self.config.weights, batch["acoustic"].detach().roll(1, 0)
+        own = manner(batch["reference_f0"], batch["reference_voiced"], batch["reference_energy"])
+        known = (own.known * own.known.roll(1, 0))[:, None]
+        register = own.targets[:, :1]
+        batch = batch | {"log_f0": batch["log_f0"] + (register.roll(1, 0) - register) * known}
         made = self.decoded(self.model.decoder, batch["heard_content"], batch, self.model.affine(style))
-        distance: Tensor = self.stft(made, wanted, torch.full_like(batch["cutoff"], SAMPLE_RATE))
-        return distance
+        found: dict[str, Tensor] = {}
+        if weights.matching:
+            with torch.no_grad():
+                if self.model.decoder.training:  # not while validating
+                    for name, module in self.steady.items():
+                        for slow, fast in zip(module.parameters(), getattr(self.model, name).parameters(), strict=True):
+                            slow.lerp_(fast, 1 - STEADY)
+                wanted = self.decoded(self.steady["decoder"], batch["content"], batch, self.steady["affine"](style))
+            found["matching"] = self.stft(made, wanted, torch.full_like(batch["cutoff"], SAMPLE_RATE))
+        if self.speaker is not None and weights.foreign:
+            with torch.no_grad():
+                voice = self.speaker(batch["reference"]).roll(1, 0)
+            with torch.autocast(made.device.type, enabled=False):
+                found["foreign"] = 1 - (self.speaker(made) * voice).sum(1).mean()
+        return found
 
     def validate(self, step: int) -> dict[str, float]:
         """On held-out utterances, with labelled content and, where there is an encoder, with what it hears."""
