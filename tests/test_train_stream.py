@@ -314,7 +314,7 @@ def test_pieces_and_references_are_of_one_speaker(tmp_path: Path, folder: Path) 
 
 
 def test_the_recipes_parse() -> None:
-    for name in ("stream_content", "stream_pitch", "stream"):
+    for name in ("stream_content", "stream_pitch", "stream", "stream_joint"):
         assert name in STAGES
         kind: Any = stage_type(name)
         settings = load_config(kind.config_type, default_config(name))

@@ -106,7 +106,7 @@ def test_commands(three: tuple[StreamingConverter, list[Path]], tmp_path: Path, 
     assert main(["train", "export", *words, "--fact", "hours"]) == 2 and "key=value" in capsys.readouterr().err
     assert main(["train", "recipe", "m.tsv", "-o", "x.safetensors", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 8 and all(line.startswith("rtvc ") for line in lines)
+    assert len(lines) == 9 and all(line.startswith("rtvc ") for line in lines)
     assert main(["train", "--help"]) == 0
     shown = capsys.readouterr().out
     assert "export" in shown and "recipe" in shown and "stage" in shown
@@ -115,18 +115,21 @@ def test_commands(three: tuple[StreamingConverter, list[Path]], tmp_path: Path, 
 
 def test_the_recipe_hands_on_what_it_made(tmp_path: Path) -> None:
     steps = plan(tmp_path / "m.tsv", tmp_path / "x.safetensors", tmp_path, utterances=9, overrides=["stream.steps=5"])
-    assert [step.name for step in steps] == ["teacher", "speech", "bridge", "labels", "stream_content", "stream_pitch", "stream", "export"]
+    trained = ["stream_content", "stream_pitch", "stream", "stream_joint"]
+    assert [step.name for step in steps] == ["teacher", "speech", "bridge", "labels", *trained, "export"]
     words = {step.name: step.arguments for step in steps}
     assert str(tmp_path / "runs" / "bridge") in words["labels"] and "9" in words["speech"]
-    assert "steps=5" in words["stream"] and not any("steps=5" in words[name] for name in TRAINED[:-1])
+    assert "steps=5" in words["stream"] and not any("steps=5" in words[name] for name in TRAINED if name != "stream")
     assert any("runs/stream_content" in word and word.startswith("init=") for word in words["stream"])
-    assert [str(tmp_path / "runs" / name) for name in TRAINED[1:]] == list(words["export"][2:5])
+    assert [str(tmp_path / "runs" / name) for name in TRAINED[1:]] == list(words["export"][2:6])
     for name in TRAINED:
         given = [word for before, word in zip(words[name], words[name][1:], strict=False) if before == "--set"]
         kind: Any = stage_type(name)
         settings = load_config(kind.config_type, default_config(name), given)
         assert all(folder.is_relative_to(tmp_path) for folder in settings.data.labelled)
-    assert settings.init[0].path == tmp_path / "runs" / "stream_content" and settings.steps == 5
+        if name == "stream":
+            assert [part.path for part in settings.init] == [tmp_path / "runs" / "stream_content"] and settings.steps == 5
+    assert [part.path for part in settings.init] == [tmp_path / "runs" / name for name in ("stream_content", "stream")]
     with pytest.raises(ConfigError, match="stream_content"):
         plan(tmp_path / "m.tsv", tmp_path / "x", tmp_path, overrides=["stream_contents.steps=5"])
 
@@ -158,4 +161,4 @@ def test_the_recipe_stops_where_something_went_wrong() -> None:
 
 def test_a_command_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     code, printed = run_step(Step("show", ("train", "recipe", "m.tsv", "-o", "x", "--dry-run", "--json")))
-    assert code == 0 and len(json.loads(printed)) == 8
+    assert code == 0 and len(json.loads(printed)) == 9

@@ -24,7 +24,7 @@ class Step:
         return "rtvc " + " ".join(f"'{word}'" if set(word) & set('[]{}" ') else word for word in self.arguments)
 
 
-TRAINED = ("bridge", "stream_content", "stream_pitch", "stream")
+TRAINED = ("bridge", "stream_content", "stream_pitch", "stream", "stream_joint")
 """The stages of the recipe, in their order."""
 
 
@@ -49,7 +49,8 @@ def plan(
         "bridge": [f"data.labelled={json.dumps([str(teacher)])}", f"data.cache={json.dumps(str(folder / 'heard'))}"],
         **{name: [f"data.labelled={json.dumps([str(labelled), str(teacher)])}"] for name in TRAINED[1:]},
     }
-    settings["stream"].append(f"init=[{{path={json.dumps(str(runs['stream_content']))}}}]")
+    for name, needed in (("stream", ["stream_content"]), ("stream_joint", ["stream_content", "stream"])):
+        settings[name].append(f"init=[{', '.join(f'{{path={json.dumps(str(runs[run]))}}}' for run in needed)}]")
     for override in overrides:
         stage, dot, rest = override.partition(".")
         if not dot or stage not in TRAINED:
@@ -69,6 +70,7 @@ def plan(
         train("stream_content"),
         train("stream_pitch"),
         train("stream"),
+        train("stream_joint"),
         Step("export", ("train", "export", *made, "-o", str(out), "--json")),
     ]
 

@@ -19,6 +19,7 @@ STAGES = {
     "stream_content": "rtvc.train.stream_content:StreamContent",
     "stream_pitch": "rtvc.train.stream_pitch:StreamPitch",
     "stream": "rtvc.train.stream:Stream",
+    "stream_joint": "rtvc.train.stream:Stream",
 }
 """Name -> module and class."""
 
