@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rtvc.files import write
+
 FOLDERS = ("benchmarks", "engine", "kernels", "rtvc")
 KIND = "gpu-suite"
 
@@ -80,7 +82,4 @@ class Record:
     def save(self) -> None:
         """Writes the file, whole or not at all."""
         self.whole["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(self.whole, indent=1) + "\n")
-        os.replace(temporary, self.path)
+        write(self.path, json.dumps(self.whole, indent=1) + "\n")

@@ -1,7 +1,6 @@
 """Results of benchmarks: one JSON file a machine, compared, shown as a table and as a picture."""
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from rtvc.errors import ConfigError
 from rtvc.evaluate.provenance import provenance
+from rtvc.files import write
 
 Row = dict[str, Any]
 KEY = ("component", "backend", "threads", "chunk_ms")
@@ -42,10 +42,7 @@ def save(rows: Sequence[Row], path: Path | None = None, *, kind: str = "componen
     fresh = {tuple(row.get(part) for part in KEY) for row in rows} if kind == "components" else None
     kept = [row for row in known.get(name, []) if fresh is not None and tuple(row.get(part) for part in KEY) not in fresh]
     whole = {**known, **about, name: [*kept, *rows]}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(whole, indent=1) + "\n")
-    os.replace(temporary, target)
+    write(target, json.dumps(whole, indent=1) + "\n")
     return target
 
 

@@ -18,6 +18,7 @@ from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.build import BACKENDS, machine, model_hash, open_backend, versions
 from rtvc.engine.session import Style
 from rtvc.errors import RtvcError
+from rtvc.files import write_json
 from rtvc.models.streaming.interface import Converter
 
 CANDIDATES = ("torch-eager", "onnx", "onnx-int8", "openvino-bf16", "openvino-int8")
@@ -109,15 +110,12 @@ def recall(cache: Path, name: str) -> dict[str, Any] | None:
 
 def remember(cache: Path, name: str, found: dict[str, Any]) -> None:
     """Keeps a measurement beside those of other models and machines."""
-    cache.mkdir(parents=True, exist_ok=True)
     try:
         known = json.loads((cache / MEMORY).read_text())
     except (OSError, ValueError):
         known = {}
     known[name] = found
-    temporary = cache / f".{MEMORY}.{os.getpid()}"
-    temporary.write_text(json.dumps(known, indent=2))
-    os.replace(temporary, cache / MEMORY)
+    write_json(cache / MEMORY, known)
 
 
 def choose(

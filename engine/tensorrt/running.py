@@ -1,6 +1,6 @@
 """Running engines: tensors of torch bound to TensorRT by their addresses, on torch's current stream."""
 
-import os
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rtvc.engine.tensorrt.rtx import Log
 from rtvc.errors import EngineError
+from rtvc.files import write
 
 INPUTS, OUTPUTS = ("x", "voice", "state"), ("y", "next")
 """Names of what an engine of a step takes and gives, in the order of `launch`."""
@@ -87,12 +88,8 @@ class RtxRunner:
         data = self.cache.serialize()
         if data is None:
             return
-        temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(bytes(data))
-            os.replace(temporary, self.file)
-        except OSError:  # a folder that cannot be written only costs the next start some seconds
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that cannot be written only costs the next start some seconds
+            write(self.file, bytes(data))
 
 
 class ModuleRunner:

@@ -1,8 +1,6 @@
 """Recordings in and out: any file that libsndfile knows, as mono float32 at 24 kHz."""
 
-import contextlib
 import os
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from rtvc.audio.check import Samples, check_recording, check_samples
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.resample import check_rate, resample
 from rtvc.errors import AudioError
+from rtvc.files import replacing
 
 StrPath = str | os.PathLike[str]
 
@@ -150,14 +149,10 @@ def write(path: StrPath, wave: Tensor | Samples, rate: int = SAMPLE_RATE) -> Pat
     suffix = path.suffix.lower()
     samples = np.asarray(wave.detach().cpu() if isinstance(wave, Tensor) else wave, np.float32)
     check_samples(samples, f"what is to be written to {path}")
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{suffix}")
     container = "OGG" if suffix == ".opus" else suffix[1:].upper()
     try:
-        soundfile.write(temporary, np.clip(samples, -1, 1), check_rate(rate), subtype=SUFFIXES[suffix], format=container)
-        os.replace(temporary, path)
+        with replacing(path) as fresh:
+            soundfile.write(fresh, np.clip(samples, -1, 1), check_rate(rate), subtype=SUFFIXES[suffix], format=container)
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         raise AudioError(f"{path} cannot be written ({reason(error)}): check the folder, the free space and the sample rate") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
     return path

@@ -134,7 +134,7 @@ def quality(
     """
     from rtvc.benchmarks.quality import quality as run
     from rtvc.errors import EngineError
-    from rtvc.evaluate.store import write_json
+    from rtvc.files import write_json
 
     found = run(pairs, limit=limit, chunk=round(24 * chunk), model=model)
     typer.echo(json.dumps({"summary": found["summary"], "streaming": found["streaming"]}, indent=2))

@@ -53,7 +53,7 @@ def evaluate(
     from rtvc.evaluate.picture import overview
     from rtvc.evaluate.report import write_report
     from rtvc.evaluate.run import conversion, evaluate_pairs
-    from rtvc.evaluate.store import write_json
+    from rtvc.files import write_json
 
     listed = read_pairs(pairs, limit)
     torch.set_num_threads(threads)

@@ -2,9 +2,7 @@
 
 import contextlib
 import hashlib
-import os
 import threading
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from rtvc.files import write
 
 Array = npt.NDArray[Any]
 
@@ -72,11 +72,6 @@ class Cache:
         path = self._path(key)
         if path is None:
             return
-        temporary = path.with_name(f".{uuid.uuid4().hex}.npy")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(temporary, array, allow_pickle=False)
-            os.replace(temporary, path)
-        except OSError:  # a full disk makes training slower, it does not end it
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        # A full disk makes training slower, it does not end it.
+        with contextlib.suppress(OSError):
+            write(path, lambda sink: np.save(sink, array, allow_pickle=False))

@@ -7,7 +7,6 @@ have no speaker, bandwidth and confidence: their labels are exact, and every utt
 """
 
 import hashlib
-import os
 import threading
 import zipfile
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.data.manifest import flat
 from rtvc.data.seeds import derive
 from rtvc.errors import AudioError, TrainingError
+from rtvc.files import replacing
 
 T = TypeVar("T")
 Array = NDArray[Any]
@@ -76,10 +76,9 @@ class Utterance:
 
 def save_utterance(path: Path, utterance: Utterance) -> None:
     """Writes a file, whole or not at all."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    try:
+    with replacing(path) as fresh:
         np.savez(
-            temporary,
+            fresh,
             audio=utterance.audio.astype(np.int16),
             content=utterance.content.astype(np.float16),
             phon=utterance.phonemes.astype(np.int16),
@@ -88,9 +87,6 @@ def save_utterance(path: Path, utterance: Utterance) -> None:
             speaker=np.array(utterance.speaker),
             bandwidth=np.float32(utterance.bandwidth),
         )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_utterance(path: Path) -> Utterance:

@@ -6,14 +6,13 @@
 
 import csv
 import json
-import os
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.errors import TrainingError
+from rtvc.files import replacing
 
 COLUMNS = ("path", "speaker", "seconds", "bandwidth_rate", "text", "phonemes")
 ALIASES = {"transcript": "text", "bandwidth": "bandwidth_rate", "duration": "seconds", "ipa": "phonemes"}
@@ -88,9 +87,8 @@ def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
     if path.suffix not in (".tsv", ".jsonl"):
         raise TrainingError(f"{path} ends in {path.suffix or 'no suffix'!r}, .tsv or .jsonl was wanted")
     folder = path.resolve().parent
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+        with replacing(path) as fresh, open(fresh, "w", encoding="utf-8", newline="") as file:
             if path.suffix == ".tsv":
                 file.write("\t".join(COLUMNS) + "\n")
             for entry in entries:
@@ -99,11 +97,8 @@ def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
                 row = dict(zip(COLUMNS, values, strict=True))
                 file.write(json.dumps(row, ensure_ascii=False) if path.suffix == ".jsonl" else "\t".join(map(str, row.values())))
                 file.write("\n")
-        os.replace(temporary, path)
     except OSError as error:
         raise TrainingError(f"the manifest {path} cannot be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def flat(text: str) -> str:

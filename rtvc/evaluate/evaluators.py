@@ -15,7 +15,7 @@ from rtvc.evaluate.pitch import Track, f0
 from rtvc.evaluate.quality import dnsmos
 from rtvc.evaluate.recogniser import Recogniser
 from rtvc.evaluate.speaker import Embedding, SpeakerEncoder
-from rtvc.evaluate.store import write
+from rtvc.files import write
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from rtvc.evaluate.audio import RATE, Wave
 from rtvc.evaluate.optional import need
-from rtvc.evaluate.store import write
 from rtvc.evaluate.summary import column
+from rtvc.files import write
 
 INK, ACCENT, PALE = "#334155", "#0f766e", "#94a3b8"
 FLOOR = -80.0

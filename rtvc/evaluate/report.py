@@ -13,9 +13,9 @@ from rtvc.evaluate.pairs import Pair
 from rtvc.evaluate.picture import overview, spectrograms
 from rtvc.evaluate.pitch import METHOD
 from rtvc.evaluate.ranking import worst_first
-from rtvc.evaluate.store import write
 from rtvc.evaluate.summary import METRICS
 from rtvc.evaluate.text import normaliser
+from rtvc.files import write
 
 WORST = 10
 COLUMNS = ("wer", "wer_source", "secs_target", "secs_source", "secs2_target", "secs2_source", "dnsmos_ovrl", "f0_pcc", "rtf")

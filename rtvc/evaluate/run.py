@@ -16,9 +16,9 @@ from rtvc.evaluate.pairs import Pair, read_pairs
 from rtvc.evaluate.pitch import aligned, pcc
 from rtvc.evaluate.provenance import provenance
 from rtvc.evaluate.speaker import similarity, unit
-from rtvc.evaluate.store import write, write_json
 from rtvc.evaluate.summary import summarise
 from rtvc.evaluate.text import wer
+from rtvc.files import write, write_json
 
 ConvertFn = Callable[[Path, list[Path]], tuple[Wave, float]]
 """(source, references) -> (N,) float32 mono at 24 kHz, and the seconds of computing it took."""

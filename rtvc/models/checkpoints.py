@@ -1,16 +1,15 @@
 """Loading and saving components: the authors' `.pth` files and safetensors."""
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from rtvc.errors import CheckpointError
+from rtvc.files import replacing
 from rtvc.models.build import BUILDERS, Weights, build
 from rtvc.models.states import StrPath, read_states
 from rtvc.models.styletts_vc.converter import NEEDED, VoiceConversion
@@ -116,20 +115,11 @@ def save_components(path: StrPath, components: Mapping[str, nn.Module]) -> None:
     file = Path(path)
     states = {name: module.state_dict() for name, module in components.items()}
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        os.close(descriptor)
-        try:
+        with replacing(file) as fresh, open(fresh, "wb") as sink:
             if file.suffix == ".safetensors":
                 # Cloned, since tensors under two names may not share memory there.
-                save_file(
-                    {f"{name}.{key}": value.contiguous().clone() for name, state in states.items() for key, value in state.items()},
-                    temporary,
-                )
+                sink.write(save({f"{name}.{key}": x.contiguous().clone() for name, state in states.items() for key, x in state.items()}))
             else:
-                torch.save({"net": states}, temporary)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, file)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+                torch.save({"net": states}, sink)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written ({error}): choose another place") from error

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rtvc.audio.energy import energy
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.errors import CheckpointError
+from rtvc.files import write
 from rtvc.layers.contract import offline
 from rtvc.models.streaming import StreamingConverter
 from rtvc.models.streaming import load_default as load_stream
@@ -139,12 +140,7 @@ def save_file(model: StudioConverter, path: str | os.PathLike[str], facts: dict[
 
     path = Path(path)
     own = {n: t.half().contiguous() for n, t in model.state_dict().items() if n.split(".")[0] in ("mel_encoder", "style_map", "level")}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(save(own, {"format": FORMAT, **(facts or {})}))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write(path, save(own, {"format": FORMAT, **(facts or {})}))
     return path
 
 

@@ -1,6 +1,5 @@
 """Hours of labelled speech by the teacher: random texts, random mixes of voices; resumable, each utterance a function of its index."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from rtvc.data.seeds import derive, numpy_generator
 from rtvc.errors import ConfigError, TextError
+from rtvc.files import replacing
 from rtvc.teacher.bank import VoiceBank
 from rtvc.teacher.engines import Engine, Request, Take
 from rtvc.teacher.phonemes import LONGEST, Alphabet, phonemize
@@ -114,17 +114,16 @@ def generate(
 
 def save(path: Path, take: Take, style: NDArray[np.float32]) -> None:
     """Writes one utterance, whole or not at all."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(
-        temporary,
-        audio=(np.clip(take.audio, -1, 1) * 32767).astype(np.int16),
-        content=take.content.astype(np.float16),
-        f0=take.f0.astype(np.float32),
-        n=take.energy.astype(np.float32),
-        phon=take.tokens.astype(np.int16),
-        style=style.astype(np.float32),
-    )
-    os.replace(temporary, path)
+    with replacing(path) as fresh:
+        np.savez(
+            fresh,
+            audio=(np.clip(take.audio, -1, 1) * 32767).astype(np.int16),
+            content=take.content.astype(np.float16),
+            f0=take.f0.astype(np.float32),
+            n=take.energy.astype(np.float32),
+            phon=take.tokens.astype(np.int16),
+            style=style.astype(np.float32),
+        )
 
 
 def _path(out_dir: Path, index: int) -> Path:

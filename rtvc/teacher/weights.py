@@ -1,8 +1,6 @@
 """The teacher's one file: weights with their torch names, voices and token table, in safetensors, in the cache folder."""
 
-import os
 import pickle
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from rtvc.data.registry import cache_dir, sha256_of
 from rtvc.errors import CheckpointError, VoiceError
+from rtvc.files import replacing
 from rtvc.teacher.bank import ROWS, STYLE, VoiceBank
 from rtvc.teacher.dequantise import dequantise
 from rtvc.teacher.phonemes import Alphabet
@@ -204,7 +203,5 @@ def _write(weights: Mapping[str, Tensor], voices: Mapping[str, Tensor], metadata
     path = teacher_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {**weights, **{VOICE + name: voice for name, voice in voices.items()}}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".teacher-") as scratch:
-        fresh = Path(scratch) / path.name
+    with replacing(path) as fresh:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh, {"format": FORMAT, **metadata})
-        os.replace(fresh, path)

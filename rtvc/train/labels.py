@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from rtvc.data.cache import Array
 from rtvc.data.labelled import CONTENT_HOP, SURE, Utterance, save_utterance
 from rtvc.data.manifest import Entry, flat, read_manifest
 from rtvc.errors import AudioError, CheckpointError, DependencyError, TrainingError
+from rtvc.files import write
 from rtvc.train.bridge import BridgeNet, Listen, at_40
 from rtvc.train.state import load_weights
 
@@ -152,7 +152,7 @@ def label_all(
                 report.seconds += len(utterance.audio) / SAMPLE_RATE
         if progress:
             progress(number + 1, len(entries))
-    _write(out / "refused.tsv", "".join(f"{path}\t{reason}\n" for path, reason in report.refused.items()))
+    write(out / "refused.tsv", "".join(f"{path}\t{reason}\n" for path, reason in report.refused.items()))
     return report
 
 
@@ -163,17 +163,10 @@ def _same_bridge(out: Path, weights: dict[str, torch.Tensor]) -> None:
         digest.update(weights[name].contiguous().numpy().tobytes())
     mine, note = digest.hexdigest(), out / "bridge.json"
     if not note.exists():
-        _write(note, json.dumps({"sha256": mine}))
+        write(note, json.dumps({"sha256": mine}))
         return
     theirs = json.loads(note.read_text()).get("sha256")
     if theirs != mine:
         raise TrainingError(
             f"{out} holds labels of another bridge ({str(theirs)[:12]}, not {mine[:12]}): name another folder, or delete this one"
         )
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a small file at once."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -19,21 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from rtvc.errors import CheckpointError, TrainingError
+from rtvc.files import replacing
 from rtvc.train.config import nearest
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Replaces a file, or leaves the old one untouched."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as fresh, open(fresh, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

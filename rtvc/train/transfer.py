@@ -128,7 +128,8 @@ class Transfer(StreamStage):
         rows = self.held_out(self.row)
         if not rows:
             return {}
-        found = self.losses("transfer", moved(stacked(rows), self.device()), 0)
+        with torch.no_grad():
+            found = self.losses("transfer", moved(stacked(rows), self.device()), 0)
         return {name.removeprefix("metric/"): float(value) for name, value in found.items()}
 
     def sample(self, step: int) -> Samples:

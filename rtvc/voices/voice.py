@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rtvc.errors import VoiceError
+from rtvc.files import replacing
 from rtvc.voices.provenance import mix_parts, reference_reports
 
 STYLE = 128
@@ -85,14 +85,11 @@ class Voice:
         content = save(tensors, metadata)
         if len(content) > LARGEST_FILE:
             raise VoiceError(f"voice {self.name!r} would fill {len(content)} bytes, at most {LARGEST_FILE} were wanted: shorten its source")
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
+            with replacing(path) as fresh:
+                fresh.write_bytes(content)
         except OSError as error:
             raise VoiceError(f"{path} cannot be written ({error.strerror}): check the folder and the free space") from error
-        finally:
-            temporary.unlink(missing_ok=True)
         return path
 
     @classmethod

@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from rtvc.errors import CheckpointError
+from rtvc.files import write
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
 
 DEFAULT = Path(__file__).parents[2] / "assets" / "stream.safetensors"
@@ -22,12 +23,7 @@ def save_file(model: StreamingConverter, path: str | os.PathLike[str], facts: Ma
     path = Path(path)
     tensors = {name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()}
     metadata = {"format": FORMAT, "config": model.config.model_dump_json(), **(facts or {})}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(save({name: t.contiguous() for name, t in tensors.items()}, metadata))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write(path, save({name: t.contiguous() for name, t in tensors.items()}, metadata))
     return path
 
 
