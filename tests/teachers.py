@@ -1,5 +1,8 @@
 """Teachers for tests: the real one where it is imported or can be, and one of random weights that needs no download."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -39,3 +42,9 @@ def random_teacher(dtype: torch.dtype = torch.float64) -> Teacher:
     draw = torch.Generator().manual_seed(1)
     bank = VoiceBank({name: torch.randn(510, 256, generator=draw) for name in ("af_one", "am_two", "bf_three")})
     return Teacher(network, bank, Alphabet({symbol: token for token, symbol in enumerate(SYMBOLS, 1)}), dtype=dtype)
+
+
+def relative(x: Any, y: Any) -> float:
+    """Relative L2 error of x against y."""
+    x, y = (np.asarray(v, np.float64).ravel() for v in (x, y))
+    return float(np.linalg.norm(x - y) / np.linalg.norm(y))

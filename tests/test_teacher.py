@@ -1,28 +1,19 @@
-"""The teacher: its parts with random weights, and the real one against ONNX Runtime and a recogniser."""
+"""The teacher: its parts and the whole, with random weights."""
 
-import json
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch import nn
 
-from rtvc.cli import main
 from rtvc.errors import CheckpointError, ConfigError, DependencyError, TextError, VoiceError
-from rtvc.teacher import corpus, engines, network, phonemes
+from rtvc.teacher import network, phonemes
 from rtvc.teacher.bank import VoiceBank, parse_mix
-from rtvc.teacher.engines import OnnxEngine, Request, Take, TorchEngine, open_engine
 from rtvc.teacher.kokoro import Speech, Teacher
-from rtvc.teacher.network import Plan
 from rtvc.teacher.phonemes import Alphabet, phonemize
 from rtvc.teacher.plbert import PLBert
 from rtvc.teacher.ragged import Rows
-from tests.teachers import random_teacher, real_teacher, small_decoder
+from tests.teachers import random_teacher, relative, small_decoder
 
 IPA = ["ðə bˈɜd ", "hˈiː", "tə lˈɪv ɪn", "æn"]
 VOICES = ["af_one", "am_two:3,bf_three:1", "bf_three", "am_two"]
@@ -38,15 +29,6 @@ def teacher() -> Teacher:
 def speech(teacher: Teacher) -> Speech:
     """Four rows of different lengths."""
     return teacher.say(IPA, list(VOICES), prosody="am_two", speed=[1.0, 0.8, 1.2, 1.0], seed=7, ipa=True)
-
-
-def relative(x: Any, y: Any) -> float:
-    """Relative L2 error of x against y."""
-    x, y = (np.asarray(v, np.float64).ravel() for v in (x, y))
-    return float(np.linalg.norm(x - y) / np.linalg.norm(y))
-
-
-# ------------------------------------------------------------------------------------------------- text and voices
 
 
 def test_text_becomes_ipa_in_the_teachers_alphabet() -> None:
@@ -91,9 +73,6 @@ def test_mixes_are_weighted_sums_of_the_row_for_the_count_of_phonemes() -> None:
         bank.style("c", 1)
     with pytest.raises(VoiceError, match=r"shape \(3, 256\)"):
         VoiceBank({"a": torch.zeros(3, 256)})
-
-
-# --------------------------------------------------------------------------------------------------------- network
 
 
 def test_plbert_is_a_post_norm_transformer_with_one_layer_applied_often() -> None:
@@ -214,247 +193,3 @@ def test_wrong_requests_say_what_is_wrong(teacher: Teacher) -> None:
         teacher.say("æn", torch.zeros(256), ipa=True)
     with pytest.raises(ConfigError, match=r"cannot compute in torch\.int8"):
         Teacher(teacher.network, teacher.bank, teacher.alphabet, dtype=torch.int8)
-
-
-# ---------------------------------------------------------------------------------------------------------- corpora
-
-
-class FakeEngine:
-    """Says nothing, but keeps count; batches of two."""
-
-    def __init__(self, teacher: Teacher) -> None:
-        self.batch, self.bank, self.alphabet = 2, teacher.bank, teacher.alphabet
-        self.asked: list[Request] = []
-
-    def make(self, requests: Sequence[Request]) -> Iterator[Take]:
-        for request in requests:
-            self.asked.append(request)
-            frames = len(request.tokens)
-            ones = np.ones(2 * frames, np.float32)
-            yield Take(np.full(600 * frames, 2.0, np.float32), np.ones((512, frames), np.float32), ones, ones, np.array(request.tokens))
-
-
-@pytest.fixture
-def spoken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Letters for phonemes: no eSpeak needed."""
-    monkeypatch.setattr(corpus, "phonemize", list)
-
-
-TEXTS = ["One two three four five six", "too short", " ".join(["ab", "de", "fi"][i % 3] * (i // 9 + 1) for i in range(40))]
-
-
-def test_texts_are_cut_into_pieces() -> None:
-    runs = corpus.pieces(TEXTS)
-    assert sorted(len(run.split()) for run in runs) == [6, 18, 18] and runs == sorted(runs) and runs[0].islower()
-    with pytest.raises(TextError, match="none of the 1 texts"):
-        corpus.pieces(["too short"])
-
-
-def test_a_corpus_resumes_shares_work_and_depends_on_the_index_alone(teacher: Teacher, tmp_path: Path, spoken: None) -> None:
-    whole, seen = FakeEngine(teacher), []
-    done = corpus.generate(tmp_path / "whole", TEXTS, 5, whole, seed=3, report=seen.append)
-    assert (done.made, done.found, len(seen), len(whole.asked)) == (5, 0, 5, 5) and done.speech > 0
-    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    assert names == [f"{i:05d}.npz" for i in range(5)], "and no temporary file"
-    again = FakeEngine(teacher)
-    (tmp_path / "whole" / "00003.npz").unlink()
-    assert corpus.generate(tmp_path / "whole", TEXTS, 5, again, seed=3).found == 4 and len(again.asked) == 1
-    for part in range(2):
-        corpus.generate(tmp_path / "parts", TEXTS, 5, FakeEngine(teacher), seed=3, part=part, parts=2)
-    for name in names:
-        one, other = np.load(tmp_path / "whole" / name), np.load(tmp_path / "parts" / name)
-        assert all(np.array_equal(one[key], other[key]) for key in one)
-        frames = one["phon"].shape[0]
-        kinds = {key: (one[key].dtype.name, one[key].shape) for key in one}
-        assert kinds == {
-            "audio": ("int16", (600 * frames,)),
-            "content": ("float16", (512, frames)),
-            "f0": ("float32", (2 * frames,)),
-            "n": ("float32", (2 * frames,)),
-            "phon": ("int16", (frames,)),
-            "style": ("float32", (256,)),
-        }
-        assert one["audio"].max() == 32767, "clipped, not wrapped"
-    with pytest.raises(ConfigError, match="part 2 of 2"):
-        corpus.generate(tmp_path, TEXTS, 1, whole, part=2, parts=2)
-
-
-def test_requests_vary_voices_prosody_and_speed(teacher: Teacher, spoken: None) -> None:
-    runs = corpus.pieces(TEXTS)
-    asked = [corpus.request(i, runs, 0, teacher.bank, teacher.alphabet) for i in range(60)]
-    assert len({request.seed for request in asked}) == len({request.speed for request in asked}) == 60
-    assert all(0.8 <= request.speed <= 1.2 for request in asked) and len({request.tokens for request in asked}) == 3
-    pure = sum(
-        any(np.array_equal(request.style[:128], teacher.bank[name][len(request.tokens) - 3, :128]) for name in teacher.bank)
-        for request in asked
-    )
-    assert 8 <= pure <= 30, "three in ten are one voice"
-
-
-def test_the_torch_engine_gives_what_the_teacher_says(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = TorchEngine(teacher)
-    tokens = teacher.alphabet.encode(IPA[3])
-    style = teacher.bank.style("af_one", len(tokens) - 2)
-    (take,) = engine.make([Request(tuple(tokens), style.numpy(), 1.0, 5)])
-    said = teacher.say(IPA[3], "af_one", seed=5, ipa=True)
-    assert engine.batch == 1 and relative(take.audio, said.waveform[0]) < 1e-6 and np.array_equal(take.tokens, said.tokens[0])
-    assert take.content.shape == said.content.shape[1:] and take.content.dtype == np.float32
-    with pytest.raises(ConfigError, match="no engine 'tape'"):
-        open_engine("tape")
-    with pytest.raises(ConfigError, match="the device tape cannot be used here"):
-        open_engine("torch", "tape")
-    monkeypatch.setattr(Teacher, "load", lambda **how: teacher)
-    assert isinstance(open_engine("torch"), TorchEngine)
-    monkeypatch.setattr(engines, "fast_dtype", lambda device: torch.float32)
-    monkeypatch.setattr(engines, "_has_onnx", lambda: False)
-    assert isinstance(open_engine("auto"), TorchEngine)
-
-
-# ----------------------------------------------------------------------------------------------------- command line
-
-
-def test_the_commands(
-    teacher: Teacher, tmp_path: Path, spoken: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import soundfile
-
-    monkeypatch.setattr(Teacher, "load", lambda **how: teacher)
-    out = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
-    assert main(["teacher", "say", "æn", "--ipa", "--voice", "af_one:0.7,am_two:0.3", "-o", out[0], "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["output"] == out[0] and report["seconds"] == pytest.approx(soundfile.info(out[0]).duration, abs=1e-3)
-    assert main(["teacher", "pair", "æn", "--ipa", "--voice", "af_one", "--to", "am_two", "-o", *out]) == 0
-    first, second = (soundfile.read(path)[0] for path in out)
-    assert first.shape == second.shape and relative(first, second) > 0.01
-    assert main(["teacher", "say", "æn", "--ipa", "--voice", "nobody", "-o", out[0]]) == 2
-    capsys.readouterr()
-    (tmp_path / "texts.tsv").write_text("speaker\ttranscript\nen\tan old man in a den\nde\twas ist das hier nun\n")
-    arguments = [
-        str(tmp_path / "corpus"),
-        "--texts",
-        str(tmp_path / "texts.tsv"),
-        "--count",
-        "1",
-        "--skip",
-        "de",
-        "--engine",
-        "torch",
-        "--json",
-    ]
-    assert main(["teacher", "generate", *arguments]) == 0
-    assert json.loads(capsys.readouterr().out)["made"] == 1 and (tmp_path / "corpus" / "00000.npz").exists()
-
-
-def test_texts_come_from_lines_or_tables(tmp_path: Path) -> None:
-    from rtvc.cli.teacher import read_texts
-
-    (tmp_path / "a.txt").write_text("one\ntwo\n")
-    assert read_texts(tmp_path / "a.txt", None) == ["one", "two"]
-    (tmp_path / "a.tsv").write_text('speaker\ttext\nen\t"quoted\nde\tzwei\nen\t\n')
-    assert read_texts(tmp_path / "a.tsv", "de") == ['"quoted']
-    (tmp_path / "b.tsv").write_text("x\ty\n1\t2\n")
-    for name, message in (("b.tsv", "columns x, y"), ("absent.txt", "cannot be read")):
-        with pytest.raises(TextError, match=message):
-            read_texts(tmp_path / name, None)
-
-
-# ------------------------------------------------------------------------------------------------- the real teacher
-
-HARVARD = (
-    "Glue the sheet to the dark blue background.",
-    "These days a chicken leg is a rare dish.",
-    "Rice is often served in round bowls.",
-)
-
-
-@pytest.fixture(scope="module")
-def kokoro() -> Teacher:
-    """The imported teacher."""
-    return real_teacher()
-
-
-def eight_bits(x: Tensor) -> Tensor:
-    """x as ONNX's DynamicQuantizeLinear keeps it: one scale for the whole tensor, 256 values."""
-    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
-    scale = (high - low) / 255 or 1.0
-    zero = min(255, max(0, round(-low / scale)))
-    return (((x / scale).round() + zero).clamp(0, 255) - zero) * scale
-
-
-def eight_bit_inputs(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A pre-hook: quantises what a layer reads, as the published graph does."""
-    x, *rest = inputs
-    return (x._replace(data=eight_bits(x.data)) if isinstance(x, PackedSequence) else eight_bits(x), *rest)
-
-
-def test_content_f0_and_energy_are_those_of_the_published_graph(kokoro: Teacher) -> None:
-    """The graph quantises activations on the fly, so it is off by its own noise. The same quantisation put into our modules
-    moves them by 0.5 % (content), 0.8 % (F0) and 0.5 % (energy): our distance from the graph must be of that size, and for
-    content, which no recurrence blurs, must shrink when we quantise alike.
-    """
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    from rtvc.teacher.ragged import RaggedConv
-
-    try:
-        graph = OnnxEngine(kokoro.bank, kokoro.alphabet)
-    except DependencyError as error:
-        pytest.skip(f"the published graph is not in the cache and cannot be fetched: {error}")
-    net = kokoro.network
-    parts = [net.bert, net.bert_encoder, net.predictor, net.text_encoder]
-    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear | RaggedConv | nn.LSTM | nn.Conv1d)]
-    ours: dict[str, list[float]] = {"content": [], "f0": [], "energy": []}
-    noise: dict[str, list[float]] = {name: [] for name in ours}
-    alike = []
-    for text, voice in zip(HARVARD[:2], ("af_heart", "am_michael:0.6,bf_emma:0.4"), strict=True):
-        tokens = kokoro.alphabet.encode(phonemize([text])[0])
-        style = kokoro.bank.style(voice, len(tokens) - 2)
-        (take,) = graph.make([Request(tuple(tokens), style.numpy(), 1.0, 0)])
-        # Tokens repeat ("ˈ", " "), but never twice in a row: runs of the labels are the durations.
-        durations = torch.unique_consecutive(torch.from_numpy(take.tokens), return_counts=True)[1].tolist()
-        acoustic, prosodic = style[None].split(128, 1)
-        plan = net.plan([tokens], prosodic, torch.ones(1), [durations])
-        free = net.plan([tokens], prosodic, torch.ones(1))
-        assert abs(int(free.lengths) - len(take.tokens)) <= 0.03 * len(take.tokens), "expected durations are rounded: few may differ"
-        hooks = [layer.register_forward_pre_hook(eight_bit_inputs) for layer in layers]
-        quantised = net.plan([tokens], prosodic, torch.ones(1), [durations])
-        for hook in hooks:
-            hook.remove()
-        assert torch.equal(plan.tokens[0], torch.from_numpy(take.tokens))
-        for name in ours:
-            ours[name].append(relative(getattr(plan, name)[0], getattr(take, name)))
-            noise[name].append(relative(getattr(quantised, name), getattr(plan, name)))
-        alike.append(relative(quantised.content[0], take.content))
-        # The waveform: the graph's own content, F0 and energy through our decoder, without noise, as the graph has none.
-        content, f0, energy = (torch.from_numpy(x)[None] for x in (take.content, take.f0, take.energy))
-        wave = net.decode(Plan(content, f0, energy, plan.tokens, plan.lengths), acoustic, None)[0].numpy()
-        assert np.corrcoef(wave, take.audio)[0, 1] > 0.96
-        assert wave.std() / take.audio.std() == pytest.approx(1.0, abs=0.1)
-    mean = {name: float(np.mean(values)) for name, values in ours.items()}
-    floor = {name: float(np.mean(values)) for name, values in noise.items()}
-    print("relative error", mean, "int8 noise", floor, "content, both quantised", alike)
-    assert all(0.001 < floor[name] < 0.012 for name in floor)
-    assert all(mean[name] < 1.3 * floor[name] for name in mean)
-    assert max(alike) < 0.5 * mean["content"]
-
-
-def test_auto_takes_the_graph_where_bfloat16_is_slow(kokoro: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    monkeypatch.setattr(engines, "fast_dtype", lambda device: torch.float32)
-    monkeypatch.setattr(engines, "OnnxEngine", lambda bank, alphabet, threads: ("graph", len(bank), threads))
-    assert open_engine("auto", threads=2) == ("graph", 54, 2)
-
-
-def test_the_recogniser_hears_every_word(kokoro: Teacher) -> None:
-    pytest.importorskip("faster_whisper", reason="the [eval] extra is not installed")
-    from rtvc.evaluate.recogniser import Recogniser
-    from rtvc.evaluate.text import wer
-
-    try:
-        recogniser = Recogniser()
-    except DependencyError as error:
-        pytest.skip(f"Whisper is not in the cache and cannot be fetched: {error}")
-    fast = Teacher(kokoro.network, kokoro.bank, kokoro.alphabet, dtype=torch.bfloat16)
-    said = fast.say(list(HARVARD), ["af_heart", "af_bella", "af_heart:0.7,af_bella:0.3"])
-    for text, row in zip(HARVARD, said.rows(), strict=True):
-        heard = recogniser.transcribe(row.waveform[0].numpy())
-        assert wer(text, heard)[0] == 0, heard
