@@ -18,9 +18,10 @@ class Refusal(Exception):
 class Client:
     """A client over one websocket at a time."""
 
-    def __init__(self, url, token=None, origin=True):
+    def __init__(self, url, token=None, origin=True, forwarded=None):
         self.url, self.token = url, token
         self.origin = url.replace("ws", "http", 1).removesuffix("/v1") if origin is True else origin
+        self.headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
         self.side = ClientSide("test")
         self.socket = None
         self.audio, self.messages, self.reader = [], None, None
@@ -35,7 +36,8 @@ class Client:
     async def connect(self):
         from websockets.asyncio.client import connect
 
-        self.socket = await connect(self.url, origin=self.origin, compression=None, max_size=None, ping_interval=None)
+        settings = {"origin": self.origin, "additional_headers": self.headers}
+        self.socket = await connect(self.url, **settings, compression=None, max_size=None, ping_interval=None)
         self.messages = asyncio.Queue()
         self.reader = asyncio.create_task(self._read(self.socket, self.messages))
         await self.send(self.side.hello(self.token))

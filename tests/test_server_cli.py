@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def test_the_shipped_model_served_equals_the_shipped_model_offline(tmp_path):
 
     (tmp_path / "token").write_text(TOKEN)
     log = (tmp_path / "log").open("w+")
-    options = ["--port", "0", "--backend", "torch-eager", "--chunk", "25", "--no-measure", "--max-sessions", "2", "--verbose"]
+    options = ["--port", "0", "--backend", "torch-eager", "--chunk", "25", "--no-measure", "--max-sessions", "2", "--fit", "2", "--verbose"]
     command = [
         sys.executable,
         "-m",
@@ -69,7 +70,9 @@ def test_the_shipped_model_served_equals_the_shipped_model_offline(tmp_path):
         server.wait()
         server.stdout.close()
         log.close()
-    offline = rtvc.load().convert(speech, 24_000, Voice.load(tmp_path / "voices" / "anna.voice"))
+    voice = Voice.load(tmp_path / "voices" / "anna.voice")
+    assert voice.source["fit"]["steps"] == 2
+    offline = rtvc.load().convert(speech, 24_000, voice)
     assert len(served) == len(offline) and offline.std() > 0.01
     np.testing.assert_allclose(served, offline, atol=1e-4)
     text = (tmp_path / "log").read_text()
@@ -85,6 +88,8 @@ def test_the_shipped_model_served_equals_the_shipped_model_offline(tmp_path):
         (["--allow-no-origin"], "without a token"),
         (["--origin", "voice.example.org"], "SCHEME"),
         (["--model", "studio"], "cannot stream"),
+        (["--proxy", "proxy.example.org"], "a number like"),
+        (["--proxy", "10.0.0.7", "--ray", "--voices", "."], "whose door"),
     ],
 )
 def test_settings_that_cannot_be_right_are_refused(options, reason, capsys, tmp_path, monkeypatch):
@@ -103,7 +108,8 @@ def test_a_machine_that_is_too_slow_is_told_so(tmp_path, monkeypatch):
     monkeypatch.setattr(open, "measure", lambda backend, most: Capacity(0.025, {1: 0.031}, 0))
     with pytest.raises(EngineError, match=r"31\.0 ms of the 25 ms"):
         open.open_service(config)
-    service = open.open_service(config.model_copy(update={"measure": False}))
+    service = open.open_service(config.model_copy(update={"measure": False, "proxies": [ip_address("10.0.0.7")]}))
+    assert service.proxies == {"10.0.0.7"}
     assert service.most == 32 and service.store.folder == tmp_path
 
 

@@ -164,6 +164,23 @@ def test_connections_are_bounded(tmp_path):
     asyncio.run(main())
 
 
+def test_connections_are_counted_by_what_a_known_proxy_says(tmp_path):
+    async def main():
+        async with served(tmp_path, connections_per_address=1) as (service, url):
+            for known in (False, True):
+                service.proxies = frozenset({"127.0.0.1"} if known else ())
+                # The last entry is the proxy's word; what stands before it is the client's own claim.
+                async with Client(url, forwarded="10.9.9.9, 10.0.0.1"):
+                    assert {c.transport.address for c in service.connections} == {"10.0.0.1" if known else "127.0.0.1"}
+                    with pytest.raises(InvalidStatus, match="503"):
+                        await Client(url, forwarded="10.8.8.8, 10.0.0.1").connect()
+                    if known:
+                        async with Client(url, forwarded="10.0.0.2"):
+                            pass
+
+    asyncio.run(main())
+
+
 def test_plain_http(tmp_path):
     page = tmp_path / "page"
     page.mkdir()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, SecretStr
 
 from rtvc.engine.capacity import Capacity, measure
 from rtvc.engine.open import chunk_of, open_engine, streaming
@@ -13,7 +13,7 @@ from rtvc.engine.server.access import Access
 from rtvc.engine.server.limits import ServerLimits
 from rtvc.engine.server.service import Service
 from rtvc.engine.server.store import VoiceStore
-from rtvc.errors import EngineError
+from rtvc.errors import ConfigError, EngineError
 from rtvc.voices.voice import Voice
 
 
@@ -30,6 +30,8 @@ class ServeConfig(BaseModel):
         token: that clients must send; None lets everybody in.
         origins: of pages that are let in besides the server's own.
         allow_no_origin: lets programs without an Origin in, if they know the token.
+        proxies: addresses of proxies in front, whose X-Forwarded-For names the client.
+        fit: steps of fitting uploaded voices, see `rtvc.voices.fit`.
         limits: what clients may ask.
     """
 
@@ -44,6 +46,8 @@ class ServeConfig(BaseModel):
     token: SecretStr | None = None
     origins: Sequence[str] = ()
     allow_no_origin: bool = False
+    proxies: Sequence[IPvAnyAddress] = ()
+    fit: int = Field(default=0, ge=0)
     limits: ServerLimits = ServerLimits()
 
 
@@ -56,6 +60,8 @@ def open_service(config: ServeConfig, kind: type[Service] = Service) -> Service:
     """
     access = Access(config.token, config.origins, config.host, config.allow_no_origin)
     loaded, converter = streaming(config.model)
+    if config.fit and not loaded.fittable:
+        raise ConfigError(f"voices of the model {loaded.model.name!r} cannot be fitted: leave --fit out")
     chunk = None if config.chunk_ms is None else chunk_of(config.chunk_ms, converter)
     backend, _ = open_engine(converter, config.backend, chunk)
     tick, most = backend.chunk / backend.sample_rate, config.limits.sessions
@@ -66,9 +72,11 @@ def open_service(config: ServeConfig, kind: type[Service] = Service) -> Service:
     store = VoiceStore(config.voices, loaded.model.space, config.limits.voices)
 
     def make(samples: NDArray[np.float32], rate: int, name: str) -> Voice:
-        return loaded.voice((samples, rate), name=name)
+        return loaded.voice((samples, rate), name=name, fit=config.fit)
 
-    return kind(backend, store, make, config.limits, access, capacity=capacity, name=version())
+    service = kind(backend, store, make, config.limits, access, capacity=capacity, name=version())
+    service.proxies |= {str(address) for address in config.proxies}
+    return service
 
 
 def version() -> str:

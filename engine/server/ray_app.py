@@ -147,7 +147,7 @@ class RayReplica:
         sys.setswitchinterval(0.001)
         host = ray.util.get_node_ip_address()
         self.service = service = await asyncio.to_thread(opener)
-        service.proxies = frozenset({*fleet.proxies, host})
+        service.proxies |= {*fleet.proxies, host}
         shelves: list[Shelf] = [RayShelf(index) for index in range(fleet.vaults)]
         name = serve.get_replica_context().replica_id.unique_id
         service.settle(name, host, shelves, every=fleet.every_s, spare=fleet.spare)

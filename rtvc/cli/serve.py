@@ -4,9 +4,12 @@ import logging
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
 
 __all__ = ["serve"]
 
@@ -25,7 +28,9 @@ def serve(
     model: Annotated[str | None, typer.Option(help="a file of weights; default: the shipped streaming model")] = None,
     origins: Annotated[list[str] | None, typer.Option("--origin", help="another page that may connect: https://HOST[:PORT]")] = None,
     allow_no_origin: Annotated[bool, typer.Option("--allow-no-origin", help="with a token: also programs that send no Origin")] = False,
+    proxies: Annotated[list[str] | None, typer.Option("--proxy", help="address of a proxy in front, whose X-Forwarded-For counts")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="let everybody in who reaches the address, without a token")] = False,
+    fit: Annotated[int, typer.Option(help="steps of fitting uploaded voices: more alike, 60 take 4 s of a core each", min=0)] = 0,
     page: Annotated[bool, typer.Option(help="serve the browser page")] = True,
     drain: Annotated[float, typer.Option(help="seconds that sessions are given to end on SIGTERM", min=0)] = 30.0,
     idle: Annotated[float, typer.Option(help="seconds of silence after which a client is disconnected", min=1)] = 60.0,
@@ -57,12 +62,16 @@ def serve(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    if ray and proxies:
+        raise ConfigError("--proxy came with --ray, whose door is the proxy: leave it out")
     if ray and not voices:
         raise ConfigError("--ray came without --voices: give a folder that every machine of the cluster sees")
     sys.setswitchinterval(0.001)  # the loop and the model share one interpreter: neither should wait long for the other
     with ExitStack() as stack:
         folder = voices or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rtvc-voices-")))
         config = ServeConfig(
+            fit=fit,
+            proxies=addresses(proxies or []),
             voices=folder,
             model=model,
             backend=backend,
@@ -90,6 +99,22 @@ def serve(
             sys.stdout.flush()
 
         asyncio.run(run(service, host, port, page=page_folder() if page else None, tls=tls, ready=ready))
+
+
+def addresses(given: list[str]) -> "list[IPv4Address | IPv6Address]":
+    """Numeric addresses.
+
+    Raises:
+        ConfigError: one is none.
+    """
+    from ipaddress import ip_address
+
+    from rtvc.errors import ConfigError
+
+    try:
+        return [ip_address(address) for address in given]
+    except ValueError as error:
+        raise ConfigError(f"--proxy: {error}; a number like 10.0.0.7 was wanted") from error
 
 
 def page_folder() -> Path | None:
