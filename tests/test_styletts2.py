@@ -171,6 +171,24 @@ def test_waveform_discriminators(build: type[nn.Module], verdicts: int, paramete
     assert all(p.grad is not None for p in judge.parameters())
 
 
+def test_a_small_power_lets_quiet_parts_count() -> None:
+    """A noise 60 dB below a tone moves what is seen at power 0.3 far more, and silence has a gradient."""
+    tone = 0.5 * torch.sin(2 * torch.pi * 1000 / 24000 * torch.arange(4800))[None, None]
+    hiss = 5e-4 * torch.randn(1, 1, 4800, generator=torch.Generator().manual_seed(0))
+
+    def moved(power: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        judge = MultiResolutionDiscriminator([(512, 128, 512)], channels=4, power=power)
+        clean, noisy = (judge(wave)[0].features[0] for wave in (tone, tone + hiss))
+        return (noisy - clean).norm() / clean.norm()
+
+    assert moved(0.3) > 5 * moved(1.0)
+    with torch.enable_grad():
+        silence = torch.zeros(1, 1, 4800, requires_grad=True)
+        MultiResolutionDiscriminator(power=0.3)(silence)[0].logits.sum().backward()
+    assert silence.grad is not None and silence.grad.isfinite().all()
+
+
 def test_period_discriminator_sees_each_phase_apart() -> None:
     """A sample only changes the verdicts of its own column."""
     judge = PeriodDiscriminator(3, channels=(2, 2))

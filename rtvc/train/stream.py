@@ -72,6 +72,16 @@ class Weights(Section):
     discriminator: float = 1.0
 
 
+class DiscriminatorConfig(Section):
+    """The discriminator's sizes. The defaults are those of StyleTTS 2; a quarter of their work does on a CPU."""
+
+    resolutions: tuple[tuple[int, int, int], ...] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
+    """FFT, hop and window of each spectrogram, in samples."""
+    channels: int = Field(default=32, ge=1)
+    power: float = Field(default=1.0, gt=0, le=1)
+    """To which magnitudes are raised: 0.3 is about how loud they are heard."""
+
+
 class StreamConfig(StreamRun):
     """Configuration of stage `stream`."""
 
@@ -97,6 +107,7 @@ class StreamConfig(StreamRun):
     matching_every: int = Field(default=2, ge=1)
     """Of the steps that decode what the encoder hears."""
     adversarial_from: int = Field(default=0, ge=0)
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
 
 
 class Stream(StreamStage):
@@ -135,7 +146,7 @@ class Stream(StreamStage):
             self.steady = frozen(nn.ModuleDict({"decoder": copy.deepcopy(self.model.decoder), "affine": copy.deepcopy(self.model.affine)}))
             self.modules["steady"] = self.steady
         if weights.adversarial:
-            self.discriminator = MultiResolutionDiscriminator()
+            self.discriminator = MultiResolutionDiscriminator(**config.discriminator.model_dump())
             self.modules["discriminator"] = self.discriminator
             self.phases = {"discriminator": ["discriminator"], **self.phases}
 

@@ -71,14 +71,18 @@ class MultiPeriodDiscriminator(nn.Module):
         return [discriminator(x) for discriminator in self.discriminators]
 
 
+QUIET = 1e-7
+"""Added to the power of each bin before a root of it is taken, whose slope at zero would be infinite."""
+
+
 class SpectrogramDiscriminator(nn.Module):
-    """Looks at a magnitude spectrogram of one resolution."""
+    """Looks at a magnitude spectrogram of one resolution, raised to `power`: below 1 its quiet parts count for more."""
 
     window: Tensor
 
-    def __init__(self, n_fft: int, hop: int, length: int, channels: int = 32) -> None:
+    def __init__(self, n_fft: int, hop: int, length: int, channels: int = 32, power: float = 1.0) -> None:
         super().__init__()
-        self.n_fft, self.hop = n_fft, hop
+        self.n_fft, self.hop, self.power = n_fft, hop, power
         self.discriminators = nn.ModuleList(
             [
                 WeightNormConv2d(1, channels, (3, 9), padding=(1, 4)),
@@ -93,7 +97,9 @@ class SpectrogramDiscriminator(nn.Module):
         """x (B, 1, N)."""
         window = self.window.float()
         spectrum = torch.stft(x[:, 0].float(), self.n_fft, self.hop, len(window), window, return_complex=True)
-        return judge(spectrum.abs().mT[:, None].to(x.dtype), self.discriminators, self.out)
+        energy = torch.view_as_real(spectrum).square().sum(-1)
+        seen = spectrum.abs() if self.power == 1 else (energy + QUIET) ** (self.power / 2)
+        return judge(seen.mT[:, None].to(x.dtype), self.discriminators, self.out)
 
 
 class MultiResolutionDiscriminator(nn.Module):
@@ -103,11 +109,18 @@ class MultiResolutionDiscriminator(nn.Module):
 
     Args:
         resolutions: (n_fft, hop, window) of each, in samples.
+        channels: of each.
+        power: see `SpectrogramDiscriminator`.
     """
 
-    def __init__(self, resolutions: Sequence[tuple[int, int, int]] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))) -> None:
+    def __init__(
+        self,
+        resolutions: Sequence[tuple[int, int, int]] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240)),
+        channels: int = 32,
+        power: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.discriminators = nn.ModuleList(SpectrogramDiscriminator(*resolution) for resolution in resolutions)
+        self.discriminators = nn.ModuleList(SpectrogramDiscriminator(*resolution, channels, power) for resolution in resolutions)
 
     def forward(self, x: Tensor) -> list[Verdict]:
         """x (B, 1, N) -> one verdict a resolution."""
