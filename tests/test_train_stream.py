@@ -198,7 +198,7 @@ def test_stream_learns_from_what_the_encoder_hears(tmp_path: Path, folder: Path,
 def test_stream_against_a_discriminator_goes_on_identically(tmp_path: Path, folder: Path) -> None:
     top = "labels_every = 2\ntrain_encoder = true\nadversarial_from = 2\nreference_frames = 48\nprecision = 'bfloat16'"
     weights = "adversarial = 0.1\nconsistency = 0.0\nembedding = 0.0"
-    top += "\ndiscriminator = {channels = 4, power = 0.3, resolutions = [[512, 128, 512]]}"
+    top += "\ndiscriminator = {rows = 2, channels = 4, power = 0.3, resolutions = [[512, 128, 512]]}"
     file = config(tmp_path, folder, 4, weights=weights, top=top)
     file.write_text(file.read_text().replace("frames = 64\nheld", "frames = 24\nheld"))
     trainer("stream", file, tmp_path / "whole").fit()

@@ -80,6 +80,8 @@ class DiscriminatorConfig(Section):
     channels: int = Field(default=32, ge=1)
     power: float = Field(default=1.0, gt=0, le=1)
     """To which magnitudes are raised: 0.3 is about how loud they are heard."""
+    rows: int | None = Field(default=None, ge=1)
+    """Rows of a batch that it judges; None: all."""
 
 
 class StreamConfig(StreamRun):
@@ -146,7 +148,7 @@ class Stream(StreamStage):
             self.steady = frozen(nn.ModuleDict({"decoder": copy.deepcopy(self.model.decoder), "affine": copy.deepcopy(self.model.affine)}))
             self.modules["steady"] = self.steady
         if weights.adversarial:
-            self.discriminator = MultiResolutionDiscriminator(**config.discriminator.model_dump())
+            self.discriminator = MultiResolutionDiscriminator(**config.discriminator.model_dump(exclude={"rows"}))
             self.modules["discriminator"] = self.discriminator
             self.phases = {"discriminator": ["discriminator"], **self.phases}
 
@@ -246,8 +248,9 @@ class Stream(StreamStage):
             return {}
         self.forward(batch, step)
         made, true, cutoff = batch["made"], batch["true"], batch["cutoff"]
+        shown = slice(config.discriminator.rows)
         if phase == "discriminator":
-            real, fake = (self.verdicts(wave, cutoff) for wave in (true, made.detach()))
+            real, fake = (self.verdicts(wave[shown], cutoff[shown]) for wave in (true, made.detach()))
             return {"discriminator": lsgan_discriminator([v.logits for v in real], [v.logits for v in fake])}
         losses = {"stft": self.stft(made, true, cutoff)}
         with torch.autocast(made.device.type, enabled=False):
@@ -273,8 +276,8 @@ class Stream(StreamStage):
             losses |= self.converted(batch)
         if judged:
             with torch.no_grad():
-                real = self.verdicts(true, cutoff)
-            fake = self.verdicts(made, cutoff)
+                real = self.verdicts(true[shown], cutoff[shown])
+            fake = self.verdicts(made[shown], cutoff[shown])
             losses["adversarial"] = lsgan_generator([v.logits for v in fake])
             losses["features"] = feature_matching([f for v in real for f in v.features], [f for v in fake for f in v.features])
         return losses
