@@ -37,7 +37,7 @@ def live(
 
     Example: rtvc live --voice anna.wav --virtual-mic
     """
-    from rtvc.cli.attend import attend
+    from rtvc.clients.live.attend import attend
     from rtvc.clients.live.keys import act
     from rtvc.clients.live.stream import Live, LiveConfig
     from rtvc.clients.live.virtual_mic import virtual_mic

@@ -122,7 +122,7 @@ def talk(
     """The microphone, until a key, the time or the server ends it."""
     from contextlib import ExitStack
 
-    from rtvc.cli.attend import attend
+    from rtvc.clients.live.attend import attend
     from rtvc.clients.websocket.mic import RemoteLive
     from rtvc.clients.websocket.remote import Remote
 

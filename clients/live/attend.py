@@ -6,8 +6,6 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any, Protocol
 
-import typer
-
 from rtvc.clients.live.display import line
 from rtvc.clients.live.keys import HELP, pressed, unbuffered
 
@@ -35,7 +33,7 @@ def attend(now: Running, act: Callable[[str], bool], title: str, seconds: float 
         as_json: a line of JSON a second and one at the end instead of the display.
     """
     with unbuffered(sys.stdin):
-        typer.echo(f"{title} · {HELP}", err=True)
+        print(f"{title} · {HELP}", file=sys.stderr)
         interactive, ends, shown = sys.stdin.isatty(), monotonic() + (seconds or float("inf")), 0.0
         try:
             while monotonic() < ends:
@@ -46,10 +44,13 @@ def attend(now: Running, act: Callable[[str], bool], title: str, seconds: float 
                 now.supervise()
                 if as_json and monotonic() - shown >= 1.0:
                     shown = monotonic()
-                    typer.echo(json.dumps(now.status()))
+                    print(json.dumps(now.status()), flush=True)
                 elif not as_json:
-                    typer.echo("\r\x1b[K" + line(now.status()), nl=False, err=True)
+                    print("\r\x1b[K" + line(now.status()), end="", file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             pass
         final = now.status()
-    typer.echo(json.dumps(final | {"state": "stopped"}) if as_json else "", err=not as_json)
+    if as_json:
+        print(json.dumps(final | {"state": "stopped"}), flush=True)
+    else:
+        print(file=sys.stderr)
