@@ -203,13 +203,10 @@ class Stream(StreamStage):
         encoder = self.model.encoder
         if "heard" in batch:
             heard = self.heard(batch["heard"], encoder.latency)
-        late = 1 + encoder.latency
         with torch.set_grad_enabled(self.config.train_encoder and torch.is_grad_enabled()):
-            hidden, _ = encoder.hidden(heard[:, :BANDS], encoder.initial(len(heard)))
-            hidden = hidden[:, late : late + labels.shape[-1]]
-            content: Tensor = encoder.out(hidden).mT.float()
-            if self.config.train_encoder:
-                batch["logits"] = encoder.phonemes(hidden).mT.float()
+            content, logits = self.recognised(encoder, heard, labels.shape[-1])
+        if self.config.train_encoder:
+            batch["logits"] = logits
         return content
 
     def decoded(self, part: nn.Module, content: Tensor, batch: Batch, style: Tensor) -> Tensor:
@@ -257,15 +254,12 @@ class Stream(StreamStage):
             targets = self.model.targets(batch["prosodic"])
             right = manner(batch["reference_f0"], batch["reference_voiced"], batch["reference_energy"])
             losses["prosody"] = ((targets - right.targets).abs() * right.known[:, None]).mean()
-            if self.speaker is not None:
-                with torch.no_grad():
-                    voice = self.speaker(batch["reference"])
-                if config.weights.embedding:
-                    style = batch["acoustic"].detach() if step < config.head_steps else batch["acoustic"]
-                    guess = F.normalize(self.head(style), dim=1)
-                    losses["embedding"] = 1 - (guess * voice).sum(1).mean()
-                if config.weights.consistency and step >= config.consistency_from and step % config.consistency_every == 0:
-                    losses["consistency"] = 1 - (self.speaker(made) * voice).sum(1).mean()
+            if config.weights.embedding:
+                style = batch["acoustic"].detach() if step < config.head_steps else batch["acoustic"]
+                guess = F.normalize(self.head(style), dim=1)
+                losses["embedding"] = 1 - (guess * self.voice(batch)).sum(1).mean()
+            if config.weights.consistency and step >= config.consistency_from and step % config.consistency_every == 0:
+                losses["consistency"] = self.unlike(made, self.voice(batch))
         heard = step % config.labels_every != 0
         if "logits" in batch:
             warm = config.warm
@@ -305,12 +299,25 @@ class Stream(StreamStage):
                             slow.lerp_(fast, 1 - STEADY)
                 wanted = self.decoded(self.steady["decoder"], batch["content"], batch, self.steady["affine"](style))
             found["matching"] = self.stft(made, wanted, torch.full_like(batch["cutoff"], SAMPLE_RATE))
-        if self.speaker is not None and weights.foreign:
-            with torch.no_grad():
-                voice = self.speaker(batch["reference"]).roll(1, 0)
+        if weights.foreign:
             with torch.autocast(made.device.type, enabled=False):
-                found["foreign"] = 1 - (self.speaker(made) * voice).sum(1).mean()
+                found["foreign"] = self.unlike(made, self.voice(batch).roll(1, 0))
         return found
+
+    def voice(self, batch: Batch) -> Tensor:
+        """Speaker embeddings (B, 256) of the references, computed once a step and kept in the batch."""
+        if "voice" not in batch:
+            assert self.speaker is not None
+            with torch.no_grad():
+                batch["voice"] = self.speaker(batch["reference"])
+        voice: Tensor = batch["voice"]
+        return voice
+
+    def unlike(self, made: Tensor, voice: Tensor) -> Tensor:
+        """The cosine distance of what (B, N) sounds like from speaker embeddings (B, 256)."""
+        assert self.speaker is not None
+        distance: Tensor = 1 - (self.speaker(made) * voice).sum(1).mean()
+        return distance
 
     def validate(self, step: int) -> dict[str, float]:
         """On held-out utterances, with labelled content and, where there is an encoder, with what it hears."""

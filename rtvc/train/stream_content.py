@@ -13,7 +13,7 @@ from rtvc.audio.mel import HOP
 from rtvc.data.augment import AugmentConfig, augment
 from rtvc.data.labelled import Cut, Utterance
 from rtvc.data.seeds import generator
-from rtvc.models.streaming.analysis import BANDS, audible_bands
+from rtvc.models.streaming.analysis import audible_bands
 from rtvc.models.streaming.content import CONTENT, ContentEncoder
 from rtvc.models.streaming.model import StreamingConfig
 from rtvc.train.config import RunConfig, Section
@@ -86,11 +86,7 @@ class StreamContent(StreamStage):
 
     def found(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """wave (B, N) -> content (B, 512, T) and phoneme logits (B, 178, T), frame t centred on sample t * HOP."""
-        frames, late = wave.shape[1] // HOP, 1 + self.encoder.latency
-        mel = self.heard(wave, self.encoder.latency)[:, :BANDS]
-        hidden, _ = self.encoder.hidden(mel, self.encoder.initial(len(wave)))
-        hidden = hidden[:, late : late + frames]
-        return self.encoder.out(hidden).mT.float(), self.encoder.phonemes(hidden).mT.float()
+        return self.recognised(self.encoder, self.heard(wave, self.encoder.latency), wave.shape[1] // HOP)
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """L1 of content and cross entropy of phonemes; the share of right phonemes, and L1 on the teacher's speech, are only logged."""

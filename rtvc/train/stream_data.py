@@ -14,8 +14,9 @@ from rtvc.audio.mel import HOP
 from rtvc.data.augment import AugmentConfig
 from rtvc.data.labelled import Labelled, Utterance
 from rtvc.data.seeds import numpy_generator
-from rtvc.models.streaming.analysis import Analysis
+from rtvc.models.streaming.analysis import BANDS, Analysis
 from rtvc.models.streaming.assets import DEFAULT
+from rtvc.models.streaming.content import ContentEncoder
 from rtvc.models.streaming.model import StreamingConfig
 from rtvc.train.config import InitConfig, RunConfig, Section
 from rtvc.train.stage import Batch, Stage
@@ -115,6 +116,14 @@ class StreamStage(Stage):
             y: Tensor
             y, _ = self.analysis(F.pad(wave[:, None], (0, (1 + right) * HOP)), self.analysis.initial(len(wave)))
         return y
+
+    @staticmethod
+    def recognised(encoder: ContentEncoder, heard: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        """What `heard` gave -> content (B, 512, frames) and phoneme logits (B, 178, frames), frame t centred on sample t * HOP."""
+        hidden, _ = encoder.hidden(heard[:, :BANDS], encoder.initial(len(heard)))
+        late = 1 + encoder.latency
+        hidden = hidden[:, late : late + frames]
+        return encoder.out(hidden).mT.float(), encoder.phonemes(hidden).mT.float()
 
     def device(self) -> torch.device:
         """Where the models are."""
