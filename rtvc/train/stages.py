@@ -16,6 +16,7 @@ STAGES = {
     "finetune": "rtvc.train.finetune:Finetune",
     "transfer": "rtvc.train.transfer:Transfer",
     "bridge": "rtvc.train.bridge:Bridge",
+    "units": "rtvc.train.units:Units",
     "stream_content": "rtvc.train.stream_content:StreamContent",
     "stream_pitch": "rtvc.train.stream_pitch:StreamPitch",
     "stream": "rtvc.train.stream:Stream",

@@ -1,9 +1,11 @@
 """What the streaming model hears: log-mel for content and energy, fine low-frequency bins for the pitch."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from rtvc.audio.mel import BANDS, FLOOR, N_FFT, SAMPLE_RATE, Mel
+from rtvc.audio.mel import BANDS, FLOOR, HOP, N_FFT, SAMPLE_RATE, WINDOW, Mel
 
 LOWEST, HIGHEST = 4, 104
 """Bins of the 2048-point spectrum for the pitch network: 47 to 1207 Hz, 11.7 Hz apart."""
@@ -19,8 +21,27 @@ def audible_bands() -> int:
     return int((corners[2:] <= CUTOFF_HZ).sum())
 
 
+def asymmetric_window(rise: int, fall: int) -> Tensor:
+    """A sine-squared rise over `rise` samples and a cosine-squared fall over `fall`, (rise + fall,) float64.
+
+    With equal halves it is the periodic Hann window. A short fall hears the newest sound sooner at the frequency resolution of the
+    whole length (asymmetric windows for low delay: Mauler and Martin 2007, section 3).
+    """
+    up = torch.sin(math.pi / 2 * torch.arange(rise, dtype=torch.float64) / rise).square()
+    down = torch.cos(math.pi / 2 * torch.arange(fall, dtype=torch.float64) / fall).square()
+    return torch.cat([up, down])
+
+
 class Analysis(Mel):
-    """`Mel` with the log-power of the low bins below it: x (B, 1, N) -> (B, BANDS + PITCH_BINS, N / HOP)."""
+    """`Mel` with the log-power of the low bins below it: x (B, 1, N) -> (B, BANDS + PITCH_BINS, N / HOP).
+
+    Frame t hears samples up to 300 (t + 1) and peaks `fall` samples before their end, `centre` samples after 300 t.
+    """
+
+    def __init__(self, fall: int = WINDOW // 2) -> None:
+        super().__init__()
+        self.window = asymmetric_window(WINDOW - fall, fall).float()
+        self.centre = HOP - fall
 
     def from_windows(self, windows: Tensor) -> Tensor:
         """windows (B, T, WINDOW) -> normalised log-mel over normalised log-power (B, BANDS + PITCH_BINS, T)."""

@@ -1,0 +1,131 @@
+"""Speech labelled with units: a recording and what it says, frame by frame; one .npz an utterance.
+
+| array | shape | what |
+| --- | --- | --- |
+| audio | (N,) int16 | at 24 kHz |
+| units | (L, T) uint16 | at 50 Hz: clusters of L layers of a recogniser (`rtvc.train.material.units`) |
+| phonemes | (T,) int16 | at 50 Hz: symbols of `rtvc.data.symbols`; UNKNOWN where no transcript says |
+| f0 | (K,) float32 | at 80 Hz, in Hz; 0 where it is unvoiced or not sure |
+| confidence | (K,) float16 | of the voicing, 0..1 |
+| speaker, bandwidth, text | scalars | bandwidth is twice the highest frequency present, in Hz |
+
+Frame k of units speaks for the time k / 50 s, of F0 for (k + 0.5) / 80 s.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.errors import AudioError
+from rtvc.files import replacing
+
+Array = NDArray[Any]
+
+UNIT_RATE = 50
+"""Frames of units and phonemes a second."""
+F0_RATE = SAMPLE_RATE / HOP
+"""Frames of F0 a second."""
+UNKNOWN = -1
+"""The phoneme of frames of which none is known; losses skip it."""
+SURE, UNSURE = 0.85, 0.4
+"""Confidence above which a frame is voiced, and below which it is unvoiced; what lies between is not known."""
+NPY_HEADER = 128
+"""Bytes before the samples of a one-dimensional array."""
+
+
+@dataclass(frozen=True, eq=False)
+class Utterance:
+    """One recording and its labels, as in a file; see the head of this module."""
+
+    audio: Array
+    units: Array
+    phonemes: Array
+    f0: Array
+    confidence: Array
+    speaker: str
+    bandwidth: float = float(SAMPLE_RATE)
+    text: str = ""
+
+    def frames_at(self, seconds: Array) -> Array:
+        """The nearest unit frame at the given times, (K,) int64; the last one beyond the end."""
+        frames = np.round(seconds * UNIT_RATE).astype(np.int64)
+        clipped: Array = np.clip(frames, 0, self.units.shape[1] - 1)
+        return clipped
+
+    def melody(self, seconds: Array, highest: float = np.inf) -> tuple[Array, Array]:
+        """Log F0 and voicing 0 or 1 at the given times, (K,) float32 each; F0 from `highest` Hz on is not believed."""
+        voiced = (self.f0 > 0) & (self.f0 < highest)
+        times = (np.arange(len(self.f0)) + 0.5) / F0_RATE
+        if voiced.sum() < 2:
+            return np.full(len(seconds), 5.0, np.float32), np.zeros(len(seconds), np.float32)
+        log_f0 = np.interp(seconds, times[voiced], np.log(self.f0[voiced]))
+        return log_f0.astype(np.float32), (np.interp(seconds, times, voiced) > 0.5).astype(np.float32)
+
+    def voicing(self, seconds: Array) -> tuple[Array, Array]:
+        """Voicing 0 or 1 at the given times, and whether it is known, (K,) float32 each."""
+        times = (np.arange(len(self.f0)) + 0.5) / F0_RATE
+        confidence = np.interp(seconds, times, self.confidence)
+        voiced = (confidence > SURE) & ((self.f0 > 0).sum() >= 2)
+        return voiced.astype(np.float32), (voiced | (confidence < UNSURE)).astype(np.float32)
+
+
+def save_utterance(path: Path, utterance: Utterance) -> None:
+    """Writes a file, whole or not at all."""
+    with replacing(path) as fresh:
+        np.savez(
+            fresh,
+            audio=utterance.audio.astype(np.int16),
+            units=utterance.units.astype(np.uint16),
+            phonemes=utterance.phonemes.astype(np.int16),
+            f0=utterance.f0.astype(np.float32),
+            confidence=utterance.confidence.astype(np.float16),
+            speaker=np.array(utterance.speaker),
+            bandwidth=np.float32(utterance.bandwidth),
+            text=np.array(utterance.text),
+        )
+
+
+def load_utterance(path: Path) -> Utterance:
+    """Reads what `save_utterance` wrote.
+
+    Raises:
+        AudioError: it cannot be read, lacks something, or its parts do not fit together.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            parts = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise AudioError(f"{path} cannot be read as labelled speech ({error}): make it again") from error
+    needed = {"audio", "units", "phonemes", "f0", "confidence", "speaker", "bandwidth", "text"}
+    if missing := needed - set(parts):
+        raise AudioError(f"{path} lacks {', '.join(sorted(missing))}: label it again")
+    audio, units, phonemes, f0 = (parts[name] for name in ("audio", "units", "phonemes", "f0"))
+    fits = audio.ndim == f0.ndim == 1 and units.ndim == 2 and phonemes.shape == units.shape[1:]
+    if not fits or not units.shape[1] or not len(audio):
+        shapes = f"audio {audio.shape}, units {units.shape}, phonemes {phonemes.shape}, f0 {f0.shape}"
+        raise AudioError(f"{path}: expected (N), (L, T), (T), (K), got {shapes}: label it again")
+    if not np.isfinite(f0).all():
+        raise AudioError(f"{path} holds F0 that is not finite: label it again")
+    return Utterance(
+        audio, units, phonemes, f0, parts["confidence"].astype(np.float32),
+        str(parts["speaker"]), float(parts["bandwidth"]), str(parts["text"]),
+    )  # fmt: skip
+
+
+def facts_of(path: Path) -> tuple[str, int]:
+    """Speaker and samples of a file, without reading the rest of it.
+
+    Raises:
+        AudioError: it is not a file of labelled speech.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            samples = (file.zip.getinfo("audio.npy").file_size - NPY_HEADER) // 2
+            return str(file["speaker"]), samples
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise AudioError(f"{path} cannot be read as labelled speech ({error}): make it again") from error

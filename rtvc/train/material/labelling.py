@@ -1,0 +1,106 @@
+"""Labels for real speech: units by a recogniser's layers, F0 by swift-f0; resumable, one file an utterance."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rtvc.audio.io import read
+from rtvc.data.cache import Array
+from rtvc.data.manifest import Entry, flat, read_manifest
+from rtvc.data.utterance import F0_RATE, SURE, UNIT_RATE, UNKNOWN, Utterance, save_utterance
+from rtvc.errors import AudioError, TrainingError
+from rtvc.audio.mel import SAMPLE_RATE
+from rtvc.files import write
+from rtvc.train.labels import Melody, Report, file_name, interleaved, on_frames
+from rtvc.train.material.units import Codebook, Listen
+
+NOTE = "codebook.sha256"
+"""Says in a folder of labels which codebook they are of."""
+
+
+def labelled(entry: Entry, codebook: Codebook, listen: Listen, melody: Melody) -> Utterance:
+    """One recording with its labels; its phonemes are not known yet.
+
+    Raises:
+        AudioError: it cannot be read, or is shorter than a frame.
+    """
+    wave: Array = read(entry.path).clamp(-1, 1).numpy()
+    frames = len(wave) * UNIT_RATE // SAMPLE_RATE
+    if not frames:
+        raise AudioError(f"{entry.path} lasts {len(wave) / SAMPLE_RATE:.3f} s, at least {1 / UNIT_RATE} s are needed")
+    f0, confidence = on_frames(*melody(wave), int(len(wave) / SAMPLE_RATE * F0_RATE))
+    return Utterance(
+        audio=(wave * 32767).round().astype(np.int16),
+        units=codebook.units(listen(wave)[:, :frames]).numpy(),
+        phonemes=np.full(frames, UNKNOWN, np.int16),
+        f0=f0,
+        confidence=confidence,
+        speaker=entry.speaker,
+        bandwidth=float(entry.bandwidth_rate),
+        text=entry.text,
+    )
+
+
+def label_all(
+    manifest: Path,
+    out: Path,
+    codebook_file: Path,
+    listen: Listen,
+    melody: Melody,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Labels every recording of a manifest that has no labels in `out` yet.
+
+    What cannot be used is written to `out/refused.tsv` with the reason, and tried again by the next run.
+
+    Args:
+        manifest: .tsv or .jsonl.
+        out: folder, created if need be.
+        codebook_file: what `Codebook.save` wrote.
+        listen: the recogniser's layers, a `rtvc.teacher.whisper.Listener`.
+        melody: F0, a `SwiftF0`.
+        progress: called with the recordings done and all of them.
+
+    Raises:
+        TrainingError: `out` holds labels of another codebook.
+        CheckpointError: the codebook is none.
+    """
+    codebook, entries = Codebook.load(codebook_file), interleaved(read_manifest(manifest))
+    same_codebook(out, codebook_file)
+    report, root = Report(), manifest.resolve().parent
+    for number, entry in enumerate(entries):
+        path = out / file_name(entry, root)
+        if path.exists():
+            report.found += 1
+        else:
+            try:
+                utterance = labelled(entry, codebook, listen, melody)
+            except AudioError as error:
+                report.refused[str(entry.path)] = flat(str(error))
+            else:
+                save_utterance(path, utterance)
+                report.made += 1
+                report.seconds += len(utterance.audio) / SAMPLE_RATE
+        if progress:
+            progress(number + 1, len(entries))
+    write(out / "refused.tsv", "".join(f"{path}\t{reason}\n" for path, reason in report.refused.items()))
+    return report
+
+
+def same_codebook(out: Path, codebook_file: Path) -> None:
+    """Notes which codebook labels a folder: those of two in one folder would teach two languages.
+
+    Raises:
+        TrainingError: the folder holds labels of another one.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    mine, note = hashlib.sha256(codebook_file.read_bytes()).hexdigest(), out / NOTE
+    if not note.exists():
+        write(note, mine)
+    elif (theirs := note.read_text().strip()) != mine:
+        raise TrainingError(
+            f"{out} holds labels of another codebook (expected {mine[:12]}, got {theirs[:12]}): name another folder, or delete this one"
+        )
