@@ -97,6 +97,7 @@ class Speech:
         held_out: utterances that `pick` never gives: all of some speakers, chosen by a hash of their names, of every folder as many.
         kept: utterances kept in memory, about 0.5 MB each.
         temper: within a folder speakers are drawn with weights of (number of utterances)^temper.
+        with_text: leave out what has no transcript.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Speech:
         held_out: int = 0,
         kept: int = 512,
         temper: float = 0.5,
+        with_text: bool = False,
     ) -> None:
         self.lines: list[str] = []
         self.bad: set[int] = set()
@@ -117,7 +119,7 @@ class Speech:
         self.held_out: list[int] = []
         self.of_speaker: list[dict[str, list[int]]] = []
         for folder in folders:
-            mine = self._scan(folder, shortest)
+            mine = self._scan(folder, shortest, with_text)
             wanted = -(-held_out // len(folders))
             kept_back = 0
             for speaker in sorted(mine, key=lambda name: hashlib.blake2b(name.encode()).digest()):
@@ -141,16 +143,16 @@ class Speech:
         self.weights = [w / w.sum() if len(w) else w for w in weights]
         self._load = lru_cache(maxsize=kept)(lambda number: load_utterance(self.files[number]))
 
-    def _scan(self, folder: Path, shortest: float) -> dict[str, list[int]]:
+    def _scan(self, folder: Path, shortest: float, with_text: bool) -> dict[str, list[int]]:
         """Speaker -> numbers of the utterances of a folder."""
         found: dict[str, list[int]] = {}
         for path in sorted(path for path in folder.rglob("*.npz") if not path.name.startswith(".")):
             try:
-                speaker, samples = facts_of(path)
+                speaker, samples, text = facts_of(path)
             except AudioError as error:
                 self.lines.append(f"{path}\t{flat(str(error))}")
                 continue
-            if samples >= shortest * SAMPLE_RATE:
+            if samples >= shortest * SAMPLE_RATE and (text or not with_text):
                 found.setdefault(speaker, []).append(len(self.files))
                 self.files.append(path)
                 self.speakers.append(speaker)

@@ -117,8 +117,8 @@ def load_utterance(path: Path) -> Utterance:
     )  # fmt: skip
 
 
-def facts_of(path: Path) -> tuple[str, int]:
-    """Speaker and samples of a file, without reading the rest of it.
+def facts_of(path: Path) -> tuple[str, int, bool]:
+    """Speaker, samples, and whether there is a transcript, without reading the rest of a file.
 
     Raises:
         AudioError: it is not a file of labelled speech.
@@ -126,6 +126,6 @@ def facts_of(path: Path) -> tuple[str, int]:
     try:
         with np.load(path, allow_pickle=False) as file:
             samples = (file.zip.getinfo("audio.npy").file_size - NPY_HEADER) // 2
-            return str(file["speaker"]), samples
+            return str(file["speaker"]), samples, bool(str(file["text"]))
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise AudioError(f"{path} cannot be read as labelled speech ({error}): make it again") from error

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtvc.audio.mel import HOP, SAMPLE_RATE
@@ -18,6 +19,7 @@ from rtvc.layers.conv import Conv
 from rtvc.layers.norm import Statistics
 from rtvc.layers.source import HarmonicSource, SourceState
 from rtvc.layers.synthesis import Istft, Stft
+from rtvc.models.streaming.timbre import WIDTH, TimbreAttention
 
 SIZE, STEP = 2 * HOP, HOP // 2
 """Window and hop of the synthesis, in samples: 25 ms and 6.25 ms."""
@@ -58,15 +60,46 @@ class Decoder(nn.Module):
     phase: Tensor
     table: Tensor
 
-    def __init__(self, content: int, hidden: int, kernel: int, dilations: Sequence[int], statistics: Statistics = "frame") -> None:
+    def __init__(
+        self,
+        content: int,
+        hidden: int,
+        kernel: int,
+        dilations: Sequence[int],
+        statistics: Statistics = "frame",
+        *,
+        energies: int = 2,
+        timbre: Sequence[int] = (),
+        tokens: int = 0,
+        phase_bins: int = 0,
+    ) -> None:
+        """
+        Args:
+            content: channels of the content.
+            hidden: channels of the blocks.
+            kernel: taps of their convolutions.
+            dilations: one block each.
+            statistics: what their norms take out.
+            energies: frames of energy that come with each frame.
+            timbre: numbers of the blocks that an attention to the voice's tokens follows, counted from 1.
+            tokens: how many there are.
+            phase_bins: lowest bins of the harmonic filter whose phase is free to leave the minimum phase.
+        """
         super().__init__()
-        self.inputs = Conv(content + 4, hidden, 3)
+        self.inputs = Conv(content + 2 + energies, hidden, 3)
         self.blocks = nn.ModuleList(AdaBlock(hidden, kernel, d, statistics) for d in dilations)
         self.norm = nn.LayerNorm(hidden)
-        self.head = nn.Linear(hidden, 2 * (HOP // STEP) * BINS)
+        self.rates, self.phase_bins, self.tokens = HOP // STEP, phase_bins, tokens
+        self.head = nn.Linear(hidden, 2 * self.rates * BINS)
+        self.free = nn.Linear(hidden, self.rates * phase_bins) if phase_bins else None
+        if self.free is not None:
+            nn.init.zeros_(self.free.weight)
+            nn.init.zeros_(self.free.bias)
+        self.timbre = nn.ModuleDict({str(number): TimbreAttention(hidden) for number in timbre})
         self.source = HarmonicSource(SAMPLE_RATE, HOP)
         self.stft, self.istft = Stft(SIZE, STEP), Istft(SIZE, STEP)
         self.style_size = sum(block.style_size for block in self.adaptive_blocks())
+        self.memory_size = len(self.timbre) * tokens * 2 * WIDTH
         generator = torch.Generator().manual_seed(20)
         noise = torch.randn(NOISE_FRAMES, 2 * BINS, generator=generator, dtype=torch.float64) / 2**0.5
         self.register_buffer("phase", minimum_phase(SIZE).float(), persistent=False)
@@ -89,31 +122,46 @@ class Decoder(nn.Module):
         )
 
     def forward(
-        self, content: Tensor, log_f0: Tensor, voicing: Tensor, energy: Tensor, style: Tensor, state: DecoderState
+        self, content: Tensor, log_f0: Tensor, voicing: Tensor, energy: Tensor, voice: Tensor, state: DecoderState
     ) -> tuple[Tensor, DecoderState]:
-        """content (B, C, T), log_f0 and voicing (B, T), energy (B, 2, T) of this and the next frame, style (B, S) -> (B, 1, T * HOP).
+        """content (B, C, T), log_f0 and voicing (B, T), energy (B, E, T), voice (B, M + S) -> (B, 1, T * HOP).
 
-        Frame t completes the samples that end at its centre.
+        Frame t completes the samples that end at its centre. The voice is the memory of its tokens, where there are any, layer by
+        layer, and behind it every scale and shift.
         """
+        memory = voice[:, : self.memory_size].unflatten(-1, (len(self.timbre), self.tokens, -1)).unbind(1) if self.timbre else ()
+        answers, style = iter(memory), voice[:, self.memory_size :]
         pitch = torch.stack([(log_f0 - 5.0) * 2 * voicing, voicing], 1).to(content.dtype)
         x, inputs = self.inputs(torch.cat([content, pitch, energy * 0.3], 1), state.inputs)
         blocks, at = [], 0
-        for block, old in zip(self.adaptive_blocks(), state.blocks, strict=True):
+        for number, (block, old) in enumerate(zip(self.adaptive_blocks(), state.blocks, strict=True), 1):
             x, new = block(x, style[:, at : at + block.style_size], old)
             at += block.style_size
             blocks.append(new)
-        filters = self.head(self.norm(x.mT)).float() if x.dtype != torch.float64 else self.head(self.norm(x.mT))
-        filters = (RANGE * torch.tanh(filters / RANGE)).reshape(x.shape[0], -1, 2 * BINS)  # (B, 2 T, harmonic and noise)
+            if str(number) in self.timbre:
+                x = self.timbre[str(number)](x, next(answers))
+        x = self.norm(x.mT)
+        filters = self.precise(self.head(x))
+        filters = (RANGE * torch.tanh(filters / RANGE)).reshape(len(x), -1, 2 * BINS)  # (B, 2 T, harmonic and noise)
+        free = None if self.free is None else self.precise(self.free(x)).reshape(len(x), -1, self.phase_bins)
         pulses, source = self.source(torch.exp(log_f0), voicing.to(filters.dtype), state.source)
         spectrum, analysis = self.stft(pulses[:, None], state.analysis)
-        spectrum, noise = self.filtered(spectrum.mT, filters, state.noise)
+        spectrum, noise = self.filtered(spectrum.mT, filters, state.noise, free)
         wave, synthesis = self.istft(spectrum.mT, state.synthesis)
         return wave, DecoderState(inputs, tuple(blocks), source, analysis, synthesis, noise)
 
-    def filtered(self, spectrum: Tensor, filters: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-        """The source's spectrum (B, J, 2 BINS) and filters (B, J, 2 BINS) -> their product with noise, and the next noise row."""
+    @staticmethod
+    def precise(x: Tensor) -> Tensor:
+        """x in float32, or in float64 where it came so."""
+        return x if x.dtype == torch.float64 else x.float()
+
+    def filtered(self, spectrum: Tensor, filters: Tensor, row: Tensor, free: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The source's spectrum (B, J, 2 BINS), filters (B, J, 2 BINS) and what is added to the phase of the lowest bins (B, J, F)
+        -> their product with noise, and the next noise row."""
         harmonic, noise = filters.split(BINS, -1)
         magnitude, phase = torch.exp(harmonic), harmonic @ self.phase
+        if free is not None:
+            phase = phase + F.pad(free, (0, BINS - self.phase_bins))
         c, s = magnitude * torch.cos(phase), magnitude * torch.sin(phase)
         real, imaginary = spectrum.split(BINS, -1)
         rows = (row[:, None] + torch.arange(spectrum.shape[1], device=row.device)) % NOISE_FRAMES

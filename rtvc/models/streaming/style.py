@@ -26,6 +26,10 @@ class StyleEncoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, C, T), mask (B, T) bool -> (B, 128)."""
+        return self.with_frames(x, mask)[0]
+
+    def with_frames(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and the frames (B, T, hidden) that it was pooled from."""
         x = F.gelu(self.first(x[:, : self.inputs])) * mask[:, None]
         for norm, conv in zip(self.norms, self.convs, strict=True):
             x = x + F.gelu(conv(norm(x.mT).mT)) * mask[:, None]
@@ -35,7 +39,7 @@ class StyleEncoder(nn.Module):
         mean = (weight * frames).sum(1)
         deviation = ((weight * frames.square()).sum(1) - mean.square()).clamp(min=1e-4).sqrt()
         style: Tensor = self.out(torch.cat([mean, deviation], -1))
-        return style
+        return style, frames
 
 
 class ProsodyHead(nn.Module):

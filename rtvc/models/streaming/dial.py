@@ -1,0 +1,187 @@
+"""The converter with a latency dial: waveform in, waveform out, `y, state = model(x, voice, state)`."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from rtvc.audio.energy import energy as energy_of
+from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.layers.contract import Delay, State
+from rtvc.layers.norm import Statistics
+from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, audible_bands
+from rtvc.models.streaming.decoder import Decoder, DecoderState
+from rtvc.models.streaming.encoder import ContentEncoder, EncoderConfig
+from rtvc.models.streaming.pitch import PitchNet
+from rtvc.models.streaming.prosody import Prosody, ProsodyState
+from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
+from rtvc.models.streaming.timbre import Memory, ReferenceTokens, StyleTokens
+
+SEMITONE = math.log(2) / 12
+"""In log Hz."""
+SPEECH_DEPTH = 5.0
+"""Nepers below a reference's loudest frame within which its frames are speech and not pauses: 43 dB."""
+QUIETEST = -2.0
+"""Floor of level-normalised log-mels: below it there is only the noise of the room."""
+
+
+class DialConfig(BaseModel):
+    """Sizes of the converter."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder: EncoderConfig = EncoderConfig()
+    pitch_hidden: int = Field(default=192, ge=1, le=2048)
+    pitch_dilations: tuple[int, ...] = (1, 2, 4, 8)
+    decoder_hidden: int = Field(default=384, ge=1, le=2048)
+    decoder_kernel: int = Field(default=3, ge=1, le=31)
+    decoder_dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
+    statistics: Statistics = "frame"
+    timbre: tuple[int, ...] = ()
+    """Numbers of the decoder's blocks that cross attention to the voice's tokens follows, counted from 1."""
+    tokens: int = Field(default=16, ge=1, le=256)
+    """Tokens pooled from a reference; as many more come from its style."""
+    phase_bins: int = Field(default=0, ge=0, le=301)
+    """Lowest bins of the harmonic filter whose phase is free, 40 Hz apart."""
+    acoustic_hidden: int = Field(default=256, ge=1, le=2048)
+    prosodic_hidden: int = Field(default=128, ge=1, le=2048)
+
+
+class Styles(NamedTuple):
+    """What a reference says of its speaker."""
+
+    acoustic: Tensor  # (B, 128) timbre
+    prosodic: Tensor  # (B, 128) pitch register and range, energy, rhythm
+    tokens: Tensor  # (B, K, 128) timbre, as the decoder's attention reads it; K = 0 where it has none
+
+
+class DialState(NamedTuple):
+    """Everything a session carries."""
+
+    analysis: Tensor
+    energy: Tensor
+    content: State
+    pitch: State
+    melody: Tensor
+    prosody: ProsodyState
+    decoder: DecoderState
+
+
+class DialConverter(nn.Module):
+    """The streaming converter. Its latency is a setting: `set_lookahead` before a session begins."""
+
+    sample_rate = SAMPLE_RATE
+    hop = HOP
+    space = "dial"
+
+    def __init__(self, config: DialConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or DialConfig()
+        self.analysis = Analysis(c.encoder.fall)
+        self.encoder = ContentEncoder.of(audible_bands(), c.encoder)
+        self.pitch = PitchNet(PITCH_BINS, c.pitch_hidden, 3, c.pitch_dilations)
+        self.prosody = Prosody()
+        self.decoder = Decoder(
+            c.encoder.content,
+            c.decoder_hidden,
+            c.decoder_kernel,
+            c.decoder_dilations,
+            c.statistics,
+            energies=1,
+            timbre=c.timbre,
+            tokens=2 * c.tokens,
+            phase_bins=c.phase_bins,
+        )
+        self.affine = nn.Linear(STYLE, self.decoder.style_size)
+        self.targets = ProsodyHead()
+        self.acoustic = StyleEncoder(audible_bands(), c.acoustic_hidden)
+        self.prosodic = StyleEncoder(audible_bands() + 2, c.prosodic_hidden)
+        self.reference_tokens = ReferenceTokens(c.acoustic_hidden, c.tokens) if c.timbre else None
+        self.style_tokens = StyleTokens(c.tokens) if c.timbre else None
+        self.memory = Memory(len(c.timbre)) if c.timbre else None
+        self.set_lookahead(self.encoder.lookahead)
+
+    def set_lookahead(self, frames: int) -> None:
+        """Sets the dial to one of the encoder's settings; states of another setting no longer fit.
+
+        Raises:
+            ValueError: no such setting.
+        """
+        self.encoder.set_lookahead(frames)
+        self.late_energy, self.late_melody = Delay(1, frames), Delay(2, frames)
+        self.late_melody.like = self.late_melody.like.double()  # as PitchNet tells it
+        # A frame is complete `fall` samples after its peak, and the decoder completes the samples before the peak.
+        self.latency = self.config.encoder.fall + frames * HOP
+
+    def initial(self, batch: int) -> DialState:
+        """The state before the first sample, for `batch` sessions."""
+        return DialState(
+            self.analysis.initial(batch),
+            self.late_energy.initial(batch),
+            self.encoder.initial(batch),
+            self.pitch.initial(batch),
+            self.late_melody.initial(batch),
+            self.prosody.initial(batch),
+            self.decoder.initial(batch),
+        )
+
+    def decoding(self, acoustic: Tensor, tokens: Tensor) -> Tensor:
+        """acoustic (B, 128) and reference tokens (B, K, 128) -> what the decoder needs of a voice: memory, scales and shifts (B, M + S)."""
+        scales: Tensor = self.affine(acoustic)
+        if self.memory is None or self.style_tokens is None:
+            return scales
+        return torch.cat([self.memory(torch.cat([tokens, self.style_tokens(acoustic)], 1)), scales], 1)
+
+    def condition(
+        self, acoustic: Tensor, prosodic: Tensor, tokens: Tensor, *, pitch: float = 0.0, prosody: float = 1.0
+    ) -> Tensor:
+        """acoustic, prosodic (B, 128) and tokens (B, K, 128) -> (B, V): the prosody targets and all that the decoder needs.
+
+        Args:
+            acoustic: timbre.
+            prosodic: pitch register and range, energy range.
+            tokens: timbre, of the reference.
+            pitch: semitones added to the pitch.
+            prosody: 0 keeps the source's register and range, 1 takes the voice's.
+        """
+        controls = acoustic.new_tensor([pitch * SEMITONE, prosody]).expand(len(acoustic), 2)
+        return torch.cat([self.targets(prosodic), controls, self.decoding(acoustic, tokens)], 1)
+
+    def forward(self, x: Tensor, voice: Tensor, state: DialState) -> tuple[Tensor, DialState]:
+        """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency` samples late."""
+        heard, analysis = self.analysis(x, state.analysis)
+        mel = heard[:, :BANDS]
+        content, encoder = self.encoder(mel, state.content)
+        # Pitch and energy know a frame as soon as it is heard; they wait for its content.
+        melody, pitch = self.pitch(heard[:, BANDS:], state.pitch)
+        melody, late_melody = self.late_melody(melody, state.melody)
+        energy, late_energy = self.late_energy(energy_of(mel), state.energy)
+        (log_f0, loudness), prosody = self.prosody(
+            melody[:, 0], melody[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody
+        )
+        wave, decoder = self.decoder(
+            content, log_f0, melody[:, 1], loudness[:, None], voice[:, Prosody.TARGETS :], state.decoder
+        )
+        return wave, DialState(analysis, late_energy, encoder, pitch, late_melody, prosody, decoder)
+
+    def styles(self, wave: Tensor) -> Styles:
+        """What a reference recording (B, 1, N), N a multiple of `hop`, says of its speaker."""
+        heard, _ = self.analysis(wave, self.analysis.initial(len(wave)))
+        melody, _ = self.pitch(heard[:, BANDS:], self.pitch.initial(len(wave)))
+        return self.styles_of(heard[:, :BANDS], melody)
+
+    def styles_of(self, mel: Tensor, melody: Tensor) -> Styles:
+        """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> styles."""
+        energy = energy_of(mel)[:, 0]
+        mask = energy > energy.amax(1, keepdim=True) - SPEECH_DEPTH
+        level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
+        # The style must not depend on how loud the reference was recorded: log-mels are shifted to a common level.
+        level_mel = (mel - level[:, None, None] / 4).clamp(min=QUIETEST)[:, : audible_bands()]
+        voiced = torch.stack([(melody[:, 0] - 5.0) * 2 * melody[:, 1], melody[:, 1]], 1).to(mel.dtype)
+        acoustic, frames = self.acoustic.with_frames(level_mel, mask)
+        prosodic = self.prosodic(torch.cat([level_mel, voiced], 1), mask)
+        if self.reference_tokens is None:
+            return Styles(acoustic, prosodic, acoustic.new_zeros(len(acoustic), 0, STYLE))
+        return Styles(acoustic, prosodic, self.reference_tokens(frames, mask))

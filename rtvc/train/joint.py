@@ -1,0 +1,260 @@
+"""Stage `joint`: the converter learns as a whole, and a recogniser listens to what it says in other voices.
+
+Two things are made of every piece. In the speaker's own voice (the style is of another stretch of the same speaker) the waveform
+itself is the target. In the voice of another row nothing is known but what it must be: the words of the source, told by the judge,
+and the person that was asked for, told by a speaker encoder (StyleTTS-VC, section 3.3, L_MI; one loss each of word, voice and
+spectrum: a second of a kind was found to make both worse, arXiv 2601.03892).
+
+The encoder hears each piece through another microphone and at the dial's settings in turn, so one decoder serves all of them.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from rtvc.audio.energy import energy as energy_of
+from rtvc.audio.mel import HOP
+from rtvc.audio.spectral import BandedSTFT
+from rtvc.data.speech import Cut
+from rtvc.data.utterance import Utterance
+from rtvc.errors import ConfigError
+from rtvc.models.streaming.analysis import BANDS
+from rtvc.models.streaming.dial import DialConfig, DialConverter, Styles
+from rtvc.train.config import RunConfig, Section
+from rtvc.train.feed import moved
+from rtvc.train.material.recogniser import Recogniser, RecogniserConfig
+from rtvc.train.material.unit_batches import Heads, SpeechRun, SpeechStage, told
+from rtvc.train.speaker import SpeakerEncoder
+from rtvc.train.stage import Batch, Samples
+from rtvc.train.stream_data import frozen, stacked
+from rtvc.train.stream_losses import manner
+from rtvc.train.units import noisy
+
+BELIEVED_F0 = 1_000.0
+"""Hz; estimates above it are mostly mistakes."""
+STYLE_PARTS = ("acoustic", "prosodic", "targets")
+TIMBRE_PARTS = ("reference_tokens", "style_tokens", "memory")
+LISTENED = (3, 7)
+"""Blocks of the judge whose outputs are compared, counted from 0."""
+
+
+class Weights(Section):
+    """Factors of the losses; 0 switches a loss, and what only it needs, off."""
+
+    stft: float = 1.0
+    """Spectral distance of the reconstruction."""
+    units: float = 0.2
+    """Cross entropy of the encoder's own heads: its content stays what the units say."""
+    phonemes: float = 0.1
+    prosody: float = 0.3
+    """L1 of the voice's F0 mean and deviation and energy deviation."""
+    words: float = 0.5
+    """Cross entropy of the judge's units and phonemes on what is said in a foreign voice."""
+    listening: float = 0.5
+    """L1 of the judge's inner layers between that and the source."""
+    foreign: float = 0.5
+    """Cosine distance of the speaker embeddings of what is said in a foreign voice and of that voice's reference."""
+
+
+class JointConfig(SpeechRun):
+    """Configuration of stage `joint`."""
+
+    model: DialConfig = DialConfig()
+    judge: RecogniserConfig = RecogniserConfig()
+    weights: Weights = Weights()
+    noise: float = Field(default=0.5, ge=0)
+    """Noise on the content in training, as a share of its size."""
+    reference_frames: int = Field(default=256, ge=16)
+    """Length of the style reference, 12.5 ms a frame."""
+    gain: tuple[float, float] = (-1.0, 0.7)
+    """Range of the log-gain of pieces, which the decoder must follow; limited so that nothing clips."""
+    train_encoder: bool = True
+    train_styles: bool = True
+    foreign_from: int = Field(default=0, ge=0)
+    """Steps before which the decoder is too rough for a judge."""
+
+
+@dataclass
+class Heard:
+    """What is known of a batch before anything is decoded."""
+
+    content: Tensor  # (B, Z, T)
+    energy: Tensor  # (B, 1, T)
+    styles: Styles
+    reference_energy: Tensor  # (B, T')
+
+
+class Joint(SpeechStage):
+    """Trains the parts of `DialConverter` but its pitch network, and the encoder's `heads`."""
+
+    config_type: ClassVar[type[RunConfig]] = JointConfig
+
+    def __init__(self, config: JointConfig) -> None:
+        super().__init__(config)
+        self.config, weights = config, config.weights
+        self.model = DialConverter(config.model)
+        self.analysis = self.model.analysis
+        self.centre = self.analysis.centre
+        self.heads = Heads(config.model.encoder.content)
+        self.stft = BandedSTFT()
+        timbre = list(TIMBRE_PARTS) if config.model.timbre else []
+        parts = ["decoder", "affine", *timbre, *(STYLE_PARTS if config.train_styles else ())]
+        parts += ["encoder"] if config.train_encoder else []
+        named = {name: getattr(self.model, name) for name in ("decoder", "affine", *timbre, *STYLE_PARTS, "encoder", "analysis")}
+        self.modules = {**named, "heads": self.heads, "stft": self.stft}
+        for name in ("encoder", *STYLE_PARTS):
+            if name not in parts:
+                frozen(named[name])
+        self.averaged = parts
+        self.phases = {"converter": [*parts, *(["heads"] if config.train_encoder else [])]}
+        if weights.words or weights.listening:
+            self.judge = self.modules["judge"] = frozen(Recogniser(config.judge))
+        if weights.foreign:
+            self.speaker = self.modules["speaker"] = frozen(SpeakerEncoder.pretrained())
+
+    def begin(self, initialised: Collection[str]) -> None:
+        """Refuses to listen to an encoder or a judge that nobody trained."""
+        needed = {"encoder", "heads"} | ({"judge"} if "judge" in self.modules else set())
+        if missing := needed - set(initialised):
+            raise ConfigError(f"[[init]] gives no {', '.join(sorted(missing))}: name runs of `rtvc train units` and `rtvc train judge`")
+
+    def row(self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator) -> Batch:
+        """One row of `batch`."""
+        piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
+        beside = self.speech.beside(number, rng)
+        other = self.speech.usable(beside, self.config.seed, lambda _, u: u)
+        if other.speaker != utterance.speaker:
+            other = utterance
+        reference = Cut.draw(other, self.config.reference_frames, speed, rng)
+        row = self.labels(piece)
+        gain = min(float(np.exp(rng.uniform(*self.config.gain))), 0.99 / max(float(row["wave"].abs().max()), 1e-3))
+        log_f0, voiced = piece.melody(self.centre, BELIEVED_F0)
+        reference_f0, reference_voiced = reference.melody(self.centre, BELIEVED_F0)
+        return row | {
+            "wave": row["wave"] * gain,
+            "log_f0": log_f0,
+            "voiced": voiced,
+            "reference": reference.wave(),
+            "reference_f0": reference_f0,
+            "reference_voiced": reference_voiced,
+            "cutoff": torch.tensor(piece.cutoff()),
+        }
+
+    def batch(self, index: int) -> Batch:
+        """wave (B, N) and heard (B, N), the same through another microphone; units (B, L, T), phonemes, log_f0 and voiced (B, T);
+        reference (B, M) and its F0 and voicing; cutoff (B,) in Hz."""
+        batch = stacked(self.rows(index))
+        return batch | {"heard": self.heard(batch["wave"], index)}
+
+    def mel(self, wave: Tensor) -> Tensor:
+        """wave (B, N) -> log-mel (B, BANDS, T), without gradients, in float32."""
+        with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
+            heard: Tensor
+            heard, _ = self.analysis(wave[:, None], self.analysis.initial(len(wave)))
+        return heard[:, :BANDS]
+
+    def listen(self, batch: Batch, lookahead: int) -> Heard:
+        """What the model knows of a batch at a setting of the dial, F0 excepted, which is the labels'."""
+        with torch.set_grad_enabled(self.config.train_encoder and torch.is_grad_enabled()):
+            (content,) = self.model.encoder.contents(self.mel(batch["heard"]), (lookahead,))
+        reference = self.mel(batch["reference"])
+        melody = torch.stack([batch["reference_f0"], batch["reference_voiced"]], 1)
+        styles = Styles(*(part.float() for part in self.model.styles_of(reference, melody)))
+        return Heard(content, energy_of(self.mel(batch["wave"])), styles, energy_of(reference)[:, 0])
+
+    def said(self, heard: Heard, batch: Batch, voice: Tensor) -> Tensor:
+        """The decoder's wave (B, N'), aligned with `true`."""
+        content = noisy(heard.content, self.config.noise) if self.model.decoder.training else heard.content
+        decoder = self.model.decoder
+        wave, _ = decoder(content, batch["log_f0"], batch["voiced"], heard.energy, voice.float(), decoder.initial(len(content)))
+        aligned: Tensor = wave[:, 0, HOP - self.centre :].float()
+        return aligned
+
+    def true(self, batch: Batch) -> Tensor:
+        """The recorded wave (B, N') where the decoder has completed it."""
+        wave: Tensor = batch["wave"]
+        return wave[:, : wave.shape[1] - (HOP - self.centre)]
+
+    def warmed(self, wave: Tensor) -> Tensor:
+        """Without the beginning, where the networks have heard too little."""
+        return wave[:, self.config.warm * HOP :]
+
+    def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Everything that the converter minimises."""
+        warm, weights = self.config.warm, self.config.weights
+        settings = self.model.encoder.lookaheads
+        heard = self.listen(batch, settings[step % len(settings)])
+        own = self.said(heard, batch, self.model.decoding(heard.styles.acoustic, heard.styles.tokens))
+        losses = {"stft": self.stft(self.warmed(own), self.warmed(self.true(batch)), batch["cutoff"])}
+        if self.config.train_encoder:
+            values = told(self.heads(noisy(heard.content, self.config.noise)), batch["units"], batch["phonemes"])
+            losses |= {name: value for name, value in values.items() if name in ("units", "phonemes")}
+            losses["metric/encoder_units"] = values["metric/units_right"]
+        with torch.autocast(own.device.type, enabled=False):
+            right = manner(batch["reference_f0"], batch["reference_voiced"], heard.reference_energy)
+            if self.config.train_styles:
+                targets = self.model.targets(heard.styles.prosodic)
+                losses["prosody"] = ((targets - right.targets).abs() * right.known[:, None]).mean()
+        if step >= self.config.foreign_from and (weights.words or weights.listening or weights.foreign):
+            losses |= self.foreign(heard, batch, warm)
+        return losses
+
+    def foreign(self, heard: Heard, batch: Batch, warm: int) -> dict[str, Tensor]:
+        """The piece in the voice and register of another row: whether its words are still there, and whether it is that person."""
+        weights, losses = self.config.weights, {}
+        right = manner(batch["reference_f0"], batch["reference_voiced"], heard.reference_energy)
+        known, register = (right.known * right.known.roll(1, 0))[:, None], right.targets[:, :1]
+        moved_f0 = batch | {"log_f0": batch["log_f0"] + (register.roll(1, 0) - register) * known}
+        styles = heard.styles
+        voice = self.model.decoding(styles.acoustic.roll(1, 0), styles.tokens.roll(1, 0))
+        made = self.said(heard, moved_f0, voice)
+        if weights.words or weights.listening:
+            layers = self.judge.layers(made)
+            frames = layers[-1].shape[-1]
+            values = told(
+                [x[..., warm:] for x in self.judge.told(layers[-1])],
+                batch["units"][..., warm:frames],
+                batch["phonemes"][:, warm:frames],
+            )
+            losses["words"] = values["units"] + values["phonemes"]
+            losses["metric/said_units"] = values["metric/units_right"]
+            losses["metric/said_phonemes"] = values["metric/phonemes_right"]
+            if weights.listening:
+                with torch.no_grad():
+                    wanted = self.judge.layers(self.true(batch))
+                pairs = [(layers[k][..., warm:].float(), wanted[k][..., warm:].float()) for k in LISTENED]
+                losses["listening"] = torch.stack([(x - y).abs().mean() / y.abs().mean() for x, y in pairs]).mean()
+        if weights.foreign:
+            with torch.no_grad():
+                target = self.speaker(batch["reference"]).roll(1, 0)
+            losses["foreign"] = 1 - (self.speaker(made) * target).sum(1).mean()
+        return losses
+
+    def validate(self, step: int) -> dict[str, float]:
+        """The same on speakers that are held out, at the dial's second setting."""
+        sums: dict[str, float] = {}
+        count = 0
+        for rows, names in self.held_out_batches():
+            batch = moved(rows | {"heard": rows["wave"]}, self.analysis.window.device)
+            for name, value in self.losses("converter", batch, 1).items():
+                key = name.removeprefix("metric/")
+                sums[key] = sums.get(key, 0.0) + float(value) * len(names)
+            count += len(names)
+        return {name: total / count for name, total in sums.items()}
+
+    def sample(self, step: int) -> Samples:
+        """A piece, its reconstruction, and the same in the voice of another row."""
+        batch = moved(self.batch(0), self.analysis.window.device)
+        heard = self.listen(batch, self.model.encoder.lookaheads[-1])
+        styles = heard.styles
+        own = self.said(heard, batch, self.model.decoding(styles.acoustic, styles.tokens))
+        other = self.said(heard, batch, self.model.decoding(styles.acoustic.roll(1, 0), styles.tokens.roll(1, 0)))
+        sounds = {"true": self.true(batch)[0], "made": own[0], "converted": other[0]}
+        mels = {name: self.mel(wave[None, : len(wave) // HOP * HOP])[0].cpu() for name, wave in sounds.items()}
+        return Samples(sounds, mels)

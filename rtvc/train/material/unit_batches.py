@@ -1,0 +1,155 @@
+"""What the stages on units share: pieces of labelled speech as batches, and the cross entropies of what is told of them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from rtvc.data.augment import AugmentConfig, augment
+from rtvc.data.seeds import generator, numpy_generator
+from rtvc.data.speech import Cut, Speech
+from rtvc.data.symbols import SYMBOLS
+from rtvc.data.utterance import UNKNOWN, Utterance
+from rtvc.train.config import RunConfig, Section
+from rtvc.train.material.units import CLUSTERS, LAYERS
+from rtvc.train.stage import Batch, Stage
+from rtvc.train.stream_data import CLEAN, stacked
+
+
+class SpeechConfig(Section):
+    """Where the labelled speech is and how it is fed."""
+
+    labelled: list[Path] = Field(min_length=1)
+    """Folders that `rtvc data label` wrote."""
+    shares: list[float] | None = None
+    """How much of each batch comes of each folder; default: equal shares."""
+    batch: int = Field(default=12, ge=1)
+    frames: int = Field(default=240, ge=16)
+    """Length of the pieces, 12.5 ms a frame."""
+    temper: float = Field(default=0.5, ge=0, le=1)
+    """Speakers are drawn with weights of (number of utterances)^temper."""
+    warp: float = Field(default=0.2, ge=0, lt=0.7)
+    """Largest log-ratio of the speed at which pieces are played."""
+    warp_share: float = Field(default=0.6, ge=0, le=1)
+    """How often it is changed."""
+    shortest: float = Field(default=1.5, ge=0)
+    """Seconds below which utterances are left out."""
+    held_out: int = Field(default=64, ge=0)
+    """Utterances of speakers that are kept for held-out measurements."""
+    kept: int = Field(default=512, ge=1)
+    """Utterances kept in memory, about 0.5 MB each."""
+
+    def speech(self, *, with_text: bool = False) -> Speech:
+        """The utterances, or those of them that have a transcript."""
+        return Speech(
+            self.labelled,
+            self.shares,
+            shortest=self.shortest,
+            held_out=self.held_out,
+            kept=self.kept,
+            temper=self.temper,
+            with_text=with_text,
+        )
+
+
+class SpeechRun(RunConfig):
+    """What the configurations of the stages on units have in common."""
+
+    data: SpeechConfig
+    augment: AugmentConfig = CLEAN
+    warm: int = Field(default=16, ge=0)
+    """Frames at the beginning of a piece that losses ignore: a causal network has heard too little."""
+
+
+class SpeechStage(Stage):
+    """Pieces of labelled speech; `centre` says how many samples after its beginning a frame is labelled."""
+
+    centre = 0
+
+    def __init__(self, config: SpeechRun) -> None:
+        self.settings = config
+        self.speech = config.data.speech()
+
+    def row(self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator) -> Batch:
+        """wave (N,), units (L, T), phonemes (T,), UNKNOWN beyond the end: one row."""
+        return self.labels(Cut.draw(utterance, self.settings.data.frames, speed, rng))
+
+    def labels(self, piece: Cut) -> Batch:
+        """The same of a piece that is drawn already."""
+        outside = ~piece.within(self.centre)
+        return {
+            "wave": piece.wave(),
+            "units": piece.units(self.centre).masked_fill(outside, UNKNOWN),
+            "phonemes": piece.phonemes(self.centre).masked_fill(outside, UNKNOWN),
+        }
+
+    def rows(self, index: int) -> list[Batch]:
+        """The rows of a batch: a function of (seed, index)."""
+        data, seed = self.settings.data, self.settings.seed
+        rng = numpy_generator(seed, "speech", index)
+        rows = []
+        for _ in range(data.batch):
+            speed = float(np.exp(rng.uniform(-data.warp, data.warp))) if rng.random() < data.warp_share else 1.0
+            rows.append(self.speech.usable(self.speech.pick(rng), seed, lambda n, u, s=speed: self.row(u, n, s, rng)))
+        return rows
+
+    def heard(self, wave: Tensor, index: int) -> Tensor:
+        """wave (B, N) as a microphone might have brought it."""
+        return augment(wave, self.settings.augment, generator(self.settings.seed, "heard", index))
+
+    def held_out(self) -> list[tuple[Batch, str]]:
+        """Rows of the held-out utterances at their own speed, and their speakers."""
+        rng = numpy_generator(0, "held out")
+        speakers = self.speech.speakers
+        return [
+            self.speech.usable(number, 0, lambda k, u: (self.row(u, k, 1.0, rng), speakers[k]))
+            for number in self.speech.held_out
+        ]
+
+    def held_out_batches(self) -> list[tuple[Batch, list[str]]]:
+        """The same as batches of at most the training's size."""
+        rows, size = self.held_out(), self.settings.data.batch
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        return [(stacked([row for row, _ in part]), [speaker for _, speaker in part]) for part in parts]
+
+    def remarks(self) -> list[str]:
+        """Utterances that could not be used."""
+        return self.speech.remarks()
+
+
+class Heads(nn.Module):
+    """content (B, Z, T) -> logits of the units (B, K, T) of every layer, and of the phonemes (B, P, T)."""
+
+    def __init__(self, content: int, layers: int = len(LAYERS), clusters: int = CLUSTERS) -> None:
+        super().__init__()
+        self.sizes = [clusters] * layers + [len(SYMBOLS)]
+        self.out = nn.Linear(content, sum(self.sizes))
+
+    def forward(self, content: Tensor) -> list[Tensor]:
+        """See the class; the phonemes come last."""
+        logits: Tensor = self.out(content.mT).mT
+        return list(logits.split(self.sizes, 1))
+
+
+def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """logits (B, K, T), classes (B, T) -> the mean over the frames whose class is known; 0 where none is."""
+    losses = F.cross_entropy(logits.float(), classes, ignore_index=UNKNOWN, reduction="sum")
+    return losses / (classes != UNKNOWN).sum().clamp_min(1)
+
+
+def share_right(logits: Tensor, classes: Tensor) -> Tensor:
+    """The share of known frames (B, T) whose class the logits (B, K, T) name."""
+    known = classes != UNKNOWN
+    return ((logits.argmax(1) == classes) & known).sum() / known.sum().clamp_min(1)
+
+
+def told(logits: list[Tensor], units: Tensor, phonemes: Tensor) -> dict[str, Tensor]:
+    """Logits of `Heads` against units (B, L, T) and phonemes (B, T) -> the cross entropy of both; the shares of right ones as metrics."""
+    *layers, spoken = logits
+    losses = [cross_entropy(x, units[:, layer]) for layer, x in enumerate(layers)]
+    with torch.no_grad():
+        right = {"metric/units_right": share_right(layers[-1], units[:, -1]), "metric/phonemes_right": share_right(spoken, phonemes)}
+    return {"units": torch.stack(losses).mean(), "phonemes": cross_entropy(spoken, phonemes), **right}
