@@ -1,4 +1,4 @@
-"""`rtvc data prepare | label | show`."""
+"""`rtvc data prepare | codebook | label | align | show`."""
 
 import json
 from collections import Counter
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rtvc.cli.label import label
+from rtvc.cli.label import align, codebook, label
 
-__all__ = ["label", "prepare", "show"]
+__all__ = ["align", "codebook", "label", "prepare", "show"]
 
 
 def prepare(

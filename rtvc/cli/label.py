@@ -1,36 +1,105 @@
-"""`rtvc data label`."""
+"""`rtvc data codebook | label | align`."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON")]
 
-def label(
-    manifest: Annotated[Path, typer.Argument(help=".tsv or .jsonl, as `rtvc data prepare` writes it")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="folder for one .npz an utterance")],
-    bridge: Annotated[Path, typer.Option(help="a run of `rtvc train bridge`")] = Path("runs/bridge"),
-    threads: Annotated[int, typer.Option(min=1, help="of the CPU")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="print the summary as JSON")] = False,
-) -> None:
-    """Label real speech with content, phonemes and F0; a stopped run goes on, what is corrupt goes to OUT/refused.tsv."""
-    import torch
+
+@contextmanager
+def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, told what is done and of how much."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from rtvc.train.bridge import Listener
-    from rtvc.train.labels import SwiftF0, label_all
-
-    torch.set_num_threads(threads)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("labelling")
+        task = progress.add_task(what)
 
         def tell(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        report = label_all(manifest, out, bridge, Listener(threads=threads), SwiftF0(), tell)
+        yield tell
+
+
+def codebook(
+    manifests: Annotated[list[Path], typer.Argument(help=".tsv or .jsonl, as `rtvc data prepare` writes it")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="safetensors file")],
+    recordings: Annotated[int, typer.Option(min=1, help="of each manifest, as many speakers as there are")] = 500,
+    as_json: Json = False,
+) -> None:
+    """Find the units of speech: clusters of a recogniser's layers over some recordings."""
+    from rtvc.audio.io import read
+    from rtvc.data.cache import Array
+    from rtvc.data.manifest import read_manifest
+    from rtvc.errors import AudioError
+    from rtvc.teacher.whisper import Listener
+    from rtvc.train.labels import interleaved
+    from rtvc.train.material.units import LAYERS, codebook_of
+
+    entries = [entry for manifest in manifests for entry in interleaved(read_manifest(manifest))[:recordings]]
+    with progress_of("listening") as tell:
+
+        def waves() -> Iterator[Array]:
+            for number, entry in enumerate(entries, 1):
+                try:
+                    yield read(entry.path).clamp(-1, 1).numpy()
+                except AudioError as error:
+                    typer.echo(f"left out: {error}", err=True)
+                tell(number, len(entries))
+
+        made = codebook_of(waves(), Listener(LAYERS))
+    made.save(out)
+    layers, clusters, _ = made.centroids.shape
+    summary = {"codebook": str(out), "layers": layers, "clusters": clusters, "recordings": len(entries)}
+    typer.echo(json.dumps(summary) if as_json else "  ".join(f"{name} {value}" for name, value in summary.items()))
+
+
+def align(
+    folder: Annotated[Path, typer.Argument(help="what `rtvc data label --codebook` wrote")],
+    phonemes: Annotated[Path, typer.Option(help="a run of `rtvc train phonemes`")] = Path("runs/phonemes"),
+    as_json: Json = False,
+) -> None:
+    """Give every labelled utterance that has a transcript a phoneme for each frame; a stopped run goes on."""
+    from rtvc.train.phonemes import align_all
+
+    with progress_of("aligning") as tell:
+        aligned = align_all(folder, phonemes, tell)
+    summary = {"folder": str(folder), "aligned": aligned}
+    typer.echo(json.dumps(summary) if as_json else f"{folder}  aligned {aligned}")
+
+
+def label(
+    manifest: Annotated[Path, typer.Argument(help=".tsv or .jsonl, as `rtvc data prepare` writes it")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder for one .npz an utterance")],
+    bridge: Annotated[Path, typer.Option(help="content and phonemes by a run of `rtvc train bridge`")] = Path("runs/bridge"),
+    codebook: Annotated[Path | None, typer.Option(help="units by what `rtvc data codebook` made, in their place")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="of the CPU")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Label real speech with units, or content and phonemes, and F0; a stopped run goes on, what is corrupt goes to OUT/refused.tsv."""
+    import torch
+
+    from rtvc.train.labels import SwiftF0
+
+    torch.set_num_threads(threads)
+    with progress_of("labelling") as tell:
+        if codebook is not None:
+            from rtvc.teacher.whisper import Listener as LayerListener
+            from rtvc.train.material.labelling import label_all as label_units
+            from rtvc.train.material.units import LAYERS
+
+            report = label_units(manifest, out, codebook, LayerListener(LAYERS), SwiftF0(), tell)
+        else:
+            from rtvc.train.bridge import Listener
+            from rtvc.train.labels import label_all
+
+            report = label_all(manifest, out, bridge, Listener(threads=threads), SwiftF0(), tell)
     summary = {
         "folder": str(out),
         "made": report.made,

@@ -130,9 +130,7 @@ class Speech:
                 kept_back += len(some)
             self.of_speaker.append(mine)
         if not any(self.of_speaker):
-            raise TrainingError(
-                f"expected labelled speech in {', '.join(map(str, folders))}, got none: `rtvc data label` makes it"
-            )
+            raise TrainingError(f"expected labelled speech in {', '.join(map(str, folders))}, got none: `rtvc data label` makes it")
         given = np.array(shares if shares is not None else [1.0] * len(folders), np.float64)
         if len(given) != len(folders):
             raise TrainingError(f"expected a share for each of {len(folders)} folders, got {len(given)}")

@@ -191,9 +191,7 @@ class Phonemes(Stage):
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """CTC, per phoneme."""
         logits = self.net(batch["units"]).float().log_softmax(-1)
-        loss = F.ctc_loss(
-            logits.transpose(0, 1), batch["tokens"], batch["frames"], batch["lengths"], BOUNDARY, "mean", zero_infinity=True
-        )
+        loss = F.ctc_loss(logits.transpose(0, 1), batch["tokens"], batch["frames"], batch["lengths"], BOUNDARY, "mean", zero_infinity=True)
         return {"ctc": loss}
 
     def validate(self, step: int) -> dict[str, float]:

@@ -127,7 +127,7 @@ class Units(SpeechStage):
         return {name: torch.stack(some).mean() for name, some in losses.items()} | metrics
 
     def validate(self, step: int) -> dict[str, float]:
-        """The same on speakers that are held out; rank of the content and how much of the speaker it tells, at the dial's second setting."""
+        """The same on speakers that are held out; rank of the content and how much it tells of the speaker."""
         sums: dict[str, float] = {}
         frames, means, speakers, count = [], [], [], 0
         shown = self.encoder.lookaheads[min(1, len(self.encoder.lookaheads) - 1)]

@@ -134,9 +134,7 @@ class DialConverter(nn.Module):
             return scales
         return torch.cat([self.memory(torch.cat([tokens, self.style_tokens(acoustic)], 1)), scales], 1)
 
-    def condition(
-        self, acoustic: Tensor, prosodic: Tensor, tokens: Tensor, *, pitch: float = 0.0, prosody: float = 1.0
-    ) -> Tensor:
+    def condition(self, acoustic: Tensor, prosodic: Tensor, tokens: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
         """acoustic, prosodic (B, 128) and tokens (B, K, 128) -> (B, V): the prosody targets and all that the decoder needs.
 
         Args:
@@ -158,12 +156,8 @@ class DialConverter(nn.Module):
         melody, pitch = self.pitch(heard[:, BANDS:], state.pitch)
         melody, late_melody = self.late_melody(melody, state.melody)
         energy, late_energy = self.late_energy(energy_of(mel), state.energy)
-        (log_f0, loudness), prosody = self.prosody(
-            melody[:, 0], melody[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody
-        )
-        wave, decoder = self.decoder(
-            content, log_f0, melody[:, 1], loudness[:, None], voice[:, Prosody.TARGETS :], state.decoder
-        )
+        (log_f0, loudness), prosody = self.prosody(melody[:, 0], melody[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody)
+        wave, decoder = self.decoder(content, log_f0, melody[:, 1], loudness[:, None], voice[:, Prosody.TARGETS :], state.decoder)
         return wave, DialState(analysis, late_energy, encoder, pitch, late_melody, prosody, decoder)
 
     def styles(self, wave: Tensor) -> Styles:

@@ -1,18 +1,17 @@
 """Labels for real speech: units by a recogniser's layers, F0 by swift-f0; resumable, one file an utterance."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from rtvc.audio.io import read
+from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.data.cache import Array
 from rtvc.data.manifest import Entry, flat, read_manifest
-from rtvc.data.utterance import F0_RATE, SURE, UNIT_RATE, UNKNOWN, Utterance, save_utterance
+from rtvc.data.utterance import F0_RATE, UNIT_RATE, UNKNOWN, Utterance, save_utterance
 from rtvc.errors import AudioError, TrainingError
-from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.files import write
 from rtvc.train.labels import Melody, Report, file_name, interleaved, on_frames
 from rtvc.train.material.units import Codebook, Listen

@@ -10,7 +10,6 @@ from rtvc.train.config import Section
 from rtvc.train.material.unit_batches import Heads
 
 
-
 class RecogniserConfig(Section):
     """Sizes of the recogniser."""
 

@@ -104,10 +104,7 @@ class SpeechStage(Stage):
         """Rows of the held-out utterances at their own speed, and their speakers."""
         rng = numpy_generator(0, "held out")
         speakers = self.speech.speakers
-        return [
-            self.speech.usable(number, 0, lambda k, u: (self.row(u, k, 1.0, rng), speakers[k]))
-            for number in self.speech.held_out
-        ]
+        return [self.speech.usable(number, 0, lambda k, u: (self.row(u, k, 1.0, rng), speakers[k])) for number in self.speech.held_out]
 
     def held_out_batches(self) -> list[tuple[Batch, list[str]]]:
         """The same as batches of at most the training's size."""

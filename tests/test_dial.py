@@ -1,0 +1,152 @@
+"""The converter with a latency dial: the contract at every setting, and latency as declared, to the sample."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rtvc.layers.attention import AttentionBlock
+from rtvc.layers.contract import State, Streaming
+from rtvc.layers.verify import verify_contract
+from rtvc.models.streaming.analysis import Analysis, asymmetric_window
+from rtvc.models.streaming.dial import DialConfig, DialConverter
+from rtvc.models.streaming.encoder import LOOKAHEADS, ContentEncoder, EncoderConfig, RightContext
+
+
+def small(**changes: object) -> DialConverter:
+    """A few thousand parameters, every part present; nothing that begins at zero stays there."""
+    torch.manual_seed(0)
+    encoder = EncoderConfig(hidden=12, dilations=(1, 2), attention=(1,), content=6)
+    sizes: dict[str, object] = {
+        "encoder": encoder,
+        "pitch_hidden": 8,
+        "pitch_dilations": (1,),
+        "decoder_hidden": 16,
+        "decoder_dilations": (1, 2),
+        "acoustic_hidden": 8,
+        "prosodic_hidden": 8,
+        "timbre": (1,),
+        "tokens": 4,
+        "phase_bins": 20,
+        "statistics": "predicted",
+    }
+    model = DialConverter(DialConfig.model_validate(sizes | changes)).eval()
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+class WithVoice(Streaming):
+    """The model with a voice fixed: waveform to waveform, an ordinary layer under the contract."""
+
+    ratio = Fraction(1)
+
+    def __init__(self, model: DialConverter) -> None:
+        super().__init__()
+        self.model, self.latency = model, model.latency
+
+    def initial(self, batch: int) -> State:
+        return self.model.initial(batch)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        generator = torch.Generator().manual_seed(1)
+        acoustic, prosodic = torch.randn(2, 1, 128, generator=generator, dtype=x.dtype)
+        tokens = torch.randn(1, 4, 128, generator=generator, dtype=x.dtype)
+        voice = self.model.condition(acoustic, prosodic, tokens, pitch=2.0, prosody=0.5).expand(len(x), -1)
+        y, state = self.model(x * 0.1, voice, state)
+        return y / 8, state  # to a size of about 1: random weights are loud
+
+
+@pytest.mark.parametrize("lookahead", LOOKAHEADS)
+def test_the_converter_keeps_the_contract_at_every_setting(lookahead: int) -> None:
+    model = small()
+    model.set_lookahead(lookahead)
+    verify_contract(WithVoice(model), 1, frames=24 * 300, unit=300, gradients=False)
+
+
+@pytest.mark.parametrize("lookahead", LOOKAHEADS)
+def test_layers_and_encoder_keep_the_contract(lookahead: int) -> None:
+    verify_contract(RightContext(8, lookahead), 8)
+    encoder = ContentEncoder(8, 12, 3, (1, 2), 6, attention=(2,))
+    encoder.set_lookahead(lookahead)
+    verify_contract(encoder, 8)
+
+
+def test_attention_keeps_the_contract_and_forgets_what_is_out_of_its_span() -> None:
+    block = AttentionBlock(12, heads=3, span=10)
+    nn.init.normal_(block.projection.weight)
+    nn.init.normal_(block.down.weight)
+    verify_contract(block, 12)
+    x = torch.randn(1, 12, 30, dtype=torch.float64)
+    changed = x.clone()
+    changed[..., :10] = 0
+    whole, other = (block(each, block.initial(1))[0] for each in (x, changed))
+    assert torch.equal(whole[..., 19:], other[..., 19:]) and not torch.equal(whole[..., 18], other[..., 18])
+
+
+def test_grown_attention_changes_nothing_at_first() -> None:
+    x = torch.randn(2, 12, 20)
+    assert torch.equal(AttentionBlock(12, heads=3)(x, AttentionBlock(12, heads=3).initial(2))[0], x)
+
+
+@pytest.mark.parametrize(("lookahead", "milliseconds"), zip(LOOKAHEADS, (10.0, 22.5, 35.0, 60.0, 110.0), strict=True))
+def test_declared_latency_is_the_measured_one(lookahead: int, milliseconds: float) -> None:
+    """The aligned output at t changes with the input up to t + latency, and with nothing later."""
+    model = small().double()
+    model.set_lookahead(lookahead)
+    assert model.latency == 24 * milliseconds
+    layer, at = WithVoice(model), 40 * 300
+    x = torch.randn(1, 1, 80 * 300, dtype=torch.float64)
+    whole, _ = layer(x, layer.initial(1))
+    # From one sample before the last of a chunk on: the frame that hears it is the first that may differ.
+    cut = x.clone()
+    cut[..., at:] = 0
+    y, _ = layer(cut, layer.initial(1))
+    first = int(((y - whole)[0, 0].abs() > 1e-9).nonzero()[0])
+    assert at <= first < at + 300
+    aligned = first - model.latency
+    assert at - model.latency <= aligned < at - model.latency + 300
+
+
+def test_frames_peak_where_the_analysis_says() -> None:
+    """A click is loudest in the frame whose peak is on it."""
+    for fall in (240, 600):
+        analysis = Analysis(fall)
+        x = torch.zeros(1, 1, 20 * 300)
+        x[..., 10 * 300 + analysis.centre] = 1.0
+        heard, _ = analysis(x, analysis.initial(1))
+        assert int(heard[0].sum(0).argmax()) == 10
+
+
+def test_equal_halves_are_the_hann_window() -> None:
+    assert torch.allclose(asymmetric_window(600, 600), torch.hann_window(1200, dtype=torch.float64), atol=1e-12)
+    window = asymmetric_window(960, 240)
+    assert len(window) == 1200 and int(window.argmax()) == 960 and float(window[-1]) > 0
+
+
+def test_whole_pieces_and_streams_hear_the_same() -> None:
+    encoder = small().encoder.double()
+    mel = torch.randn(2, encoder.bands, 30, dtype=torch.float64)
+    for lookahead, content in zip(LOOKAHEADS, encoder.contents(mel, LOOKAHEADS), strict=True):
+        encoder.set_lookahead(lookahead)
+        y, _ = encoder(mel, encoder.initial(2))
+        assert (y[..., lookahead:] - content[..., : 30 - lookahead]).abs().max() < 1e-12
+
+
+def test_another_setting_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a look-ahead of 0, 1, 2, 4, 8 frames, got 3"):
+        small().set_lookahead(3)
+
+
+def test_tokens_of_the_reference_move_the_voice() -> None:
+    model = small()
+    wave = torch.randn(1, 1, 40 * 300, generator=torch.Generator().manual_seed(2)) * 0.1
+    styles = model.styles(wave)
+    assert [tuple(part.shape) for part in styles] == [(1, 128), (1, 128), (1, 4, 128)]
+    voices = [model.condition(styles.acoustic, styles.prosodic, tokens) for tokens in (styles.tokens, -styles.tokens)]
+    outputs = [model(wave, voice, model.initial(1))[0] for voice in voices]
+    assert (outputs[0] - outputs[1]).abs().max() > 1e-4
+    plain = small(timbre=())
+    assert plain.styles(wave).tokens.shape == (1, 0, 128)
