@@ -44,6 +44,7 @@ SIZES = {
     "units": f"grow = false\n[model]\n{ENCODER}",
     "judge": "[model]\nhidden = 20\ndilations = [1, 2]\nattention = [2]\n",
     "phonemes": "",
+    "melody": "high = 0.3\n[model]\npitch_hidden = 16\npitch_dilations = [1, 2]\n",
     "joint": (
         "[judge]\nhidden = 20\ndilations = [1, 2]\nattention = [2]\n[model]\ndecoder_hidden = 16\ndecoder_dilations = [1, 2]\n"
         f"acoustic_hidden = 8\nprosodic_hidden = 8\ntimbre = [1]\ntokens = 4\n[model.encoder]\n{ENCODER}"
@@ -121,6 +122,14 @@ def test_the_converter_learns_and_every_part_of_it_moves(tmp_path: Path, folder:
     assert {"encoder", "decoder", "affine", "memory", "acoustic"} <= set(load_weights(tmp_path / "joint"))
 
 
+def test_the_melody_is_learnt_up_to_sung_notes(tmp_path: Path, folder: Path) -> None:
+    trainer("melody", folder, tmp_path / "melody", 90, 1e-2, "warm=8").fit()
+    for loss in ("valid/f0", "valid/voicing"):
+        values = curve(tmp_path / "melody", loss)
+        assert values[-1] < 0.8 * values[0], loss
+    assert {"valid/within_a_semitone", "valid/voicing_right"} <= curves(tmp_path / "melody")
+
+
 def curves(run: Path) -> set[str]:
     """The names of everything that a run logged."""
     import json
@@ -134,7 +143,7 @@ def test_a_judge_that_nobody_trained_is_refused(tmp_path: Path, folder: Path, ru
         trainer("joint", folder, tmp_path / "joint", 2, 1e-3, top=top).fit()
 
 
-@pytest.mark.parametrize("name", ["units", "judge", "phonemes", "joint"])
+@pytest.mark.parametrize("name", ["units", "judge", "phonemes", "joint", "melody"])
 def test_the_recipes_are_valid(name: str) -> None:
     kind: Any = stage_type(name)
     assert load_config(kind.config_type, default_config(name)).steps > 0

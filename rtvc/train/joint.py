@@ -237,15 +237,7 @@ class Joint(SpeechStage):
 
     def validate(self, step: int) -> dict[str, float]:
         """The same on speakers that are held out, at the dial's second setting."""
-        sums: dict[str, float] = {}
-        count = 0
-        for rows, names in self.held_out_batches():
-            batch = moved(rows | {"heard": rows["wave"]}, self.analysis.window.device)
-            for name, value in self.losses("converter", batch, 1).items():
-                key = name.removeprefix("metric/")
-                sums[key] = sums.get(key, 0.0) + float(value) * len(names)
-            count += len(names)
-        return {name: total / count for name, total in sums.items()}
+        return self.held_out_losses("converter", 1)
 
     def sample(self, step: int) -> Samples:
         """A piece, its reconstruction, and the same in the voice of another row."""

@@ -9,7 +9,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from rtvc.train.config import RunConfig, Section
-from rtvc.train.feed import moved
 from rtvc.train.material.recogniser import Recogniser, RecogniserConfig
 from rtvc.train.material.unit_batches import SpeechRun, SpeechStage, told
 from rtvc.train.stage import Batch
@@ -54,12 +53,4 @@ class Judge(SpeechStage):
 
     def validate(self, step: int) -> dict[str, float]:
         """The same on speakers that are held out."""
-        sums: dict[str, float] = {}
-        count = 0
-        for rows, names in self.held_out_batches():
-            batch = moved(rows, self.judge.analysis.window.device)
-            for name, value in self.losses("judge", batch, step).items():
-                key = name.removeprefix("metric/")
-                sums[key] = sums.get(key, 0.0) + float(value) * len(names)
-            count += len(names)
-        return {name: total / count for name, total in sums.items()}
+        return self.held_out_losses("judge", step)

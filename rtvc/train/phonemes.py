@@ -8,6 +8,7 @@ phonemes of a language from transcripts in minutes; the best path through its ou
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 from zipfile import BadZipFile
@@ -91,7 +92,7 @@ def best_path(log_probabilities: Array, tokens: Sequence[int]) -> Array:
     # A blank may be skipped between two different phonemes.
     skip = np.zeros(states, bool)
     skip[3::2] = labels[3::2] != labels[1:-2:2]
-    repeated = sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+    repeated = sum(a == b for a, b in pairwise(tokens))
     if frames < len(tokens) + repeated:
         raise AudioError(f"{len(tokens)} phonemes came with {frames} frames: the text is not of this recording")
     emission = log_probabilities[:, labels]

@@ -20,6 +20,7 @@ STAGES = {
     "phonemes": "rtvc.train.phonemes:Phonemes",
     "judge": "rtvc.train.judge:Judge",
     "joint": "rtvc.train.joint:Joint",
+    "melody": "rtvc.train.melody:Melody",
     "stream_content": "rtvc.train.stream_content:StreamContent",
     "stream_pitch": "rtvc.train.stream_pitch:StreamPitch",
     "stream": "rtvc.train.stream:Stream",

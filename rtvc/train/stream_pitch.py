@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rtvc.data.augment import AugmentConfig, augment
@@ -12,13 +11,12 @@ from rtvc.data.labelled import Cut, Utterance
 from rtvc.data.seeds import generator
 from rtvc.models.streaming.analysis import BANDS, PITCH_BINS
 from rtvc.models.streaming.model import StreamingConfig
-from rtvc.models.streaming.pitch import F0_MAX, F0_MIN, PitchNet
+from rtvc.models.streaming.pitch import PitchNet
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.feed import moved
+from rtvc.train.material.pitch_losses import pitch_losses
 from rtvc.train.stage import Batch, Samples
 from rtvc.train.stream_data import CLEAN, PITCH_OFFSET, StreamRun, StreamStage, stacked
-
-SEMITONE = float(np.log(2) / 12)
 
 
 class Weights(Section):
@@ -69,24 +67,12 @@ class StreamPitch(StreamStage):
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """Cross entropies of F0 and voicing; the share of voiced frames within a semitone is only logged."""
-        warm, centres = self.config.warm, self.net.centres
+        warm = self.config.warm
         log_f0, voiced, known = (batch[name][:, warm:] for name in ("log_f0", "voiced", "known"))
         heard = self.heard(batch["wave"])[:, BANDS:]
         logits, _ = self.net.logits(heard, self.net.initial(len(heard)))
-        logits = logits.float()[:, 2 + warm : 2 + batch["log_f0"].shape[1]]  # output t + 2 speaks for the time of label t
-        inside = (log_f0 > np.log(F0_MIN * 0.96)) & (log_f0 < np.log(F0_MAX * 1.016))
-        counted = voiced * inside
-        bell = torch.exp(-0.5 * ((centres - log_f0[..., None]) / (centres[1] - centres[0])).square())
-        bell = bell / bell.sum(-1, keepdim=True).clamp_min(1e-6)
-        bins = -(bell * F.log_softmax(logits[..., :-1], -1)).sum(-1)
-        voicing = F.binary_cross_entropy_with_logits(logits[..., -1], voiced, reduction="none")
-        peak = centres[logits[..., :-1].argmax(-1)]
-        return {
-            "f0": (bins * counted).sum() / counted.sum().clamp_min(1),
-            "voicing": (voicing * known).sum() / known.sum().clamp_min(1),
-            "metric/within_a_semitone": (((peak - log_f0).abs() < SEMITONE) * counted).sum() / counted.sum().clamp_min(1),
-            "metric/voicing_right": (((logits[..., -1] > 0) == (voiced > 0.5)) * known).sum() / known.sum().clamp_min(1),
-        }
+        logits = logits[:, 2 + warm : 2 + batch["log_f0"].shape[1]]  # output t + 2 speaks for the time of label t
+        return pitch_losses(self.net.centres, logits, log_f0, voiced, known)
 
     def validate(self, step: int) -> dict[str, float]:
         """The same on held-out utterances, as recorded."""

@@ -52,7 +52,7 @@ def noisy(content: Tensor, share: float) -> Tensor:
 
 
 def effective_rank(frames: Tensor) -> float:
-    """How many directions frames (K, Z) fill: the exponential of the entropy of their normalised singular values (Roy and Vetterli 2007)."""
+    """How many directions frames (K, Z) fill: exp of the entropy of their normalised singular values (Roy and Vetterli 2007)."""
     values = torch.linalg.svdvals((frames - frames.mean(0)).double())
     share = values / values.sum().clamp_min(1e-12)
     return float(torch.exp(-(share * share.clamp_min(1e-12).log()).sum()))
@@ -128,23 +128,18 @@ class Units(SpeechStage):
 
     def validate(self, step: int) -> dict[str, float]:
         """The same on speakers that are held out; rank of the content and how much it tells of the speaker."""
-        sums: dict[str, float] = {}
-        frames, means, speakers, count = [], [], [], 0
+        frames, means, speakers = [], [], []
         shown = self.encoder.lookaheads[min(1, len(self.encoder.lookaheads) - 1)]
         for rows, names in self.held_out_batches():
-            batch = moved(rows, self.analysis.window.device)
-            for name, value in self.losses("units", batch, step).items():
-                key = name.removeprefix("metric/")
-                sums[key] = sums.get(key, 0.0) + float(value) * len(names)
+            batch = moved(rows, self.device())
             (content,) = self.encoder.contents(self.mel(batch["wave"]), (shown,))
             for row, mask in zip(content.float().mT, batch["units"][:, 0] != UNKNOWN, strict=True):
                 frames.append(row[mask])
                 means.append(row[mask].mean(0))
             speakers += names
-            count += len(names)
-        if not count:
+        if not speakers:
             return {}
-        return {name: total / count for name, total in sums.items()} | {
+        return self.held_out_losses("units", step) | {
             "rank": effective_rank(torch.cat(frames)),
             "speaker_nearest": same_speaker_nearest(torch.stack(means), speakers),
         }

@@ -35,6 +35,9 @@ class DialConfig(BaseModel):
     encoder: EncoderConfig = EncoderConfig()
     pitch_hidden: int = Field(default=192, ge=1, le=2048)
     pitch_dilations: tuple[int, ...] = (1, 2, 4, 8)
+    pitch_bins: int = Field(default=160, ge=2, le=1024)
+    pitch_highest: float = Field(default=1100.0, gt=100, le=1200)
+    """Hz: sung notes reach 1,000, and the analysis shows the network sound up to 1,200."""
     decoder_hidden: int = Field(default=384, ge=1, le=2048)
     decoder_kernel: int = Field(default=3, ge=1, le=31)
     decoder_dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
@@ -47,6 +50,12 @@ class DialConfig(BaseModel):
     """Lowest bins of the harmonic filter whose phase is free, 40 Hz apart."""
     acoustic_hidden: int = Field(default=256, ge=1, le=2048)
     prosodic_hidden: int = Field(default=128, ge=1, le=2048)
+
+
+def pitch_net(config: DialConfig) -> PitchNet:
+    """The pitch network of a converter of this size."""
+    c = config
+    return PitchNet(PITCH_BINS, c.pitch_hidden, 3, c.pitch_dilations, c.pitch_bins, c.pitch_highest)
 
 
 class Styles(NamedTuple):
@@ -81,7 +90,7 @@ class DialConverter(nn.Module):
         self.config = c = config or DialConfig()
         self.analysis = Analysis(c.encoder.fall)
         self.encoder = ContentEncoder.of(audible_bands(), c.encoder)
-        self.pitch = PitchNet(PITCH_BINS, c.pitch_hidden, 3, c.pitch_dilations)
+        self.pitch = pitch_net(c)
         self.prosody = Prosody()
         self.decoder = Decoder(
             c.encoder.content,

@@ -15,9 +15,9 @@ F0_BINS = 128
 """Logarithmic, 34 cents apart."""
 
 
-def bin_centres() -> Tensor:
-    """log F0 of every bin, (F0_BINS,)."""
-    return torch.linspace(math.log(F0_MIN), math.log(F0_MAX), F0_BINS)
+def bin_centres(bins: int = F0_BINS, highest: float = F0_MAX) -> Tensor:
+    """log F0 of every bin up to `highest` Hz, (bins,)."""
+    return torch.linspace(math.log(F0_MIN), math.log(highest), bins)
 
 
 class PitchNet(Streaming):
@@ -30,19 +30,27 @@ class PitchNet(Streaming):
 
     centres: Tensor
 
-    def __init__(self, inputs: int, hidden: int, kernel: int, dilations: Sequence[int]) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        kernel: int,
+        dilations: Sequence[int],
+        bins: int = F0_BINS,
+        highest: float = F0_MAX,
+    ) -> None:
         super().__init__()
         self.trunk = Serial(Conv(inputs, hidden, 3), *(ConvBlock(hidden, kernel, d) for d in dilations))
         self.norm = nn.LayerNorm(hidden)
-        self.out = nn.Linear(hidden, F0_BINS + 1)
-        self.register_buffer("centres", bin_centres(), persistent=False)
+        self.out = nn.Linear(hidden, bins + 1)
+        self.register_buffer("centres", bin_centres(bins, highest), persistent=False)
 
     def initial(self, batch: int) -> State:
         """The trunk's state."""
         return self.trunk.initial(batch)
 
     def logits(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """x (B, C, T) -> (B, T, F0_BINS + 1): a logit a bin, and the voicing logit last."""
+        """x (B, C, T) -> (B, T, bins + 1): a logit a bin, and the voicing logit last."""
         y, state = self.trunk(x, state)
         return self.out(self.norm(y.mT)), state
 

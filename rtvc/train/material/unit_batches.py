@@ -14,6 +14,7 @@ from rtvc.data.speech import Cut, Speech
 from rtvc.data.symbols import SYMBOLS
 from rtvc.data.utterance import UNKNOWN, Utterance
 from rtvc.train.config import RunConfig, Section
+from rtvc.train.feed import moved
 from rtvc.train.material.units import CLUSTERS, LAYERS
 from rtvc.train.stage import Batch, Stage
 from rtvc.train.stream_data import CLEAN, stacked
@@ -111,6 +112,23 @@ class SpeechStage(Stage):
         rows, size = self.held_out(), self.settings.data.batch
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         return [(stacked([row for row, _ in part]), [speaker for _, speaker in part]) for part in parts]
+
+    def held_out_losses(self, phase: str, step: int) -> dict[str, float]:
+        """The losses of a phase on the held-out speakers, as recorded; empty where there are none."""
+        sums: dict[str, float] = {}
+        count = 0
+        for rows, names in self.held_out_batches():
+            batch = moved(rows | {"heard": rows["wave"]}, self.device())
+            for name, value in self.losses(phase, batch, step).items():
+                key = name.removeprefix("metric/")
+                sums[key] = sums.get(key, 0.0) + float(value) * len(names)
+            count += len(names)
+        return {name: total / count for name, total in sums.items()}
+
+    def device(self) -> torch.device:
+        """Where the modules are."""
+        tensors = (t for module in self.modules.values() for t in (*module.parameters(), *module.buffers()))
+        return next(tensors).device
 
     def remarks(self) -> list[str]:
         """Utterances that could not be used."""

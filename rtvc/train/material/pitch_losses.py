@@ -1,0 +1,38 @@
+"""What a pitch network is trained by."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SEMITONE = math.log(2) / 12
+"""In log Hz."""
+
+
+def pitch_losses(centres: Tensor, logits: Tensor, log_f0: Tensor, voiced: Tensor, known: Tensor) -> dict[str, Tensor]:
+    """Cross entropies of F0, against a bell of one bin's width around the truth, and of voicing.
+
+    The share of voiced frames within a semitone, and of right voicing, are metrics.
+
+    Args:
+        centres: (K,) log F0 of the bins.
+        logits: (B, T, K + 1), the voicing's last.
+        log_f0: (B, T) in log Hz.
+        voiced: (B, T) 0 or 1.
+        known: (B, T) 0 or 1: whether the voicing is.
+    """
+    logits, width = logits.float(), centres[1] - centres[0]
+    inside = (log_f0 > centres[0] - width) & (log_f0 < centres[-1] + width)
+    counted = voiced * inside
+    bell = torch.exp(-0.5 * ((centres - log_f0[..., None]) / width).square())
+    bell = bell / bell.sum(-1, keepdim=True).clamp_min(1e-6)
+    bins = -(bell * F.log_softmax(logits[..., :-1], -1)).sum(-1)
+    voicing = F.binary_cross_entropy_with_logits(logits[..., -1], voiced, reduction="none")
+    peak = centres[logits[..., :-1].argmax(-1)]
+    return {
+        "f0": (bins * counted).sum() / counted.sum().clamp_min(1),
+        "voicing": (voicing * known).sum() / known.sum().clamp_min(1),
+        "metric/within_a_semitone": (((peak - log_f0).abs() < SEMITONE) * counted).sum() / counted.sum().clamp_min(1),
+        "metric/voicing_right": (((logits[..., -1] > 0) == (voiced > 0.5)) * known).sum() / known.sum().clamp_min(1),
+    }
