@@ -28,6 +28,7 @@ from rtvc.errors import AudioError, CheckpointError
 from rtvc.teacher.phonemes import phonemize
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.feed import moved
+from rtvc.train.losses import ctc
 from rtvc.train.material.unit_batches import SpeechRun
 from rtvc.train.material.units import CLUSTERS, LAYERS
 from rtvc.train.stage import Batch, Stage
@@ -191,9 +192,7 @@ class Phonemes(Stage):
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """CTC, per phoneme."""
-        logits = self.net(batch["units"]).float().log_softmax(-1)
-        loss = F.ctc_loss(logits.transpose(0, 1), batch["tokens"], batch["frames"], batch["lengths"], BOUNDARY, "mean", zero_infinity=True)
-        return {"ctc": loss}
+        return {"ctc": ctc(self.net(batch["units"]), batch["frames"], batch["tokens"], batch["lengths"], BOUNDARY)}
 
     def validate(self, step: int) -> dict[str, float]:
         """CTC of speakers that are held out."""

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from rtvc.data.symbols import SYMBOLS
 from rtvc.data.utterance import UNKNOWN, Utterance
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.feed import moved
+from rtvc.train.losses import frame_cross_entropy
 from rtvc.train.material.units import CLUSTERS, LAYERS
 from rtvc.train.stage import Batch, Stage
 from rtvc.train.stream_data import CLEAN, stacked
@@ -149,12 +149,6 @@ class Heads(nn.Module):
         return list(logits.split(self.sizes, 1))
 
 
-def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
-    """logits (B, K, T), classes (B, T) -> the mean over the frames whose class is known; 0 where none is."""
-    losses = F.cross_entropy(logits.float(), classes, ignore_index=UNKNOWN, reduction="sum")
-    return losses / (classes != UNKNOWN).sum().clamp_min(1)
-
-
 def share_right(logits: Tensor, classes: Tensor) -> Tensor:
     """The share of known frames (B, T) whose class the logits (B, K, T) name."""
     known = classes != UNKNOWN
@@ -164,7 +158,7 @@ def share_right(logits: Tensor, classes: Tensor) -> Tensor:
 def told(logits: list[Tensor], units: Tensor, phonemes: Tensor) -> dict[str, Tensor]:
     """Logits of `Heads` against units (B, L, T) and phonemes (B, T) -> the cross entropy of both; the shares of right ones as metrics."""
     *layers, spoken = logits
-    losses = [cross_entropy(x, units[:, layer]) for layer, x in enumerate(layers)]
+    losses = [frame_cross_entropy(x, units[:, layer]) for layer, x in enumerate(layers)]
     with torch.no_grad():
         right = {"metric/units_right": share_right(layers[-1], units[:, -1]), "metric/phonemes_right": share_right(spoken, phonemes)}
-    return {"units": torch.stack(losses).mean(), "phonemes": cross_entropy(spoken, phonemes), **right}
+    return {"units": torch.stack(losses).mean(), "phonemes": frame_cross_entropy(spoken, phonemes), **right}
