@@ -25,14 +25,18 @@ from rtvc.data.utterance import Utterance
 from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.dial import DialConfig, DialConverter, Styles
+from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator, Verdict
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.feed import moved
+from rtvc.train.losses import feature_matching, lsgan_discriminator, lsgan_generator
+from rtvc.train.material.projected import FeatureDiscriminator
 from rtvc.train.material.recogniser import Recogniser, RecogniserConfig
 from rtvc.train.material.unit_batches import Heads, SpeechRun, SpeechStage, told
 from rtvc.train.speaker import SpeakerEncoder
 from rtvc.train.stage import Batch, Samples
+from rtvc.train.stream import DiscriminatorConfig
 from rtvc.train.stream_data import frozen, stacked
-from rtvc.train.stream_losses import manner
+from rtvc.train.stream_losses import low_passed, manner
 from rtvc.train.units import noisy
 
 BELIEVED_F0 = 1_000.0
@@ -41,6 +45,8 @@ STYLE_PARTS = ("acoustic", "prosodic", "targets")
 TIMBRE_PARTS = ("reference_tokens", "style_tokens", "memory")
 LISTENED = (3, 7)
 """Blocks of the judge whose outputs are compared, counted from 0."""
+HEAD_START = 100
+"""Steps that the discriminators learn before the converter minds them."""
 
 
 class Weights(Section):
@@ -59,6 +65,11 @@ class Weights(Section):
     """L1 of the judge's inner layers between that and the source."""
     foreign: float = 0.5
     """Cosine distance of the speaker embeddings of what is said in a foreign voice and of that voice's reference."""
+    adversarial: float = 0.0
+    """Least-squares verdict of the discriminators on both; 0.2 is usual."""
+    features: float = 1.0
+    """Feature matching of the reconstruction; counts only with `adversarial`."""
+    discriminator: float = 1.0
 
 
 class JointConfig(SpeechRun):
@@ -77,6 +88,12 @@ class JointConfig(SpeechRun):
     train_styles: bool = True
     foreign_from: int = Field(default=0, ge=0)
     """Steps before which the decoder is too rough for a judge."""
+    adversarial_from: int = Field(default=0, ge=0)
+    """Steps in which only the discriminators learn from what they see."""
+    spectra: DiscriminatorConfig = DiscriminatorConfig(resolutions=((512, 128, 512), (1024, 256, 1024)), channels=12, power=0.3, rows=5)
+    """The discriminators of spectrograms beside those of the judge's features."""
+    shown: int = Field(default=32, ge=8)
+    """Frames of HOP samples that they are shown of each row."""
 
 
 @dataclass
@@ -87,6 +104,26 @@ class Heard:
     energy: Tensor  # (B, 1, T)
     styles: Styles
     reference_energy: Tensor  # (B, T')
+
+
+@dataclass
+class Said:
+    """A wave that the decoder made or that was recorded, and how the judge hears it."""
+
+    wave: Tensor  # (B, N)
+    layers: list[Tensor]  # (B, C, T) each; empty where no loss listens
+
+
+@dataclass
+class Made:
+    """What is made of a batch, kept in it from the discriminators' phase to the converter's."""
+
+    heard: Heard
+    own: Said
+    """In the speaker's own voice."""
+    true: Said
+    foreign: Said | None
+    """In the voice of another row; None while the decoder is too rough for it."""
 
 
 class Joint(SpeechStage):
@@ -112,10 +149,15 @@ class Joint(SpeechStage):
                 frozen(named[name])
         self.averaged = parts
         self.phases = {"converter": [*parts, *(["heads"] if config.train_encoder else [])]}
-        if weights.words or weights.listening:
+        self.judged = bool(weights.words or weights.listening or weights.adversarial)
+        if self.judged:
             self.judge = self.modules["judge"] = frozen(Recogniser(config.judge))
         if weights.foreign:
             self.speaker = self.modules["speaker"] = frozen(SpeakerEncoder.pretrained())
+        if weights.adversarial:
+            self.features = self.modules["features"] = FeatureDiscriminator(config.judge.hidden, len(LISTENED))
+            self.spectra = self.modules["spectra"] = MultiResolutionDiscriminator(**config.spectra.model_dump(exclude={"rows"}))
+            self.phases = {"discriminator": ["features", "spectra"], **self.phases}
 
     def begin(self, initialised: Collection[str]) -> None:
         """Refuses to listen to an encoder or a judge that nobody trained."""
@@ -184,56 +226,107 @@ class Joint(SpeechStage):
         """Without the beginning, where the networks have heard too little."""
         return wave[:, self.config.warm * HOP :]
 
-    def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Everything that the converter minimises."""
-        warm, weights = self.config.warm, self.config.weights
-        settings = self.model.encoder.lookaheads
-        heard = self.listen(batch, settings[step % len(settings)])
-        own = self.said(heard, batch, self.model.decoding(heard.styles.acoustic, heard.styles.tokens))
-        losses = {"stft": self.stft(self.warmed(own), self.warmed(self.true(batch)), batch["cutoff"])}
-        if self.config.train_encoder:
-            values = told(self.heads(noisy(heard.content, self.config.noise)), batch["units"], batch["phonemes"])
-            losses |= {name: value for name, value in values.items() if name in ("units", "phonemes")}
-            losses["metric/encoder_units"] = values["metric/units_right"]
-        with torch.autocast(own.device.type, enabled=False):
-            right = manner(batch["reference_f0"], batch["reference_voiced"], heard.reference_energy)
-            if self.config.train_styles:
-                targets = self.model.targets(heard.styles.prosodic)
-                losses["prosody"] = ((targets - right.targets).abs() * right.known[:, None]).mean()
-        if step >= self.config.foreign_from and (weights.words or weights.listening or weights.foreign):
-            losses |= self.foreign(heard, batch, warm)
-        return losses
+    def listened(self, wave: Tensor) -> Said:
+        """A wave (B, N) and how the judge hears it; gradients reach the wave."""
+        return Said(wave, self.judge.layers(wave) if self.judged else [])
 
-    def foreign(self, heard: Heard, batch: Batch, warm: int) -> dict[str, Tensor]:
-        """The piece in the voice and register of another row: whether its words are still there, and whether it is that person."""
-        weights, losses = self.config.weights, {}
+    def made(self, batch: Batch, step: int) -> Made:
+        """What the model makes of a batch, at the dial's setting whose turn it is."""
+        settings, weights = self.model.encoder.lookaheads, self.config.weights
+        heard = self.listen(batch, settings[step % len(settings)])
+        styles = heard.styles
+        own = self.said(heard, batch, self.model.decoding(styles.acoustic, styles.tokens))
+        foreign = None
+        if step >= self.config.foreign_from and (weights.words or weights.listening or weights.foreign):
+            voice = self.model.decoding(styles.acoustic.roll(1, 0), styles.tokens.roll(1, 0))
+            foreign = self.listened(self.said(heard, self.in_register(heard, batch), voice))
+        with torch.no_grad():
+            true = self.listened(self.true(batch))
+        return Made(heard, self.listened(own) if weights.adversarial else Said(own, []), true, foreign)
+
+    def in_register(self, heard: Heard, batch: Batch) -> Batch:
+        """The batch with the melody moved to the register of the next row, where both are known."""
         right = manner(batch["reference_f0"], batch["reference_voiced"], heard.reference_energy)
         known, register = (right.known * right.known.roll(1, 0))[:, None], right.targets[:, :1]
-        moved_f0 = batch | {"log_f0": batch["log_f0"] + (register.roll(1, 0) - register) * known}
-        styles = heard.styles
-        voice = self.model.decoding(styles.acoustic.roll(1, 0), styles.tokens.roll(1, 0))
-        made = self.said(heard, moved_f0, voice)
-        if weights.words or weights.listening:
-            layers = self.judge.layers(made)
-            frames = layers[-1].shape[-1]
-            values = told(
-                [x[..., warm:] for x in self.judge.told(layers[-1])],
-                batch["units"][..., warm:frames],
-                batch["phonemes"][:, warm:frames],
-            )
+        return batch | {"log_f0": batch["log_f0"] + (register.roll(1, 0) - register) * known}
+
+    def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
+        """What the discriminators minimise, or everything that the converter does."""
+        config, weights = self.config, self.config.weights
+        opposed = weights.adversarial > 0 and step >= config.adversarial_from
+        if phase == "discriminator" and not opposed:
+            return {}
+        if "made" not in batch:
+            batch["made"] = self.made(batch, step)
+        made: Made = batch["made"]
+        if phase == "discriminator":
+            return {"discriminator": self.opponents_loss(made, batch["cutoff"], step)}
+        losses = {"stft": self.stft(self.warmed(made.own.wave), self.warmed(made.true.wave), batch["cutoff"])}
+        if config.train_encoder:
+            values = told(self.heads(noisy(made.heard.content, config.noise)), batch["units"], batch["phonemes"])
+            losses |= {name: value for name, value in values.items() if name in ("units", "phonemes")}
+            losses["metric/encoder_units"] = values["metric/units_right"]
+        if config.train_styles:
+            with torch.autocast(made.own.wave.device.type, enabled=False):
+                right = manner(batch["reference_f0"], batch["reference_voiced"], made.heard.reference_energy)
+                targets = self.model.targets(made.heard.styles.prosodic)
+                losses["prosody"] = ((targets - right.targets).abs() * right.known[:, None]).mean()
+        if made.foreign is not None:
+            losses |= self.foreign_losses(made.foreign, made.true, batch)
+        if opposed and step >= config.adversarial_from + HEAD_START:
+            losses |= self.convincing(made, batch["cutoff"], step)
+        return losses
+
+    def foreign_losses(self, foreign: Said, true: Said, batch: Batch) -> dict[str, Tensor]:
+        """Whether the words are still there in another voice, and whether it is that voice."""
+        weights, warm, losses = self.config.weights, self.config.warm, {}
+        if weights.words:
+            frames = foreign.layers[-1].shape[-1]
+            logits = [x[..., warm:] for x in self.judge.told(foreign.layers[-1])]
+            values = told(logits, batch["units"][..., warm:frames], batch["phonemes"][:, warm:frames])
             losses["words"] = values["units"] + values["phonemes"]
             losses["metric/said_units"] = values["metric/units_right"]
             losses["metric/said_phonemes"] = values["metric/phonemes_right"]
-            if weights.listening:
-                with torch.no_grad():
-                    wanted = self.judge.layers(self.true(batch))
-                pairs = [(layers[k][..., warm:].float(), wanted[k][..., warm:].float()) for k in LISTENED]
-                losses["listening"] = torch.stack([(x - y).abs().mean() / y.abs().mean() for x, y in pairs]).mean()
+        if weights.listening:
+            pairs = [(foreign.layers[k][..., warm:].float(), true.layers[k][..., warm:].float()) for k in LISTENED]
+            losses["listening"] = torch.stack([(x - y).abs().mean() / y.abs().mean() for x, y in pairs]).mean()
         if weights.foreign:
             with torch.no_grad():
                 target = self.speaker(batch["reference"]).roll(1, 0)
-            losses["foreign"] = 1 - (self.speaker(made) * target).sum(1).mean()
+            losses["foreign"] = 1 - (self.speaker(foreign.wave) * target).sum(1).mean()
         return losses
+
+    def verdicts(self, said: Said, cutoff: Tensor, step: int) -> list[Verdict]:
+        """What the discriminators say: of all frames by the judge's features, of a short stretch of some rows by spectra."""
+        warm, config = self.config.warm, self.config
+        by_features: list[Verdict] = self.features([said.layers[k][..., warm:] for k in LISTENED])
+        frames = said.wave.shape[1] // HOP - warm
+        start = (warm + step * 7 % max(1, frames - config.shown)) * HOP
+        rows = slice(config.spectra.rows)
+        piece = low_passed(said.wave[rows, start : start + config.shown * HOP], cutoff[rows])
+        by_spectra: list[Verdict] = self.spectra(piece[:, None])
+        return by_features + by_spectra
+
+    def opponents_loss(self, made: Made, cutoff: Tensor, step: int) -> Tensor:
+        """The discriminators on what was recorded and what was made, in either voice."""
+        real = [v.logits for v in self.verdicts(made.true, cutoff, step)]
+        losses = []
+        for said in (made.own, made.foreign):
+            if said is not None:
+                detached = Said(said.wave.detach(), [layer.detach() for layer in said.layers])
+                losses.append(lsgan_discriminator(real, [v.logits for v in self.verdicts(detached, cutoff, step)]))
+        return torch.stack(losses).mean()
+
+    def convincing(self, made: Made, cutoff: Tensor, step: int) -> dict[str, Tensor]:
+        """The converter against the discriminators, and their features of the reconstruction against those of the recording."""
+        own = self.verdicts(made.own, cutoff, step)
+        with torch.no_grad():
+            real = self.verdicts(made.true, cutoff, step)
+        said = [own] if made.foreign is None else [own, self.verdicts(made.foreign, cutoff, step)]
+        return {
+            "adversarial": torch.stack([lsgan_generator([v.logits for v in verdicts]) for verdicts in said]).mean() / len(own),
+            "features": feature_matching([f for v in real for f in v.features], [f for v in own for f in v.features]) / len(own),
+        }
 
     def validate(self, step: int) -> dict[str, float]:
         """The same on speakers that are held out, at the dial's second setting."""
