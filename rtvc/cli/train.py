@@ -27,7 +27,7 @@ def stage(
         str,
         typer.Argument(
             metavar="STAGE",
-            help="pitch, aligner, stage1, stage2, stage2_styletts2, finetune, bridge, stream_content, stream_pitch or stream",
+            help="as docs/training.md lists them: pitch, aligner, stage1, stage2, …, units, judge, melody, joint",
         ),
     ],
     config: Annotated[Path | None, typer.Argument(help="TOML file; default: the stage's own recipe")] = None,
