@@ -1,5 +1,6 @@
 """The stages on units, on a few seconds of labelled speech: losses fall, runs go on identically, every part learns."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,19 @@ def test_the_melody_is_learnt_up_to_sung_notes(tmp_path: Path, folder: Path) -> 
 
 def curves(run: Path) -> set[str]:
     """The names of everything that a run logged."""
-    import json
-
     return {name for line in (run / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
+
+
+def test_discriminators_learn_first_and_then_are_minded(tmp_path: Path, folder: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joint, "HEAD_START", 4)
+    top = f'init = [{{ path = "{runs / "units"}" }}, {{ path = "{runs / "judge"}" }}]\n'
+    small = ["data.frames=64", "data.batch=2", "warm=8", "shown=16", "spectra.channels=4", "spectra.rows=1", "log.every=1"]
+    made = trainer("joint", folder, tmp_path / "joint", 8, 1e-3, *small, "weights.adversarial=0.2", "adversarial_from=2", top=top)
+    made.fit()
+    lines = [json.loads(line) for line in (tmp_path / "joint" / "metrics.jsonl").read_text().splitlines()]
+    steps = {name: [line["step"] for line in lines if name in line] for name in ("discriminator", "adversarial", "features")}
+    assert steps == {"discriminator": [3, 4, 5, 6, 7, 8], "adversarial": [7, 8], "features": [7, 8]}
+    assert made.stepper.skipped == 0
 
 
 def test_a_judge_that_nobody_trained_is_refused(tmp_path: Path, folder: Path, runs: Path) -> None:
