@@ -52,9 +52,9 @@ class WithVoice(Streaming):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         generator = torch.Generator().manual_seed(1)
-        acoustic, prosodic = torch.randn(2, 1, 128, generator=generator, dtype=x.dtype)
-        tokens = torch.randn(1, 4, 128, generator=generator, dtype=x.dtype)
-        voice = self.model.condition(acoustic, prosodic, tokens, pitch=2.0, prosody=0.5).expand(len(x), -1)
+        acoustic = torch.randn(1, self.model.acoustic_size, generator=generator, dtype=x.dtype)
+        prosodic = torch.randn(1, 128, generator=generator, dtype=x.dtype)
+        voice = self.model.condition(acoustic, prosodic, pitch=2.0, prosody=0.5).expand(len(x), -1)
         y, state = self.model(x * 0.1, voice, state)
         return y / 8, state  # to a size of about 1: random weights are loud
 
@@ -143,10 +143,10 @@ def test_another_setting_is_refused() -> None:
 def test_tokens_of_the_reference_move_the_voice() -> None:
     model = small()
     wave = torch.randn(1, 1, 40 * 300, generator=torch.Generator().manual_seed(2)) * 0.1
-    styles = model.styles(wave)
-    assert [tuple(part.shape) for part in styles] == [(1, 128), (1, 128), (1, 4, 128)]
-    voices = [model.condition(styles.acoustic, styles.prosodic, tokens) for tokens in (styles.tokens, -styles.tokens)]
-    outputs = [model(wave, voice, model.initial(1))[0] for voice in voices]
+    acoustic, prosodic = model.styles(wave)
+    assert acoustic.shape == (1, 128 + 4 * 128) == (1, model.acoustic_size) and prosodic.shape == (1, 128)
+    other = torch.cat([acoustic[:, :128], -acoustic[:, 128:]], 1)
+    outputs = [model(wave, model.condition(a, prosodic), model.initial(1))[0] for a in (acoustic, other)]
     assert (outputs[0] - outputs[1]).abs().max() > 1e-4
     plain = small(timbre=())
-    assert plain.styles(wave).tokens.shape == (1, 0, 128)
+    assert plain.styles(wave)[0].shape == (1, 128) == (1, plain.acoustic_size)

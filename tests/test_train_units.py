@@ -136,6 +136,16 @@ def curves(run: Path) -> set[str]:
     return {name for line in (run / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
 
 
+def test_what_agrees_is_taken_from_another_model() -> None:
+    old, new = (
+        torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 4)),
+        torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 5)),
+    )
+    kept = new[1].weight.clone()
+    joint.take_matching(new, old)
+    assert torch.equal(new[0].weight, old[0].weight) and torch.equal(new[1].weight, kept)
+
+
 def test_discriminators_learn_first_and_then_are_minded(tmp_path: Path, folder: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint, "HEAD_START", 4)
     top = f'init = [{{ path = "{runs / "units"}" }}, {{ path = "{runs / "judge"}" }}]\n'

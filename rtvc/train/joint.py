@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from rtvc.audio.energy import energy as energy_of
 from rtvc.audio.mel import HOP
@@ -24,7 +24,8 @@ from rtvc.data.speech import Cut
 from rtvc.data.utterance import Utterance
 from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
-from rtvc.models.streaming.dial import DialConfig, DialConverter, Styles
+from rtvc.models.streaming.assets import load_default
+from rtvc.models.streaming.dial import DialConfig, DialConverter
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator, Verdict
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.feed import moved
@@ -84,6 +85,8 @@ class JointConfig(SpeechRun):
     """Length of the style reference, 12.5 ms a frame."""
     gain: tuple[float, float] = (-1.0, 0.7)
     """Range of the log-gain of pieces, which the decoder must follow; limited so that nothing clips."""
+    grow: bool = True
+    """Whether decoder and style encoders begin as those of the shipped model, where names and shapes agree."""
     train_encoder: bool = True
     train_styles: bool = True
     foreign_from: int = Field(default=0, ge=0)
@@ -102,7 +105,8 @@ class Heard:
 
     content: Tensor  # (B, Z, T)
     energy: Tensor  # (B, 1, T)
-    styles: Styles
+    acoustic: Tensor  # (B, A)
+    prosodic: Tensor  # (B, 128)
     reference_energy: Tensor  # (B, T')
 
 
@@ -124,6 +128,13 @@ class Made:
     true: Said
     foreign: Said | None
     """In the voice of another row; None while the decoder is too rough for it."""
+
+
+def take_matching(module: nn.Module, source: nn.Module) -> None:
+    """Copies the weights of another module where name and shape agree, and leaves the others as they are."""
+    theirs = source.state_dict()
+    ours = module.state_dict()
+    module.load_state_dict(ours | {name: theirs[name] for name in ours if name in theirs and ours[name].shape == theirs[name].shape})
 
 
 class Joint(SpeechStage):
@@ -160,10 +171,14 @@ class Joint(SpeechStage):
             self.phases = {"discriminator": ["features", "spectra"], **self.phases}
 
     def begin(self, initialised: Collection[str]) -> None:
-        """Refuses to listen to an encoder or a judge that nobody trained."""
-        needed = {"encoder", "heads"} | ({"judge"} if "judge" in self.modules else set())
+        """Refuses to listen to an encoder or a judge that nobody trained; what else `[[init]]` lacks begins as the shipped model's."""
+        needed = {"encoder", "heads"} | ({"judge"} if self.judged else set())
         if missing := needed - set(initialised):
             raise ConfigError(f"[[init]] gives no {', '.join(sorted(missing))}: name runs of `rtvc train units` and `rtvc train judge`")
+        if self.config.grow:
+            shipped = load_default()
+            for name in {"decoder", "affine", *STYLE_PARTS} - set(initialised):
+                take_matching(self.modules[name], getattr(shipped, name))
 
     def row(self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator) -> Batch:
         """One row of `batch`."""
@@ -206,8 +221,8 @@ class Joint(SpeechStage):
             (content,) = self.model.encoder.contents(self.mel(batch["heard"]), (lookahead,))
         reference = self.mel(batch["reference"])
         melody = torch.stack([batch["reference_f0"], batch["reference_voiced"]], 1)
-        styles = Styles(*(part.float() for part in self.model.styles_of(reference, melody)))
-        return Heard(content, energy_of(self.mel(batch["wave"])), styles, energy_of(reference)[:, 0])
+        acoustic, prosodic = (style.float() for style in self.model.styles_of(reference, melody))
+        return Heard(content, energy_of(self.mel(batch["wave"])), acoustic, prosodic, energy_of(reference)[:, 0])
 
     def said(self, heard: Heard, batch: Batch, voice: Tensor) -> Tensor:
         """The decoder's wave (B, N'), aligned with `true`."""
@@ -234,11 +249,10 @@ class Joint(SpeechStage):
         """What the model makes of a batch, at the dial's setting whose turn it is."""
         settings, weights = self.model.encoder.lookaheads, self.config.weights
         heard = self.listen(batch, settings[step % len(settings)])
-        styles = heard.styles
-        own = self.said(heard, batch, self.model.decoding(styles.acoustic, styles.tokens))
+        own = self.said(heard, batch, self.model.decoding(heard.acoustic))
         foreign = None
         if step >= self.config.foreign_from and (weights.words or weights.listening or weights.foreign):
-            voice = self.model.decoding(styles.acoustic.roll(1, 0), styles.tokens.roll(1, 0))
+            voice = self.model.decoding(heard.acoustic.roll(1, 0))
             foreign = self.listened(self.said(heard, self.in_register(heard, batch), voice))
         with torch.no_grad():
             true = self.listened(self.true(batch))
@@ -269,7 +283,7 @@ class Joint(SpeechStage):
         if config.train_styles:
             with torch.autocast(made.own.wave.device.type, enabled=False):
                 right = manner(batch["reference_f0"], batch["reference_voiced"], made.heard.reference_energy)
-                targets = self.model.targets(made.heard.styles.prosodic)
+                targets = self.model.targets(made.heard.prosodic)
                 losses["prosody"] = ((targets - right.targets).abs() * right.known[:, None]).mean()
         if made.foreign is not None:
             losses |= self.foreign_losses(made.foreign, made.true, batch)
@@ -336,9 +350,8 @@ class Joint(SpeechStage):
         """A piece, its reconstruction, and the same in the voice of another row."""
         batch = moved(self.batch(0), self.analysis.window.device)
         heard = self.listen(batch, self.model.encoder.lookaheads[-1])
-        styles = heard.styles
-        own = self.said(heard, batch, self.model.decoding(styles.acoustic, styles.tokens))
-        other = self.said(heard, batch, self.model.decoding(styles.acoustic.roll(1, 0), styles.tokens.roll(1, 0)))
+        own = self.said(heard, batch, self.model.decoding(heard.acoustic))
+        other = self.said(heard, batch, self.model.decoding(heard.acoustic.roll(1, 0)))
         sounds = {"true": self.true(batch)[0], "made": own[0], "converted": other[0]}
         mels = {name: self.mel(wave[None, : len(wave) // HOP * HOP])[0].cpu() for name, wave in sounds.items()}
         return Samples(sounds, mels)

@@ -17,7 +17,7 @@ from rtvc.models.streaming.encoder import ContentEncoder, EncoderConfig
 from rtvc.models.streaming.pitch import PitchNet
 from rtvc.models.streaming.prosody import Prosody, ProsodyState
 from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
-from rtvc.models.streaming.timbre import Memory, ReferenceTokens, StyleTokens
+from rtvc.models.streaming.timbre import WIDTH, Memory, ReferenceTokens, StyleTokens
 
 SEMITONE = math.log(2) / 12
 """In log Hz."""
@@ -58,14 +58,6 @@ def pitch_net(config: DialConfig) -> PitchNet:
     return PitchNet(PITCH_BINS, c.pitch_hidden, 3, c.pitch_dilations, c.pitch_bins, c.pitch_highest)
 
 
-class Styles(NamedTuple):
-    """What a reference says of its speaker."""
-
-    acoustic: Tensor  # (B, 128) timbre
-    prosodic: Tensor  # (B, 128) pitch register and range, energy, rhythm
-    tokens: Tensor  # (B, K, 128) timbre, as the decoder's attention reads it; K = 0 where it has none
-
-
 class DialState(NamedTuple):
     """Everything a session carries."""
 
@@ -79,7 +71,11 @@ class DialState(NamedTuple):
 
 
 class DialConverter(nn.Module):
-    """The streaming converter. Its latency is a setting: `set_lookahead` before a session begins."""
+    """The streaming converter. Its latency is a setting: `set_lookahead` before a session begins.
+
+    Attributes:
+        acoustic_size: A, numbers in an acoustic style: the style vector, and behind it the tokens of the reference, flat.
+    """
 
     sample_rate = SAMPLE_RATE
     hop = HOP
@@ -110,6 +106,7 @@ class DialConverter(nn.Module):
         self.reference_tokens = ReferenceTokens(c.acoustic_hidden, c.tokens) if c.timbre else None
         self.style_tokens = StyleTokens(c.tokens) if c.timbre else None
         self.memory = Memory(len(c.timbre)) if c.timbre else None
+        self.acoustic_size = STYLE * (1 + (c.tokens if c.timbre else 0))
         self.set_lookahead(self.encoder.lookahead)
 
     def set_lookahead(self, frames: int) -> None:
@@ -136,25 +133,25 @@ class DialConverter(nn.Module):
             self.decoder.initial(batch),
         )
 
-    def decoding(self, acoustic: Tensor, tokens: Tensor) -> Tensor:
-        """acoustic (B, 128) and reference tokens (B, K, 128) -> what the decoder needs of a voice: memory, scales and shifts (B, M + S)."""
-        scales: Tensor = self.affine(acoustic)
+    def decoding(self, acoustic: Tensor) -> Tensor:
+        """acoustic (B, A) -> what the decoder needs of a voice: the memory of its tokens, every scale and shift (B, M + S)."""
+        style, tokens = acoustic[:, :STYLE], acoustic[:, STYLE:].unflatten(-1, (-1, WIDTH))
+        scales: Tensor = self.affine(style)
         if self.memory is None or self.style_tokens is None:
             return scales
-        return torch.cat([self.memory(torch.cat([tokens, self.style_tokens(acoustic)], 1)), scales], 1)
+        return torch.cat([self.memory(torch.cat([tokens, self.style_tokens(style)], 1)), scales], 1)
 
-    def condition(self, acoustic: Tensor, prosodic: Tensor, tokens: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
-        """acoustic, prosodic (B, 128) and tokens (B, K, 128) -> (B, V): the prosody targets and all that the decoder needs.
+    def condition(self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
+        """acoustic (B, A) and prosodic (B, 128) -> (B, V): the prosody targets and all that the decoder needs.
 
         Args:
-            acoustic: timbre.
+            acoustic: timbre: the style, and behind it the tokens of the reference.
             prosodic: pitch register and range, energy range.
-            tokens: timbre, of the reference.
             pitch: semitones added to the pitch.
             prosody: 0 keeps the source's register and range, 1 takes the voice's.
         """
         controls = acoustic.new_tensor([pitch * SEMITONE, prosody]).expand(len(acoustic), 2)
-        return torch.cat([self.targets(prosodic), controls, self.decoding(acoustic, tokens)], 1)
+        return torch.cat([self.targets(prosodic), controls, self.decoding(acoustic)], 1)
 
     def forward(self, x: Tensor, voice: Tensor, state: DialState) -> tuple[Tensor, DialState]:
         """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency` samples late."""
@@ -169,22 +166,22 @@ class DialConverter(nn.Module):
         wave, decoder = self.decoder(content, log_f0, melody[:, 1], loudness[:, None], voice[:, Prosody.TARGETS :], state.decoder)
         return wave, DialState(analysis, late_energy, encoder, pitch, late_melody, prosody, decoder)
 
-    def styles(self, wave: Tensor) -> Styles:
-        """What a reference recording (B, 1, N), N a multiple of `hop`, says of its speaker."""
+    def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic (B, A) and prosodic style (B, 128)."""
         heard, _ = self.analysis(wave, self.analysis.initial(len(wave)))
         melody, _ = self.pitch(heard[:, BANDS:], self.pitch.initial(len(wave)))
         return self.styles_of(heard[:, :BANDS], melody)
 
-    def styles_of(self, mel: Tensor, melody: Tensor) -> Styles:
-        """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> styles."""
+    def styles_of(self, mel: Tensor, melody: Tensor) -> tuple[Tensor, Tensor]:
+        """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic (B, A) and prosodic style (B, 128)."""
         energy = energy_of(mel)[:, 0]
         mask = energy > energy.amax(1, keepdim=True) - SPEECH_DEPTH
         level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
         # The style must not depend on how loud the reference was recorded: log-mels are shifted to a common level.
         level_mel = (mel - level[:, None, None] / 4).clamp(min=QUIETEST)[:, : audible_bands()]
         voiced = torch.stack([(melody[:, 0] - 5.0) * 2 * melody[:, 1], melody[:, 1]], 1).to(mel.dtype)
-        acoustic, frames = self.acoustic.with_frames(level_mel, mask)
+        style, frames = self.acoustic.with_frames(level_mel, mask)
         prosodic = self.prosodic(torch.cat([level_mel, voiced], 1), mask)
         if self.reference_tokens is None:
-            return Styles(acoustic, prosodic, acoustic.new_zeros(len(acoustic), 0, STYLE))
-        return Styles(acoustic, prosodic, self.reference_tokens(frames, mask))
+            return style, prosodic
+        return torch.cat([style, self.reference_tokens(frames, mask).flatten(1)], 1), prosodic
