@@ -97,6 +97,8 @@ class Block(nn.Module):
 class WhisperEncoder(nn.Module):
     """Whisper's log-mel (B, 80, 2 T) at 100 Hz -> the output of chosen layers, (B, T, 512) each at 50 Hz."""
 
+    positions: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv1d(MEL_BANDS, WIDTH, 3, padding=1)

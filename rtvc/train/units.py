@@ -65,7 +65,8 @@ def same_speaker_nearest(means: Tensor, speakers: list[str]) -> float:
     likeness.fill_diagonal_(-2)
     nearest = likeness.argmax(1).tolist()
     asked = [k for k, speaker in enumerate(speakers) if speakers.count(speaker) > 1]
-    return sum(speakers[nearest[k]] == speakers[k] for k in asked) / max(1, len(asked))
+    right: float = sum(speakers[nearest[k]] == speakers[k] for k in asked) / max(1, len(asked))
+    return right
 
 
 class Units(SpeechStage):

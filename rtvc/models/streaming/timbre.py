@@ -43,7 +43,8 @@ class StyleTokens(nn.Module):
     def forward(self, style: Tensor) -> Tensor:
         """See the class."""
         moved = self.down(F.gelu(self.up(style))).unflatten(-1, (-1, WIDTH))
-        return self.priors + moved
+        tokens: Tensor = self.priors + moved
+        return tokens
 
 
 class Memory(nn.Module):

@@ -94,7 +94,11 @@ class SpeechStage(Stage):
         rows = []
         for _ in range(data.batch):
             speed = float(np.exp(rng.uniform(-data.warp, data.warp))) if rng.random() < data.warp_share else 1.0
-            rows.append(self.speech.usable(self.speech.pick(rng), seed, lambda n, u, s=speed: self.row(u, n, s, rng)))
+
+            def use(number: int, utterance: Utterance, speed: float = speed) -> Batch:
+                return self.row(utterance, number, speed, rng)
+
+            rows.append(self.speech.usable(self.speech.pick(rng), seed, use))
         return rows
 
     def heard(self, wave: Tensor, index: int) -> Tensor:
