@@ -12,9 +12,11 @@ from rtvc.data.speech import Cut, Speech
 from rtvc.data.symbols import BOUNDARY
 from rtvc.data.utterance import load_utterance, save_utterance
 from rtvc.errors import AudioError, CheckpointError, TrainingError
+from rtvc.train.material.copies import make_copies
 from rtvc.train.material.labelling import same_codebook
 from rtvc.train.material.units import Codebook, cluster
 from rtvc.train.phonemes import best_path, spread
+from rtvc.voices.voice import Voice
 from tests.unit_speech import make_unit_speech, utterance
 
 
@@ -86,6 +88,43 @@ def test_held_out_speakers_are_never_drawn_and_broken_files_are_told(tmp_path: P
     assert any("cut_off.npz" in line for line in speech.remarks())
     with pytest.raises(TrainingError, match="rtvc data label"):
         Speech([tmp_path / "nothing"])
+
+
+def test_copies_say_the_same_in_other_voices_or_do_not_count(tmp_path: Path) -> None:
+    folder = make_unit_speech(tmp_path / "a", 2)
+    for path in folder.glob("*.npz"):
+        if path.name == "cut_off.npz":
+            path.unlink()
+        else:
+            save_utterance(path, utterance(path.stem.split("_")[0], int(path.stem[-1]), 5.0))
+    book = Codebook(torch.zeros(2, 1), torch.ones(2, 1), torch.arange(20.0)[None, :, None].repeat(2, 1, 1))
+    asked: list[str] = []
+
+    def voice_of(wave: np.ndarray) -> Voice:  # type: ignore[type-arg]
+        return Voice(torch.zeros(128), torch.zeros(128))
+
+    def convert(wave: np.ndarray, voice: Voice) -> np.ndarray:  # type: ignore[type-arg]
+        asked.append(voice.name)
+        return -wave
+
+    said = {name: load_utterance(folder / f"{name}_0.npz").units for name in ("anna", "bert", "carl", "dora")}
+
+    def listen(wave: np.ndarray) -> torch.Tensor:  # type: ignore[type-arg]
+        """What anna and bert say is understood, the others' is not."""
+        known = {hash(load_utterance(p).audio[:99].tobytes()): load_utterance(p).units for p in folder.glob("[ab]*_[01].npz")}
+        units = known.get(hash((-wave[:99] * 32768).round().astype(np.int16).tobytes()))
+        return torch.zeros(2, 250, 1) if units is None else torch.from_numpy(units.astype(np.float32))[..., None]
+
+    done = make_copies(folder, convert, voice_of, book, listen)
+    assert (done.made, done.differ, done.found) == (4, 4, 0) and len(asked) == 8 and said
+    again = make_copies(folder, convert, voice_of, book, listen)
+    assert (again.made, again.differ, again.found) == (0, 0, 8) and len(asked) == 8
+    speech, rng = Speech([folder]), np.random.default_rng(0)
+    for number, path in enumerate(speech.files):
+        copy = speech.copy_of(number, rng)
+        assert (copy is not None) == (path.stem[0] in "ab")
+        if copy is not None:
+            assert np.abs(copy + speech._load(number).audio).max() <= 2
 
 
 def test_the_best_path_is_the_best_of_all() -> None:

@@ -1,4 +1,4 @@
-"""`rtvc data prepare | codebook | label | align | show`."""
+"""`rtvc data prepare | codebook | label | align | copies | show`."""
 
 import json
 from collections import Counter
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rtvc.cli.label import align, codebook, label
+from rtvc.cli.label import align, codebook, copies, label
 
-__all__ = ["align", "codebook", "label", "prepare", "show"]
+__all__ = ["align", "codebook", "copies", "label", "prepare", "show"]
 
 
 def prepare(

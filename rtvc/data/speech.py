@@ -16,7 +16,7 @@ from torch import Tensor
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.data.manifest import flat
 from rtvc.data.seeds import derive
-from rtvc.data.utterance import Array, Utterance, facts_of, load_utterance
+from rtvc.data.utterance import Array, Utterance, copies_of, facts_of, load_utterance
 from rtvc.errors import AudioError, TrainingError
 
 T = TypeVar("T")
@@ -113,6 +113,7 @@ class Speech:
     ) -> None:
         self.lines: list[str] = []
         self.bad: set[int] = set()
+        self._copies: dict[int, list[Path]] = {}
         self.lock = threading.Lock()
         self.files: list[Path] = []
         self.speakers: list[str] = []
@@ -162,6 +163,13 @@ class Speech:
         names = self.names[place]
         mine = self.of_speaker[place][names[int(rng.choice(len(names), p=self.weights[place]))]]
         return mine[int(rng.integers(len(mine)))]
+
+    def copy_of(self, number: int, rng: np.random.Generator) -> Array | None:
+        """The same words in another voice, (N,) int16, where there is a copy (`rtvc.train.material.copies`)."""
+        if number not in self._copies:
+            self._copies[number] = copies_of(self.files[number])
+        paths = self._copies[number]
+        return np.load(paths[int(rng.integers(len(paths)))], allow_pickle=False) if paths else None
 
     def beside(self, number: int, rng: np.random.Generator) -> int:
         """Another utterance of the same speaker where there is one, else the same."""

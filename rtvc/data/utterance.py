@@ -34,6 +34,8 @@ UNKNOWN = -1
 """The phoneme of frames of which none is known; losses skip it."""
 SURE, UNSURE = 0.85, 0.4
 """Confidence above which a frame is voiced, and below which it is unvoiced; what lies between is not known."""
+COPIES = "copies"
+"""Folder beside the files: the same words in other voices, (N,) int16 each; an empty file stands for a copy that said something else."""
 NPY_HEADER = 128
 """Bytes before the samples of a one-dimensional array."""
 
@@ -129,3 +131,14 @@ def facts_of(path: Path) -> tuple[str, int, bool]:
             return str(file["speaker"]), samples, bool(str(file["text"]))
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise AudioError(f"{path} cannot be read as labelled speech ({error}): make it again") from error
+
+
+def copy_path(utterance: Path, number: int) -> Path:
+    """Where copy `number`, counted from 1, of an utterance's file is."""
+    return utterance.parent / COPIES / f"{utterance.stem}.{number}.npy"
+
+
+def copies_of(utterance: Path) -> list[Path]:
+    """The copies that there are of an utterance's file; empty files stand for those that did not agree."""
+    found = (utterance.parent / COPIES).glob(f"{utterance.stem}.*.npy")
+    return sorted(path for path in found if path.stat().st_size)

@@ -188,12 +188,13 @@ class Joint(SpeechStage):
         if other.speaker != utterance.speaker:
             other = utterance
         reference = Cut.draw(other, self.config.reference_frames, speed, rng)
-        row = self.labels(piece)
+        row = self.labels(piece, number, rng)
         gain = min(float(np.exp(rng.uniform(*self.config.gain))), 0.99 / max(float(row["wave"].abs().max()), 1e-3))
         log_f0, voiced = piece.melody(self.centre, BELIEVED_F0)
         reference_f0, reference_voiced = reference.melody(self.centre, BELIEVED_F0)
         return row | {
             "wave": row["wave"] * gain,
+            "heard": row["heard"] * gain,
             "log_f0": log_f0,
             "voiced": voiced,
             "reference": reference.wave(),
@@ -203,10 +204,9 @@ class Joint(SpeechStage):
         }
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N) and heard (B, N), the same through another microphone; units (B, L, T), phonemes, log_f0 and voiced (B, T);
-        reference (B, M) and its F0 and voicing; cutoff (B,) in Hz."""
-        batch = stacked(self.rows(index))
-        return batch | {"heard": self.heard(batch["wave"], index)}
+        """wave (B, N); heard (B, N), the same through another microphone or said by another voice; units (B, L, T), phonemes, log_f0 and
+        voiced (B, T); reference (B, M) and its F0 and voicing; cutoff (B,) in Hz."""
+        return self.heard(stacked(self.rows(index)), index)
 
     def mel(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> log-mel (B, BANDS, T), without gradients, in float32."""

@@ -43,13 +43,12 @@ class Judge(SpeechStage):
         self.averaged = ("judge",)
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N) as heard, units (B, L, T), phonemes (B, T)."""
-        batch = stacked(self.rows(index))
-        return batch | {"wave": self.heard(batch["wave"], index)}
+        """wave (B, N); heard (B, N), the same through another microphone or said by another voice; units (B, L, T), phonemes (B, T)."""
+        return self.heard(stacked(self.rows(index)), index)
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """The cross entropies of units and phonemes; the shares of right ones are only logged."""
-        return told(self.judge(batch["wave"]), batch["units"], batch["phonemes"])
+        return told(self.judge(batch["heard"]), batch["units"], batch["phonemes"])
 
     def validate(self, step: int) -> dict[str, float]:
         """The same on speakers that are held out."""

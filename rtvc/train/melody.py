@@ -52,22 +52,21 @@ class Melody(SpeechStage):
         self.averaged = ("pitch",)
 
     def row(self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator) -> Batch:
-        """wave (N,), log_f0, voiced and known (T,): one row."""
+        """heard (N,), log_f0, voiced and known (T,): one row."""
         if rng.random() < self.config.high:
             speed *= float(np.exp2(rng.uniform(0.8, 1.6)))
         piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
         log_f0, _ = piece.melody(self.centre)
         voiced, known = (torch.from_numpy(x) for x in utterance.voicing(piece.seconds(self.centre)))
-        return {"wave": piece.wave(), "log_f0": log_f0, "voiced": voiced, "known": known * piece.within(self.centre)}
+        return {"heard": piece.wave(), "log_f0": log_f0, "voiced": voiced, "known": known * piece.within(self.centre)}
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N) as the network hears it; log_f0 (B, T) in log Hz; voiced and known (B, T), 0 or 1."""
-        batch = stacked(self.rows(index))
-        return batch | {"wave": self.heard(batch["wave"], index)}
+        """heard (B, N), as a microphone might have brought it; log_f0 (B, T) in log Hz; voiced and known (B, T), 0 or 1."""
+        return self.heard(stacked(self.rows(index)), index)
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """See `pitch_losses`."""
-        wave, warm = batch["wave"], self.config.warm
+        wave, warm = batch["heard"], self.config.warm
         with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
             heard, _ = self.analysis(wave[:, None], self.analysis.initial(len(wave)))
         logits, _ = self.net.logits(heard[:, BANDS:], self.net.initial(len(wave)))

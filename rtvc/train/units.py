@@ -99,9 +99,8 @@ class Units(SpeechStage):
             raise ConfigError(f"the shipped trunk does not fit model.hidden and model.dilations ({error}): set grow = false") from error
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N) as the encoder hears it, units (B, L, T), phonemes (B, T)."""
-        batch = stacked(self.rows(index))
-        return batch | {"wave": self.heard(batch["wave"], index)}
+        """wave (B, N); heard (B, N), the same through another microphone or said by another voice; units (B, L, T), phonemes (B, T)."""
+        return self.heard(stacked(self.rows(index)), index)
 
     def mel(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> log-mel (B, BANDS, T), without gradients, in float32."""
@@ -114,7 +113,7 @@ class Units(SpeechStage):
         """Cross entropies, averaged over the dial; the share of right units at every setting is only logged."""
         warm = self.config.warm
         units, phonemes = batch["units"][..., warm:], batch["phonemes"][:, warm:]
-        contents = self.encoder.contents(self.mel(batch["wave"]), self.encoder.lookaheads)
+        contents = self.encoder.contents(self.mel(batch["heard"]), self.encoder.lookaheads)
         losses: dict[str, list[Tensor]] = {"units": [], "phonemes": []}
         metrics: dict[str, Tensor] = {}
         for right, content in zip(self.encoder.lookaheads, contents, strict=True):
@@ -133,7 +132,7 @@ class Units(SpeechStage):
         shown = self.encoder.lookaheads[min(1, len(self.encoder.lookaheads) - 1)]
         for rows, names in self.held_out_batches():
             batch = moved(rows, self.device())
-            (content,) = self.encoder.contents(self.mel(batch["wave"]), (shown,))
+            (content,) = self.encoder.contents(self.mel(batch["heard"]), (shown,))
             for row, mask in zip(content.float().mT, batch["units"][:, 0] != UNKNOWN, strict=True):
                 frames.append(row[mask])
                 means.append(row[mask].mean(0))

@@ -66,7 +66,7 @@ class RightContext(Streaming):
         kept = frames[..., frames.shape[-1] - self.latency :]
         y = F.layer_norm(frames.mT, (self.channels,), self.scale, self.shift, EPSILON).mT
         y, _ = self.conv(y[..., self.latency :], y[..., : self.latency])
-        y, _ = self.out(F.gelu(y), self.out.initial(len(y)))
+        y, _ = self.out(F.gelu(y), self.out.initial(y.shape[0]))
         return frames[..., : x.shape[-1]] + y, kept
 
 

@@ -1,5 +1,6 @@
 """What the stages on units share: pieces of labelled speech as batches, and the cross entropies of what is told of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,8 @@ class SpeechRun(RunConfig):
 
     data: SpeechConfig
     augment: AugmentConfig = CLEAN
+    copies: float = Field(default=0.3, ge=0, le=1)
+    """Share of the rows in which a converted copy is heard, where there is one (`rtvc data copies`)."""
     warm: int = Field(default=16, ge=0)
     """Frames at the beginning of a piece that losses ignore: a causal network has heard too little."""
 
@@ -75,14 +78,19 @@ class SpeechStage(Stage):
         self.speech = config.data.speech()
 
     def row(self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator) -> Batch:
-        """wave (N,), units (L, T), phonemes (T,), UNKNOWN beyond the end: one row."""
-        return self.labels(Cut.draw(utterance, self.settings.data.frames, speed, rng))
+        """wave and heard (N,), units (L, T), phonemes (T,), UNKNOWN beyond the end: one row."""
+        return self.labels(Cut.draw(utterance, self.settings.data.frames, speed, rng), number, rng)
 
-    def labels(self, piece: Cut) -> Batch:
-        """The same of a piece that is drawn already."""
+    def labels(self, piece: Cut, number: int, rng: np.random.Generator) -> Batch:
+        """The same of a piece that is drawn already; what is heard of it may be said by another voice."""
         outside = ~piece.within(self.centre)
+        wave = piece.wave()
+        heard = wave
+        if rng.random() < self.settings.copies and (copy := self.speech.copy_of(number, rng)) is not None:
+            heard = replace(piece, utterance=replace(piece.utterance, audio=copy)).wave()
         return {
-            "wave": piece.wave(),
+            "wave": wave,
+            "heard": heard,
             "units": piece.units(self.centre).masked_fill(outside, UNKNOWN),
             "phonemes": piece.phonemes(self.centre).masked_fill(outside, UNKNOWN),
         }
@@ -101,9 +109,9 @@ class SpeechStage(Stage):
             rows.append(self.speech.usable(self.speech.pick(rng), seed, use))
         return rows
 
-    def heard(self, wave: Tensor, index: int) -> Tensor:
-        """wave (B, N) as a microphone might have brought it."""
-        return augment(wave, self.settings.augment, generator(self.settings.seed, "heard", index))
+    def heard(self, batch: Batch, index: int) -> Batch:
+        """A batch whose `heard` (B, N) is as a microphone might have brought it."""
+        return batch | {"heard": augment(batch["heard"], self.settings.augment, generator(self.settings.seed, "heard", index))}
 
     def held_out(self) -> list[tuple[Batch, str]]:
         """Rows of the held-out utterances at their own speed, and their speakers."""
@@ -122,7 +130,7 @@ class SpeechStage(Stage):
         sums: dict[str, float] = {}
         count = 0
         for rows, names in self.held_out_batches():
-            batch = moved(rows | {"heard": rows["wave"]}, self.device())
+            batch = moved(rows, self.device())
             for name, value in self.losses(phase, batch, step).items():
                 key = name.removeprefix("metric/")
                 sums[key] = sums.get(key, 0.0) + float(value) * len(names)
