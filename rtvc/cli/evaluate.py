@@ -21,6 +21,7 @@ def evaluate(
         "../shared/corpus/eval_pairs.tsv"
     ),
     model: Annotated[str | None, typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)")] = None,
+    more: Annotated[int, typer.Option(help="so many more pairs of the same corpus (eval.tsv beside the list), always the same", min=0)] = 0,
     limit: Annotated[int | None, typer.Option(help="only the first so many pairs", min=1)] = None,
     json: Annotated[Path | None, typer.Option(help="write the result here, and a picture beside it (.png)")] = None,
     report: Annotated[Path | None, typer.Option(help="write a page with audio players and spectrograms into this folder")] = None,
@@ -38,14 +39,15 @@ def evaluate(
 ) -> None:
     """Convert a list of recordings and measure the result.
 
-    A killed run goes on where it stopped: what was converted and measured is kept beside the result.
+    A killed run goes on where it stopped: what was converted and measured is kept beside the result, what was said of the recordings
+    themselves is kept for every later run.
 
     Example: rtvc evaluate --limit 8 --chunk 25 --json result.json --report report
     """
     import torch
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from rtvc.cli.progress import stages
     from rtvc.data.registry import cache_dir
     from rtvc.errors import ConfigError
     from rtvc.evaluate.converter import LibraryConverter
@@ -55,7 +57,7 @@ def evaluate(
     from rtvc.evaluate.run import conversion, evaluate_pairs
     from rtvc.files import write_json
 
-    listed = read_pairs(pairs, limit)
+    listed = read_pairs(pairs, limit, more)
     torch.set_num_threads(threads)
     if backend is not None and chunk is None:
         raise ConfigError(f"--backend {backend} runs the steps of a stream: give --chunk as well, such as --chunk 25")
@@ -68,15 +70,19 @@ def evaluate(
     converter = LibraryConverter(model, chunk, device, fit, open_stepper if backend else None)
     cache = json.parent / f"{json.stem}.cache" if json else cache_dir() / "evaluate"
     console = Console()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks = {stage: bar.add_task(stage, total=len(listed)) for stage in ("convert", "measure", *(["report"] if report else []))}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            bar.update(tasks[stage], completed=done, total=total)
-
+    names = ["convert", "measure", *(["report"] if report else [])]
+    with stages(names, len(listed)) as advance:
         result = evaluate_pairs(
-            converter, pairs, limit, model=converter.name, key=converter.key, cache=cache, workers=workers, progress=advance
+            converter,
+            pairs,
+            limit,
+            more=more,
+            model=converter.name,
+            key=converter.key,
+            cache=cache,
+            recordings=cache_dir() / "evaluate" / "recordings",
+            workers=workers,
+            progress=advance,
         )
         if json:
             write_json(json, result)
@@ -102,7 +108,7 @@ def table(result: dict[str, Any]) -> "Table":
     from rich.table import Table
 
     from rtvc.evaluate.pitch import METHOD
-    from rtvc.evaluate.report import LABELS, number
+    from rtvc.evaluate.report import LABELS, interval, number
     from rtvc.evaluate.summary import METRICS
 
     summary = result["summary"]
@@ -111,6 +117,5 @@ def table(result: dict[str, Any]) -> "Table":
     shown.add_column("mean", justify="right")
     shown.add_column("95 % interval", justify="right")
     for metric in METRICS:
-        interval = summary["ci95"][metric]
-        shown.add_row(LABELS[metric], number(summary[metric]), f"{interval[0]:.3f} … {interval[1]:.3f}" if interval else "–")
+        shown.add_row(LABELS[metric], number(summary[metric]), interval(summary, metric, result["unavailable"]))
     return shown

@@ -24,8 +24,8 @@ class Pair:
         return f"{self.source.stem}_to_{self.target}"
 
 
-def read_pairs(path: Path, limit: int | None = None) -> list[Pair]:
-    """The pairs of a list in order, the first `limit` of them.
+def read_pairs(path: Path, limit: int | None = None, more: int = 0) -> list[Pair]:
+    """The pairs of a list in order and `more` of the same corpus behind them, the first `limit` of all.
 
     Raises:
         ConfigError: the list is missing, empty, or lacks a column.
@@ -41,8 +41,13 @@ def read_pairs(path: Path, limit: int | None = None) -> list[Pair]:
     audio = path.parent / "eval"
     pairs = [
         Pair(audio / row["source"], row["target_speaker"], tuple(audio / name for name in row["references"].split()), row["transcript"])
-        for row in rows[:limit]
+        for row in rows
     ]
+    if more:
+        from rtvc.evaluate.more import more_pairs
+
+        pairs += more_pairs(path.with_name("eval.tsv"), pairs, more)
+    pairs = pairs[:limit]
     for pair in pairs:
         for recording in (pair.source, *pair.references):
             if not recording.is_file():
