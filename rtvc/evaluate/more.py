@@ -18,8 +18,9 @@ REFERENCES = 3
 def more_pairs(corpus: Path, listed: Sequence[Pair], count: int) -> list[Pair]:
     """Pairs besides those listed, none twice, the same for every list of the same corpus and pairs.
 
-    They come in rounds in which every speaker is once a source and once a target. What was the
-    source of fewest pairs so far is converted next; three recordings of the target are its references.
+    They come in rounds in which every speaker is once a source and once a target, as long as there
+    are new pairs of them. What was the source of fewest pairs so far comes first; three recordings of
+    the target are its references.
 
     Args:
         corpus: tab-separated, with the columns path (in `eval/` beside it), speaker and transcript.
@@ -45,20 +46,22 @@ def more_pairs(corpus: Path, listed: Sequence[Pair], count: int) -> list[Pair]:
     used = Counter(pair.source for pair in listed)
     taken = {(pair.source, pair.target) for pair in listed}
     made: list[Pair] = []
-    for turn in range(count):
+    for turn in range(len(speakers) * len(steps) * max(map(len, said.values()))):
+        if len(made) == count:
+            break
         round_, place = divmod(turn, len(speakers))
-        speaker, free = speakers[place], []
-        if steps:
-            target = speakers[(place + int(steps[round_ % len(steps)])) % len(speakers)]
-            sources = (audio / name for name in shuffled(said[speaker], f"sources of {speaker}"))
-            free = [source for source in sources if (source, target) not in taken]
+        speaker, target = speakers[place], speakers[(place + int(steps[round_ % len(steps)])) % len(speakers)]
+        sources = (audio / name for name in shuffled(said[speaker], f"sources of {speaker}"))
+        free = [source for source in sources if (source, target) not in taken]
         if not free:
-            raise ConfigError(f"{count} more pairs were wanted, {corpus} has {turn} as balanced as that: ask for fewer")
+            continue
         source = min(free, key=lambda source: used[source])
         references = shuffled(said[target], f"references of {source.stem} to {target}")[:REFERENCES]
         made.append(Pair(source, target, tuple(audio / name for name in references), transcripts[source]))
         used[source] += 1
         taken.add((source, target))
+    if len(made) < count:
+        raise ConfigError(f"{count} more pairs were wanted, {corpus} has {len(made)} besides those listed: ask for fewer")
     return made
 
 

@@ -1,6 +1,7 @@
 """The list of conversions to judge, a tab-separated file whose audio lies beside it in `eval/`."""
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,12 @@ class Pair:
     def name(self) -> str:
         """Unique within a list, and fit for a file name."""
         return f"{self.source.stem}_to_{self.target}"
+
+    @property
+    def stem(self) -> str:
+        """For files about the conversion: another list may hold the same one with other references."""
+        places = "\n".join("/".join(path.parts[-2:]) for path in (self.source, *self.references))
+        return f"{self.name}-{hashlib.sha256(places.encode()).hexdigest()[:8]}"
 
 
 def read_pairs(path: Path, limit: int | None = None, more: int = 0) -> list[Pair]:

@@ -1,7 +1,7 @@
 """Convert every pair of a list, measure the conversions, and go on where a killed run stopped."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,9 @@ Progress = Callable[[str, int, int], None]
 
 def evaluate_pairs(
     convert: ConvertFn,
-    pairs_tsv: Path | str,
+    pairs: Path | str | Sequence[Pair],
     limit: int | None = None,
     *,
-    more: int = 0,
     model: str = "",
     key: str | None = None,
     cache: Path | None = None,
@@ -49,9 +48,8 @@ def evaluate_pairs(
 
     Args:
         convert: see `ConvertFn`.
-        pairs_tsv: the list of pairs; audio under `eval/` beside it.
-        limit: only the first so many.
-        more: so many pairs of the same corpus besides those of the list, see `rtvc.evaluate.more`.
+        pairs: what to convert, or the file that lists it; audio under `eval/` beside it.
+        limit: only the first so many of a file.
         model: the name to be written into the result.
         key: identifies the converter exactly (a hash of weights and settings). With `cache`, what was converted and
             measured under the same key is used again; without a key only the measurements of the recordings themselves are.
@@ -67,7 +65,7 @@ def evaluate_pairs(
         ConfigError: the list cannot be used.
         DependencyError: an evaluator is not installed.
     """
-    pairs = read_pairs(Path(pairs_tsv), limit, more)
+    listed = read_pairs(Path(pairs), limit) if isinstance(pairs, Path | str) else list(pairs)
     tell = progress or (lambda stage, done, total: None)
     code = commit()  # of what is loaded now: hours later the checkout may be another
     folder = cache / key if cache and key else None
@@ -75,21 +73,21 @@ def evaluate_pairs(
     known = Recordings(ears, recordings or (cache and cache / "recordings"))
 
     made: dict[str, tuple[Wave, float]] = {}
-    for done, pair in enumerate(pairs):
-        tell("convert", done, len(pairs))
+    for done, pair in enumerate(listed):
+        tell("convert", done, len(listed))
         made[pair.name] = conversion(convert, pair, folder)
-    tell("convert", len(pairs), len(pairs))
+    tell("convert", len(listed), len(listed))
 
     def judge(pair: Pair) -> dict[str, Any]:
         wave, seconds = made[pair.name]
-        heard = Heard(ears, lambda: wave, folder and folder / pair.name, lag)
+        heard = Heard(ears, lambda: wave, folder and folder / pair.stem, lag)
         return measure(pair, len(wave) / RATE, seconds, heard, known)
 
     results: list[dict[str, Any]] = []
     with ThreadPoolExecutor(workers) as pool:
-        for result in pool.map(judge, pairs):
+        for result in pool.map(judge, listed):
             results.append(result)
-            tell("measure", len(results), len(pairs))
+            tell("measure", len(results), len(listed))
     return {
         "summary": summarise(results),
         "pairs": results,
@@ -102,7 +100,7 @@ def evaluate_pairs(
 
 def conversion(convert: ConvertFn, pair: Pair, folder: Path | None) -> tuple[Wave, float]:
     """One conversion and its computing time, from the folder if it is there."""
-    file = folder and folder / f"{pair.name}.npz"
+    file = folder and folder / f"{pair.stem}.npz"
     if file and file.is_file():
         with np.load(file, allow_pickle=False) as kept:
             return kept["wave"], float(kept["seconds"])
