@@ -58,11 +58,12 @@ def of_rows(rows: Mapping[str, Mapping[str, Any]], title: str) -> "Table":
     """What each row of `rtvc.evaluate.where` gets, with 95 % intervals."""
     from rich.table import Table
 
-    shown = Table("said again", title=title)
+    shown = Table(title=title)
+    shown.add_column("said again", no_wrap=True)
     for metric in SHOWN:
         shown.add_column(LABELS[metric], justify="right")
     for name, row in rows.items():
-        cells = (f"{number(row['summary'][metric])} ({interval(row['summary'], metric, {})})" for metric in SHOWN)
+        cells = (f"{number(row['summary'][metric])}\n{interval(row['summary'], metric, {})}" for metric in SHOWN)
         shown.add_row(name, *cells)
     return shown
 
@@ -71,14 +72,15 @@ def of_costs(steps: Mapping[str, Mapping[str, Difference | None]], title: str) -
     """What each step of `rtvc.evaluate.where` changes, with 95 % intervals; what the interval decides is in colour."""
     from rich.table import Table
 
-    shown = Table("what it costs", title=title)
+    shown = Table(title=title)
+    shown.add_column("what it costs", no_wrap=True)
     for metric in SHOWN:
         shown.add_column(LABELS[metric], justify="right")
     for name, found in steps.items():
         cells = []
         for metric in SHOWN:
             difference = found[metric]
-            text = f"{difference.change:+.3f} ({spread(difference)})" if difference else "–"
+            text = f"{difference.change:+.3f}\n{spread(difference)}" if difference else "–"
             cells.append(f"[{STYLES[difference.verdict]}]{text}[/]" if difference else text)
         shown.add_row(name, *cells)
     return shown

@@ -57,7 +57,7 @@ ROWS = (
 STEPS = (
     Step("labels and decoder", SOURCE, "labels, own voice"),
     Step("encoder", "labels, own voice", "encoder, own voice"),
-    Step("encoder, when converting", "labels, target's voice", "encoder, target's voice"),
+    Step("encoder, converting", "labels, target's voice", "encoder, target's voice"),
     Step("converting", "encoder, own voice", "encoder, target's voice"),
 )
 TEACHER_ROWS = (
