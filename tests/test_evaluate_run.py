@@ -121,6 +121,18 @@ def test_what_is_said_of_recordings_serves_every_result(tmp_path: Path) -> None:
     assert second.asked["embed"] == 3
 
 
+def test_a_recording_without_a_transcript_loses_no_words(tmp_path: Path) -> None:
+    """What is heard in it must not count among the errors of the others."""
+    path = pair_list(tmp_path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1].rpartition("\t")[0] + "\t", *lines[2:]]) + "\n")
+    soft = np.full(24000, 0.1, np.float32)
+    result = evaluate_pairs(lambda source, references: (soft, 0.1), path, evaluators=FakeEvaluators().bundle())
+    assert [pair["errors"] for pair in result["pairs"]] == [None, 1, 1]
+    assert result["summary"]["wer"] == 0.25
+    json.dumps(result, allow_nan=False)
+
+
 def test_other_references_are_another_conversion(tmp_path: Path) -> None:
     path, cache, convert = pair_list(tmp_path), tmp_path / "cache", Identity()
     evaluate_pairs(convert, path, key="k", cache=cache, evaluators=FakeEvaluators().bundle())

@@ -1,5 +1,6 @@
 """`rtvc evaluate`: how intelligible, similar, natural and fast a model's conversions are."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -160,12 +161,15 @@ def show_where(converter: "LibraryConverter", listed: "list[Pair]", bridge: Path
     code = commit()
     cache, recordings = caches(json)
     labels = BridgeLabels(bridge)
-    parts = [("recordings", where.ROWS, where.STEPS, listed, {"labels": labels}, labels.identity)]
+    own: dict[str, where.Labels] = {"labels": labels}
+    parts: list[tuple[str, Sequence[where.Row], Sequence[where.Step], list[Pair], dict[str, where.Labels], str]] = [
+        ("recordings", where.ROWS, where.STEPS, listed, own, labels.identity)
+    ]
     if teacher is not None:
         speech = TeacherSpeech(teacher, cache / "teacher", len(listed))
         ears = Recordings(standard(), recordings)
         said = speech.pairs(lambda path: ears.heard(path).transcript())
-        both = {"labels": labels, "exact": speech}
+        both = own | {"exact": speech}
         parts.append(("teacher's speech", where.TEACHER_ROWS, where.TEACHER_STEPS, said, both, labels.identity + speech.identity))
     console, result = Console(), {}
     for name, rows, steps, pairs, told, identity in parts:

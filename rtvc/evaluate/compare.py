@@ -86,9 +86,9 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Di
     sides = [[result[key] for key in common] for result in (one, other)]
     found: dict[str, Difference | None] = {}
     for metric, direction in DIRECTIONS.items():
-        columns = [parts(side, metric) for side in sides]
-        known = np.all([np.isfinite(column).all(0) for column in columns], axis=0)
-        columns = [tuple(np.where(known, part, np.nan) for part in column) for column in columns]
+        columns = [np.stack(parts(side, metric)) for side in sides]
+        known = np.isfinite(columns).all((0, 1))
+        columns = [np.where(known, column, np.nan) for column in columns]
         before, after = (float(quotient(*column)) for column in columns)
         spread = [quotient(upper[draws], lower[draws]) for upper, lower in columns]
         change = spread[1] - spread[0]

@@ -79,7 +79,7 @@ class TeacherSpeech:
         digest = hashlib.sha256()
         for recording, file in self._files.items():
             digest.update(file.read_bytes())
-            audio = load_utterance(file).audio.astype(np.float32) / 32768
+            audio = np.asarray(load_utterance(file).audio / 32768, np.float32)
             recording.parent.mkdir(parents=True, exist_ok=True)
             write_audio(recording, audio, SAMPLE_RATE)
         self.identity = digest.hexdigest()[:16]

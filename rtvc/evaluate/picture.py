@@ -23,7 +23,7 @@ def overview(result: Mapping[str, Any], path: Path) -> None:
     pairs, summary = result["pairs"], result["summary"]
     _similarity(axes[0, 0], pairs, "secs", "Similarity (Resemblyzer)")
     _similarity(axes[0, 1], pairs, "secs2", "Similarity (unrelated encoder)")
-    words = {"wer_source": "source", "wer": "conversion", "wer2_source": "source, 2nd", "wer2": "conversion, 2nd"}
+    words = {"wer_source": "source", "wer": "conversion", "wer2_source": "source\nWER2", "wer2": "conversion\nWER2"}
     _strips(axes[0, 2], pairs, summary, words, "Word error rate by two recognisers", (0, None))
     sound = {"dnsmos_ovrl": "overall", "dnsmos_sig": "signal", "dnsmos_bak": "background", "distillmos": "DistillMOS"}
     _strips(axes[1, 0], pairs, summary, sound, "DNSMOS, and DistillMOS", (1, 5))

@@ -148,11 +148,15 @@ def measure(pair: Pair, length: float, seconds: float, heard: Heard, recordings:
 
 
 def understood(transcript: str, heard: str | None, heard_source: str | None, number: str = "") -> dict[str, Any]:
-    """What a recogniser heard in a conversion and in its source, and how much of it is wrong; None from one that is missing."""
+    """What a recogniser heard in a conversion and in its source, and how much of it is wrong.
+
+    Errors and rates are None from a recogniser that is missing, and where the transcript holds no word to lose.
+    """
     found: dict[str, Any] = {f"heard{number}": heard, f"heard{number}_source": heard_source}
     for place, text in (("", heard), ("_source", heard_source)):
         errors, words = wer(transcript, text or "")
+        known = text is not None and words > 0
         found["words"] = words
-        found[f"errors{number}{place}"] = None if text is None else errors
-        found[f"wer{number}{place}"] = None if text is None else errors / max(words, 1)
+        found[f"errors{number}{place}"] = errors if known else None
+        found[f"wer{number}{place}"] = errors / words if known else None
     return found
