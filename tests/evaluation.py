@@ -1,5 +1,6 @@
 """Evaluators that need no weights, and a small list of pairs made of stand-in speech."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,27 @@ class FakeEvaluators:
     """Functions of the waveform alone, and a count of how often each was asked."""
 
     def __init__(self) -> None:
-        self.asked = {"transcribe": 0, "embed": 0, "embed2": 0, "quality": 0, "pitch": 0}
+        self.asked = {"transcribe": 0, "embed": 0, "embed2": 0, "quality": 0, "pitch": 0, "transcribe2": 0, "naturalness": 0}
 
-    def bundle(self) -> Evaluators:
+    def bundle(self, **changed: object) -> Evaluators:
         """As the evaluation takes them."""
-        return Evaluators(self.transcribe, self.embed, self.embed2, self.quality, self.pitch)
+        plain = Evaluators(self.transcribe, self.embed, self.embed2, self.quality, self.pitch, self.transcribe2, self.naturalness)
+        return replace(plain, **changed)  # type: ignore[arg-type]
+
+    def without_judges(self) -> Evaluators:
+        """As where the packages of the optional judges are missing."""
+        missing = {"wer2": "no second recogniser", "distillmos": "no second opinion"}
+        return self.bundle(transcribe2=None, naturalness=None, missing=missing)
+
+    def transcribe2(self, wave: Wave) -> str:
+        """Loses the first word of soft waves."""
+        self.asked["transcribe2"] += 1
+        return "the quick brown fox" if np.abs(wave).max() > 0.2 else "quick brown"
+
+    def naturalness(self, wave: Wave) -> float:
+        """Grows with the level."""
+        self.asked["naturalness"] += 1
+        return 2 + float(np.abs(wave).max())
 
     def transcribe(self, wave: Wave) -> str:
         """Loud waves are understood, soft ones lose their last word."""

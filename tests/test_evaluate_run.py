@@ -20,6 +20,9 @@ from rtvc.evaluate.report import marked
 from rtvc.evaluate.run import evaluate_pairs
 from rtvc.evaluate.summary import METRICS
 
+KEYS = ["summary", "pairs", "unavailable", "machine", "commit", "date", "model"]
+"""Of a result."""
+
 
 class Identity:
     """Gives the source back; counts, and may be killed at a call."""
@@ -37,7 +40,7 @@ class Identity:
 def test_identity_is_fully_its_source(tmp_path: Path) -> None:
     result = evaluate_pairs(Identity(), pair_list(tmp_path), model="same", evaluators=FakeEvaluators().bundle())
     summary = result["summary"]
-    assert list(result) == ["summary", "pairs", "machine", "commit", "date", "model"]
+    assert list(result) == KEYS
     assert set(summary) == {*METRICS, "ci95", "pairs_evaluated"}
     assert summary["secs_source"] == pytest.approx(1, abs=1e-5)
     assert summary["secs2_source"] == pytest.approx(1, abs=1e-5)
@@ -54,6 +57,8 @@ def test_numbers_are_of_the_conversion(tmp_path: Path) -> None:
     result = evaluate_pairs(lambda source, references: (np.zeros(24000, np.float32), 0.1), path, 1, evaluators=FakeEvaluators().bundle())
     (pair,) = result["pairs"]
     assert (pair["errors"], pair["words"], pair["wer"]) == (1, 4, 0.25)
+    assert (pair["errors2"], pair["wer2"], pair["heard2"]) == (2, 0.5, "quick brown")
+    assert (pair["distillmos"], pair["distillmos_source"]) == (2.0, 2 + float(np.abs(read(tmp_path / "eval" / "s0_0.wav")).max()))
     assert pair["heard"] == "the quick brown"
     assert pair["f0_pcc"] is None
     assert pair["dnsmos_ovrl"] == 1
@@ -89,6 +94,51 @@ def test_killed_run_goes_on(tmp_path: Path) -> None:
     evaluate_pairs(other, path, key="another", cache=cache, evaluators=silent.bundle())
     assert other.calls == 3
     assert silent.asked["embed"] == 3, "recordings were measured again"
+
+
+def test_a_judge_that_was_missing_is_asked_later_and_the_others_are_not_asked_again(tmp_path: Path) -> None:
+    path, cache = pair_list(tmp_path), tmp_path / "cache"
+    without = evaluate_pairs(Identity(), path, key="k", cache=cache, evaluators=FakeEvaluators().without_judges())
+    assert without["unavailable"] == {"wer2": "no second recogniser", "distillmos": "no second opinion"}
+    assert [without["summary"][metric] for metric in ("wer2", "wer2_source", "distillmos")] == [None] * 3
+    assert without["summary"]["ci95"]["wer2"] is None
+    assert without["pairs"][0]["heard2"] is None
+    later = FakeEvaluators()
+    whole = evaluate_pairs(Identity(), path, key="k", cache=cache, evaluators=later.bundle())
+    asked = {name: count for name, count in later.asked.items() if count}
+    assert asked == {"transcribe2": 6, "naturalness": 6}
+    assert whole["unavailable"] == {}
+    assert whole["pairs"] == evaluate_pairs(Identity(), path, evaluators=FakeEvaluators().bundle())["pairs"]
+
+
+def test_what_is_said_of_recordings_serves_every_result(tmp_path: Path) -> None:
+    path, first, second = pair_list(tmp_path), FakeEvaluators(), FakeEvaluators()
+    common = tmp_path / "recordings"
+    one = evaluate_pairs(Identity(), path, key="a", cache=tmp_path / "a", recordings=common, evaluators=first.bundle())
+    other = evaluate_pairs(Identity(), path, key="b", cache=tmp_path / "b", recordings=common, evaluators=second.bundle())
+    assert one["pairs"] == other["pairs"]
+    assert first.asked["transcribe"] == 6 and second.asked["transcribe"] == 3
+    assert second.asked["embed"] == 3
+
+
+def test_a_recording_without_a_transcript_loses_no_words(tmp_path: Path) -> None:
+    """What is heard in it must not count among the errors of the others."""
+    path = pair_list(tmp_path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1].rpartition("\t")[0] + "\t", *lines[2:]]) + "\n")
+    soft = np.full(24000, 0.1, np.float32)
+    result = evaluate_pairs(lambda source, references: (soft, 0.1), path, evaluators=FakeEvaluators().bundle())
+    assert [pair["errors"] for pair in result["pairs"]] == [None, 1, 1]
+    assert result["summary"]["wer"] == 0.25
+    json.dumps(result, allow_nan=False)
+
+
+def test_other_references_are_another_conversion(tmp_path: Path) -> None:
+    path, cache, convert = pair_list(tmp_path), tmp_path / "cache", Identity()
+    evaluate_pairs(convert, path, key="k", cache=cache, evaluators=FakeEvaluators().bundle())
+    path.write_text(path.read_text().replace("s1_0.wav s1_1.wav", "s1_1.wav"))
+    evaluate_pairs(convert, path, key="k", cache=cache, evaluators=FakeEvaluators().bundle())
+    assert convert.calls == 4
 
 
 def test_threads_measure_the_same(tmp_path: Path) -> None:
@@ -148,6 +198,7 @@ def test_command_writes_result_picture_and_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_tiny_models(monkeypatch)
+    monkeypatch.setenv("RTVC_CACHE", str(tmp_path / "user"))
     monkeypatch.setattr(rtvc.evaluate.run, "standard", lambda workers: FakeEvaluators().bundle())
     path, out, page = pair_list(tmp_path), tmp_path / "out.json", tmp_path / "report"
     threads = torch.get_num_threads()
@@ -156,12 +207,15 @@ def test_command_writes_result_picture_and_page(
         assert main([str(argument) for argument in arguments]) == 0
     finally:
         torch.set_num_threads(threads)
-    printed = capsys.readouterr().out
+    said = capsys.readouterr()
+    printed = said.out
     assert "SECS to target" in printed
+    assert "DistillMOS" in printed and "WER2" in printed
     assert "2 pairs" in printed
+    assert said.err.splitlines()[-1] == "report 2/2", "a log is told how far it is"
 
     result = json.loads(out.read_text())
-    assert list(result) == ["summary", "pairs", "machine", "commit", "date", "model"]
+    assert list(result) == KEYS
     assert result["model"] == "stream, 25 ms chunks"
     assert result["summary"]["pairs_evaluated"] == len(result["pairs"]) == 2
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
@@ -170,6 +224,7 @@ def test_command_writes_result_picture_and_page(
     html = (page / "index.html").read_text()
     assert html.count("<tbody>") == 2
     assert html.count("<audio") == 6
+    assert "WER2 of the source" in html and "heard by the second recogniser: the quick brown fox" in html
     assert "http" not in html, "the page must not need the network"
     assert (page / "overview.png").is_file()
     for pair in result["pairs"]:
@@ -194,6 +249,21 @@ def test_a_backend_of_the_engine_can_run_the_steps(monkeypatch: pytest.MonkeyPat
     np.testing.assert_allclose(backend._timed(x, 24_000, voice)[0], plain._timed(x, 24_000, voice)[0], atol=1e-6)
     assert main(["evaluate", "--backend", "auto"]) == 2
     assert "give --chunk as well" in " ".join(capsys.readouterr().err.split())
+
+
+def test_missing_judges_leave_empty_columns_that_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_tiny_models(monkeypatch)
+    monkeypatch.setenv("RTVC_CACHE", str(tmp_path / "user"))
+    monkeypatch.setattr(rtvc.evaluate.run, "standard", lambda workers: FakeEvaluators().without_judges())
+    arguments = ["evaluate", "--pairs", pair_list(tmp_path), "--limit", 1, "--report", tmp_path / "report", "--json", tmp_path / "out.json"]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert "second opinion" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert json.loads((tmp_path / "out.json").read_text())["unavailable"]["distillmos"] == "no second opinion"
+    html = (tmp_path / "report" / "index.html").read_text()
+    assert "<td>DistillMOS</td><td>–</td><td>no second opinion</td>" in html
+    assert "second recogniser:" not in html
 
 
 def test_command_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

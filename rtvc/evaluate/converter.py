@@ -96,11 +96,25 @@ class LibraryConverter:
     def __call__(self, source: Path, references: list[Path]) -> tuple[Wave, float]:
         """As `ConvertFn`: making the voice is not counted, it happens once a speaker and before a stream begins."""
         if not self._voices:  # the first steps pay for allocations and lazy initialisation
-            self._timed(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32), SAMPLE_RATE, self._voice(references))
+            self._timed(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32), SAMPLE_RATE, self.voice(references))
         wave, rate = decode(source)
-        return self._timed(mono(wave), rate, self._voice(references))
+        return self._timed(mono(wave), rate, self.voice(references))
 
-    def _voice(self, references: list[Path]) -> Voice:
+    @property
+    def streaming(self) -> Any:
+        """The streaming converter itself.
+
+        Raises:
+            ConfigError: the model needs whole recordings.
+        """
+        from rtvc.api import StreamModel
+
+        if not isinstance(self._converter.model, StreamModel):
+            raise ConfigError(f"the model {self._converter.model.name!r} needs whole recordings: name one that streams with --model")
+        return self._converter.model.converter
+
+    def voice(self, references: list[Path]) -> Voice:
+        """The voice of some recordings, made once."""
         names = tuple(references)
         if names not in self._voices:
             self._voices[names] = self._converter.voice(*references, fit=self._fit)

@@ -1,6 +1,7 @@
 """The list of conversions to judge, a tab-separated file whose audio lies beside it in `eval/`."""
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +24,15 @@ class Pair:
         """Unique within a list, and fit for a file name."""
         return f"{self.source.stem}_to_{self.target}"
 
+    @property
+    def stem(self) -> str:
+        """For files about the conversion: another list may hold the same one with other references."""
+        places = "\n".join("/".join(path.parts[-2:]) for path in (self.source, *self.references))
+        return f"{self.name}-{hashlib.sha256(places.encode()).hexdigest()[:8]}"
 
-def read_pairs(path: Path, limit: int | None = None) -> list[Pair]:
-    """The pairs of a list in order, the first `limit` of them.
+
+def read_pairs(path: Path, limit: int | None = None, more: int = 0) -> list[Pair]:
+    """The pairs of a list in order and `more` of the same corpus behind them, the first `limit` of all.
 
     Raises:
         ConfigError: the list is missing, empty, or lacks a column.
@@ -41,8 +48,13 @@ def read_pairs(path: Path, limit: int | None = None) -> list[Pair]:
     audio = path.parent / "eval"
     pairs = [
         Pair(audio / row["source"], row["target_speaker"], tuple(audio / name for name in row["references"].split()), row["transcript"])
-        for row in rows[:limit]
+        for row in rows
     ]
+    if more:
+        from rtvc.evaluate.more import more_pairs
+
+        pairs += more_pairs(path.with_name("eval.tsv"), pairs, more)
+    pairs = pairs[:limit]
     for pair in pairs:
         for recording in (pair.source, *pair.references):
             if not recording.is_file():

@@ -23,8 +23,10 @@ def overview(result: Mapping[str, Any], path: Path) -> None:
     pairs, summary = result["pairs"], result["summary"]
     _similarity(axes[0, 0], pairs, "secs", "Similarity (Resemblyzer)")
     _similarity(axes[0, 1], pairs, "secs2", "Similarity (unrelated encoder)")
-    _strips(axes[0, 2], pairs, summary, {"wer_source": "source", "wer": "conversion"}, "Word error rate", (0, None))
-    _strips(axes[1, 0], pairs, summary, {"dnsmos_ovrl": "overall", "dnsmos_sig": "signal", "dnsmos_bak": "background"}, "DNSMOS", (1, 5))
+    words = {"wer_source": "source", "wer": "conversion", "wer2_source": "source\nWER2", "wer2": "conversion\nWER2"}
+    _strips(axes[0, 2], pairs, summary, words, "Word error rate by two recognisers", (0, None))
+    sound = {"dnsmos_ovrl": "overall", "dnsmos_sig": "signal", "dnsmos_bak": "background", "distillmos": "DistillMOS"}
+    _strips(axes[1, 0], pairs, summary, sound, "DNSMOS, and DistillMOS", (1, 5))
     _strips(axes[1, 1], pairs, summary, {"f0_pcc": "conversion"}, "F0 correlation with the source", (None, 1))
     _strips(axes[1, 2], pairs, summary, {"rtf": "conversion"}, "Real-time factor", (0, None))
     figure.suptitle(f"{result['model'] or 'conversion'}, {len(pairs)} pairs, {result['date'][:10]}, {result['commit']}", color=INK)
@@ -79,7 +81,8 @@ def _strips(
             axis.vlines(place, low, high, color=ACCENT, linewidth=4)
             axis.hlines(summary[metric], place - 0.25, place + 0.25, color=ACCENT, linewidth=2)
             axis.annotate(f"{summary[metric]:.3f}", (place + 0.28, summary[metric]), fontsize=8, color=INK, va="center")
-    axis.set_xticks(range(len(metrics)), list(metrics.values()))
+    names = [name if summary[metric] is not None else f"{name}: none" for metric, name in metrics.items()]
+    axis.set_xticks(range(len(metrics)), names, fontsize=10 if len(names) < 4 else 8)
     axis.set_xlim(-0.6, len(metrics) - 0.3)
     axis.set_ylim(*limits)
     axis.set_title(title, fontsize=10, color=INK)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rtvc.evaluate.audio import Wave, at_16k
-from rtvc.evaluate.optional import need
+from rtvc.evaluate.optional import need, one_thread
 
 
 @functools.cache
@@ -15,8 +15,7 @@ def _predictor() -> Any:
     """The package's predictor, its two sessions opened on one thread: its own `run` would take every core."""
     module, runtime = need("speechmos.dnsmos"), need("onnxruntime")
     folder = Path(module.__file__).parent / "dnsmos_models"
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options = one_thread(runtime)
     predictor = module.DNSMOS.__new__(module.DNSMOS)
     predictor.onnx_sess = runtime.InferenceSession(str(folder / "sig_bak_ovr.onnx"), options, providers=["CPUExecutionProvider"])
     predictor.p808_onnx_sess = runtime.InferenceSession(str(folder / "model_v8.onnx"), options, providers=["CPUExecutionProvider"])

@@ -18,10 +18,21 @@ from rtvc.evaluate.text import normaliser
 from rtvc.files import write
 
 WORST = 10
-COLUMNS = ("wer", "wer_source", "secs_target", "secs_source", "secs2_target", "secs2_source", "dnsmos_ovrl", "f0_pcc", "rtf")
+COLUMNS = (
+    *("wer", "wer_source", "wer2", "wer2_source", "secs_target", "secs_source", "secs2_target", "secs2_source"),
+    *("dnsmos_ovrl", "distillmos", "distillmos_source", "f0_pcc", "rtf"),
+)
+HEARD = {
+    "heard": "heard",
+    "heard2": "heard by the second recogniser",
+    "heard_source": "heard in the source",
+    "heard2_source": "heard in the source by the second recogniser",
+}
 LABELS = {
     "wer": "WER",
     "wer_source": "WER of the source",
+    "wer2": "WER2",
+    "wer2_source": "WER2 of the source",
     "secs_target": "SECS to target",
     "secs_source": "SECS to source",
     "secs2_target": "SECS2 to target",
@@ -29,6 +40,8 @@ LABELS = {
     "dnsmos_ovrl": "DNSMOS overall",
     "dnsmos_sig": "DNSMOS signal",
     "dnsmos_bak": "DNSMOS background",
+    "distillmos": "DistillMOS",
+    "distillmos_source": "DistillMOS of the source",
     "f0_pcc": "F0 correlation",
     "rtf": "Real-time factor",
 }
@@ -63,7 +76,7 @@ def write_report(
     page = string.Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(f"Conversions by {result['model'] or 'a model'}"),
         provenance=html.escape(f"{len(pairs)} pairs, {result['date']}, commit {result['commit']}, {machine['cpu']}, {machine['system']}"),
-        summary=summary_table(result["summary"]),
+        summary=summary_table(result["summary"], result["unavailable"]),
         worst=min(WORST, len(pairs)),
         headings="<th>pair</th>" + "".join(f"<th>{LABELS[metric]}</th>" for metric in COLUMNS),
         pitch=f"F0 correlation: {METHOD}",
@@ -73,14 +86,20 @@ def write_report(
     return folder / "index.html"
 
 
-def summary_table(summary: Mapping[str, Any]) -> str:
-    """Mean and 95 % interval of every metric."""
+def summary_table(summary: Mapping[str, Any], unavailable: Mapping[str, str]) -> str:
+    """Mean and 95 % interval of every metric, or why it is missing."""
     lines = ["<tr><th>metric</th><th>mean</th><th>95 % interval</th></tr>"]
     for metric in METRICS:
-        interval = summary["ci95"][metric]
-        spread = f"{interval[0]:.3f} … {interval[1]:.3f}" if interval else "–"
+        spread = html.escape(interval(summary, metric, unavailable))
         lines.append(f"<tr><td>{LABELS[metric]}</td><td>{number(summary[metric])}</td><td>{spread}</td></tr>")
     return "".join(lines)
+
+
+def interval(summary: Mapping[str, Any], metric: str, unavailable: Mapping[str, str]) -> str:
+    """The 95 % interval of a metric as text; in its place the reason why there is none, or a dash."""
+    found = summary["ci95"][metric]
+    missing = unavailable.get(metric.removesuffix("_source"), "–")
+    return f"{found[0]:.3f} … {found[1]:.3f}" if found else missing
 
 
 def row(numbers: Mapping[str, Any], names: Mapping[str, str], *, opened: bool) -> str:
@@ -95,10 +114,8 @@ def row(numbers: Mapping[str, Any], names: Mapping[str, str], *, opened: bool) -
     picture = (
         f'<img loading="lazy" src="pictures/{html.escape(numbers["pair"])}.png" alt="Spectrograms of source, conversion and reference">'
     )
-    words = (
-        f"<div>said: {html.escape(numbers['transcript'].lower())}</div>"
-        f"<div>heard: {marked(numbers['transcript'], numbers['heard'])}</div>"
-        f"<div>heard in the source: {marked(numbers['transcript'], numbers['heard_source'])}</div>"
+    words = f"<div>said: {html.escape(numbers['transcript'].lower())}</div>" + "".join(
+        f"<div>{title}: {marked(numbers['transcript'], numbers[key])}</div>" for key, title in HEARD.items() if numbers[key] is not None
     )
     shown = f"<details{' open' if opened else ''}><summary>words and spectrograms</summary>{words}{picture}</details>"
     detail = f'<tr class="detail"><td colspan="{len(COLUMNS) + 1}"><div class="players">{players}</div>{shown}</td></tr>'

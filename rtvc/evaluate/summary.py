@@ -6,10 +6,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-RATIOS = {"wer": ("errors", "words"), "wer_source": ("errors_source", "words"), "rtf": ("compute_seconds", "seconds")}
+RATIOS = {
+    "wer": ("errors", "words"),
+    "wer_source": ("errors_source", "words"),
+    "wer2": ("errors2", "words"),
+    "wer2_source": ("errors2_source", "words"),
+    "rtf": ("compute_seconds", "seconds"),
+}
 """Quotients of totals: a long utterance counts as much as its words or seconds."""
-MEANS = ("secs_target", "secs_source", "secs2_target", "secs2_source", "dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "f0_pcc")
-METRICS = ("wer", "wer_source", *MEANS, "rtf")
+MEANS = (
+    *("secs_target", "secs_source", "secs2_target", "secs2_source"),
+    *("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "distillmos", "distillmos_source", "f0_pcc"),
+)
+METRICS = ("wer", "wer_source", "wer2", "wer2_source", *MEANS, "rtf")
 DRAWS, SEED = 2000, 20240
 
 
@@ -19,9 +28,7 @@ def summarise(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     intervals: dict[str, list[float] | None] = {}
     for metric in METRICS:
-        upper, lower = (column(pairs, key) for key in RATIOS[metric]) if metric in RATIOS else (column(pairs, metric), None)
-        if lower is None:
-            lower = np.where(np.isnan(upper), np.nan, 1.0)
+        upper, lower = parts(pairs, metric)
         value, spread = quotient(upper, lower), quotient(upper[draws], lower[draws])
         spread = spread[np.isfinite(spread)]
         known = bool(np.isfinite(value)) and len(spread) > 0
@@ -30,9 +37,21 @@ def summarise(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**summary, "ci95": intervals, "pairs_evaluated": len(pairs)}
 
 
+def parts(pairs: Sequence[Mapping[str, Any]], metric: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(P,) twice: what is summed over pairs and divided by what for the metric; NaN in both where a pair has no value."""
+    if metric in RATIOS:
+        upper, lower = (column(pairs, key) for key in RATIOS[metric])
+    else:
+        upper = column(pairs, metric)
+        lower = np.ones(len(upper))
+    unknown = np.isnan(upper) | np.isnan(lower)
+    return np.where(unknown, np.nan, upper), np.where(unknown, np.nan, lower)
+
+
 def column(pairs: Sequence[Mapping[str, Any]], key: str) -> npt.NDArray[np.float64]:
     """(P,) one number a pair, NaN where there is none."""
-    return np.array([np.nan if pair[key] is None else pair[key] for pair in pairs], dtype=np.float64)
+    values = [pair.get(key) for pair in pairs]
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def quotient(upper: npt.NDArray[np.float64], lower: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
