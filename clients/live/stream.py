@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from rtvc.clients.live.devices import Device, pick, refresh
-from rtvc.clients.live.sound import STREAMS, Callback, Stream
+from rtvc.clients.live.sound import STREAMS, Callback, Stream, check_sound
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.gate import Gate
 from rtvc.engine.lag import Backlog
 from rtvc.engine.pump import Pump
 from rtvc.engine.session import Session
-from rtvc.errors import ConfigError, DeviceError
+from rtvc.errors import DeviceError
 from rtvc.models.streaming.interface import Styled
 
 Samples = NDArray[np.float32]
@@ -29,6 +29,8 @@ NAP_S = 0.001
 """How long the worker sleeps when there is nothing to do: it is never woken by a lock that the audio callback holds."""
 PRIORITY = -11
 """The nice value that audio threads ask for."""
+RECORDED = ("input.wav", "output.wav")
+"""What a recorder writes into its folder: what was said, and what was heard."""
 RETRY_S = 1.0
 """How often a lost device is looked for."""
 
@@ -68,7 +70,7 @@ class Recorder:
     def __init__(self, folder: Path, rate_in: int, rate_out: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.files = [
-            soundfile.SoundFile(folder / name, "w", rate, 1, "PCM_16") for name, rate in (("input.wav", rate_in), ("output.wav", rate_out))
+            soundfile.SoundFile(folder / name, "w", rate, 1, "PCM_16") for name, rate in zip(RECORDED, (rate_in, rate_out), strict=True)
         ]
         self.waiting: queue.Queue[tuple[Samples, Samples] | None] = queue.Queue(512)
         self.lost = 0
@@ -111,8 +113,8 @@ class Live:
     """
 
     def __init__(self, backend: Backend, voice: Styled, config: LiveConfig, *, streams: Any = None) -> None:
-        if streams is None and config.sound not in STREAMS:
-            raise ConfigError(f"the audio backend {config.sound!r} came, one of {', '.join(STREAMS)} was wanted")
+        if streams is None:
+            check_sound(config.sound)
         self.backend, self.config = backend, config
         self.open = STREAMS[config.sound] if streams is None else streams
         source, sink = pick(config.input, "input"), pick(config.output, "output")

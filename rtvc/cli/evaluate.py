@@ -47,14 +47,25 @@ def evaluate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from rtvc.data.registry import cache_dir
+    from rtvc.engine.open import check_engine
     from rtvc.errors import ConfigError
     from rtvc.evaluate.converter import LibraryConverter
     from rtvc.evaluate.pairs import read_pairs
     from rtvc.evaluate.picture import overview
     from rtvc.evaluate.report import write_report
     from rtvc.evaluate.run import conversion, evaluate_pairs
-    from rtvc.files import write_json
+    from rtvc.files import check_folder, check_target, is_standard_output, is_stream, write_json
 
+    picture = json.with_suffix(".png") if json and not is_stream(json) else None
+    if json and picture == json:
+        raise ConfigError(f"{json} is the picture's own name, a .json file was wanted")
+    for target in (json, picture):
+        if target:
+            check_target(target, sources=[pairs], folders=True)
+    if report:
+        check_folder(report)
+    if backend:
+        check_engine(backend)
     listed = read_pairs(pairs, limit)
     torch.set_num_threads(threads)
     if backend is not None and chunk is None:
@@ -66,8 +77,9 @@ def evaluate(
         return open_engine(steps, str(backend), samples)[0]
 
     converter = LibraryConverter(model, chunk, device, fit, open_stepper if backend else None)
-    cache = json.parent / f"{json.stem}.cache" if json else cache_dir() / "evaluate"
-    console = Console()
+    beside = json and picture and json.parent / f"{json.stem}.cache"
+    cache = check_folder(beside or cache_dir() / "evaluate")
+    console = Console(stderr=json is not None and is_standard_output(json))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks = {stage: bar.add_task(stage, total=len(listed)) for stage in ("convert", "measure", *(["report"] if report else []))}
@@ -80,7 +92,8 @@ def evaluate(
         )
         if json:
             write_json(json, result)
-            overview(result, json.with_suffix(".png"))
+        if picture:
+            overview(result, picture)
         if report:
             folder = cache / converter.key
             page = write_report(
@@ -91,8 +104,8 @@ def evaluate(
                 lambda done, total: advance("report", done, total),
             )
     console.print(table(result))
-    if json:
-        console.print(f"result: {json}, picture: {json.with_suffix('.png')}", soft_wrap=True)
+    if picture:
+        console.print(f"result: {json}, picture: {picture}", soft_wrap=True)
     if report:
         console.print(f"report: {page}", soft_wrap=True)
 

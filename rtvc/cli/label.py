@@ -19,9 +19,11 @@ def label(
     from rich.console import Console
     from rich.progress import Progress
 
+    from rtvc.files import check_folder
     from rtvc.train.bridge import Listener
     from rtvc.train.labels import SwiftF0, label_all
 
+    check_folder(out)
     torch.set_num_threads(threads)
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:

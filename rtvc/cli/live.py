@@ -10,6 +10,8 @@ from rtvc.cli.voice import Fit
 
 __all__ = ["live"]
 
+PREPARING = "preparing the model (the first time on a machine it is compiled, which takes minutes)"
+
 
 def live(
     voices: Annotated[list[str], typer.Option("--voice", help="recording or voice file; several fill the slots 1-9", show_default=False)],
@@ -37,15 +39,26 @@ def live(
 
     Example: rtvc live --voice anna.wav --virtual-mic
     """
+    from rtvc.audio.opening import check_source
     from rtvc.clients.live.attend import attend
+    from rtvc.clients.live.devices import pick, refresh
     from rtvc.clients.live.keys import act
-    from rtvc.clients.live.stream import Live, LiveConfig
-    from rtvc.clients.live.virtual_mic import virtual_mic
-    from rtvc.engine.open import chunk_of, open_engine, streaming
+    from rtvc.clients.live.sound import check_sound
+    from rtvc.clients.live.stream import RECORDED, Live, LiveConfig
+    from rtvc.clients.live.virtual_mic import check_server, virtual_mic
+    from rtvc.engine.open import check_engine, chunk_of, open_engine, streaming
+    from rtvc.files import check_target
 
-    converter, steps = streaming(model)
-    slots = [converter.voice(name, fit=converter.fit_steps(fit)) for name in voices]
-    running, _ = open_engine(steps, engine, chunk_of(chunk, steps) if chunk else None)
+    # What can fail at once does so before the model is loaded, compiled and fitted.
+    check_sound(backend)
+    for name in voices:
+        check_source(name)
+    for target in [record / name for name in RECORDED] if record else ():
+        check_target(target, sources=voices, folders=True)
+    check_engine(engine)
+    if virtual:
+        check_server()
+    pick(source, "input"), pick(sink, "output")
     config = LiveConfig(
         input=source,
         output=sink,
@@ -60,9 +73,15 @@ def live(
         monitor=monitor and not virtual,
         record=record,
     )
+    typer.echo(PREPARING, err=True)
+    converter, steps = streaming(model)
+    samples = chunk_of(chunk, steps) if chunk else None
+    slots = [converter.voice(name, fit=converter.fit_steps(fit)) for name in voices]
+    running, _ = open_engine(steps, engine, samples)
     with ExitStack() as stack:
         if virtual:
             name = stack.enter_context(virtual_mic(monitor=monitor))
+            refresh()  # PortAudio looked for devices before this one was there
             typer.echo(f"other programs can pick the microphone {name!r}", err=True)
         now = stack.enter_context(Live(running, slots[0], config))
         title = f"{running.name}, {1000 * running.chunk / running.sample_rate:g} ms steps"
