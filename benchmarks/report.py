@@ -38,8 +38,7 @@ def save(rows: Sequence[Row], path: Path | None = None, *, kind: str = "componen
     """
     about = provenance()
     target = folder() / f"{machine_name(about)}.json" if path is None else path
-    there = kind(target) == "file" and target.stat().st_size
-    known = read(target) if there else {}
+    known = read(target) if exists(target) else {}
     name = "results" if kind == "components" else kind
     fresh = {tuple(row.get(part) for part in KEY) for row in rows} if kind == "components" else None
     kept = [row for row in known.get(name, []) if fresh is not None and tuple(row.get(part) for part in KEY) not in fresh]
@@ -59,8 +58,13 @@ def check(path: Path | None) -> None:
         check_target(folder() / "machine.json", folders=True)
         return
     check_target(path, folders=True)
-    if kind(path) == "file" and path.stat().st_size:
+    if exists(path):
         read(path)
+
+
+def exists(path: Path) -> bool:
+    """Whether a file with anything in it is there."""
+    return kind(path) == "file" and path.stat().st_size > 0
 
 
 def read(path: Path) -> dict[str, Any]:

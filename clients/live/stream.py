@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rtvc.engine.lag import Backlog
 from rtvc.engine.pump import Pump
 from rtvc.engine.session import Session
 from rtvc.errors import DeviceError
+from rtvc.files import StrPath, check_target
 from rtvc.models.streaming.interface import Styled
 
 Samples = NDArray[np.float32]
@@ -62,6 +64,26 @@ class LiveConfig(BaseModel):
     prosody: float = 1.0
     monitor: bool = False
     record: Path | None = None
+
+
+def check_devices(config: LiveConfig, sources: Iterable[StrPath] = ()) -> tuple[Device, Device]:
+    """The microphone and the loudspeaker that are meant; to be asked before long work.
+
+    Args:
+        config: of the conversion.
+        sources: files that are read, over which nothing is to be recorded.
+
+    Raises:
+        ConfigError: an audio backend that is none.
+        DeviceError: a device that is not there, or several that could be meant.
+        OutputError: nothing can be recorded to the folder.
+    """
+    check_sound(config.sound)
+    found = pick(config.input, "input"), pick(config.output, "output")
+    if config.record is not None:
+        for name in RECORDED:
+            check_target(config.record / name, sources=sources, folders=True)
+    return found
 
 
 class Recorder:

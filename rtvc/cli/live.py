@@ -41,24 +41,18 @@ def live(
     """
     from rtvc.audio.opening import check_source
     from rtvc.clients.live.attend import attend
-    from rtvc.clients.live.devices import pick, refresh
+    from rtvc.clients.live.devices import refresh
     from rtvc.clients.live.keys import act
-    from rtvc.clients.live.sound import check_sound
-    from rtvc.clients.live.stream import RECORDED, Live, LiveConfig
+    from rtvc.clients.live.stream import Live, LiveConfig, check_devices
     from rtvc.clients.live.virtual_mic import check_server, virtual_mic
     from rtvc.engine.open import check_engine, chunk_of, open_engine, streaming
-    from rtvc.files import check_target
 
     # What can fail at once does so before the model is loaded, compiled and fitted.
-    check_sound(backend)
     for name in voices:
         check_source(name)
-    for target in [record / name for name in RECORDED] if record else ():
-        check_target(target, sources=voices, folders=True)
     check_engine(engine)
     if virtual:
         check_server()
-    pick(source, "input"), pick(sink, "output")
     config = LiveConfig(
         input=source,
         output=sink,
@@ -73,6 +67,7 @@ def live(
         monitor=monitor and not virtual,
         record=record,
     )
+    check_devices(config, voices)
     typer.echo(PREPARING, err=True)
     converter, steps = streaming(model)
     samples = chunk_of(chunk, steps) if chunk else None

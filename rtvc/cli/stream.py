@@ -69,11 +69,10 @@ def stream(
     settings: dict[str, Any] = {"token": read_token(token_file).get_secret_value() if token_file else token, "tls": trust(ca)}
     session = {"format": wire, "prosody": prosody}
     if mic:
-        from rtvc.clients.live.devices import pick
-        from rtvc.clients.live.stream import LiveConfig
+        from rtvc.clients.live.stream import LiveConfig, check_devices
 
-        pick(microphone, "input"), pick(speaker, "output")
         config = LiveConfig(input=microphone, output=speaker, block_ms=10.0, margin_ms=margin, lookback_ms=0.0, pitch=pitch)
+        check_devices(config)
         talk(url, references or [], voices or [], settings, config, session | {"max_lag_ms": max_lag}, seconds, as_json)
         return
     assert source is not None
