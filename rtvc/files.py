@@ -105,6 +105,8 @@ def cannot(path: StrPath, reason: str | OSError, advice: str = "") -> OutputErro
     if isinstance(reason, OSError):
         number = reason.errno or 0
         reason = REASONS.get(number) or reason.strerror or str(reason) or type(reason).__name__
+        if number == errno.ENAMETOOLONG:
+            advice = "take a shorter one"
     advice = advice or "check the folder, its permissions and the free space"
     return OutputError(f"{path} cannot be written ({reason}): {advice}")
 

@@ -85,10 +85,8 @@ def repaired(source: IO[bytes], path: StrPath) -> Patched | None:
         return _chunked(source, head, size, path, "big", b"SSND", 8)
     if head[:4] == b"OggS":
         source.seek(max(0, size - HEAD))
-        tail = source.read(HEAD)
-        page = tail.rfind(b"OggS")
-        if not 0 <= page < len(tail) - 5 or not tail[page + 5] & LAST_PAGE:
-            warn_cut(path, "does not end with a last page")
+        if not ends(source.read(HEAD)):
+            warn_cut(path, "does not end with a whole last page")
         return None
     announced = 0
     if head[:4] == b".snd":
@@ -101,6 +99,15 @@ def repaired(source: IO[bytes], path: StrPath) -> Patched | None:
     if size < SLACK * announced < LARGEST:
         warn_cut(path, f"holds {size} of the {announced} bytes {THAT}")
     return None
+
+
+def ends(tail: bytes) -> bool:
+    """Whether the bytes at the end of an Ogg file hold its last page, whole."""
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    if len(page) < 27 or not page[5] & LAST_PAGE:
+        return False
+    segments = page[26]
+    return len(page) >= 27 + segments + sum(page[27 : 27 + segments])
 
 
 def _chunked(

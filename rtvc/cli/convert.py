@@ -41,7 +41,7 @@ def convert(
     from rtvc.api import load
     from rtvc.audio.check import check_recording
     from rtvc.audio.io import check_output, decode, write
-    from rtvc.audio.opening import check_source
+    from rtvc.audio.opening import check_source, name_of
 
     given = [*(references or []), *(more or [])]
     single = [path for path in (timbre, prosody) if path is not None]
@@ -62,7 +62,7 @@ def convert(
         figures = {"duration_s": duration, "rtf": spent / duration, "latency_ms": None if latency is None else latency * 1000}
         tell(json.dumps(result | {"sample_rate": converter.sample_rate} | figures), output)
         return
-    tell(f"{source} in the voice of {voice.name}: {output}", output)
+    tell(f"{name_of(source)} in the voice of {voice.name}: {output}", output)
     tell(
         f"duration {duration:.2f} s  real-time factor {spent / duration:.3f}  "
         + (f"latency {latency * 1000:.1f} ms as a stream" if latency is not None else f"{converter.model.name} needs whole recordings"),

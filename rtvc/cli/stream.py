@@ -43,7 +43,7 @@ def stream(
     max_lag: Annotated[float, typer.Option(help="milliseconds after which a live server drops audio (with --mic)", min=50)] = 400.0,
     microphone: Annotated[str | None, typer.Option("--input-device", help="index, name or part of it (with --mic)")] = None,
     speaker: Annotated[str | None, typer.Option("--output-device", help="index, name or part of it (with --mic)")] = None,
-    margin: Annotated[float, typer.Option(help="milliseconds that should wait at the player (with --mic)")] = 30.0,
+    margin: Annotated[float, typer.Option(help="milliseconds that should wait at the player (with --mic)", min=0, max=500)] = 30.0,
     seconds: Annotated[float | None, typer.Option(help="stop after this long (with --mic)")] = None,
     force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
@@ -60,7 +60,7 @@ def stream(
         raise ConfigError("no voice came: name one of the server's with --voice, or send a recording of somebody with -r")
     if token is not None and token_file is not None:
         raise ConfigError("a token came twice, one of --token (or RTVC_TOKEN) and --token-file was wanted")
-    from rtvc.audio.opening import check_source
+    from rtvc.audio.opening import check_source, name_of
     from rtvc.clients.websocket.address import websocket_address
     from rtvc.engine.server.access import read_token
 
@@ -107,7 +107,7 @@ def stream(
     if as_json:
         tell(json.dumps(result), output)
         return
-    tell(f"{source} in the voice of {named}: {output}", output)
+    tell(f"{name_of(source)} in the voice of {named}: {output}", output)
     lag = "  ".join(f"{name.split('_')[1]} {value:.0f} ms" for name, value in outcome.percentiles().items())
     took = f"duration {duration:.2f} s  took {outcome.seconds:.2f} s"
     tell(took + (f"  lag {lag}" if lag else ""), output)
