@@ -68,6 +68,11 @@ def kind(path: StrPath) -> str:
     return kind_of(mode)
 
 
+def named(path: StrPath) -> str | bytes:
+    """A path for a library that opens it itself: names that are not UTF-8 pass as their bytes."""
+    return os.fsencode(path) if os.name == "posix" else os.fspath(path)
+
+
 def kind_of(mode: int) -> str:
     """`kind` by the mode of a file's status."""
     return next((word for test, word in KINDS if test(mode)), "file")

@@ -13,7 +13,7 @@ from rtvc.audio.opening import check_count, opened
 from rtvc.audio.resample import check_rate, resample
 from rtvc.errors import AudioError, OutputError
 from rtvc.files import StrPath as StrPath
-from rtvc.files import check_target, is_stream, replacing
+from rtvc.files import check_target, is_stream, named, replacing
 
 SUFFIXES = {
     ".wav": ("WAV", "PCM_16"),
@@ -181,7 +181,7 @@ def write(path: StrPath, wave: Tensor | Samples, rate: int = SAMPLE_RATE) -> Pat
     limited, rate = np.clip(samples, -1, 1), check_rate(rate)
     try:
         with replacing(path) as fresh:
-            soundfile.write(fresh, limited, rate, subtype=subtype, format=container)
+            soundfile.write(named(fresh), limited, rate, subtype=subtype, format=container)
     except OutputError as error:
         raise AudioError(str(error)) from error
     except (soundfile.SoundFileError, ValueError) as error:

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from rtvc.audio.headers import HEAD, LARGEST, SLACK, THAT, repaired, warn_cut
 from rtvc.errors import AudioError
-from rtvc.files import STANDARD, StrPath, kind, kind_of
+from rtvc.files import STANDARD, StrPath, kind, kind_of, named
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -37,7 +37,7 @@ def opened(path: StrPath) -> Iterator["SoundFile"]:
         better = repaired(source, path)
         size = source.seek(0, os.SEEK_END)
         source.seek(0)
-        with soundfile.SoundFile(better or (path if regular else source)) as file:
+        with soundfile.SoundFile(better or (named(path) if regular else source)) as file:
             if not file.frames and size > HEAD:
                 raise AudioError(
                     f"{path} holds 0 samples by its header, but {size} bytes: convert it to WAV with a program that repairs it"

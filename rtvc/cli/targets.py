@@ -12,4 +12,5 @@ Force = Annotated[bool, typer.Option("--force", help="write even over a file tha
 
 def tell(text: str, output: Path | None) -> None:
     """Prints on standard output; on standard error where that carries the command's output."""
+    text = text.encode("utf-8", "backslashreplace").decode()  # names may hold what is not UTF-8
     typer.echo(text, err=output is not None and is_standard_output(output))

@@ -1,6 +1,7 @@
 """Configuration of a training run: a TOML file, `--set` overrides, and errors that name the nearest key."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,6 +127,10 @@ class RunConfig(Section):
 
 
 C = TypeVar("C", bound=BaseModel)
+LONGEST = 1 << 20
+"""Characters of a configuration."""
+DEEP = re.compile(r"""(?:[\w"'-]+[ \t]*\.[ \t]*){64}""")
+"""A key of so many parts: the time and memory that tomllib takes for one grow with their square."""
 
 
 def load_config(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
@@ -151,6 +156,10 @@ def toml(text: str) -> dict[str, Any]:
     Raises:
         ValueError: it is not TOML, or nested too deeply.
     """
+    if len(text) > LONGEST:
+        raise ValueError(f"it has {len(text)} characters, at most {LONGEST} were wanted")
+    if DEEP.search(text):
+        raise ValueError("it is nested too deeply")
     try:
         return tomllib.loads(text)
     except RecursionError as error:
