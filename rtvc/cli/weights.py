@@ -46,12 +46,15 @@ def export_studio(
 ) -> None:
     """Make the studio model's file of a trained mel encoder, its styles mapped to the teacher's."""
     from rtvc.files import check_target
+
+    if output is not None:
+        check_target(output)
     from rtvc.models import studio
     from rtvc.models.streaming import load_default
     from rtvc.train.state import load_weights
     from rtvc.train.studio import assemble, fit_style_map
 
-    target = check_target(output or studio.DEFAULT, sources=sorted(teacher.glob("*.npz")))
+    target = check_target(output or studio.DEFAULT)
     stream = load_default()
     found = fit_style_map(stream, sorted(teacher.glob("*.npz")), ridge)
     model = assemble(stream, studio.kokoro_decoder(), load_weights(run)["mel_encoder"], found)
