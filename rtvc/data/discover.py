@@ -22,7 +22,7 @@ FOREIGN = frozenset(
 """Suffixes of other files that hold sound."""
 MAGIC = (b"fLaC", b"OggS", b"caff", b".snd", b"NIST_1A", b"Creative Voice File", b"ID3", b"riff.\x91")
 """How recordings begin, whatever their names are."""
-FORMS = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"RF64": (b"WAVE",)}
+FORMS: dict[bytes, tuple[bytes, ...]] = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"RF64": (b"WAVE",)}
 FORMS[b"FORM"] = (b"AIFF", b"AIFC", b"8SVX", b"16SV")
 """Containers that hold other things as well, and what they say when they hold sound."""
 
