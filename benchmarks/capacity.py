@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rtvc.engine.capacity import HEADROOM
 from rtvc.engine.server.frames import HEADER
+from rtvc.files import write
 
 SPEAKERS = (1_000, 100_000, 10_000_000)
 BEGIN, END = "<!-- begin: python -m rtvc.benchmarks.capacity -->", "<!-- end -->"
@@ -188,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if path is None:
         sys.stdout.write(made)
     else:
-        path.write_text(written(path.read_text("utf-8"), made), "utf-8")
+        write(path, written(path.read_text("utf-8"), made))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rtvc.benchmarks.pulse import Room, recorded, room
 from rtvc.errors import DeviceError
+from rtvc.files import write_json
 
 Samples = NDArray[np.float32]
 
@@ -148,5 +149,4 @@ def loopback(
 
 def save(result: dict[str, Any], path: Path) -> None:
     """Writes a result as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(path, result)

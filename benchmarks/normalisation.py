@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from rtvc.files import check_target, write
 from rtvc.layers.norm import Statistics
 
 MEANING = {
@@ -137,13 +138,11 @@ def main(
     for name in only or ():
         if name not in names:
             raise ConfigError(f"there are no statistics {name!r}; {nearest(name, names)}")
+    check_target(out, folders=True)
     folders = labelled or [Path("data/labelled"), Path("data/teacher")]
     results = [train(name, folders, steps, runs / f"{name}-{steps}-{seed}", seed) for name in only or names]
     facts = {"commit": commit(), "torch": torch.__version__, "threads": str(torch.get_num_threads()), "date": time.strftime("%Y-%m-%d")}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.tmp")
-    temporary.write_text(page(results, f"python -m rtvc.benchmarks.normalisation --steps {steps}", facts), encoding="utf-8")
-    temporary.replace(out)
+    write(out, page(results, f"python -m rtvc.benchmarks.normalisation --steps {steps}", facts))
     typer.echo(json.dumps([asdict(result) for result in results]) if as_json else f"{out} is written")
 
 

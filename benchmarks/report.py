@@ -8,11 +8,12 @@ from typing import Any
 
 from rtvc.errors import ConfigError
 from rtvc.evaluate.provenance import provenance
-from rtvc.files import write
+from rtvc.files import check_target, is_stream, kind, read_json, write
 
 Row = dict[str, Any]
 KEY = ("component", "backend", "threads", "chunk_ms")
 """What tells two rows of one file apart."""
+PICTURES = ("png", "svg", "pdf")
 
 
 def folder() -> Path:
@@ -37,13 +38,33 @@ def save(rows: Sequence[Row], path: Path | None = None, *, kind: str = "componen
     """
     about = provenance()
     target = folder() / f"{machine_name(about)}.json" if path is None else path
-    known = read(target) if target.is_file() else {}
+    known = read(target) if exists(target) else {}
     name = "results" if kind == "components" else kind
     fresh = {tuple(row.get(part) for part in KEY) for row in rows} if kind == "components" else None
     kept = [row for row in known.get(name, []) if fresh is not None and tuple(row.get(part) for part in KEY) not in fresh]
     whole = {**known, **about, name: [*kept, *rows]}
     write(target, json.dumps(whole, indent=1) + "\n")
     return target
+
+
+def check(path: Path | None) -> None:
+    """To be asked before measuring: whether `save` can write there.
+
+    Raises:
+        ConfigError: a file is there that is no results file.
+        OutputError: nothing can be written there.
+    """
+    if path is None:
+        check_target(folder() / "machine.json", folders=True)
+        return
+    check_target(path, folders=True)
+    if exists(path):
+        read(path)
+
+
+def exists(path: Path) -> bool:
+    """Whether a file with anything in it is there."""
+    return kind(path) == "file" and path.stat().st_size > 0
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -53,7 +74,7 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: when it is missing or no results file.
     """
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is no results file ({error}): name one that `rtvc bench` wrote") from error
     if not isinstance(found, dict) or "machine" not in found:
@@ -110,4 +131,17 @@ def picture(found: dict[str, Any], path: Path) -> None:
     axis.plot(chunks, chunks, color="grey", linestyle=":", label="real time")
     axis.set(xlabel="chunk (ms)", ylabel="median time of a step (ms)", yscale="log", title=str(found["machine"].get("cpu")))
     axis.legend()
-    figure.savefig(path)
+    form = picture_format(path)
+    write(path, lambda sink: figure.savefig(sink, format=form))
+
+
+def picture_format(path: Path) -> str:
+    """The format of a picture, by its suffix; PNG for a pipe or device.
+
+    Raises:
+        ConfigError: a suffix that is none of a picture.
+    """
+    form = path.suffix.removeprefix(".").lower() or ("png" if is_stream(path) else "")
+    if form not in PICTURES:
+        raise ConfigError(f"{path} ends in .{form}, one of .{', .'.join(PICTURES)} was wanted")
+    return form

@@ -24,6 +24,7 @@ from rtvc.engine.server.messages import Error, Start, Started, Stopped, VoiceRea
 from rtvc.engine.server.protocol import ClientSide
 from rtvc.engine.server.reading import Refused
 from rtvc.engine.server.streams import Audio
+from rtvc.files import write
 
 RATE: Literal[24_000] = 24_000
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -172,7 +173,7 @@ def bench(
         "rows": rows,
     }
     if output:
-        output.write_text(json.dumps(result, indent=1) + "\n")
+        write(output, json.dumps(result, indent=1) + "\n")
 
 
 async def upload(url: str) -> None:

@@ -1,7 +1,6 @@
 """Engine directories: a compiled step with a manifest that says what it was made of, checked whenever it is loaded."""
 
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -21,6 +20,7 @@ from rtvc.engine.gpu import need_gpu
 from rtvc.engine.target import Target
 from rtvc.engine.tensorrt import flavours
 from rtvc.errors import ConfigError, EngineError
+from rtvc.files import TEMPORARY, check_folder, kind, read_json
 from rtvc.models.streaming.interface import Converter
 
 MANIFEST, FORMAT = "engine.json", 1
@@ -177,6 +177,7 @@ def build(
     """
     backend = ALIASES.get(backend, backend)
     cls = backend_class(backend)
+    check_folder(directory)
     if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
         raise EngineError(f"{directory} holds files that are no engine: name an empty or new directory")
     checked = Backend(converter, chunk)
@@ -184,8 +185,9 @@ def build(
     extra: dict[str, Any] = {} if target is None else {"target": target}
     if refit is not None:
         extra["refit"] = refittable(refit, backend, target, chunk, converter)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    place = Path(os.path.realpath(directory))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=place.parent))
     try:
         cls.build(converter, chunk, work, source, **extra)
         manifest = Manifest(
@@ -205,9 +207,9 @@ def build(
             target=target,
         )
         (work / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(work, directory)
+        if place.exists():
+            shutil.rmtree(place)
+        os.replace(work, place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return manifest
@@ -244,10 +246,10 @@ def read_manifest(directory: Path) -> Manifest:
         EngineError: when there is none or it is of another format.
     """
     path = directory / MANIFEST
-    if not path.is_file():
+    if kind(path) != "file":
         raise EngineError(f"{directory} holds no {MANIFEST}: build an engine with `rtvc build --backend … -o {directory}`")
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         if found.get("format") != FORMAT:
             raise EngineError(f"{path} has format {found.get('format')}, {FORMAT} was wanted: build the engine again")
         return Manifest(**found)

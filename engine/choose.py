@@ -1,7 +1,7 @@
 """`auto`: which backend is the fastest here? Measured once a machine, model and chunk, then remembered."""
 
+import contextlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rtvc.data.registry import cache_dir
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.build import BACKENDS, machine, model_hash, open_backend, versions
 from rtvc.engine.session import Style
-from rtvc.errors import RtvcError
-from rtvc.files import write_json
+from rtvc.errors import OutputError, RtvcError
+from rtvc.files import read_json, write_json
 from rtvc.models.streaming.interface import Converter
 
 CANDIDATES = ("torch-eager", "onnx", "onnx-int8", "openvino-bf16", "openvino-int8")
@@ -27,13 +28,17 @@ FIDELITY_DB = 10.0
 """Least ratio of signal to error, over magnitude spectra, against torch eager on the probe: below it a backend is not a faster
 model but another one. Waveforms would not do: the least error of pitch shifts every later phase, which nobody hears."""
 MEMORY = "auto.json"
+EAGER = ("torch-eager", "eager")
+"""Names of the backend that needs no file."""
 
 
 def cache_folder() -> Path:
-    """Where engines and measurements are kept: $RTVC_CACHE, or rtvc below the user's cache folder."""
-    if "RTVC_CACHE" in os.environ:
-        return Path(os.environ["RTVC_CACHE"]) / "engines"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rtvc" / "engines"
+    """Where engines and measurements are kept, in `rtvc.data.registry.cache_dir`.
+
+    Raises:
+        ConfigError: that is no folder.
+    """
+    return cache_dir() / "engines"
 
 
 def key(converter: Converter, chunk: int, candidates: Sequence[str]) -> str:
@@ -103,19 +108,19 @@ def compare(backends: Sequence[Backend], steps: int = 40) -> list[dict[str, floa
 def recall(cache: Path, name: str) -> dict[str, Any] | None:
     """A remembered measurement, if there is one."""
     try:
-        return dict(json.loads((cache / MEMORY).read_text())[name])
-    except (OSError, ValueError, KeyError):
+        return dict(read_json(cache / MEMORY)[name])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def remember(cache: Path, name: str, found: dict[str, Any]) -> None:
     """Keeps a measurement beside those of other models and machines."""
     try:
-        known = json.loads((cache / MEMORY).read_text())
-    except (OSError, ValueError):
+        known = dict(read_json(cache / MEMORY))
+    except (OSError, ValueError, TypeError):
         known = {}
-    known[name] = found
-    write_json(cache / MEMORY, known)
+    with contextlib.suppress(OutputError):  # then it is measured again the next time
+        write_json(cache / MEMORY, known | {name: found})
 
 
 def choose(

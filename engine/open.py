@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtvc.engine.backends.base import Backend
-from rtvc.engine.build import MANIFEST, load, open_backend
-from rtvc.engine.choose import cache_folder, choose
+from rtvc.engine.build import MANIFEST, backend_class, load, open_backend
+from rtvc.engine.choose import EAGER, cache_folder, choose
 from rtvc.errors import ConfigError
+from rtvc.files import check_folder, kind
 from rtvc.models.streaming.interface import Converter
 
 if TYPE_CHECKING:
@@ -31,6 +32,22 @@ def chunk_of(milliseconds: float, converter: Converter) -> int:
     return int(samples)
 
 
+def check_engine(name: str) -> None:
+    """To be asked before the model is loaded: whether `open_engine` knows the name, and can keep what
+    it builds.
+
+    Raises:
+        ConfigError: the cache folder is none.
+        EngineError: no backend of that name.
+        OutputError: nothing can be written to the cache folder.
+    """
+    if kind(Path(name) / MANIFEST) == "file" or name in EAGER:
+        return
+    if name != "auto":
+        backend_class(name)
+    check_folder(cache_folder())
+
+
 def streaming(model: str | None = None) -> tuple["VoiceConverter", Converter]:
     """A loaded model and its streaming converter.
 
@@ -53,7 +70,8 @@ def open_engine(converter: Converter, name: str = "auto", chunk: int | None = No
         name: of a backend, an engine directory, or `auto` for the fastest backend of this machine.
         chunk: samples a step; None takes the shortest that is safe with `auto`, and 600 otherwise.
     """
-    if (Path(name) / MANIFEST).is_file():
+    check_engine(name)
+    if kind(Path(name) / MANIFEST) == "file":
         built = load(Path(name), converter)
         if chunk not in (None, built.chunk):
             raise ConfigError(

@@ -20,6 +20,7 @@ from rtvc.audio.io import StrPath, decode, mono, prepare
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.resample import check_rate, resample
 from rtvc.errors import ConfigError, VoiceError
+from rtvc.files import kind
 from rtvc.models.streaming.interface import Converter, conditioned
 from rtvc.voices.report import measure
 from rtvc.voices.voice import Voice
@@ -42,6 +43,8 @@ CHUNK = 800 * HOP
 """Samples converted at a time when a whole recording is at hand: memory stays bounded, the result does not change."""
 LONGEST_REFERENCE = 60
 """Seconds of one reference that are looked at."""
+NAMED = 3
+"""Voices of a blend that are named in its name."""
 UNKNOWN_SPEECH = 10.0
 """Seconds of speech that a voice counts for, among several, when its file does not say."""
 
@@ -127,7 +130,7 @@ def load(name_or_path: StrPath | None = None, device: str = "cpu") -> "VoiceConv
     if wanted in MODELS:
         loaded = call(MODELS[wanted])
     elif (suffix := Path(wanted).suffix) in FILES:
-        if not Path(wanted).is_file():
+        if kind(wanted) != "file":
             raise ConfigError(f"{wanted} is not there, a file of weights was wanted: check the path")
         loaded = call(FILES[suffix], Path(wanted))
     else:
@@ -274,7 +277,7 @@ class VoiceConverter:
         voices = [self._one(reference, waves) for reference in references]
         if not voices:
             raise VoiceError("an empty list of references came, at least one recording or voice file was wanted")
-        voice = voices[0] if len(voices) == 1 else Voice.mix({v: v.speech or UNKNOWN_SPEECH for v in voices}, voices[0].name)
+        voice = voices[0] if len(voices) == 1 else Voice.mix({v: v.speech or UNKNOWN_SPEECH for v in voices}, blended_name(voices))
         if not fit or len(waves) < len(voices):
             return voice
         from rtvc.voices.fit import fit as fitted
@@ -332,6 +335,13 @@ class VoiceConverter:
         from rtvc.voices.fit import weights_of
 
         return weights_of(self.model.converter)  # type: ignore[attr-defined]
+
+
+def blended_name(voices: Sequence[Voice]) -> str:
+    """What a blend of voices is called: by all of them, the first three by their names."""
+    names = list(dict.fromkeys(voice.name for voice in voices))
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return " + ".join(names[:NAMED]) + more
 
 
 def listed(references: Reference | Sequence[Reference]) -> list[Reference]:

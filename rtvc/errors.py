@@ -9,6 +9,7 @@
     ├── VoiceError        a voice file or reference that cannot be used
     ├── TrainingError     a run that cannot start, resume or go on
     ├── EngineError       a compiled engine that is missing, stale or made for another machine
+    ├── OutputError       a file, pipe or device that cannot be written
     ├── DeviceError       an audio device that is missing, busy or gone
     ├── ProtocolError     a message of the streaming service that is not of the protocol
     └── ServiceError      a streaming service that refuses, cannot be reached or is gone
@@ -51,6 +52,10 @@ class TrainingError(RtvcError):
 
 class EngineError(RtvcError):
     """A compiled engine that is missing, stale or made for another machine."""
+
+
+class OutputError(RtvcError, OSError):
+    """A file, pipe or device that cannot be written; also an `OSError`, as callers of files expect."""
 
 
 class DeviceError(RtvcError):

@@ -57,7 +57,7 @@ def test_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_voice_of_recordings(vc: VoiceConverter, tmp_path: Path) -> None:
     low, high = recording(tmp_path / "low.wav", 4, pitch=100), recording(tmp_path / "high.wav", 2, pitch=250)
     a, b, both = vc.voice(low), vc.voice(high), vc.voice(low, high)
-    assert (a.name, both.name, a.space) == ("low", "low", "tiny")
+    assert (a.name, both.name, a.space) == ("low", "low + high", "tiny")
     assert [entry["path"] for entry in both.references] == ["low.wav", "high.wav"], "no folder names reach the file"
     share = a.speech / (a.speech + b.speech)
     assert 0.55 < share < 0.75

@@ -71,7 +71,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     before = path.read_bytes()
 
     def full(*args: object, **options: object) -> None:
-        Path(str(args[0])).write_bytes(b"half")
+        Path(os.fsdecode(args[0])).write_bytes(b"half")  # type: ignore[arg-type]
         raise OSError("No space left on device")
 
     monkeypatch.setattr(soundfile, "write", full)

@@ -131,6 +131,28 @@ def test_a_microphone_that_a_crash_left_behind_is_removed(inside):
     assert remove() == 0
 
 
+def test_a_terminated_process_takes_its_microphone_along(inside):
+    """SIGTERM, as `kill` and service managers send it."""
+    code = """
+import rtvc.cli, rtvc.cli.stats, time
+from rtvc.clients.live.virtual_mic import virtual_mic
+
+def stats():
+    with virtual_mic():
+        print("ready", flush=True)
+        time.sleep(60)
+
+rtvc.cli.stats.stats = stats
+raise SystemExit(rtvc.cli.main(["stats"]))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert SOURCE in pactl("list", "short", "sources")
+        process.terminate()
+        assert process.wait(30) == 143
+    assert SOURCE not in pactl("list", "short", "sources") and SINK not in pactl("list", "short", "sinks")
+
+
 def test_devices_of_the_server_are_listed(inside):
     code, environment = "from rtvc.cli import main; main()", {**os.environ, **inside.environment}
     listed = subprocess.run([sys.executable, "-c", code, "devices", "--json"], env=environment, capture_output=True, text=True, check=True)

@@ -104,7 +104,7 @@ def test_rates_that_the_protocol_does_not_know_are_resampled(server, tmp_path, c
         (["--voice", "one", "--ca", "nowhere.pem"], "nowhere.pem cannot be used"),
         (["--voice", "one", "--mic"], "one of the two"),
         ([], "no voice came"),
-        (["-r", "nowhere.wav"], "nowhere.wav cannot be read"),
+        (["-r", "nowhere.wav"], "nowhere.wav is not there, an audio file was wanted"),
         (["--voice", "one", "-o", "out.xyz"], ".xyz"),
     ],
 )

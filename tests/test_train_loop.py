@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from rtvc.errors import AudioError, CheckpointError, ConfigError, DependencyError, TrainingError
+from rtvc.files import replacing
 from rtvc.train import state as state_module
 from rtvc.train.config import CheckpointConfig, InitConfig, LogConfig, OptimizerConfig
 from rtvc.train.loop import Outcome, Trainer
@@ -272,7 +273,9 @@ def test_a_save_clears_up_after_killed_ones(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     (folder / "step-00000007.pt").write_bytes(b"its .json was never written")
-    (folder / ".step-00000008.pt.99.tmp").write_bytes(b"half")
+    with replacing(folder / "step-00000008.pt") as unfinished:
+        unfinished.touch()
+    unfinished.write_bytes(b"half")  # what a save leaves that is killed in this moment
     Checkpoints(tmp_path).save(9, {"x": torch.ones(2)})
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000009.json", "step-00000009.pt"]
 

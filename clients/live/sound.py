@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtvc.clients.live.devices import Device, portaudio
-from rtvc.errors import DependencyError, DeviceError
+from rtvc.errors import ConfigError, DependencyError, DeviceError
 
 Samples = NDArray[np.float32]
 Callback = Callable[[Samples, float], None]
@@ -166,3 +166,13 @@ class PyaudioStream(Pulse):
 
 STREAMS: dict[str, Callable[..., Stream]] = {"sounddevice": SounddeviceStream, "pyaudio": PyaudioStream}
 """The audio backends by name."""
+
+
+def check_sound(name: str) -> None:
+    """Refuses the name of an audio backend that is none.
+
+    Raises:
+        ConfigError: saying which there are.
+    """
+    if name not in STREAMS:
+        raise ConfigError(f"the audio backend {name!r} came, one of {', '.join(STREAMS)} was wanted")

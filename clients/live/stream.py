@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from rtvc.clients.live.devices import Device, pick, refresh
-from rtvc.clients.live.sound import STREAMS, Callback, Stream
+from rtvc.clients.live.sound import STREAMS, Callback, Stream, check_sound
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.gate import Gate
 from rtvc.engine.lag import Backlog
 from rtvc.engine.pump import Pump
 from rtvc.engine.session import Session
-from rtvc.errors import ConfigError, DeviceError
+from rtvc.errors import DeviceError
+from rtvc.files import StrPath, check_target
 from rtvc.models.streaming.interface import Styled
 
 Samples = NDArray[np.float32]
@@ -29,6 +31,8 @@ NAP_S = 0.001
 """How long the worker sleeps when there is nothing to do: it is never woken by a lock that the audio callback holds."""
 PRIORITY = -11
 """The nice value that audio threads ask for."""
+RECORDED = ("input.wav", "output.wav")
+"""What a recorder writes into its folder: what was said, and what was heard."""
 RETRY_S = 1.0
 """How often a lost device is looked for."""
 
@@ -62,13 +66,33 @@ class LiveConfig(BaseModel):
     record: Path | None = None
 
 
+def check_devices(config: LiveConfig, sources: Iterable[StrPath] = ()) -> tuple[Device, Device]:
+    """The microphone and the loudspeaker that are meant; to be asked before long work.
+
+    Args:
+        config: of the conversion.
+        sources: files that are read, over which nothing is to be recorded.
+
+    Raises:
+        ConfigError: an audio backend that is none.
+        DeviceError: a device that is not there, or several that could be meant.
+        OutputError: nothing can be recorded to the folder.
+    """
+    check_sound(config.sound)
+    found = pick(config.input, "input"), pick(config.output, "output")
+    if config.record is not None:
+        for name in RECORDED:
+            check_target(config.record / name, sources=sources, folders=True)
+    return found
+
+
 class Recorder:
     """Writes what was said and what was heard to two files, from a thread of its own behind a bounded queue."""
 
     def __init__(self, folder: Path, rate_in: int, rate_out: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.files = [
-            soundfile.SoundFile(folder / name, "w", rate, 1, "PCM_16") for name, rate in (("input.wav", rate_in), ("output.wav", rate_out))
+            soundfile.SoundFile(folder / name, "w", rate, 1, "PCM_16") for name, rate in zip(RECORDED, (rate_in, rate_out), strict=True)
         ]
         self.waiting: queue.Queue[tuple[Samples, Samples] | None] = queue.Queue(512)
         self.lost = 0
@@ -111,8 +135,8 @@ class Live:
     """
 
     def __init__(self, backend: Backend, voice: Styled, config: LiveConfig, *, streams: Any = None) -> None:
-        if streams is None and config.sound not in STREAMS:
-            raise ConfigError(f"the audio backend {config.sound!r} came, one of {', '.join(STREAMS)} was wanted")
+        if streams is None:
+            check_sound(config.sound)
         self.backend, self.config = backend, config
         self.open = STREAMS[config.sound] if streams is None else streams
         source, sink = pick(config.input, "input"), pick(config.output, "output")

@@ -31,6 +31,16 @@ def pactl(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+def check_server() -> None:
+    """Refuses where no virtual microphone can be made.
+
+    Raises:
+        DependencyError: pactl is not installed.
+        DeviceError: there is no sound server.
+    """
+    pactl("info")
+
+
 def remove() -> int:
     """Unloads every module that carries our names; returns how many there were."""
     rows = [row.split("\t") for row in pactl("list", "short", "modules").splitlines()]

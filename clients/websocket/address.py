@@ -14,13 +14,23 @@ def websocket_address(url: str) -> str:
     Raises:
         ServiceError: no address of a server, or one with a secret in it.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES or not parts.hostname:
-        raise ServiceError(f"the address {parts.scheme}://{parts.hostname or ''} came, one like ws://127.0.0.1:8765 was wanted")
+    wanted = "one like ws://127.0.0.1:8765 was wanted"
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname, parts.port  # a port that is no number is noticed here
+    except ValueError as error:
+        raise ServiceError(f"an address came that is none ({error}), {wanted}") from error
+    if parts.scheme not in SCHEMES or not host[0]:
+        raise ServiceError(f"the address {without_secrets(url)!r} came, {wanted}")
     if parts.username or parts.password or parts.query:
         raise ServiceError("an address with a password or a query came, only scheme, host, port and path were wanted: give the token apart")
     path = parts.path if parts.path.strip("/") else PATH
     return urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, "", ""))
+
+
+def without_secrets(url: str) -> str:
+    """What was typed as an address, without what may be a user, a password or a query."""
+    return url.rpartition("@")[2].partition("?")[0][:200]
 
 
 def origin_of(url: str) -> str:

@@ -24,6 +24,8 @@ SEND_BUFFER = 32_768
 """Bytes that the system buffers for a client (it takes twice that): what lies there can no longer be dropped when it is stale."""
 RECEIVE_BUFFER = 65_536
 """Bytes that the system buffers from a client: what lies there is lost with the connection, and must be sent again to resume."""
+BACKLOG = 256
+"""Connections that wait to be accepted."""
 OPEN_S = 10.0
 """Seconds that a handshake may take."""
 PING_S = 20.0
@@ -88,6 +90,27 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the address cannot be had.
     """
+    made = reserve(host, port)
+    try:
+        made.listen(BACKLOG)
+    except OSError as error:
+        made.close()
+        raise taken(host, port, error) from error
+    return made
+
+
+def taken(host: str, port: int, error: OSError) -> ConfigError:
+    """The error of an address that cannot be had."""
+    why = f"{host}:{port} cannot be listened on ({error.strerror})"
+    return ConfigError(f"{why}: is a server running there already?")
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """A socket that keeps an address, and refuses connections until it listens.
+
+    Raises:
+        ConfigError: the address cannot be had.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -95,18 +118,25 @@ def listen(host: str, port: int) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         made.bind((host, port))
-        made.listen(256)
     except OSError as error:
         made.close()
-        raise ConfigError(f"{host}:{port} cannot be listened on ({error.strerror}): is a server running there already?") from error
+        raise taken(host, port, error) from error
     return made
 
 
 @asynccontextmanager
 async def serving(
-    service: Service, host: str = "127.0.0.1", port: int = 0, *, page: Path | None = None, tls: ssl.SSLContext | None = None
+    service: Service,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    page: Path | None = None,
+    tls: ssl.SSLContext | None = None,
+    reserved: socket.socket | None = None,
 ) -> AsyncIterator[int]:
     """A service on a port, for as long as the context lasts; gives the port, which is a free one for 0.
+
+    With a `reserved` socket (`reserve`) that is taken in place of host and port.
 
     Raises:
         DependencyError: when websockets is not installed.
@@ -128,11 +158,12 @@ async def serving(
         address = client_address(connection, service.proxies)
         await Connection(service, Socket(connection, address, lambda code: refused(code, address))).run()
 
-    listening = listen(host, port)
+    listening = listen(host, port) if reserved is None else reserved
     async with service:
         server: Server = await serve(
             handle,
             sock=listening,
+            backlog=BACKLOG,
             ssl=tls,
             ssl_handshake_timeout=None if tls is None else OPEN_S,
             process_request=Web(service, page),
@@ -163,6 +194,7 @@ async def run(
     tls: ssl.SSLContext | None = None,
     ready: Callable[[str], None] = lambda url: None,
     stop: asyncio.Event | None = None,
+    reserved: socket.socket | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT (or `stop`), then drains: sessions may end, new ones are refused. A second signal ends at once.
 
@@ -174,6 +206,7 @@ async def run(
         tls: makes it https and wss.
         ready: hears the address of the websocket once it listens.
         stop: another way to tell it to stop.
+        reserved: the socket of this address, kept by `reserve` while the service was made.
     """
     stop, at_once, loop = stop or asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
 
@@ -183,7 +216,7 @@ async def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         with suppress(NotImplementedError, RuntimeError):  # not on Windows, and not outside of the main thread
             loop.add_signal_handler(number, told)
-    async with serving(service, host, port, page=page, tls=tls) as bound:
+    async with serving(service, host, port, page=page, tls=tls, reserved=reserved) as bound:
         name = f"[{host}]" if ":" in host else host
         ready(f"{'ws' if tls is None else 'wss'}://{name}:{bound}{PATH}")
         await stop.wait()

@@ -1,6 +1,6 @@
 """Recordings in and out: any file that libsndfile knows, as mono float32 at 24 kHz."""
 
-import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,22 +9,28 @@ from torch import Tensor
 
 from rtvc.audio.check import Samples, check_recording, check_samples
 from rtvc.audio.mel import SAMPLE_RATE
+from rtvc.audio.opening import check_count, opened
 from rtvc.audio.resample import check_rate, resample
-from rtvc.errors import AudioError
-from rtvc.files import replacing
-
-StrPath = str | os.PathLike[str]
+from rtvc.errors import AudioError, OutputError
+from rtvc.files import StrPath as StrPath
+from rtvc.files import check_target, is_stream, named, replacing
 
 SUFFIXES = {
-    ".wav": "PCM_16",
-    ".flac": "PCM_16",
-    ".ogg": "VORBIS",
-    ".opus": "OPUS",
-    ".mp3": "MPEG_LAYER_III",
-    ".aiff": "PCM_16",
-    ".au": "PCM_16",
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".oga": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".aiff": ("AIFF", "PCM_16"),
+    ".aif": ("AIFF", "PCM_16"),
+    ".au": ("AU", "PCM_16"),
+    ".caf": ("CAF", "PCM_16"),
+    ".w64": ("W64", "PCM_16"),
 }
-"""What can be written, and the sample format inside."""
+"""What can be written, by suffix: the container, and the sample format inside."""
+STREAMED = ".wav"
+"""Stands for the suffix of a pipe or device that has none of these."""
 BLOCK = 1 << 18
 """Frames that are decoded at once: a header that lies about its length cannot make us allocate for it."""
 
@@ -33,26 +39,28 @@ def decode(path: StrPath) -> tuple[Samples, int]:
     """Every channel of a file, as it is.
 
     Args:
-        path: of a file in a format that libsndfile knows (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, …).
+        path: of a file or pipe in a format that libsndfile knows (WAV, FLAC, Ogg Vorbis and Opus,
+            MP3, AIFF, …); `-` is standard input.
 
     Returns:
         (N, C) float32, and its rate in Hz.
 
     Raises:
         AudioError: no such file, or one that libsndfile cannot read.
+
+    Warns with an `AudioWarning` where the header promises more than there is, or says nothing.
     """
     import soundfile
 
-    path = Path(path)
-    if not path.is_file():
-        raise AudioError(f"{path} is {'a folder' if path.is_dir() else 'not there'}, an audio file was wanted: check the path")
     try:
-        with soundfile.SoundFile(path) as file:
+        with opened(path) as file:
             rate, blocks = int(file.samplerate), [np.zeros((0, file.channels), np.float32)]
             while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
                 blocks.append(block)
+            check_count(path, file, sum(map(len, blocks)))
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        raise AudioError(f"{path} cannot be read as audio ({reason(error)}): convert it to WAV, or check that it is whole") from error
+        wanted = "convert it to WAV, or check that it is whole"
+        raise AudioError(f"{path} cannot be read as audio ({reason(error)}): {wanted}") from error
     return np.concatenate(blocks), rate
 
 
@@ -115,25 +123,46 @@ def prepare(wave: object, rate: int, what: str = "the recording", *, checked: bo
     return torch.from_numpy(resample(mono(samples), rate, SAMPLE_RATE).copy())
 
 
-def check_output(path: StrPath) -> Path:
+def check_output(path: StrPath, *, sources: Iterable[StrPath] = (), force: bool | None = None) -> Path:
     """The path, if a recording can be written there; to be asked before long work.
 
+    Args:
+        path: of the file; `-` is standard output.
+        sources: files that are read, none of which is to be lost.
+        force: replace the target even if it is one of the sources; None where nobody can say so.
+
     Raises:
-        AudioError: a suffix that cannot be written, or a folder that is not there.
+        AudioError: a suffix that cannot be written, a place that cannot be written, or a source.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise AudioError(f"{path} ends in {path.suffix or 'no suffix'!r}, one of {', '.join(SUFFIXES)} was wanted")
-    if not path.parent.is_dir():
-        raise AudioError(f"{path} cannot be written (there is no folder {path.parent}): make the folder first")
-    return path
+    suffix_of(path)
+    try:
+        return check_target(path, sources=sources, force=force)
+    except OutputError as error:
+        raise AudioError(str(error)) from error
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix in `SUFFIXES` by which a target is written; `.wav` for a pipe or device of another.
+
+    Raises:
+        AudioError: a file with a suffix that cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return suffix
+    if is_stream(path):
+        return STREAMED
+    came = repr(path.suffix) if path.suffix else "no suffix"
+    raise AudioError(f"{path} ends in {came}, one of {', '.join(SUFFIXES)} was wanted")
 
 
 def write(path: StrPath, wave: Tensor | Samples, rate: int = SAMPLE_RATE) -> Path:
-    """Writes samples; the file appears at once and whole, or not at all.
+    """Writes samples; the file appears at once and whole, or not at all (see `rtvc.files`).
 
     Args:
-        path: of the file; its suffix chooses the format (`SUFFIXES`).
+        path: of the file; its suffix chooses the format (`SUFFIXES`). `-` is standard output, which
+            gets WAV, as do pipes and devices without such a suffix.
         wave: (N,) or (N, C) in -1..1; what lies outside is limited.
         rate: of `wave`, in Hz.
 
@@ -141,18 +170,21 @@ def write(path: StrPath, wave: Tensor | Samples, rate: int = SAMPLE_RATE) -> Pat
         The path.
 
     Raises:
-        AudioError: a suffix that cannot be written, a folder that is not there, or samples that are none.
+        AudioError: a suffix that cannot be written, a place that cannot, or samples that are none.
     """
     import soundfile
 
-    path = check_output(path)
-    suffix = path.suffix.lower()
+    path = Path(path)
+    container, subtype = SUFFIXES[suffix_of(path)]
     samples = np.asarray(wave.detach().cpu() if isinstance(wave, Tensor) else wave, np.float32)
     check_samples(samples, f"what is to be written to {path}")
-    container = "OGG" if suffix == ".opus" else suffix[1:].upper()
+    limited, rate = np.clip(samples, -1, 1), check_rate(rate)
     try:
         with replacing(path) as fresh:
-            soundfile.write(fresh, np.clip(samples, -1, 1), check_rate(rate), subtype=SUFFIXES[suffix], format=container)
-    except (soundfile.SoundFileError, OSError, ValueError) as error:
-        raise AudioError(f"{path} cannot be written ({reason(error)}): check the folder, the free space and the sample rate") from error
+            soundfile.write(named(fresh), limited, rate, subtype=subtype, format=container)
+    except OutputError as error:
+        raise AudioError(str(error)) from error
+    except (soundfile.SoundFileError, ValueError) as error:
+        what = "check the free space and the sample rate"
+        raise AudioError(f"{path} cannot be written ({reason(error)}): {what}") from error
     return path

@@ -6,12 +6,15 @@ command; otherwise the functions in its `__all__` are the subcommands of the gro
 
 import importlib
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TextIO
+from types import FrameType, ModuleType
+from typing import Any, NoReturn, TextIO
 
 import typer
 
@@ -91,13 +94,14 @@ def root(version: bool = typer.Option(False, "--version", callback=show_version,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0, 1 for an interruption, 2 for wrong usage or an `RtvcError`."""
+    """Runs one command and returns the exit code: 0, 1 for an interruption, 2 for wrong usage or an
+    `RtvcError`, 128 and the signal's number for SIGTERM and SIGHUP."""
     # Idle OpenMP threads that spin cost up to 65 times the speed on busy cores; torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     requested = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), unwinding():
             warnings.simplefilter("once", UserWarning)
             warnings.showwarning = show_warning
             application(requested)(arguments, prog_name="rtvc")
@@ -109,6 +113,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escaped(error)}", highlight=False)
         return 2
     return 0
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP end a command as an exception does: what it has put up, such as a
+    virtual microphone or a temporary file, is taken down again. A second signal is ignored, so that
+    this is not cut short; commands with handlers of their own (training, the server) keep theirs.
+    """
+
+    def ends(number: int, frame: FrameType | None) -> NoReturn:
+        for each in taken:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    wanted = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    taken: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in wanted:
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                taken[number] = signal.signal(number, ends)
+    try:
+        yield
+    finally:
+        for number, before in taken.items():
+            signal.signal(number, before)
 
 
 def show_warning(

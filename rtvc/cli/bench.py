@@ -4,10 +4,13 @@ import json
 import os
 import sys
 import tempfile
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from rtvc.cli.targets import tell
 
 __all__ = ["components", "loopback", "quality", "stalls", "stream"]
 
@@ -33,7 +36,13 @@ def components(
 
     from rtvc.benchmarks import report
     from rtvc.errors import EngineError
+    from rtvc.evaluate.provenance import provenance
+    from rtvc.files import check_target, is_standard_output, is_stream
 
+    report.check(output)
+    before = report.read(compare) if compare else {}
+    if picture:
+        report.picture_format(check_target(picture, folders=True))
     suite = Path(report.__file__).with_name("suite.py")
     with tempfile.TemporaryDirectory() as work:
         rows = Path(work) / "rows.jsonl"
@@ -51,15 +60,18 @@ def components(
             "--no-header",
         ]
         os.environ.pop("PYTEST_XDIST_WORKER", None)  # started by a distributed test, it is no worker of it: else nothing is timed
-        code = pytest.main([str(suite), *options, "--rootdir", work, "--benchmark-columns=min,median,max"])
+        arguments = [str(suite), *options, "--rootdir", work, "--benchmark-columns=min,median,max"]
+        aside = output is not None and is_standard_output(output)
+        with redirect_stdout(sys.stderr) if aside else nullcontext():
+            code = pytest.main(arguments)
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or not rows.is_file():
             raise EngineError(f"the benchmarks ended with {code!r}: see above")
         found = [json.loads(row) for row in rows.read_text().splitlines()]
     path = report.save(found, output)
-    whole = report.read(path)
-    typer.echo(report.table(whole))
+    whole = provenance() | {"results": found} if is_stream(path) else report.read(path)
+    tell(report.table(whole), output)
     if compare:
-        typer.echo(report.compare(report.read(compare), whole))
+        tell(report.compare(before, whole), output)
     if picture:
         report.picture(whole, picture)
     typer.echo(f"results: {path}", err=True)
@@ -79,9 +91,11 @@ def stream(
     """
     from rtvc.benchmarks import report
     from rtvc.benchmarks.stream import stream as run
-    from rtvc.engine.open import chunk_of, open_engine, streaming
+    from rtvc.engine.open import check_engine, chunk_of, open_engine, streaming
     from rtvc.engine.session import Style
 
+    report.check(output)
+    check_engine(engine)
     loaded, converter = streaming(model)
     backend, _ = open_engine(converter, engine, chunk_of(chunk, converter))
     import torch
@@ -91,8 +105,8 @@ def stream(
     for row in found["rows"]:
         fits = "" if row["fits"] else "  over the tick"
         times = f"p50 {row['p50_ms']:.2f}  p95 {row['p95_ms']:.2f}  p99 {row['p99_ms']:.2f} ms"
-        typer.echo(f"{row['streams']:3d} sessions  {times} of {found['tick_ms']:g}{fits}")
-    typer.echo(f"{found['sustained']} sessions of {loaded.model.name} fit with {found['backend']}")
+        tell(f"{row['streams']:3d} sessions  {times} of {found['tick_ms']:g}{fits}", output)
+    tell(f"{found['sustained']} sessions of {loaded.model.name} fit with {found['backend']}", output)
     path = report.save([found], output, kind="stream")
     typer.echo(f"results: {path}", err=True)
 
@@ -114,9 +128,10 @@ def loopback(
     from rtvc.benchmarks import report
     from rtvc.benchmarks.loopback import loopback as run
 
+    report.check(output)
     extra = {} if model is None else {"model": model}
     found = run(voice, seconds=seconds, engine=engine, chunk_ms=chunk, block_ms=block, margin_ms=margin, **extra)
-    typer.echo(json.dumps(found, indent=2))
+    tell(json.dumps(found, indent=2), output)
     path = report.save([found], output, kind="loopback")
     typer.echo(f"results: {path}", err=True)
 
@@ -134,10 +149,12 @@ def quality(
     """
     from rtvc.benchmarks.quality import quality as run
     from rtvc.errors import EngineError
-    from rtvc.files import write_json
+    from rtvc.files import check_target, write_json
 
+    if output:
+        check_target(output, sources=[pairs], folders=True)
     found = run(pairs, limit=limit, chunk=round(24 * chunk), model=model)
-    typer.echo(json.dumps({"summary": found["summary"], "streaming": found["streaming"]}, indent=2))
+    tell(json.dumps({name: found[name] for name in ("summary", "streaming")}, indent=2), output)
     if output:
         write_json(output, found)
     if not found["streaming"]["equal"]:
@@ -159,13 +176,14 @@ def stalls(
     from rtvc.benchmarks.stalls import stalls as run
     from rtvc.errors import EngineError
 
+    report.check(output)
     backend = None
     if engine is not None:
         from rtvc.engine.open import open_engine, streaming
 
         backend, _ = open_engine(streaming(model)[1], engine)
     found = run(minutes, backend=backend, seed=seed)
-    typer.echo(json.dumps(found, indent=2))
+    tell(json.dumps(found, indent=2), output)
     path = report.save([found], output, kind="stalls")
     print(f"results: {path}", file=sys.stderr)
     if not found["passed"]:

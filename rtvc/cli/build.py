@@ -63,9 +63,13 @@ def build(
     """
     from rtvc.engine.build import build as compile_engine
     from rtvc.engine.choose import choose
-    from rtvc.engine.open import chunk_of, streaming
+    from rtvc.engine.open import check_engine, chunk_of, streaming
+    from rtvc.files import check_folder
 
     target = target_of(backend, precision, batch, flavour, capabilities, kernels)
+    check_engine(backend)
+    if output is not None and not plan:
+        check_folder(output)
     _, converter = streaming(model)
     samples = chunk_of(chunk, converter)
     if plan:

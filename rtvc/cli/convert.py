@@ -1,4 +1,4 @@
-"""`rtvc convert SOURCE -r REFERENCE… -o OUT`."""
+"""`rtvc convert SOURCE -r REFERENCE… -o OUT`; `-` is standard input and output."""
 
 import json
 from pathlib import Path
@@ -6,24 +6,30 @@ from typing import Annotated
 
 import typer
 
+from rtvc.cli.targets import Force, tell
 from rtvc.cli.voice import Fit
 
 __all__ = ["convert"]
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="the recording to convert, any format and rate", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(help="the recording to convert, any format and rate; - reads standard input", show_default=False)
+    ],
     more: Annotated[list[Path] | None, typer.Argument(metavar="[REFERENCE]...", help="further references", show_default=False)] = None,
     references: Annotated[
         list[Path] | None, typer.Option("-r", "--reference", help="recording of the voice wanted, or a voice file; several are blended")
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="where to write; the suffix chooses the format")] = Path("out.wav"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="where to write; the suffix chooses the format, - is WAV to standard output")
+    ] = Path("out.wav"),
     model: Annotated[str | None, typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)")] = None,
     timbre: Annotated[Path | None, typer.Option(help="take the sound of the voice from this recording or voice file instead")] = None,
     prosody: Annotated[Path | None, typer.Option(help="take pitch register and range, energy and rhythm from this one instead")] = None,
     pitch: Annotated[float, typer.Option(help="semitones added to the pitch", min=-24, max=24)] = 0.0,
     fit: Fit = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Convert a recording to the voice of one or more references.
@@ -35,12 +41,17 @@ def convert(
     from rtvc.api import load
     from rtvc.audio.check import check_recording
     from rtvc.audio.io import check_output, decode, write
+    from rtvc.audio.opening import check_source, name_of
 
-    check_output(output)
+    given = [*(references or []), *(more or [])]
+    single = [path for path in (timbre, prosody) if path is not None]
+    for path in (source, *given, *single):
+        check_source(path)
+    check_output(output, sources=[source, *given, *single], force=force)
     wave, rate = decode(source)
     check_recording(wave, rate, str(source))
     converter = load(model, device)
-    voice = converter.voice(*(references or []), *(more or []), timbre=timbre, prosody=prosody, fit=converter.fit_steps(fit))
+    voice = converter.voice(*given, timbre=timbre, prosody=prosody, fit=converter.fit_steps(fit))
     started = perf_counter()
     converted = converter.convert(wave, rate, voice, pitch=pitch)
     spent = perf_counter() - started
@@ -49,10 +60,11 @@ def convert(
     if as_json:
         result = {"path": str(output), "voice": voice.name, "model": converter.model.name, "device": str(converter.device)}
         figures = {"duration_s": duration, "rtf": spent / duration, "latency_ms": None if latency is None else latency * 1000}
-        typer.echo(json.dumps(result | {"sample_rate": converter.sample_rate} | figures))
+        tell(json.dumps(result | {"sample_rate": converter.sample_rate} | figures), output)
         return
-    typer.echo(f"{source} in the voice of {voice.name}: {output}")
-    typer.echo(
+    tell(f"{name_of(source)} in the voice of {voice.name}: {output}", output)
+    tell(
         f"duration {duration:.2f} s  real-time factor {spent / duration:.3f}  "
-        + (f"latency {latency * 1000:.1f} ms as a stream" if latency is not None else f"{converter.model.name} needs whole recordings")
+        + (f"latency {latency * 1000:.1f} ms as a stream" if latency is not None else f"{converter.model.name} needs whole recordings"),
+        output,
     )

@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from rtvc.cli.label import align, codebook, copies, label
+from rtvc.cli.targets import Force
 
 __all__ = ["align", "codebook", "copies", "label", "prepare", "show"]
 
 
 def prepare(
-    source: Annotated[Path, typer.Argument(help="folder of recordings (VCTK, LibriTTS, LibriSpeech or any), or a .tsv or .jsonl table")],
+    source: Annotated[
+        Path, typer.Argument(help="folder of recordings (VCTK, LibriTTS, LibriSpeech or any), or a .tsv, .jsonl or VITS table")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="manifest to write, .tsv or .jsonl")],
     phonemes: Annotated[bool, typer.Option("--phonemes/--no-phonemes", help="make IPA of the texts")] = True,
     language: Annotated[str, typer.Option(help="of the texts, as eSpeak NG names it")] = "en-us",
@@ -21,26 +24,30 @@ def prepare(
     longest: Annotated[float, typer.Option(help="seconds")] = 30.0,
     snr: Annotated[float, typer.Option(help="lowest speech-to-noise ratio in dB; 0 accepts all")] = 0.0,
     jobs: Annotated[int, typer.Option(min=1, help="files checked at once")] = 2,
+    force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the summary as JSON")] = False,
 ) -> None:
     """Check every recording and write a manifest; what is refused goes to OUT.refused.tsv with the reason."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from rtvc.data.manifest import Entry, write_manifest
+    from rtvc.data.manifest import Entry, check_manifest, write_manifest
     from rtvc.data.prepare import Limits, Refusal, check_all, find, with_phonemes, write_refusals
     from rtvc.errors import TrainingError
 
+    report = out.with_name(out.name + ".refused.tsv")
+    for target in (out, report):
+        check_manifest(target, sources=[source], force=force)
     console = Console(stderr=True)
     entries = find(source)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("checking", total=len(entries))
-        kept, refused = check_all(entries, Limits(shortest, longest, snr), jobs, lambda: progress.advance(task))
+        limits = Limits(shortest, longest, snr)
+        kept, refused = check_all(entries, limits, jobs, lambda: progress.advance(task), out.suffix)
     if phonemes:
         spoken = list(with_phonemes(kept, language))
         kept = [entry for entry in spoken if isinstance(entry, Entry)]
         refused += [entry for entry in spoken if isinstance(entry, Refusal)]
-    report = out.with_name(out.name + ".refused.tsv")
     if refused:
         write_refusals(report, refused)
     if not kept:
@@ -88,7 +95,21 @@ def show(
 
 def reason_kind(reason: str) -> str:
     """A reason without its figures, for counting."""
-    words = ("lasts", "silent", "clipped", "cannot be read", "NaN", "noise", "phonemes", "empty", "not there")
+    words = (
+        "not readable",
+        "not UTF-8",
+        "lasts",
+        "silent",
+        "clipped",
+        "cannot be read",
+        "cut off",
+        "line break",
+        "NaN",
+        "noise",
+        "phonemes",
+        "empty",
+        "not there",
+    )
     return next((word for word in words if word in reason), reason.split(":")[0])
 
 

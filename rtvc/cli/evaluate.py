@@ -9,6 +9,8 @@ import typer
 from rtvc.cli.voice import Fit
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from rtvc.engine.backends.base import Backend
     from rtvc.evaluate.converter import LibraryConverter
     from rtvc.evaluate.pairs import Pair
@@ -62,10 +64,22 @@ def evaluate(
     """
     import torch
 
+    from rtvc.engine.open import check_engine
     from rtvc.errors import ConfigError
     from rtvc.evaluate.converter import LibraryConverter
     from rtvc.evaluate.pairs import read_pairs
+    from rtvc.files import check_folder, check_target
 
+    picture = None if compare is not None or where else picture_of(json)
+    if json and picture == json:
+        raise ConfigError(f"{json} is the picture's own name, a .json file was wanted")
+    for target in (json, picture):
+        if target:
+            check_target(target, sources=[pairs, *(compare or ())], folders=True)
+    if report:
+        check_folder(report)
+    if backend:
+        check_engine(backend)
     if compare is not None:
         show_comparison(*compare, json)
         return
@@ -87,10 +101,24 @@ def evaluate(
     show_evaluation(LibraryConverter(model, chunk, device, fit, open_stepper if backend else None), listed, json, report, workers)
 
 
-def show_evaluation(converter: "LibraryConverter", listed: "list[Pair]", json: Path | None, report: Path | None, workers: int) -> None:
-    """Converts and measures; writes the result, its picture and its page where asked; prints the summary."""
+def picture_of(json: Path | None) -> Path | None:
+    """Where the picture of a result goes: beside it, nowhere where the result goes into a stream."""
+    from rtvc.files import is_stream
+
+    return json.with_suffix(".png") if json and not is_stream(json) else None
+
+
+def console_beside(json: Path | None) -> "Console":
+    """Where tables for people go: standard output, unless the result takes it."""
     from rich.console import Console
 
+    from rtvc.files import is_standard_output
+
+    return Console(stderr=json is not None and is_standard_output(json))
+
+
+def show_evaluation(converter: "LibraryConverter", listed: "list[Pair]", json: Path | None, report: Path | None, workers: int) -> None:
+    """Converts and measures; writes the result, its picture and its page where asked; prints the summary."""
     from rtvc.cli.progress import stages
     from rtvc.evaluate.picture import overview
     from rtvc.evaluate.report import write_report
@@ -99,7 +127,8 @@ def show_evaluation(converter: "LibraryConverter", listed: "list[Pair]", json: P
     from rtvc.files import write_json
 
     cache, recordings = caches(json)
-    console = Console()
+    picture = picture_of(json)
+    console = console_beside(json)
     with stages(["convert", "measure", *(["report"] if report else [])], len(listed)) as advance:
         result = evaluate_pairs(
             converter,
@@ -113,7 +142,8 @@ def show_evaluation(converter: "LibraryConverter", listed: "list[Pair]", json: P
         )
         if json:
             write_json(json, result)
-            overview(result, json.with_suffix(".png"))
+        if picture:
+            overview(result, picture)
         if report:
             folder = cache / converter.key
             page = write_report(
@@ -124,16 +154,14 @@ def show_evaluation(converter: "LibraryConverter", listed: "list[Pair]", json: P
                 lambda done, total: advance("report", done, total),
             )
     console.print(of_result(result))
-    if json:
-        console.print(f"result: {json}, picture: {json.with_suffix('.png')}", soft_wrap=True)
+    if picture:
+        console.print(f"result: {json}, picture: {picture}", soft_wrap=True)
     if report:
         console.print(f"report: {page}", soft_wrap=True)
 
 
 def show_comparison(first: Path, second: Path, json: Path | None) -> None:
     """Prints whether the second result is better than the first, metric by metric; writes it where asked."""
-    from rich.console import Console
-
     from rtvc.evaluate.compare import compare, read_result
     from rtvc.evaluate.tables import of_comparison
     from rtvc.files import write_json
@@ -142,13 +170,11 @@ def show_comparison(first: Path, second: Path, json: Path | None) -> None:
     if json:
         differences = {metric: difference and difference._asdict() for metric, difference in found.items()}
         write_json(json, {"before": str(first), "after": str(second), "metrics": differences})
-    Console().print(of_comparison(found, first.stem, second.stem))
+    console_beside(json).print(of_comparison(found, first.stem, second.stem))
 
 
 def show_where(converter: "LibraryConverter", listed: "list[Pair]", bridge: Path, teacher: Path | None, json: Path | None) -> None:
     """Prints what every row and every step of `rtvc.evaluate.where` gets; writes all of it where asked."""
-    from rich.console import Console
-
     from rtvc.cli.progress import stages
     from rtvc.evaluate import where
     from rtvc.evaluate.evaluators import standard
@@ -171,7 +197,7 @@ def show_where(converter: "LibraryConverter", listed: "list[Pair]", bridge: Path
         said = speech.pairs(lambda path: ears.heard(path).transcript())
         both = own | {"exact": speech}
         parts.append(("teacher's speech", where.TEACHER_ROWS, where.TEACHER_STEPS, said, both, labels.identity + speech.identity))
-    console, result = Console(), {}
+    console, result = console_beside(json), {}
     for name, rows, steps, pairs, told, identity in parts:
         with stages([row.title for row in rows], 2 * len(pairs)) as advance:
             found = where.where(
@@ -201,4 +227,5 @@ def caches(json: Path | None) -> tuple[Path, Path]:
     from rtvc.data.registry import cache_dir
 
     common = cache_dir() / "evaluate"
-    return (json.parent / f"{json.stem}.cache" if json else common), common / "recordings"
+    beside = json and picture_of(json) and json.parent / f"{json.stem}.cache"
+    return beside or common, common / "recordings"

@@ -40,10 +40,12 @@ def codebook(
     from rtvc.data.cache import Array
     from rtvc.data.manifest import read_manifest
     from rtvc.errors import AudioError
+    from rtvc.files import check_target
     from rtvc.teacher.whisper import Listener
     from rtvc.train.labels import interleaved
     from rtvc.train.material.units import LAYERS, codebook_of
 
+    check_target(out, sources=manifests, folders=True)
     entries = [entry for manifest in manifests for entry in interleaved(read_manifest(manifest))[:recordings]]
     with progress_of("listening") as tell:
 
@@ -123,8 +125,10 @@ def label(
     """Label real speech with units, or content and phonemes, and F0; a stopped run goes on, what is corrupt goes to OUT/refused.tsv."""
     import torch
 
+    from rtvc.files import check_folder
     from rtvc.train.labels import SwiftF0
 
+    check_folder(out)
     torch.set_num_threads(threads)
     with progress_of("labelling") as tell:
         if codebook is not None:

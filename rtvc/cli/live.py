@@ -10,6 +10,8 @@ from rtvc.cli.voice import Fit
 
 __all__ = ["live"]
 
+PREPARING = "preparing the model (the first time on a machine it is compiled, which takes minutes)"
+
 
 def live(
     voices: Annotated[list[str], typer.Option("--voice", help="recording or voice file; several fill the slots 1-9", show_default=False)],
@@ -17,16 +19,18 @@ def live(
     sink: Annotated[str | None, typer.Option("--output", help="output device: index, name or part of it")] = None,
     input_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
     output_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
-    block: Annotated[float, typer.Option(help="milliseconds a block of the sound card")] = 10.0,
+    block: Annotated[float, typer.Option(help="milliseconds a block of the sound card", min=1, max=200)] = 10.0,
     chunk: Annotated[float | None, typer.Option(help="milliseconds a step of the model; default: the shortest that is safe here")] = None,
-    margin: Annotated[float, typer.Option(help="milliseconds that should wait at the player: more survives more jitter")] = 10.0,
+    margin: Annotated[
+        float, typer.Option(help="milliseconds that should wait at the player: more survives more jitter", min=0, max=500)
+    ] = 10.0,
     engine: Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")] = "auto",
     backend: Annotated[str, typer.Option(help="sounddevice or pyaudio")] = "sounddevice",
     model: Annotated[str | None, typer.Option(help="a file of weights; default: the shipped streaming model")] = None,
     pitch: Annotated[float, typer.Option(help="semitones added to the pitch", min=-24, max=24)] = 0.0,
     fit: Fit = None,
     gate: Annotated[bool, typer.Option(help="be silent while nobody speaks")] = True,
-    lookback: Annotated[float, typer.Option(help="milliseconds of extra delay by which the gate looks back")] = 0.0,
+    lookback: Annotated[float, typer.Option(help="milliseconds of extra delay by which the gate looks back", min=0, max=500)] = 0.0,
     monitor: Annotated[bool, typer.Option("--monitor", help="let the default speaker sound too")] = False,
     record: Annotated[Path | None, typer.Option(help="folder for input.wav and output.wav")] = None,
     virtual: Annotated[bool, typer.Option("--virtual-mic", help="Linux: be a microphone that other programs can pick")] = False,
@@ -37,15 +41,20 @@ def live(
 
     Example: rtvc live --voice anna.wav --virtual-mic
     """
+    from rtvc.audio.opening import check_source
     from rtvc.clients.live.attend import attend
+    from rtvc.clients.live.devices import refresh
     from rtvc.clients.live.keys import act
-    from rtvc.clients.live.stream import Live, LiveConfig
-    from rtvc.clients.live.virtual_mic import virtual_mic
-    from rtvc.engine.open import chunk_of, open_engine, streaming
+    from rtvc.clients.live.stream import Live, LiveConfig, check_devices
+    from rtvc.clients.live.virtual_mic import check_server, virtual_mic
+    from rtvc.engine.open import check_engine, chunk_of, open_engine, streaming
 
-    converter, steps = streaming(model)
-    slots = [converter.voice(name, fit=converter.fit_steps(fit)) for name in voices]
-    running, _ = open_engine(steps, engine, chunk_of(chunk, steps) if chunk else None)
+    # What can fail at once does so before the model is loaded, compiled and fitted.
+    for name in voices:
+        check_source(name)
+    check_engine(engine)
+    if virtual:
+        check_server()
     config = LiveConfig(
         input=source,
         output=sink,
@@ -60,9 +69,16 @@ def live(
         monitor=monitor and not virtual,
         record=record,
     )
+    check_devices(config, voices)
+    typer.echo(PREPARING, err=True)
+    converter, steps = streaming(model)
+    samples = chunk_of(chunk, steps) if chunk else None
+    slots = [converter.voice(name, fit=converter.fit_steps(fit)) for name in voices]
+    running, _ = open_engine(steps, engine, samples)
     with ExitStack() as stack:
         if virtual:
             name = stack.enter_context(virtual_mic(monitor=monitor))
+            refresh()  # PortAudio looked for devices before this one was there
             typer.echo(f"other programs can pick the microphone {name!r}", err=True)
         now = stack.enter_context(Live(running, slots[0], config))
         title = f"{running.name}, {1000 * running.chunk / running.sample_rate:g} ms steps"

@@ -48,11 +48,13 @@ def serve(
     import asyncio
     import tempfile
 
+    from rtvc.engine.open import check_engine
     from rtvc.engine.server.access import check_binding, read_token
-    from rtvc.engine.server.app import run, secure
+    from rtvc.engine.server.app import reserve, run, secure
     from rtvc.engine.server.limits import ServerLimits
     from rtvc.engine.server.open import ServeConfig, open_service
     from rtvc.errors import ConfigError
+    from rtvc.files import check_folder, kind
 
     token = read_token(token_file) if token_file else None
     check_binding(host, token, insecure)
@@ -68,6 +70,11 @@ def serve(
         raise ConfigError("--ray came without --voices: give a folder that every machine of the cluster sees")
     sys.setswitchinterval(0.001)  # the loop and the model share one interpreter: neither should wait long for the other
     with ExitStack() as stack:
+        reserved = stack.enter_context(reserve(host, port))
+        if not ray:
+            check_engine(backend)
+        if voices and kind(voices) != "folder":  # one that is there may be read-only: no uploads then
+            check_folder(voices)
         folder = voices or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rtvc-voices-")))
         config = ServeConfig(
             fit=fit,
@@ -86,6 +93,7 @@ def serve(
         if ray:
             from rtvc.engine.server.ray_app import parse_replicas, run_fleet
 
+            reserved.close()  # the door is a process of its own
             fleet = {"cores": cores, "gpus": gpus, "page": page_folder() if page else None, **parse_replicas(replicas)}
             run_fleet(config, fleet, host, port, address=ray_address, tls=(tls_cert, tls_key) if tls_cert and tls_key else None)
             return
@@ -98,7 +106,8 @@ def serve(
             typer.echo(f"listening on {url}")
             sys.stdout.flush()
 
-        asyncio.run(run(service, host, port, page=page_folder() if page else None, tls=tls, ready=ready))
+        files = page_folder() if page else None
+        asyncio.run(run(service, host, port, page=files, tls=tls, ready=ready, reserved=reserved))
 
 
 def addresses(given: list[str]) -> "list[IPv4Address | IPv6Address]":

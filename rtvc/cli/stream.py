@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rtvc.cli.targets import Force, tell
 from rtvc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,14 +19,18 @@ RATE = 24_000
 
 
 def stream(
-    source: Annotated[Path | None, typer.Argument(help="the recording to send, any format and rate", show_default=False)] = None,
+    source: Annotated[
+        Path | None, typer.Argument(help="the recording to send, any format and rate; - reads standard input", show_default=False)
+    ] = None,
     references: Annotated[
         list[Path] | None, typer.Option("-r", "--reference", help="recording of the voice wanted, which is uploaded; several are blended")
     ] = None,
     voices: Annotated[
         list[str] | None, typer.Option("--voice", help="voice of the server; several are blended, with --mic they fill the slots 1-9")
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="where to write; the suffix chooses the format")] = Path("out.wav"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="where to write; the suffix chooses the format, - is WAV to standard output")
+    ] = Path("out.wav"),
     url: Annotated[str, typer.Option(help="address of the server")] = "ws://127.0.0.1:8765",
     token: Annotated[str | None, typer.Option(envvar="RTVC_TOKEN", help="what the server wants to see; others here can read it")] = None,
     token_file: Annotated[Path | None, typer.Option(help="file that holds the token")] = None,
@@ -38,8 +43,9 @@ def stream(
     max_lag: Annotated[float, typer.Option(help="milliseconds after which a live server drops audio (with --mic)", min=50)] = 400.0,
     microphone: Annotated[str | None, typer.Option("--input-device", help="index, name or part of it (with --mic)")] = None,
     speaker: Annotated[str | None, typer.Option("--output-device", help="index, name or part of it (with --mic)")] = None,
-    margin: Annotated[float, typer.Option(help="milliseconds that should wait at the player (with --mic)")] = 30.0,
+    margin: Annotated[float, typer.Option(help="milliseconds that should wait at the player (with --mic)", min=0, max=500)] = 30.0,
     seconds: Annotated[float | None, typer.Option(help="stop after this long (with --mic)")] = None,
+    force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Send a recording or the microphone through a server.
@@ -54,14 +60,19 @@ def stream(
         raise ConfigError("no voice came: name one of the server's with --voice, or send a recording of somebody with -r")
     if token is not None and token_file is not None:
         raise ConfigError("a token came twice, one of --token (or RTVC_TOKEN) and --token-file was wanted")
+    from rtvc.audio.opening import check_source, name_of
+    from rtvc.clients.websocket.address import websocket_address
     from rtvc.engine.server.access import read_token
 
+    websocket_address(url)
+    check_references(references or [])
     settings: dict[str, Any] = {"token": read_token(token_file).get_secret_value() if token_file else token, "tls": trust(ca)}
     session = {"format": wire, "prosody": prosody}
     if mic:
-        from rtvc.clients.live.stream import LiveConfig
+        from rtvc.clients.live.stream import LiveConfig, check_devices
 
         config = LiveConfig(input=microphone, output=speaker, block_ms=10.0, margin_ms=margin, lookback_ms=0.0, pitch=pitch)
+        check_devices(config)
         talk(url, references or [], voices or [], settings, config, session | {"max_lag_ms": max_lag}, seconds, as_json)
         return
     assert source is not None
@@ -74,7 +85,8 @@ def stream(
     from rtvc.clients.websocket.file import convert_recording
     from rtvc.engine.server.messages import RATES
 
-    check_output(output)
+    check_source(source)
+    check_output(output, sources=[source, *(references or [])], force=force)
     wave, rate = decode(source)
     check_recording(wave, rate, str(source))
     wave = mono(wave)
@@ -93,11 +105,30 @@ def stream(
     result = {"path": str(output), "voice": named, "duration_s": duration, "seconds": outcome.seconds, "sample_rate": RATE}
     result |= {"resumed": outcome.resumed, **outcome.percentiles()}
     if as_json:
-        typer.echo(json.dumps(result))
+        tell(json.dumps(result), output)
         return
-    typer.echo(f"{source} in the voice of {named}: {output}")
+    tell(f"{name_of(source)} in the voice of {named}: {output}", output)
     lag = "  ".join(f"{name.split('_')[1]} {value:.0f} ms" for name, value in outcome.percentiles().items())
-    typer.echo(f"duration {duration:.2f} s  took {outcome.seconds:.2f} s" + (f"  lag {lag}" if lag else ""))
+    took = f"duration {duration:.2f} s  took {outcome.seconds:.2f} s"
+    tell(took + (f"  lag {lag}" if lag else ""), output)
+
+
+def check_references(references: list[Path]) -> None:
+    """To be asked before connecting.
+
+    Raises:
+        AudioError: one is not there.
+        ConfigError: one is a voice file, which servers do not take from strangers.
+    """
+    from rtvc.audio.opening import check_source
+
+    for path in references:
+        check_source(path)
+        if path.suffix == ".voice":
+            raise ConfigError(
+                f"{path} is a voice file, -r takes recordings: name a voice of the server with "
+                f"--voice, or send the recording that {path.name} was made of"
+            )
 
 
 async def choose(client: "Client", references: list[Path], voices: list[str]) -> str | dict[str, float]:

@@ -2,10 +2,14 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from rtvc.cli.targets import tell as printed
+from rtvc.files import is_standard_output
 
 if TYPE_CHECKING:
     from rtvc.teacher.kokoro import Teacher
@@ -38,7 +42,9 @@ def say(
 
     check_output(output)
     speech = opened(device).say(text, voice, prosody=prosody, speed=speed, seed=seed, ipa=ipa)
-    tell({"output": str(write(output, speech.waveform[0].float().cpu())), "seconds": round(speech.waveform.shape[1] / 24000, 3)}, as_json)
+    write(output, speech.waveform[0].float().cpu())
+    seconds = round(speech.waveform.shape[1] / 24000, 3)
+    tell({"output": str(output), "seconds": seconds}, as_json, output)
 
 
 def pair(
@@ -55,14 +61,18 @@ def pair(
 ) -> None:
     """Say a text in two voices with the same timing, pitch and energy: a frame-aligned parallel pair."""
     from rtvc.audio.io import check_output, write
+    from rtvc.errors import ConfigError
 
+    if os.path.realpath(outputs[0]) == os.path.realpath(outputs[1]):
+        raise ConfigError(f"{outputs[0]} came twice, two files were wanted")
     for output in outputs:
         check_output(output)
     teacher = opened(device)
     first = teacher.say(text, voice, prosody=prosody, speed=speed, seed=seed, ipa=ipa)
     second = teacher.revoice(first, to, seed=seed)
     paths = [str(write(path, speech.waveform[0].float().cpu())) for path, speech in zip(outputs, (first, second), strict=True)]
-    tell({"outputs": paths, "seconds": round(first.waveform.shape[1] / 24000, 3)}, as_json)
+    seconds = round(first.waveform.shape[1] / 24000, 3)
+    tell({"outputs": paths, "seconds": seconds}, as_json, *outputs)
 
 
 def voices(as_json: Json = False) -> None:
@@ -93,9 +103,11 @@ def generate(
     from rich.console import Console
     from rich.progress import Progress
 
+    from rtvc.files import check_folder
     from rtvc.teacher import corpus
     from rtvc.teacher.engines import open_engine
 
+    check_folder(out)
     torch.set_num_threads(threads)
     sentences = read_texts(texts, skip)
     console = Console(stderr=True)
@@ -117,11 +129,16 @@ def read_texts(path: Path, skip: str | None) -> list[str]:
     from rtvc.errors import TextError
 
     try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise TextError(
             f"{path} cannot be read as UTF-8 text ({error}): give one text a line, or a .tsv with a column transcript"
         ) from error
+    if path.suffix == ".jsonl":
+        from rtvc.data.manifest import read_manifest
+
+        listed = (entry for entry in read_manifest(path) if entry.text)
+        return [e.text for e in listed if not (skip and e.speaker.startswith(skip))]
     if path.suffix != ".tsv":
         return content.splitlines()
     rows = csv.DictReader(content.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -138,6 +155,8 @@ def opened(device: str) -> "Teacher":
     return Teacher.load(device=device)
 
 
-def tell(result: dict[str, object], as_json: bool) -> None:
-    """Prints a result, a line an entry, or as JSON."""
-    typer.echo(json.dumps(result) if as_json else "\n".join(f"{name}: {value}" for name, value in result.items()))
+def tell(result: dict[str, object], as_json: bool, *outputs: Path) -> None:
+    """Prints a result, a line an entry, or as JSON; beside standard output where that is written."""
+    lines = "\n".join(f"{name}: {value}" for name, value in result.items())
+    taken = next((output for output in outputs if is_standard_output(output)), None)
+    printed(json.dumps(result) if as_json else lines, taken)

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from rtvc.cli.targets import Force
+
 __all__ = ["export", "recipe", "stage"]
 
 Json = Annotated[bool, typer.Option("--json", help="print the outcome as JSON")]
@@ -44,11 +46,13 @@ def stage(
     import torch
     from rich.console import Console
 
+    from rtvc.files import check_folder
     from rtvc.train.config import load_config
     from rtvc.train.loop import Trainer
     from rtvc.train.parallel import join
     from rtvc.train.stages import default_config, stage_type
 
+    check_folder(run or Path("runs") / name)
     kind: Any = stage_type(name)
     settings = load_config(kind.config_type, config or default_config(name), overrides or ())
     torch.manual_seed(settings.seed)
@@ -73,6 +77,7 @@ def export(
     runs: Annotated[list[Path], typer.Argument(help="runs of stream_content, stream_pitch and stream, or earlier models; later ones win")],
     out: Annotated[Path, typer.Option("-o", "--out", help="safetensors file of the streaming model")],
     fact: Annotated[list[str] | None, typer.Option(help="key=value for the header; repeatable")] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Put the parts that several runs have trained into one file of the streaming model."""
@@ -82,9 +87,26 @@ def export(
     facts = {key: value for key, _, value in (entry.partition("=") for entry in fact or ())}
     if empty := [key for key, value in facts.items() if not key or not value]:
         raise ConfigError(f"--fact takes key=value, {', '.join(map(repr, empty))} came")
+    check_weights(out, sources=runs, force=force)
     path = exporting.export(runs, out, facts)
     size = path.stat().st_size
     typer.echo(json.dumps({"path": str(path), "bytes": size}) if as_json else f"{path}  {size / 1e6:.1f} MB")
+
+
+def check_weights(path: Path, **options: Any) -> None:
+    """To be asked before long work: whether weights can be written there, and read again.
+
+    Raises:
+        ConfigError: a suffix that `rtvc.load` does not know.
+        OutputError: as `rtvc.files.check_target`, whose options are taken.
+    """
+    from rtvc.errors import ConfigError
+    from rtvc.files import check_target, is_stream
+
+    if path.suffix != ".safetensors" and not is_stream(path):
+        came = repr(path.suffix) if path.suffix else "no suffix"
+        raise ConfigError(f"{path} ends in {came}, .safetensors was wanted")
+    check_target(path, **options)
 
 
 def recipe(
@@ -98,8 +120,11 @@ def recipe(
     as_json: Json = False,
 ) -> None:
     """Make the streaming model's weights from recordings: every command in order; run it again and it goes on."""
+    from rtvc.files import check_folder
     from rtvc.train.recipe import follow, plan
 
+    check_weights(out, folders=True)
+    check_folder(folder)
     steps = plan(manifest, out, folder, texts=texts, utterances=utterances, overrides=overrides or ())
     if dry_run:
         typer.echo(json.dumps([step.arguments for step in steps]) if as_json else "\n".join(map(str, steps)))

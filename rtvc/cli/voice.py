@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rtvc.cli.targets import Force, tell
+
 if TYPE_CHECKING:
     from rtvc.voices.voice import Voice
 
@@ -32,11 +34,18 @@ def create(
     fit: Fit = None,
     model: Annotated[str | None, typer.Option(help="stream (default), studio, or a file of weights")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Make a voice file of one or more recordings, and say how good they are."""
     from rtvc.api import load
+    from rtvc.audio.opening import check_source
+    from rtvc.voices.voice import check_voice_file
 
+    given = [*(references or []), *(path for path in (timbre, prosody) if path is not None)]
+    for path in given:
+        check_source(path)
+    check_voice_file(output, sources=given, force=force)
     converter = load(model, device)
     steps = converter.fit_steps(fit)
     voice = converter.voice(*(references or []), timbre=timbre, prosody=prosody, name=name or output.stem, fit=steps)
@@ -47,12 +56,14 @@ def mix(
     output: Output,
     parts: Annotated[list[str], typer.Argument(metavar="VOICE[:WEIGHT]...", help="voice files and their weights, a.voice:0.7 b.voice:0.3")],
     name: Annotated[str | None, typer.Option(help="shown to people; default: the parts and their shares")] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Mix voice files by weight."""
-    from rtvc.voices.voice import Voice
+    from rtvc.voices.voice import Voice, check_voice_file
 
     weights = [weighted(part) for part in parts]
+    check_voice_file(output, sources=[path for path, _ in weights], force=force)
     voice = Voice.mix({Voice.load(path): weight for path, weight in weights}, name)
     present(voice, voice.save(output), as_json)
 
@@ -67,9 +78,10 @@ def show(voice_file: Annotated[Path, typer.Argument(help="a voice file", show_de
 def weighted(part: str) -> tuple[Path, float]:
     """`PATH:WEIGHT` or `PATH` (weight 1) -> the path and the weight."""
     from rtvc.errors import VoiceError
+    from rtvc.files import kind
 
     path, colon, weight = part.rpartition(":")
-    if not colon or (Path(part).is_file() and not Path(path).is_file()):
+    if not colon or (kind(part) == "file" and kind(path) != "file"):
         return Path(part), 1.0
     try:
         return Path(path), float(weight)
@@ -79,17 +91,21 @@ def weighted(part: str) -> tuple[Path, float]:
 
 def present(voice: "Voice", path: Path, as_json: bool) -> None:
     """Prints a voice, its references and the advice about them."""
+    from rtvc.files import is_standard_output, kind
+
+    size = path.stat().st_size if kind(path) == "file" else len(voice.content())
     if as_json:
-        size = path.stat().st_size
-        typer.echo(json.dumps({"path": str(path), "bytes": size, "name": voice.name, "space": voice.space, "source": voice.source}))
+        facts = {"path": str(path), "bytes": size, "name": voice.name, "space": voice.space}
+        tell(json.dumps(facts | {"source": voice.source}), path)
         return
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=is_standard_output(path))
     fitted = f", fitted to weights {voice.fitted}" if voice.fitted else ""
-    console.print(f"{path}: {voice.name}, {path.stat().st_size} bytes, made by {voice.space or 'an unknown model'}{fitted}", markup=False)
+    maker = voice.space or "an unknown model"
+    console.print(f"{path}: {voice.name}, {size} bytes, made by {maker}{fitted}", markup=False)
     for share, part in voice.parts:
         console.print(f"  {share:.0%} {part}", markup=False)
     if not voice.references:

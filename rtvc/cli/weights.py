@@ -45,15 +45,20 @@ def export_studio(
     ridge: Annotated[float, typer.Option(help="penalty of the map between the style spaces")] = 0.1,
 ) -> None:
     """Make the studio model's file of a trained mel encoder, its styles mapped to the teacher's."""
+    from rtvc.files import check_target
+
+    if output is not None:
+        check_target(output)
     from rtvc.models import studio
     from rtvc.models.streaming import load_default
     from rtvc.train.state import load_weights
     from rtvc.train.studio import assemble, fit_style_map
 
+    target = check_target(output or studio.DEFAULT)
     stream = load_default()
     found = fit_style_map(stream, sorted(teacher.glob("*.npz")), ridge)
     model = assemble(stream, studio.kokoro_decoder(), load_weights(run)["mel_encoder"], found)
-    path = studio.save_file(model, output or studio.DEFAULT, {"style_map_r2": f"{found.r2:.3f}"})
+    path = studio.save_file(model, target, {"style_map_r2": f"{found.r2:.3f}"})
     typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB, {found.r2:.0%} of the teacher's styles explained")
 
 

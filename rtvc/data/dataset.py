@@ -14,7 +14,7 @@ from rtvc.audio.check import AudioWarning
 from rtvc.audio.io import read
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.data.cache import Array, Cache, key_of
-from rtvc.data.manifest import Entry, flat, read_manifest
+from rtvc.data.manifest import Entry, read_manifest, remark
 from rtvc.data.order import Order
 from rtvc.data.seeds import derive
 from rtvc.errors import AudioError, TrainingError
@@ -69,8 +69,9 @@ class Corpus:
         path = self.entries[number].path
         try:
             key = key_of(path, "wave", SAMPLE_RATE)
-        except OSError as error:
-            raise AudioError(f"{path} is not there ({error.strerror})") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise AudioError(f"{path} is not there ({reason})") from error
         return torch.from_numpy(self.cache.get(key, lambda: self._decode(path)).astype(np.float32) / 32767)
 
     @staticmethod
@@ -99,7 +100,7 @@ class Corpus:
                     with self.lock:
                         if number not in self.bad:
                             self.bad.add(number)
-                            self.lines.append(f"{self.entries[number].path}\t{flat(str(error))}")
+                            self.lines.append(remark(self.entries[number].path, str(error)))
             number = int(rng.integers(len(self.entries)))
         raise TrainingError(f"twenty recordings in a row cannot be used; the last: {self.lines[-1] if self.lines else 'seen before'}")
 

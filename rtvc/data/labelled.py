@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtvc.audio.mel import HOP, SAMPLE_RATE
-from rtvc.data.manifest import flat
+from rtvc.data.manifest import remark
 from rtvc.data.seeds import derive
 from rtvc.errors import AudioError, TrainingError
 from rtvc.files import replacing
@@ -211,10 +211,10 @@ class Labelled:
             try:
                 speaker, samples = _facts(path)
             except AudioError as error:
-                self.lines.append(f"{path}\t{flat(str(error))}")
+                self.lines.append(remark(path, str(error)))
                 continue
             if samples < shortest * SAMPLE_RATE:
-                self.lines.append(f"{path}\tlasts {samples / SAMPLE_RATE:.2f} s, at least {shortest:g} s are wanted")
+                self.lines.append(remark(path, f"lasts {samples / SAMPLE_RATE:.2f} s, at least {shortest:g} s are wanted"))
                 continue
             self.files.append(path)
             self.speakers.append(speaker)
@@ -267,7 +267,7 @@ class Labelled:
                     with self.lock:
                         if number not in self.bad:
                             self.bad.add(number)
-                            self.lines.append(f"{self.files[number]}\t{flat(str(error))}")
+                            self.lines.append(remark(self.files[number], str(error)))
             number = self.pick(rng, exact)
         raise TrainingError(f"twenty utterances in a row cannot be used; the last was {self.files[number]}")
 

@@ -1,5 +1,6 @@
 """Finding recordings, their speakers and texts in a folder, and refusing what cannot be trained on."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from rtvc.audio.check import AudioWarning, check_recording
-from rtvc.audio.io import SUFFIXES, decode
+from rtvc.audio.headers import DamagedWarning
+from rtvc.audio.io import decode
 from rtvc.audio.mel import SAMPLE_RATE
-from rtvc.data.manifest import Entry, flat, read_manifest
-from rtvc.errors import AudioError, TrainingError
+from rtvc.data.discover import OPENED, is_recording
+from rtvc.data.manifest import Entry, flat, read_manifest, remark, unwritable
+from rtvc.errors import AudioError, OutputError, TrainingError
+from rtvc.files import kind, write
 from rtvc.voices.report import measure
 
 RATES = (8_000, 11_025, 12_000, 16_000, 22_050, SAMPLE_RATE)
@@ -23,6 +27,7 @@ class Refusal:
     """A recording that is not used, and why."""
 
     path: Path
+    """Of the recording, or `MANIFEST, line N`."""
     reason: str
 
 
@@ -37,27 +42,44 @@ class Limits:
     """dB of speech over noise; 0 accepts everything."""
 
 
-def find(source: Path) -> list[Entry]:
+def find(source: Path) -> list[Entry | Refusal]:
     """The recordings of a folder or of a table, in order of their paths, unchecked.
 
-    Knows the trees of VCTK (`wav48*/p225/…` with `txt/p225/…`), LibriTTS (`speaker/chapter/….wav` with
-    `….normalized.txt`) and LibriSpeech (`….trans.txt` a chapter); elsewhere the first folder is the speaker, and a `.txt` or
-    `.lab` beside the recording its text.
+    Knows the trees of VCTK (`wav48*/p225/…` with `txt/p225/…`), LibriTTS (`speaker/chapter/….wav`
+    with `….normalized.txt`) and LibriSpeech (`….trans.txt` a chapter); elsewhere the first folder
+    is the speaker, and a `.txt` or `.lab` beside the recording its text. Files that look like
+    recordings and cannot be used, lines of a table that cannot, and recordings whose text cannot be
+    read are among them as refusals.
 
     Raises:
         TrainingError: there is no such folder or table, or no recording in it.
     """
-    if source.is_file():
-        return read_manifest(source)
-    if not source.is_dir():
-        raise TrainingError(f"{source} is not there: a folder of recordings, or a .tsv or .jsonl table, was wanted")
-    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    there = kind(source)
+    if there == "file":
+        lines: list[Refusal] = []
+        listed = read_manifest(source, lambda line, why: lines.append(Refusal(Path(line), why)))
+        return [*listed, *lines]
+    if there != "folder":
+        came = f"a {there}" if there else "not there"
+        wanted = "a folder of recordings, or a .tsv or .jsonl table, was wanted"
+        raise TrainingError(f"{source} is {came}: {wanted}")
+    visible = (path for path in source.rglob("*") if not path.name.startswith("."))
+    files = sorted(path for path in visible if is_recording(path))
     present = set(files)
     second = {path for path in files if path.stem.endswith("_mic2") and path.with_name(path.name.replace("_mic2", "_mic1")) in present}
-    entries = [Entry(path.resolve(), speaker_of(path, source), text=text_of(path, source)) for path in files if path not in second]
-    if not entries:
-        raise TrainingError(f"{source} holds no recordings: files ending in {', '.join(SUFFIXES)} were wanted")
-    return entries
+    if not files:
+        suffixes = ", ".join(sorted(OPENED))
+        raise TrainingError(f"{source} holds no recordings: files ending in {suffixes} were wanted")
+    return [found_at(path, source) for path in files if path not in second]
+
+
+def found_at(path: Path, source: Path) -> Entry | Refusal:
+    """A recording of a folder with its speaker and text, unchecked."""
+    try:
+        text = text_of(path, source)
+    except (OSError, ValueError) as error:
+        return Refusal(path.resolve(), f"its text cannot be read: {error}")
+    return Entry(path.resolve(), speaker_of(path, source), text=text)
 
 
 def speaker_of(path: Path, root: Path) -> str:
@@ -71,63 +93,110 @@ def speaker_of(path: Path, root: Path) -> str:
 
 
 def text_of(path: Path, root: Path) -> str:
-    """The transcript of a recording, empty where there is none."""
+    """The transcript of a recording, empty where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not UTF-8.
+    """
     stem = path.stem.removesuffix("_mic1").removesuffix("_mic2")
     for name in (f"{path.stem}.normalized.txt", f"{path.stem}.txt", f"{path.stem}.lab"):
-        if (beside := path.with_name(name)).is_file():
-            return read_text(beside)
-    if (vctk := root / "txt" / path.parent.name / f"{stem}.txt").is_file():
-        return read_text(vctk)
-    return chapter_texts(path.parent).get(path.stem, "")
+        if kind(beside := path.with_name(name)) == "file":
+            return text(beside.read_bytes(), name)
+    if kind(vctk := root / "txt" / path.parent.name / f"{stem}.txt") == "file":
+        return text(vctk.read_bytes(), vctk.name)
+    spoken = chapter_texts(path.parent).get(os.fsencode(path.stem), b"")
+    return text(spoken, "its line of the chapter")
 
 
-def read_text(path: Path) -> str:
-    """A transcript on one line; bytes that are not UTF-8 are replaced."""
-    return flat(path.read_text(encoding="utf-8", errors="replace"))
+def text(data: bytes, name: str) -> str:
+    """A transcript on one line.
+
+    Raises:
+        ValueError: it is not UTF-8 text. To guess another encoding would teach wrong words.
+    """
+    try:
+        read = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        came = f"byte {data[error.start]:#04x} at {error.start}"
+        raise ValueError(f"{name} is not UTF-8 ({came}), save it as UTF-8") from error
+    if "\0" in read:
+        raise ValueError(f"{name} holds zero bytes, save it as UTF-8")
+    return flat(read)
 
 
 @lru_cache(maxsize=64)
-def chapter_texts(folder: Path) -> dict[str, str]:
-    """LibriSpeech's transcripts of a chapter: name of the recording -> text."""
-    lines = [line for path in sorted(folder.glob("*.trans.txt")) for line in read_text_lines(path)]
-    return {name: flat(text) for name, _, text in (line.partition(" ") for line in lines)}
-
-
-def read_text_lines(path: Path) -> list[str]:
-    """The lines of a text file."""
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+def chapter_texts(folder: Path) -> dict[bytes, bytes]:
+    """LibriSpeech's transcripts of a chapter: name of the recording -> text, both as they are in the
+    file, so that one bad line spoils no other."""
+    found = {}
+    for path in sorted(folder.glob("*.trans.txt")):
+        for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
+            name, _, spoken = line.partition(b" ")
+            found[name] = spoken
+    return found
 
 
 def check(entry: Entry, limits: Limits) -> Entry | Refusal:
     """Opens a recording: fills in its length and bandwidth, or says why it is refused."""
+    there, suffix = kind(entry.path), entry.path.suffix.lower()
+    if there not in ("", "file"):
+        return Refusal(entry.path, f"is a {there}, a file was wanted")
     try:
         wave, rate = decode(entry.path)
         seconds = len(wave) / rate
         if not limits.shortest <= seconds <= limits.longest:
             return Refusal(entry.path, f"lasts {seconds:.2f} s, {limits.shortest:g} to {limits.longest:g} s were wanted")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AudioWarning)
-            check_recording(wave, rate, entry.path.name)
+        check_recording(wave, rate, entry.path.name)
         report = measure(wave, rate)
-    except (AudioError, MemoryError) as error:
-        return Refusal(entry.path, flat(str(error)))
+    except (AudioError, DamagedWarning, MemoryError) as error:
+        if there and suffix not in OPENED:
+            what = f"{suffix} files" if suffix else "it"
+            reason = f"format not readable: libsndfile does not open {what}, convert to WAV or FLAC"
+            return Refusal(entry.path, reason)
+        return Refusal(entry.path, str(error))
     if report.snr < limits.quietest_snr:
         return Refusal(entry.path, f"speech is {report.snr:.0f} dB above the noise, {limits.quietest_snr:g} dB were wanted")
     heard = next((r for r in RATES if r / 2 >= report.bandwidth - 250), SAMPLE_RATE)
     return replace(entry, seconds=seconds, bandwidth_rate=min(heard, entry.bandwidth_rate))
 
 
-def check_all(entries: Sequence[Entry], limits: Limits, jobs: int, each: Callable[[], None]) -> tuple[list[Entry], list[Refusal]]:
-    """Checks recordings in threads, keeping their order; `each` is called after every one."""
+def check_all(
+    found: Sequence[Entry | Refusal],
+    limits: Limits,
+    jobs: int,
+    each: Callable[[], None],
+    suffix: str = ".jsonl",
+) -> tuple[list[Entry], list[Refusal]]:
+    """Checks recordings in threads, keeping their order.
+
+    Args:
+        found: by `find`.
+        limits: what is accepted.
+        jobs: threads.
+        each: called after every recording.
+        suffix: of the manifest that must be able to hold them (`unwritable`).
+    """
     kept: list[Entry] = []
     refused: list[Refusal] = []
-    with ThreadPoolExecutor(jobs) as pool:
-        for found in pool.map(lambda entry: check(entry, limits), entries):
-            if isinstance(found, Entry):
-                kept.append(found)
-            else:
-                refused.append(found)
-            each()
+
+    def one(entry: Entry | Refusal) -> Entry | Refusal:
+        if isinstance(entry, Entry) and (reason := unwritable(entry, suffix)):
+            return Refusal(entry.path, reason)
+        return check(entry, limits) if isinstance(entry, Entry) else entry
+
+    # Filters belong to the process, not to a thread. What is only flawed can be trained on; what is
+    # not whole no longer says its text.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AudioWarning)
+        warnings.simplefilter("error", DamagedWarning)
+        with ThreadPoolExecutor(jobs) as pool:
+            for checked in pool.map(one, found):
+                if isinstance(checked, Entry):
+                    kept.append(checked)
+                else:
+                    refused.append(checked)
+                each()
     return kept, refused
 
 
@@ -155,8 +224,13 @@ def with_phonemes(entries: Sequence[Entry], language: str, batch: int = 256) -> 
 
 
 def write_refusals(path: Path, refused: Sequence[Refusal]) -> None:
-    """A table of what was refused, path and reason."""
+    """A table of what was refused, path and reason; what does not print is written as in Python.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    rows = [remark(found.path, found.reason) for found in refused]
     try:
-        path.write_text("path\treason\n" + "".join(f"{r.path}\t{r.reason}\n" for r in refused), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"the report {path} cannot be written ({error})") from error
+        write(path, "".join(f"{row}\n" for row in ("path\treason", *rows)))
+    except OutputError as error:
+        raise TrainingError(f"the report {error}") from error

@@ -20,7 +20,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
-from rtvc.errors import CheckpointError, DependencyError
+from rtvc.errors import CheckpointError, ConfigError, DependencyError
+from rtvc.files import kind
 
 CHUNK = 1 << 20
 """Bytes copied at a time."""
@@ -49,10 +50,21 @@ class Package:
 
 
 def cache_dir() -> Path:
-    """Where fetched and built files are kept: `$RTVC_CACHE`, else `$XDG_CACHE_HOME/rtvc`, else `~/.cache/rtvc`."""
+    """Where fetched and built files are kept: `$RTVC_CACHE`, else `$XDG_CACHE_HOME/rtvc`, else
+    `~/.cache/rtvc`.
+
+    Raises:
+        ConfigError: a file is in its place, or in that of a folder above it.
+    """
     if override := os.environ.get("RTVC_CACHE"):
-        return Path(override).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rtvc"
+        folder = Path(override).expanduser()
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rtvc"
+    there = next((place for place in (folder, *folder.parents) if kind(place)), folder)
+    if (found := kind(there)) not in ("", "folder"):
+        advice = "set RTVC_CACHE to a folder, or remove it"
+        raise ConfigError(f"the cache folder {folder} cannot be used ({there} is a {found}): {advice}")
+    return folder
 
 
 def sha256_of(path: Path) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtvc.errors import AudioError, ConfigError
+from rtvc.files import kind
 
 COLUMNS = ("source", "target_speaker", "references", "transcript")
 
@@ -38,10 +39,13 @@ def read_pairs(path: Path, limit: int | None = None, more: int = 0) -> list[Pair
         ConfigError: the list is missing, empty, or lacks a column.
         AudioError: a recording that it names is missing.
     """
-    if not path.is_file():
+    if kind(path) != "file":
         raise ConfigError(f"there is no list of pairs at {path}; give a tab-separated file with the columns {', '.join(COLUMNS)}")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): save it as UTF-8") from error
     missing = [column for column in COLUMNS if not rows or rows[0].get(column) is None]
     if missing:
         raise ConfigError(f"{path} lacks the columns {', '.join(missing)} or holds no pair; wanted a header with {', '.join(COLUMNS)}")
@@ -57,7 +61,7 @@ def read_pairs(path: Path, limit: int | None = None, more: int = 0) -> list[Pair
     pairs = pairs[:limit]
     for pair in pairs:
         for recording in (pair.source, *pair.references):
-            if not recording.is_file():
+            if kind(recording) != "file":
                 raise AudioError(f"{path} names {recording}, which does not exist; the recordings belong in {audio}")
         if not pair.references:
             raise ConfigError(f"{path} gives no reference recording for {pair.name}; wanted at least one")

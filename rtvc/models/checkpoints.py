@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from rtvc.errors import CheckpointError
+from rtvc.errors import CheckpointError, OutputError
 from rtvc.files import replacing
 from rtvc.models.build import BUILDERS, Weights, build
 from rtvc.models.states import StrPath, read_states
@@ -121,5 +121,5 @@ def save_components(path: StrPath, components: Mapping[str, nn.Module]) -> None:
                 sink.write(save({f"{name}.{key}": x.contiguous().clone() for name, state in states.items() for key, x in state.items()}))
             else:
                 torch.save({"net": states}, sink)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written ({error}): choose another place") from error
+    except OutputError as error:
+        raise CheckpointError(str(error)) from error

@@ -1,6 +1,7 @@
 """Configuration of a training run: a TOML file, `--set` overrides, and errors that name the nearest key."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,6 +127,10 @@ class RunConfig(Section):
 
 
 C = TypeVar("C", bound=BaseModel)
+LONGEST = 1 << 20
+"""Characters of a configuration."""
+DEEP = re.compile(r"""(?:[\w"'-]+[ \t]*\.[ \t]*){64}""")
+"""A key of so many parts: the time and memory that tomllib takes for one grow with their square."""
 
 
 def load_config(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
@@ -135,14 +140,30 @@ def load_config(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
         ConfigError: the file or an override does not parse, or names a key that does not exist.
     """
     try:
-        table = tomllib.loads(path.read_text())
+        table = toml(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     for override in overrides:
         apply_override(table, override)
     return validated(kind, table, str(path))
+
+
+def toml(text: str) -> dict[str, Any]:
+    """The table of a TOML text.
+
+    Raises:
+        ValueError: it is not TOML, or nested too deeply.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"it has {len(text)} characters, at most {LONGEST} were wanted")
+    if DEEP.search(text):
+        raise ValueError("it is nested too deeply")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:
@@ -151,9 +172,11 @@ def apply_override(table: dict[str, Any], override: str) -> None:
     if not found or not key.strip():
         raise ConfigError(f"--set takes key=value, {override!r} came")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
+    except ValueError as error:
+        raise ConfigError(f"--set {key.strip()} came with a value that is none: {error}") from error
     *parents, last = key.strip().split(".")
     for parent in parents:
         table = table.setdefault(parent, {})

@@ -15,9 +15,9 @@ from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.resample import resample
 from rtvc.data.cache import Array
 from rtvc.data.labelled import CONTENT_HOP, SURE, Utterance, save_utterance
-from rtvc.data.manifest import Entry, flat, read_manifest
+from rtvc.data.manifest import Entry, flat, read_manifest, remark
 from rtvc.errors import AudioError, CheckpointError, DependencyError, TrainingError
-from rtvc.files import write
+from rtvc.files import read_json, write
 from rtvc.train.bridge import BridgeNet, Listen, at_40
 from rtvc.train.state import load_weights
 
@@ -152,7 +152,8 @@ def label_all(
                 report.seconds += len(utterance.audio) / SAMPLE_RATE
         if progress:
             progress(number + 1, len(entries))
-    write(out / "refused.tsv", "".join(f"{path}\t{reason}\n" for path, reason in report.refused.items()))
+    rows = [f"{remark(Path(path), reason)}\n" for path, reason in report.refused.items()]
+    write(out / "refused.tsv", "".join(rows))
     return report
 
 
@@ -165,7 +166,10 @@ def _same_bridge(out: Path, weights: dict[str, torch.Tensor]) -> None:
     if not note.exists():
         write(note, json.dumps({"sha256": mine}))
         return
-    theirs = json.loads(note.read_text()).get("sha256")
+    try:
+        theirs = dict(read_json(note)).get("sha256")
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(f"{note} cannot be read ({error}): name another folder") from error
     if theirs != mine:
         raise TrainingError(
             f"{out} holds labels of another bridge ({str(theirs)[:12]}, not {mine[:12]}): name another folder, or delete this one"

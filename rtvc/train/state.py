@@ -10,7 +10,6 @@ the step number (`rtvc.data.seeds`), so nothing else is needed for the run to co
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from rtvc.errors import CheckpointError, TrainingError
-from rtvc.files import replacing
+from rtvc.files import TEMPORARY, read_json, write
 from rtvc.train.config import nearest
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Replaces a file, or leaves the old one untouched."""
-    with replacing(path) as fresh, open(fresh, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write(path, data, durable=True)
 
 
 class Checkpoints:
@@ -50,7 +41,7 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = [path for path in self.folder.glob("step-*.pt") if not path.with_suffix(".json").exists()]
-        for stale in [*self.folder.glob(".*.tmp"), *unfinished]:  # what a kill in the middle of an earlier save left
+        for stale in [*self.folder.glob(f"{TEMPORARY}*"), *unfinished]:  # what a kill in the middle of an earlier save left
             stale.unlink(missing_ok=True)
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
@@ -92,9 +83,9 @@ class Checkpoints:
         """
         path = self.folder / f"step-{step:08d}.pt"
         try:
-            facts = json.loads(path.with_suffix(".json").read_text())
+            facts = dict(read_json(path.with_suffix(".json")))
             data = path.read_bytes()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
         if len(data) != facts.get("bytes") or hashlib.sha256(data).hexdigest() != facts.get("sha256"):
             raise CheckpointError(f"{path} is damaged: {len(data)} bytes came, {facts.get('bytes')} with another checksum were written")
@@ -162,7 +153,6 @@ def save_weights(path: Path, modules: Mapping[str, Mapping[str, Tensor]], note: 
     from safetensors.torch import save
 
     flat = {f"{module}.{name}": t.detach().cpu().clone().contiguous() for module, weights in modules.items() for name, t in weights.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, save(flat, metadata=dict(note)))
 
 

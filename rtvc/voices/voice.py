@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rtvc.errors import VoiceError
-from rtvc.files import replacing
+from rtvc.errors import OutputError, VoiceError
+from rtvc.files import StrPath, check_target, is_stream, kind, write
 from rtvc.voices.provenance import mix_parts, reference_reports
 
 STYLE = 128
 """Numbers in either style vector."""
+SUFFIX = ".voice"
+"""Of voice files: what does not end so is taken for a recording."""
 FORMAT = "rtvc-voice"
 VERSION = "1"
 LARGEST_FILE = 1 << 20
@@ -69,11 +71,24 @@ class Voice:
         """Writes a safetensors file, at once and whole; returns its path.
 
         Raises:
-            VoiceError: the file cannot be written, or `source` is not JSON.
+            VoiceError: the file cannot be written, its name does not end in `.voice`, or `source` is
+                not JSON.
+        """
+        path = check_voice_file(path)
+        try:
+            write(path, self.content())
+        except OutputError as error:
+            raise VoiceError(str(error)) from error
+        return path
+
+    def content(self) -> bytes:
+        """The bytes of a voice file.
+
+        Raises:
+            VoiceError: `source` is not JSON, or too long.
         """
         from safetensors.torch import save
 
-        path = Path(path)
         try:
             source = json.dumps(self.source, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -85,12 +100,7 @@ class Voice:
         content = save(tensors, metadata)
         if len(content) > LARGEST_FILE:
             raise VoiceError(f"voice {self.name!r} would fill {len(content)} bytes, at most {LARGEST_FILE} were wanted: shorten its source")
-        try:
-            with replacing(path) as fresh:
-                fresh.write_bytes(content)
-        except OSError as error:
-            raise VoiceError(f"{path} cannot be written ({error.strerror}): check the folder and the free space") from error
-        return path
+        return content
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Voice":
@@ -102,8 +112,10 @@ class Voice:
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
-        if not path.is_file():
-            raise VoiceError(f"{path} is not there, a voice file was wanted: make one with `rtvc voice create REFERENCE… -o NAME.voice`")
+        if (there := kind(path)) != "file":
+            came = f"a {there}" if there else "not there"
+            advice = "make one with `rtvc voice create REFERENCE… -o NAME.voice`"
+            raise VoiceError(f"{path} is {came}, a voice file was wanted: {advice}")
         if path.stat().st_size > LARGEST_FILE:
             raise VoiceError(f"{path} has {path.stat().st_size} bytes, a voice file has a few kB: is it a recording, or a model?")
         try:
@@ -201,6 +213,28 @@ class Voice:
     def unfitted(self) -> "Voice":
         """The voice as its styles alone say it, which other weights of the same style space can use."""
         return Voice(self.acoustic, self.prosodic, self.name, {k: v for k, v in self.source.items() if k != "fit"})
+
+
+def check_voice_file(path: StrPath, *, sources: Iterable[StrPath] = (), force: bool | None = None) -> Path:
+    """The path, if a voice file can be written there; to be asked before long work.
+
+    Args:
+        path: of the file, or of a pipe or device; `-` is standard output.
+        sources: files that are read, none of which is to be lost.
+        force: replace the target even if it is one of the sources; None where nobody can say so.
+
+    Raises:
+        VoiceError: it does not end in `.voice`, cannot be written, or is a source.
+    """
+    path = Path(path)
+    if path.suffix != SUFFIX and not is_stream(path):
+        came = repr(path.suffix) if path.suffix else "no suffix"
+        better = path.with_name(f"{path.name}{SUFFIX}") if path.name else f"NAME{SUFFIX}"
+        raise VoiceError(f"{path} ends in {came}, {SUFFIX} was wanted: write {better}")
+    try:
+        return check_target(path, sources=sources, force=force)
+    except OutputError as error:
+        raise VoiceError(str(error)) from error
 
 
 def common_space(*voices: Voice) -> str | None:
