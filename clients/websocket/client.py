@@ -55,7 +55,7 @@ class Client:
     """
 
     def __init__(self, server: Server, voice: VoiceChoice | None, window: float, settings: dict[str, Any]) -> None:
-        self.side = ClientSide("rtvc python")
+        self.side = ClientSide("rtvc python", ("silence", "acknowledge"))
         self.link = Link(server, self.side, lambda audio: self.flow.hear(audio), self._lost)
         self.flow = Flow(window, 24_000)
         self.welcome: Welcome | None = None

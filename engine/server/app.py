@@ -49,7 +49,7 @@ class Socket:
         except ConnectionClosed as error:
             if error.sent is not None and error.sent.code in (1007, 1009):
                 self.refused("too_large" if error.sent.code == 1009 else "malformed")
-            raise Gone from None
+            raise Gone(well=error.rcvd is not None and error.rcvd.code in (1000, 1001)) from None
 
     async def send(self, data: str | bytes) -> None:
         """As `Transport.send`."""

@@ -25,6 +25,8 @@ FRAME_S = 0.1
 """Seconds of audio in the longest frame that is sent."""
 PATIENCE_S = 30.0
 """Seconds that a new session has until its client takes it, on top of those that lost clients have."""
+UNACKNOWLEDGED = 2 << 20
+"""Bytes of sent audio that are kept for a client which acknowledges what it has, even if they last longer than `keep`."""
 RECENT = 4_096
 """Frames whose lag is remembered."""
 
@@ -56,7 +58,7 @@ class Call:
         self.samples_in = self.samples_out = 0
         self.ended = self.finished = False  # all output is here; all of it was sent
         self.dropped_in = self.late = 0
-        self.gap = False
+        self.gap = self.acknowledges = False
         self.connection: Connection | None = None
         self.left = member.pool.clock() + PATIENCE_S  # when its client was lost
         self.room = asyncio.Event()
@@ -65,6 +67,11 @@ class Call:
     def is_key(self, key: str) -> bool:
         """Compares in constant time."""
         return hmac.compare_digest(key.encode("utf-8", "replace"), self.key.encode())
+
+    def attach(self, connection: "Connection", acknowledges: bool) -> None:
+        """Its client is there; `acknowledges`: and says what it has."""
+        self.connection, self.acknowledges = connection, acknowledges
+        self.outgoing.limit = UNACKNOWLEDGED if acknowledges else 0
 
     def feed(self, audio: Audio) -> None:
         """Audio from the client."""

@@ -48,7 +48,15 @@ log = logging.getLogger("rtvc.serve")
 
 
 class Gone(Exception):
-    """The client closed the connection, or it broke."""
+    """The client closed the connection, or it broke.
+
+    Attributes:
+        well: the client said goodbye, so it has everything that it wanted.
+    """
+
+    def __init__(self, *, well: bool = False) -> None:
+        super().__init__()
+        self.well = well
 
 
 class Transport(Protocol):
@@ -93,6 +101,7 @@ class Connection:
         self.service, self.transport, self.limits = service, transport, service.limits
         self.side = ServerSide(self.limits.upload_bytes)
         self.call: Call | None = None
+        self.done: Call | None = None  # the session that ended here last, until its client has all of it
         self.wake, self.taken = asyncio.Event(), asyncio.Event()
         self.heard = service.pool.clock()
         limits, clock = self.limits, service.pool.clock
@@ -101,7 +110,7 @@ class Connection:
         self._uploads = Bucket(limits.uploads_per_minute / 60, max(1.0, limits.uploads_per_minute), clock)
         self._replies: deque[str] = deque()
         self._mistakes, self._announced_at = 0, 0.0
-        self._silence = self._uploading = False
+        self._silence = self._acknowledges = self._uploading = self._left_well = False
         self._reader: asyncio.Task[None] | None = None
         self._verdict: Refusal | None = None
 
@@ -143,7 +152,7 @@ class Connection:
         """The server goes down soon: a client with a session may end it, any other may go at once."""
         if self.side.phase is not Phase.GREETING:
             self._reply(Draining(seconds=seconds))
-        if self.call is None:
+        if self.call is None and (self.done is None or not self._acknowledges):
             self.expel(Refusal(Code.DRAINING, "this server is going down", "connect again: another one takes over", fatal=True))
 
     def _outcome(self, task: "asyncio.Task[None]") -> Refusal | None:
@@ -173,19 +182,25 @@ class Connection:
 
     async def _part(self, verdict: Refusal | None) -> None:
         """Leaves the session: to wait for its client if that was lost, for good if it broke the rules."""
-        call = self.call
-        if call is None or call.connection is not self:
-            return
         broke = verdict is not None and verdict.error.code not in (Code.IDLE, Code.DRAINING)
-        if broke or (call.finished and not call.again):
-            await self.service.end(call)
-        else:
+        for call in (self.done, self.call):
+            if call is None or call.connection is not self:
+                continue
+            if broke or (call is self.done and self._left_well):
+                await self.service.end(call)
+                continue
             log.info("session=%s waits for its client, address=%s was lost", call.id, self.transport.address)
             self.service.abandon(call)
+            if call.finished:
+                await self.service.finish(call)
 
     async def _read(self) -> None:
         while True:
-            data = await self.transport.receive()
+            try:
+                data = await self.transport.receive()
+            except Gone as gone:
+                self._left_well = gone.well
+                raise
             self.heard = self.service.pool.clock()
             delay = (self._messages if isinstance(data, str) else self._frames).wait()
             if delay:
@@ -219,6 +234,7 @@ class Connection:
             case Hello():
                 self._greet(event)
             case Start():
+                await self._settle()
                 self._attach(await service.start(event))
                 self._started()
             case Resume():
@@ -232,8 +248,7 @@ class Connection:
             case ListVoices():
                 self._reply(VoiceList(voices=tuple(await service.control(service.store.names))))
             case Ping():
-                if call is not None and event.received is not None:
-                    call.outgoing.forget(event.received)
+                await self._acknowledged(event.received)
                 self._reply(Pong(id=event.id, time=event.time, server_time=round(1e6 * service.pool.clock())))
             case AskStats():
                 self._stats()
@@ -247,12 +262,28 @@ class Connection:
         if not self.service.access.token_is_right(hello.token):
             self.service.failures.add(self.transport.address)
             raise Refusal(Code.UNAUTHORIZED, "the token is missing or wrong", "ask who runs the server for one", fatal=True)
-        self._silence = "silence" in hello.capabilities
+        self._silence, self._acknowledges = ("silence" in hello.capabilities, "acknowledge" in hello.capabilities)
         self._reply(self.service.welcome())
 
     def _attach(self, call: Call) -> None:
-        self.call, call.connection = call, self
+        self.call = call
+        call.attach(self, self._acknowledges)
         self.side.attach(call.incoming)
+
+    async def _acknowledged(self, received: int | None) -> None:
+        """The client has every frame before that number."""
+        call = self.call or self.done
+        if call is None or received is None:
+            return
+        call.outgoing.forget(received)
+        if call is self.done and self._acknowledges and call.outgoing.acknowledged:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """The client has all of the session that ended here last."""
+        call, self.done = self.done, None
+        if call is not None:
+            await self.service.end(call)
 
     def _started(self) -> None:
         call = self.call
@@ -277,7 +308,7 @@ class Connection:
         call = self.service.resume(resume.session, resume.key.get_secret_value(), resume.received)
         if call.connection is not None:
             before, call.connection = call.connection, None
-            before.call = None
+            before.call = before.done = None
             before.expel(Refusal(Code.SUPERSEDED, "the session goes on over another connection", fatal=True))
         self._attach(call)
         log.info("session=%s resumed address=%s", call.id, self.transport.address)
@@ -356,8 +387,7 @@ class Connection:
                 if call is not None and not call.room.is_set():
                     call.has_room(self.limits.queue_s)
             if call is not None and call.finished and call is self.call and not self._replies:
-                self.call = None
+                self.call, self.done = None, call
                 self._reply(Stopped(**call.totals()))
-                call.connection = None
-                await self.service.end(call)
+                await self.service.finish(call)
                 log.info("session=%s stopped samples=%d", call.id, call.samples_out)

@@ -71,7 +71,11 @@ Hidden: TypeAlias = Annotated[SecretStr, Field(max_length=256)]
 
 
 class Hello(Secret):
-    """The first message of a connection."""
+    """The first message of a connection.
+
+    Capabilities: `silence`, silent frames are understood; `acknowledge`, pings say what was `received`, the last frame of a
+    session not before `stopped` has come: until then the session is kept.
+    """
 
     type: Literal["hello"] = "hello"
     version: int

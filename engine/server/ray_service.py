@@ -102,11 +102,23 @@ class MovingService(Service):
         await super().change(call, update)
         await self._save([call])
 
+    async def finish(self, call: Call) -> None:
+        """As `Service.finish`; what was saved goes on being kept for a client that will say that it has everything."""
+        was_here = call.id in self.calls
+        await super().finish(call)
+        if was_here and not call.acknowledges:
+            await self._forget(call)
+
     async def end(self, call: Call) -> None:
         """As `Service.end`."""
-        was_here = call.id in self.calls
+        was_here = call.id in self.calls or (call.id in self.ended and call.acknowledges)
         await super().end(call)
-        if was_here and isinstance(call, MovingCall) and not call.moved:
+        if was_here:
+            await self._forget(call)
+
+    async def _forget(self, call: Call) -> None:
+        """Has the vault forget a session, unless it went elsewhere."""
+        if isinstance(call, MovingCall) and not call.moved:
             try:
                 await self._shelf(call.id).forget(self.id, [call.id])
             except Exception as error:
@@ -120,7 +132,7 @@ class MovingService(Service):
         """
         if self.draining:
             raise Refusal(Code.DRAINING, "this replica is going down", LATER, fatal=True)
-        if resume.session in self.calls:
+        if resume.session in self.calls or resume.session in self.ended:
             return
         if len(self.calls) >= self.most:
             raise Refusal(Code.FULL, f"all {self.most} places of this replica are taken", LATER, fatal=True)

@@ -76,6 +76,7 @@ class Service:
         self.metrics = Metrics()
         self.pool = Pool(backend, slots=self.limits.sessions, capacity=capacity)
         self.calls: dict[str, Call] = {}
+        self.ended: dict[str, Call] = {}  # all was sent, and may be on its way; they have no place in the pool any more
         self.connections: set[Connection] = set()
         self.failures = Failures(self.limits.failures_per_minute)
         self.draining = False
@@ -226,7 +227,7 @@ class Service:
         Raises:
             Refusal: no such session, or what the client wants is no longer there.
         """
-        call = self.calls.get(session)
+        call = self.calls.get(session) or self.ended.get(session)
         if call is None or not call.is_key(key):
             raise Refusal(Code.UNKNOWN_SESSION, "there is no such session here", "start a new one", fatal=True)
         try:
@@ -245,8 +246,18 @@ class Service:
         """Its client is lost: the session waits for it a while."""
         call.connection, call.left = None, self.pool.clock()
 
+    async def finish(self, call: Call) -> None:
+        """All of a session was sent: gives its place back, and keeps its output until `end`, for what was sent may get lost."""
+        if self.calls.pop(call.id, None) is not None:
+            self._by_member.pop(call.member, None)
+            self.ended[call.id] = call
+            if len(self.ended) > self.limits.sessions:
+                await self.end(next(iter(self.ended.values())))
+            await asyncio.shield(self.control(call.member.leave))
+
     async def end(self, call: Call) -> None:
-        """Gives the session's place back."""
+        """Forgets a session, and gives its place back if it still has one."""
+        self.ended.pop(call.id, None)
         if self.calls.pop(call.id, None) is not None:
             self._by_member.pop(call.member, None)
             await asyncio.shield(self.control(call.member.leave))
@@ -258,7 +269,7 @@ class Service:
         for connection in list(self.connections):
             connection.drain(self.limits.drain_s)
         ends = self.loop.time() + self.limits.drain_s
-        while self.calls and self.loop.time() < ends:
+        while (self.calls or any(call.acknowledges for call in self.ended.values())) and self.loop.time() < ends:
             await asyncio.sleep(min(SWEEP_S, 0.05))
         for connection in list(self.connections):
             connection.expel(Refusal(Code.DRAINING, "the server went down", "connect again: another one takes over", fatal=True))
@@ -288,7 +299,7 @@ class Service:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self.pool.clock()
-            for call in list(self.calls.values()):
+            for call in [*self.calls.values(), *self.ended.values()]:
                 if call.connection is None and now - call.left > self.limits.resume_s:
                     log.info("session=%s ended: its client did not come back", call.id)
                     await self.end(call)

@@ -52,14 +52,24 @@ class Outgoing:
         format: of the payloads.
         rate: of the samples, in Hz.
         keep: seconds of sent audio that are kept.
+
+    Attributes:
+        sequence: number of the next new frame.
+        limit: bytes that may be kept beyond `keep`; 0 at first.
     """
 
     def __init__(self, format: Format, rate: int, keep: float = 10.0) -> None:
         self.format, self.rate, self.keep = FORMATS[format], rate, round(keep * rate)
         self.codec: Codec = codec(format, rate)
-        self.sequence = 0  # of the next new frame
+        self.sequence = 0
+        self.limit = 0
         self._kept: deque[tuple[int, bytes, int]] = deque()
-        self._samples = 0
+        self._samples = self._bytes = 0
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the peer has said that it has every frame."""
+        return not self._kept
 
     @property
     def first(self) -> int:
@@ -84,17 +94,27 @@ class Outgoing:
         flags = Flag.END * end | Flag.DROPPED * dropped | Flag.SILENCE * (silence or not len(samples))
         payload = COUNT.pack(len(samples)) if flags & Flag.SILENCE else self.codec.encode(samples)
         data = Frame(Flag(flags), self.format, self.sequence, max(0, timestamp), payload).to_bytes()
-        self._kept.append((self.sequence, data, len(samples)))
-        self._samples += len(samples)
+        self.store(self.sequence, data, len(samples))
         self.sequence += 1
-        while self._samples > self.keep and len(self._kept) > 1:
-            self._samples -= self._kept.popleft()[2]
+        while self._samples > self.keep and self._bytes > self.limit and len(self._kept) > 1:
+            self._drop()
         return data
+
+    def store(self, sequence: int, data: bytes, samples: int) -> None:
+        """Keeps a frame that was made, until it is forgotten or there are too many."""
+        self._kept.append((sequence, data, samples))
+        self._samples += samples
+        self._bytes += len(data)
+
+    def _drop(self) -> None:
+        _, data, samples = self._kept.popleft()
+        self._samples -= samples
+        self._bytes -= len(data)
 
     def forget(self, before: int) -> None:
         """The peer has every frame before number `before`."""
         while self._kept and self._kept[0][0] < before:
-            self._samples -= self._kept.popleft()[2]
+            self._drop()
 
     def again(self, wanted: int) -> list[bytes]:
         """The frames from number `wanted` on, as they were sent.
