@@ -15,7 +15,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from rtvc.engine.server.access import Access, check_binding, is_loopback, normal, read_token
-from rtvc.engine.server.app import listen, secure, serving
+from rtvc.engine.server.app import secure, serving
+from rtvc.engine.server.entrance import listen
 from rtvc.engine.server.limits import Bucket, Failures
 from rtvc.engine.server.messages import Code, Error, Ping, Pong
 from rtvc.errors import ConfigError

@@ -84,8 +84,12 @@ class Transport(Protocol):
         """
         ...
 
+    def greeted(self) -> None:
+        """Hears that the client is known from now on."""
+        ...
+
     async def close(self, code: int, reason: str) -> None:
-        """Ends the connection."""
+        """Ends the connection, and does not wait long for a client that does not listen."""
         ...
 
 
@@ -103,7 +107,7 @@ class Connection:
         self.call: Call | None = None
         self.done: Call | None = None  # the session that ended here last, until its client has all of it
         self.wake, self.taken = asyncio.Event(), asyncio.Event()
-        self.heard = service.pool.clock()
+        self.heard, self.greeted = service.pool.clock(), False
         limits, clock = self.limits, service.pool.clock
         self._frames = Bucket(limits.frames_per_second, BURST_S * limits.frames_per_second, clock)
         self._messages = Bucket(limits.messages_per_second, BURST_S * limits.messages_per_second, clock)
@@ -262,7 +266,13 @@ class Connection:
         if not self.service.access.token_is_right(hello.token):
             self.service.failures.add(self.transport.address)
             raise Refusal(Code.UNAUTHORIZED, "the token is missing or wrong", "ask who runs the server for one", fatal=True)
-        self._silence, self._acknowledges = ("silence" in hello.capabilities, "acknowledge" in hello.capabilities)
+        others = [other for other in self.service.connections if other.greeted]
+        same = sum(other.transport.address == self.transport.address for other in others)
+        if len(others) >= self.limits.connections or same >= self.limits.connections_per_address:
+            raise Refusal(Code.FULL, "too many connections are open", "try again later", fatal=True)
+        self.greeted = True
+        self.transport.greeted()
+        self._silence, self._acknowledges = "silence" in hello.capabilities, "acknowledge" in hello.capabilities
         self._reply(self.service.welcome())
 
     def _attach(self, call: Call) -> None:

@@ -20,6 +20,8 @@ class ServerLimits(BaseModel):
         sessions: concurrent ones; the machine's measured capacity may allow fewer.
         connections: concurrent ones, with or without a session.
         connections_per_address: of them, from one address; behind a proxy all have the proxy's.
+        handshakes: sockets that were accepted and not greeted yet, besides; a new one takes the place of the oldest.
+        handshakes_per_address: of them, from one address; for a known proxy they do not count.
         upload_bytes: of one reference recording.
         upload_seconds: of its audio once decoded.
         uploads_per_minute: of one connection.
@@ -43,6 +45,8 @@ class ServerLimits(BaseModel):
     sessions: int = Field(default=32, ge=1)
     connections: int = Field(default=256, ge=1)
     connections_per_address: int = Field(default=128, ge=1)
+    handshakes: int = Field(default=512, ge=1)
+    handshakes_per_address: int = Field(default=256, ge=1)
     upload_bytes: int = Field(default=8 << 20, ge=1)
     upload_seconds: float = Field(default=120.0, gt=0)
     uploads_per_minute: float = Field(default=6.0, gt=0)

@@ -95,8 +95,9 @@ class Web:
         if len(origins) > 1 or not service.access.origin_is_right(origin, host):
             text = b"this origin is not allowed: programs send the server's own, who runs the server can allow others with --origin\n"
             return self._turn_away(403, "origin", address, text)
-        same = sum(other.transport.address == address for other in service.connections)
-        if len(service.connections) >= service.limits.connections or same >= service.limits.connections_per_address:
+        greeted = [other for other in service.connections if other.greeted]
+        same = sum(other.transport.address == address for other in greeted)
+        if len(greeted) >= service.limits.connections or same >= service.limits.connections_per_address:
             return self._turn_away(503, "connections", address, b"too many connections are open: try again later\n")
         return None
 
