@@ -14,9 +14,15 @@ def websocket_address(url: str) -> str:
     Raises:
         ServiceError: no address of a server, or one with a secret in it.
     """
-    parts = urlsplit(url)
+    wanted = "one like ws://127.0.0.1:8765 was wanted"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:  # the text may hold a secret: it is not repeated
+        raise ServiceError(f"an address that cannot be read came ({str(error)[:80]}), {wanted}") from error
     if parts.scheme not in SCHEMES or not parts.hostname:
-        raise ServiceError(f"the address {parts.scheme}://{parts.hostname or ''} came, one like ws://127.0.0.1:8765 was wanted")
+        shown = f"the address {parts.scheme}://{parts.hostname}" if parts.hostname else "an address without ws:// or a host"
+        raise ServiceError(f"{shown} came, {wanted}")
     if parts.username or parts.password or parts.query:
         raise ServiceError("an address with a password or a query came, only scheme, host, port and path were wanted: give the token apart")
     path = parts.path if parts.path.strip("/") else PATH

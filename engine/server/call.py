@@ -61,6 +61,7 @@ class Call:
         self.gap = self.acknowledges = False
         self.connection: Connection | None = None
         self.left = member.pool.clock() + PATIENCE_S  # when its client was lost
+        self.address, self.spoke = "", member.pool.clock()  # of its client; when it last sent audio
         self.room = asyncio.Event()
         self.room.set()
 
@@ -70,14 +71,19 @@ class Call:
 
     def attach(self, connection: "Connection", acknowledges: bool) -> None:
         """Its client is there; `acknowledges`: and says what it has."""
-        self.connection, self.acknowledges = connection, acknowledges
+        self.connection, self.acknowledges, self.address = connection, acknowledges, connection.transport.address
         self.outgoing.limit = UNACKNOWLEDGED if acknowledges else 0
+
+    def silent(self, now: float) -> float:
+        """Seconds for which its client could have sent audio, and did not."""
+        listening = self.connection is not None and self.room.is_set() and not self.incoming.ended
+        return now - self.spoke if listening else 0.0
 
     def feed(self, audio: Audio) -> None:
         """Audio from the client."""
         count = len(audio.samples)
         if count:
-            now = self.member.pool.clock()
+            now = self.spoke = self.member.pool.clock()
             captured = self.clock.arrived(audio.timestamp / 1e6, count / self.rate_in, now)
             self.member.push(audio.samples, captured=captured)
             self.samples_in += count

@@ -29,7 +29,6 @@ from rtvc.engine.server.messages import (
     Update,
     Updated,
     Upload,
-    VoiceList,
 )
 from rtvc.engine.server.protocol import ServerSide
 from rtvc.engine.server.reading import Phase, Refusal, Refused, Uploaded
@@ -40,6 +39,10 @@ MOST_REPLIES = 64
 """Control messages that wait to be sent before nothing more is read."""
 BURST_S = 2.0
 """Seconds of a client's allowance that it may use at once."""
+UPLOAD_GRACE_S = 5.0
+"""Seconds after which it is looked at how fast an upload comes."""
+FAILURE_S = 1.0
+"""Seconds that who has sent many wrong tokens waits for the answer to another one."""
 LAST_WORDS_S = 2.0
 """Seconds that a client is given to take what is still to be sent when its connection is closed."""
 CLOSE_CODES = {Code.FULL: 1013, Code.DRAINING: 1001, Code.TOO_LARGE: 1009, Code.INTERNAL: 1011}
@@ -143,8 +146,20 @@ class Connection:
         patience = self.limits.hello_s if self.side.phase is Phase.GREETING else self.limits.idle_s
         if now - self.heard > patience:
             self.expel(Refusal(Code.IDLE, f"nothing came for {patience:g} s", "send audio, or a ping now and then", fatal=True))
-        if self._uploading and now - self._announced_at > self.limits.upload_s:
-            self.expel(Refusal(Code.BAD_UPLOAD, f"a file took longer than {self.limits.upload_s:g} s", "send a shorter one", fatal=True))
+        if self._uploading:
+            self._check_upload(now - self._announced_at)
+
+    def _check_upload(self, lasted: float) -> None:
+        """Expels a client whose file keeps a place that others could use."""
+        limits = self.limits
+        if lasted > limits.upload_s:
+            why = f"a file took longer than {limits.upload_s:g} s"
+        elif lasted > UPLOAD_GRACE_S and self.side.upload_bytes < limits.upload_rate * lasted:
+            why = f"{self.side.upload_bytes} bytes of a file came in {lasted:.0f} s"
+        else:
+            return
+        advice = f"send a shorter one, at {limits.upload_rate:g} bytes a second at least"
+        self.expel(Refusal(Code.BAD_UPLOAD, why, advice, fatal=True))
 
     def expel(self, why: Refusal) -> None:
         """Tells the client why, and closes."""
@@ -236,10 +251,10 @@ class Connection:
                     self._upload_over()
                 raise Refusal(error.code, error.message, error.advice, fatal=error.fatal)
             case Hello():
-                self._greet(event)
+                await self._greet(event)
             case Start():
                 await self._settle()
-                self._attach(await service.start(event))
+                self._attach(await service.start(event, self.transport.address))
                 self._started()
             case Resume():
                 await service.fetch(event)
@@ -250,7 +265,7 @@ class Connection:
             case Stop() if call is not None:
                 call.member.finish()
             case ListVoices():
-                self._reply(VoiceList(voices=tuple(await service.control(service.store.names))))
+                self._reply(await service.stored(service.store.listed))
             case Ping():
                 await self._acknowledged(event.received)
                 self._reply(Pong(id=event.id, time=event.time, server_time=round(1e6 * service.pool.clock())))
@@ -262,12 +277,15 @@ class Connection:
                 self._uploading = False  # the task goes on, and releases it, even if the connection ends
                 self.service.task(self._make_voice(event))
 
-    def _greet(self, hello: Hello) -> None:
+    async def _greet(self, hello: Hello) -> None:
+        address, failures = self.transport.address, self.service.failures
         if not self.service.access.token_is_right(hello.token):
-            self.service.failures.add(self.transport.address)
+            failures.add(address)
+            if failures.too_many(address):  # the right token never waits: others may share the address
+                await asyncio.sleep(FAILURE_S)
             raise Refusal(Code.UNAUTHORIZED, "the token is missing or wrong", "ask who runs the server for one", fatal=True)
         others = [other for other in self.service.connections if other.greeted]
-        same = sum(other.transport.address == self.transport.address for other in others)
+        same = sum(other.transport.address == address for other in others)
         if len(others) >= self.limits.connections or same >= self.limits.connections_per_address:
             raise Refusal(Code.FULL, "too many connections are open", "try again later", fatal=True)
         self.greeted = True
@@ -337,8 +355,8 @@ class Connection:
             if self._uploading or not self._uploads.take():
                 raise Refusal(Code.RATE_LIMITED, "too many uploads came", "try again in a minute")
             service = self.service
-            await service.control(lambda: service.store.vacant(upload.name))
-            service.uploads.admit()
+            await service.stored(lambda: service.store.vacant(upload.name))
+            service.uploads.admit(self.transport.address)
             self._uploading, self._announced_at = True, service.pool.clock()
         except Refusal:
             self.side.refuse_upload()
@@ -357,12 +375,12 @@ class Connection:
             log.exception("address=%s an upload failed", self.transport.address)
             self._reply(Error(code=Code.INTERNAL, message="something went wrong here", advice="try another recording"))
         finally:
-            service.uploads.release()
+            service.uploads.release(self.transport.address)
 
     def _upload_over(self) -> None:
         if self._uploading:
             self._uploading = False
-            self.service.uploads.release()
+            self.service.uploads.release(self.transport.address)
 
     def _refuse(self, error: Error) -> None:
         """A mistake that can be forgiven, unless there are many."""

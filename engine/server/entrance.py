@@ -199,9 +199,7 @@ def listen(host: str, port: int, entrance: Entrance | None = None) -> Listener:
         made.keep_spare()
     except OSError as error:
         made.close()
-        raise ConfigError(
-            f"{host}:{port} cannot be listened on ({error.strerror}): is a server running there already?"
-        ) from error
+        raise ConfigError(f"{host}:{port} cannot be listened on ({error.strerror}): is a server running there already?") from error
     return made
 
 

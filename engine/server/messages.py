@@ -213,10 +213,11 @@ class VoiceReady(Message):
 
 
 class VoiceList(Message):
-    """The names of all voices."""
+    """The names of all voices, sorted; those for which a reply has no room are counted in `more`."""
 
     type: Literal["voices"] = "voices"
     voices: Annotated[tuple[str, ...], Field(strict=False)]
+    more: Count = 0
 
 
 class Updated(Message):

@@ -89,6 +89,11 @@ class ServerSide:
         self.incoming, self._over = incoming, False
         self.phase = Phase.STOPPING if incoming.ended else Phase.LIVE
 
+    @property
+    def upload_bytes(self) -> int:
+        """Bytes of the announced file that have come."""
+        return 0 if self._file is None else len(self._file.data)
+
     def refuse_upload(self) -> None:
         """What still comes of the announced file is thrown away."""
         if self._file is not None:

@@ -75,9 +75,9 @@ class MovingService(Service):
         self.saved = 0  # times that sessions were saved
 
     @property
-    def ready(self) -> bool:
-        """Whether a new session would be taken."""
-        return not self.draining and len(self.calls) < self.most - self.spare
+    def places(self) -> int:
+        """As `Service.places`: some are kept for sessions of other replicas."""
+        return max(0, self.most - self.spare)
 
     async def __aenter__(self) -> "MovingService":
         await super().__aenter__()
@@ -85,14 +85,8 @@ class MovingService(Service):
         self._listeners = [self.task(self._listen(shelf)) for shelf in self.shelves]
         return self
 
-    async def start(self, start: Start) -> Call:
-        """As `Service.start`; the session is saved before its client hears of it."""
-        if not self.draining and len(self.calls) >= self.most - self.spare:
-            message = f"{len(self.calls)} sessions run and this replica takes {self.most - self.spare} new ones"
-            raise Refusal(Code.FULL, message, "try again later, or another server", fatal=True)
-        return await super().start(start)
-
     async def _start(self, start: Start) -> Call:
+        """As `Service._start`; the session is saved before its client hears of it."""
         call = await super()._start(start)
         await self._save([call])
         return call
