@@ -32,6 +32,7 @@ from rtvc.engine.server.messages import (
 )
 from rtvc.engine.server.protocol import ServerSide
 from rtvc.engine.server.reading import Phase, Refusal, Refused, Uploaded
+from rtvc.engine.server.reception import Reception
 from rtvc.engine.server.service import Service
 from rtvc.engine.server.streams import Audio
 
@@ -39,8 +40,8 @@ MOST_REPLIES = 64
 """Control messages that wait to be sent before nothing more is read."""
 BURST_S = 2.0
 """Seconds of a client's allowance that it may use at once."""
-UPLOAD_GRACE_S = 5.0
-"""Seconds after which it is looked at how fast an upload comes."""
+STALL_S = 0.1
+"""Seconds that one frame may take to be taken before its client counts as slow: its lag is then its own."""
 FAILURE_S = 1.0
 """Seconds that who has sent many wrong tokens waits for the answer to another one."""
 LAST_WORDS_S = 2.0
@@ -114,12 +115,12 @@ class Connection:
         limits, clock = self.limits, service.pool.clock
         self._frames = Bucket(limits.frames_per_second, BURST_S * limits.frames_per_second, clock)
         self._messages = Bucket(limits.messages_per_second, BURST_S * limits.messages_per_second, clock)
-        self._uploads = Bucket(limits.uploads_per_minute / 60, max(1.0, limits.uploads_per_minute), clock)
         self._replies: deque[str] = deque()
-        self._mistakes, self._announced_at = 0, 0.0
-        self._silence = self._acknowledges = self._uploading = self._left_well = False
+        self._mistakes = 0
+        self._silence = self._acknowledges = self._left_well = False
         self._reader: asyncio.Task[None] | None = None
         self._verdict: Refusal | None = None
+        self.reception = Reception(service, self.side, transport.address, self._reply, self._note)
 
     async def run(self) -> None:
         """Serves the client until it leaves or is expelled; its session, if one still runs, waits for it to come back."""
@@ -138,7 +139,7 @@ class Connection:
                 task.cancel()
             await asyncio.gather(sender, self._reader, return_exceptions=True)
             service.connections.discard(self)
-            self._upload_over()
+            self.reception.over()
             await self._part(verdict)
 
     def check(self, now: float) -> None:
@@ -146,20 +147,9 @@ class Connection:
         patience = self.limits.hello_s if self.side.phase is Phase.GREETING else self.limits.idle_s
         if now - self.heard > patience:
             self.expel(Refusal(Code.IDLE, f"nothing came for {patience:g} s", "send audio, or a ping now and then", fatal=True))
-        if self._uploading:
-            self._check_upload(now - self._announced_at)
-
-    def _check_upload(self, lasted: float) -> None:
-        """Expels a client whose file keeps a place that others could use."""
-        limits = self.limits
-        if lasted > limits.upload_s:
-            why = f"a file took longer than {limits.upload_s:g} s"
-        elif lasted > UPLOAD_GRACE_S and self.side.upload_bytes < limits.upload_rate * lasted:
-            why = f"{self.side.upload_bytes} bytes of a file came in {lasted:.0f} s"
-        else:
-            return
-        advice = f"send a shorter one, at {limits.upload_rate:g} bytes a second at least"
-        self.expel(Refusal(Code.BAD_UPLOAD, why, advice, fatal=True))
+        late = self.reception.overdue(now)
+        if late is not None:
+            self.expel(late)
 
     def expel(self, why: Refusal) -> None:
         """Tells the client why, and closes."""
@@ -248,7 +238,7 @@ class Connection:
                     await call.room.wait()
             case Refused(error):
                 if error.code is Code.BAD_UPLOAD:
-                    self._upload_over()
+                    self.reception.over()
                 raise Refusal(error.code, error.message, error.advice, fatal=error.fatal)
             case Hello():
                 await self._greet(event)
@@ -272,10 +262,9 @@ class Connection:
             case AskStats():
                 self._stats()
             case Upload():
-                await self._announced(event)
+                await self.reception.announced(event)
             case Uploaded():
-                self._uploading = False  # the task goes on, and releases it, even if the connection ends
-                self.service.task(self._make_voice(event))
+                self.reception.arrived(event)
 
     async def _greet(self, hello: Hello) -> None:
         address, failures = self.transport.address, self.service.failures
@@ -350,38 +339,6 @@ class Connection:
         waiting = call.waiting.seconds
         self._reply(Stats(**call.totals(), queued_ms=1000 * call.queued, waiting_ms=1000 * waiting, load=self.service.pool.load))
 
-    async def _announced(self, upload: Upload) -> None:
-        try:
-            if self._uploading or not self._uploads.take():
-                raise Refusal(Code.RATE_LIMITED, "too many uploads came", "try again in a minute")
-            service = self.service
-            await service.stored(lambda: service.store.vacant(upload.name))
-            service.uploads.admit(self.transport.address)
-            self._uploading, self._announced_at = True, service.pool.clock()
-        except Refusal:
-            self.side.refuse_upload()
-            raise
-
-    async def _make_voice(self, file: Uploaded) -> None:
-        service = self.service
-        try:
-            self._reply(await service.uploads.make(file.name, file.data))
-            service.metrics.uploads.inc()
-        except Refusal as refusal:
-            self._note(refusal.error)
-            self._reply(refusal.error)
-        except Exception:
-            service.metrics.crashes.inc()
-            log.exception("address=%s an upload failed", self.transport.address)
-            self._reply(Error(code=Code.INTERNAL, message="something went wrong here", advice="try another recording"))
-        finally:
-            service.uploads.release(self.transport.address)
-
-    def _upload_over(self) -> None:
-        if self._uploading:
-            self._uploading = False
-            self.service.uploads.release(self.transport.address)
-
     def _refuse(self, error: Error) -> None:
         """A mistake that can be forgiven, unless there are many."""
         self._note(error)
@@ -411,7 +368,10 @@ class Connection:
                     data = None if call is None else call.frame(self._silence)
                 if data is None:
                     break
+                began = self.service.pool.clock()
                 await self.transport.send(data)
+                if call is not None and self.service.pool.clock() - began > STALL_S:
+                    call.stalled = True
                 if call is not None and not call.room.is_set():
                     call.has_room(self.limits.queue_s)
             if call is not None and call.finished and call is self.call and not self._replies:

@@ -25,7 +25,9 @@ class Metrics:
         self.registry = CollectorRegistry()
         known: dict[str, Any] = {"registry": self.registry}
         self._gauge: Callable[[str, str], Any] = lambda name, text: Gauge(name, text, **known)
-        self.lag = Histogram("rtvc_lag_seconds", "age of the first sample of an output frame when it is sent", buckets=LAG, **known)
+        self.lag = Histogram(
+            "rtvc_lag_seconds", "age of the first sample of an output frame when it is sent, by the server's clock", buckets=LAG, **known
+        )
         self.step = Histogram("rtvc_step_seconds", "time of one batched step of the model", buckets=STEP, **known)
         self.xruns = Counter("rtvc_xruns", "chunks converted after their deadline", **known)
         self.dropped = Counter("rtvc_dropped_seconds", "stale audio that was dropped", **known)

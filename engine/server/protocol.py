@@ -41,6 +41,7 @@ from rtvc.engine.server.reading import (
     Receiving,
     Refused,
     Uploaded,
+    made,
     read_message,
     refuse,
 )
@@ -212,9 +213,13 @@ class ClientSide:
         return Ping(received=received).text()
 
     def hello(self, token: str | None = None) -> str:
-        """The first text of a connection."""
+        """The first text of a connection.
+
+        Raises:
+            ConfigError: a token that no server has.
+        """
         secret = None if token is None else SecretStr(token)
-        return Hello(version=VERSION, token=secret, client=self.client, capabilities=self.capabilities).text()
+        return made(Hello, version=VERSION, token=secret, client=self.client, capabilities=self.capabilities).text()
 
     def start(self, settings: Start) -> str:
         """Asks for a session."""
@@ -237,8 +242,12 @@ class ClientSide:
         return Stop().text()
 
     def upload(self, name: str, data: bytes) -> Iterator[str | bytes]:
-        """The frames that send a reference recording."""
-        yield Upload(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest()).text()
+        """The frames that send a reference recording.
+
+        Raises:
+            ConfigError: a name that no voice can have.
+        """
+        yield made(Upload, name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest()).text()
         for index, at in enumerate(range(0, len(data), PIECE)):
             flags = Flag.UPLOAD | Flag.END * (at + PIECE >= len(data))
             yield Frame(Flag(flags), 0, index, 0, data[at : at + PIECE]).to_bytes()
