@@ -71,14 +71,18 @@ class Speaker:
         while True:
             event = self.side.receive(await self.socket.recv())
             if isinstance(event, Audio):
-                self.frames += 1
-                self.samples += len(event.samples)
-                if len(event.samples):
-                    self.lags.append(time.perf_counter() - event.timestamp / 1e6)
+                self.heard(event)
             elif isinstance(event, Refused):
                 raise SystemExit(event.error.message)  # a gap in the sequence, for one
             elif isinstance(event, kind | Error):
                 return event
+
+    def heard(self, audio: Audio) -> None:
+        """Counts what came, and how late."""
+        self.frames += 1
+        self.samples += len(audio.samples)
+        if len(audio.samples):
+            self.lags.append(time.perf_counter() - audio.timestamp / 1e6)
 
     async def start(self, voice: str) -> Started | Error:
         """Opens a session."""

@@ -88,6 +88,11 @@ class Member(Controls):
             self._arrived.popleft()
         return self._arrived[0][1] + self.deadline if self._arrived else None
 
+    @property
+    def waits(self) -> bool:
+        """Whether output waits for `pull`."""
+        return bool(self._outbox)
+
     def pull(self) -> Samples:
         """All output that is ready, (N,) float32."""
         parts = []
@@ -120,6 +125,8 @@ class Member(Controls):
 
     def collect(self) -> None:
         """Moves what the line has ready to where `pull` finds it; the pool calls it with `stepping` held."""
+        if not self.line.out and self.line.end is None:
+            return
         samples = self.line.take()
         if len(samples):
             self._outbox.append(samples)
@@ -273,6 +280,8 @@ class Pool:
         """At most one chunk of every member, and when it should be converted; most urgent first."""
         turns = []
         for member in members:
+            if not member.line.ready:  # most are not, most of the time
+                continue
             due = member.due()
             work = member.line.next(now)
             if work is not None:

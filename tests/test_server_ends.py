@@ -129,20 +129,19 @@ def test_finished_sessions_are_bounded(tmp_path):
 
 def test_going_down_waits_for_the_last_acknowledgement(tmp_path):
     async def main():
-        async with served(tmp_path, drain_s=10.0) as (service, url), Route(url) as route:
-            async with rtvc.clients.connect(route.url, "one", **F32) as c:
-                x = noise(24_000)
-                await c.send(x)
-                finishing = asyncio.create_task(c.finish())
-                route.stalled = True
-                await asyncio.sleep(0.5)
-                draining = asyncio.create_task(service.drain())
-                await asyncio.sleep(0.5)
-                assert not draining.done()
-                route.cut()
-                route.stalled = False
-                assert (await finishing).samples_out == 24_000
-                await asyncio.wait_for(draining, 3)
+        settings = {"drain_s": 10.0}
+        async with served(tmp_path, **settings) as (service, url), Route(url) as route, rtvc.clients.connect(route.url, "one", **F32) as c:
+            await c.send(noise(24_000))
+            finishing = asyncio.create_task(c.finish())
+            route.stalled = True
+            await asyncio.sleep(0.5)
+            draining = asyncio.create_task(service.drain())
+            await asyncio.sleep(0.5)
+            assert not draining.done()
+            route.cut()
+            route.stalled = False
+            assert (await finishing).samples_out == 24_000
+            await asyncio.wait_for(draining, 3)
 
     run(main)
 

@@ -65,9 +65,10 @@ def normal(origin: str) -> str:
         port = parts.port
     except ValueError as error:  # of either: a bracket alone, a port that is no number
         raise ConfigError(wanted) from error
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    whole = parts.netloc in (host, f"{host}:{port}")  # nothing beside host and port: no user, no rest behind a bracket
+    if parts.scheme not in ("http", "https") or not parts.hostname or not whole or parts.path.strip("/") or parts.query:
         raise ConfigError(wanted)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     default = {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{host}" if port in (None, default) else f"{parts.scheme}://{host}:{port}"
 

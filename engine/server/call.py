@@ -90,7 +90,7 @@ class Call:
             self.arrivals.arrived(self.samples_in, count, now)
             self.member.push(audio.samples, captured=captured, arrived=now)
             self.samples_in += count
-        self.metrics.frames.labels("in").inc()
+        self.metrics.frames_in.inc()
 
     def collect(self, samples: Samples, captured: float, done: bool) -> None:
         """Output of the pool, whose end was captured at `captured`."""
@@ -152,7 +152,7 @@ class Call:
             age = self.arrivals.age(first, now)
             if age is not None and not self.stalled:
                 self.metrics.lag.observe(age)
-        self.metrics.frames.labels("out").inc()
+        self.metrics.frames_out.inc()
         return data
 
     def totals(self) -> dict[str, Any]:

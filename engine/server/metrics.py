@@ -33,6 +33,7 @@ class Metrics:
         self.dropped = Counter("rtvc_dropped_seconds", "stale audio that was dropped", **known)
         self.refusals = Counter("rtvc_refusals", "what was refused, by code", ["code"], **known)
         self.frames = Counter("rtvc_frames", "audio frames", ["direction"], **known)
+        self.frames_in, self.frames_out = self.frames.labels("in"), self.frames.labels("out")
         self.started = Counter("rtvc_sessions_started", "sessions that were started", **known)
         self.resumed = Counter("rtvc_sessions_resumed", "sessions that were resumed", **known)
         self.uploads = Counter("rtvc_uploads", "reference recordings that became voices", **known)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import SecretStr
 
-from rtvc.engine.server.frames import Flag, Frame, parse
+from rtvc.engine.server.frames import END, UPLOAD, Frame, parse
 from rtvc.engine.server.messages import (
     FROM_CLIENT,
     FROM_SERVER,
@@ -148,7 +148,7 @@ class ServerSide:
             return self._unexpected("audio", fatal=True)
         try:
             frame = parse(data)
-            if frame.flags & Flag.UPLOAD:
+            if frame.flags & UPLOAD:
                 return self._piece(frame)
             return self._audio(frame)
         except SequenceError as problem:
@@ -160,7 +160,7 @@ class ServerSide:
         if self._file is None:
             return self._unexpected("a piece of a file", fatal=True)
         found = self._file.take(frame)
-        if frame.flags & Flag.END:
+        if frame.flags & END:
             self._file = None
         return found
 
@@ -249,8 +249,7 @@ class ClientSide:
         """
         yield made(Upload, name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest()).text()
         for index, at in enumerate(range(0, len(data), PIECE)):
-            flags = Flag.UPLOAD | Flag.END * (at + PIECE >= len(data))
-            yield Frame(Flag(flags), 0, index, 0, data[at : at + PIECE]).to_bytes()
+            yield Frame(UPLOAD | END * (at + PIECE >= len(data)), 0, index, 0, data[at : at + PIECE]).to_bytes()
 
     def resume(self) -> str:
         """Asks for the session of the lost connection, on a new one, once `welcome` has come.

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from rtvc.engine.server.frames import Flag, Frame
+from rtvc.engine.server.frames import END, Frame
 from rtvc.engine.server.messages import VERSION, Code, Error, Message, Upload
 from rtvc.errors import ConfigError, ProtocolError
 
@@ -106,7 +106,7 @@ class Receiving:
             self.data += frame.payload
             if len(self.data) > self.upload.size:
                 return refuse(Code.BAD_UPLOAD, f"more than the {self.upload.size} bytes that were announced came", fatal=True)
-        if not frame.flags & Flag.END or self.skipped:
+        if not frame.flags & END or self.skipped:
             return None
         if len(self.data) != self.upload.size or not hmac.compare_digest(hashlib.sha256(self.data).hexdigest(), self.upload.sha256):
             advice = "check size and sha256, and send the file again"

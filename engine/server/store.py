@@ -182,7 +182,7 @@ class VoiceStore:
             return usable(Voice.load(path), self.space, self.weights)
         except VoiceError as error:
             if isinstance(error.__cause__, OSError):
-                raise error.__cause__ from None
+                raise OSError(f"{path.name} is there and could not be opened") from error
             raise
 
     def choose(self, choice: VoiceChoice) -> Voice:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtvc.engine.server.formats import Codec, codec
-from rtvc.engine.server.frames import FORMATS, LAST_SEQUENCE, Flag, Frame
+from rtvc.engine.server.frames import DROPPED, END, FORMATS, LAST_SEQUENCE, SILENCE, Frame
 from rtvc.engine.server.messages import Format
 from rtvc.errors import ProtocolError
 
@@ -91,9 +91,9 @@ class Outgoing:
         """
         if self.sequence > LAST_SEQUENCE:
             raise ProtocolError("the session has sent 2^32 frames: start another one")
-        flags = Flag.END * end | Flag.DROPPED * dropped | Flag.SILENCE * (silence or not len(samples))
-        payload = COUNT.pack(len(samples)) if flags & Flag.SILENCE else self.codec.encode(samples)
-        data = Frame(Flag(flags), self.format, self.sequence, max(0, timestamp), payload).to_bytes()
+        flags = END * end | DROPPED * dropped | SILENCE * (silence or not len(samples))
+        payload = COUNT.pack(len(samples)) if flags & SILENCE else self.codec.encode(samples)
+        data = Frame(flags, self.format, self.sequence, max(0, timestamp), payload).to_bytes()
         self.store(self.sequence, data, len(samples))
         self.sequence += 1
         while self._samples > self.keep and self._bytes > self.limit and len(self._kept) > 1:
@@ -154,15 +154,15 @@ class Incoming:
             return None
         if frame.sequence > self.wanted or self.ended:
             raise SequenceError(f"audio frame {frame.sequence} came, {'none after the end' if self.ended else self.wanted} was wanted")
-        samples = self._silence(frame.payload) if frame.flags & Flag.SILENCE else self.codec.decode(frame.payload)
-        end = bool(frame.flags & Flag.END)
+        samples = self._silence(frame.payload) if frame.flags & SILENCE else self.codec.decode(frame.payload)
+        end = bool(frame.flags & END)
         if len(samples) > LONGEST_S * self.rate:
             raise ProtocolError(
                 f"a frame of {len(samples)} samples came, at most {LONGEST_S * self.rate:.0f} were wanted: send smaller ones"
             )
         self.wanted += 1
         self.ended = end
-        return Audio(samples, frame.timestamp, frame.sequence, end, bool(frame.flags & Flag.DROPPED))
+        return Audio(samples, frame.timestamp, frame.sequence, end, bool(frame.flags & DROPPED))
 
     def _silence(self, payload: bytes) -> Samples:
         if len(payload) != COUNT.size:

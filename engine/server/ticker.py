@@ -15,7 +15,7 @@ from rtvc.engine.server.metrics import Metrics
 Samples = NDArray[np.float32]
 
 PACE_S = 0.005
-"""Ticks are at least this far apart (and at most a fifth of a chunk): what arrives in between is stepped as one batch."""
+"""Ticks are at least this far apart, and as far as one takes, up to a fifth of a chunk: what comes meanwhile is one batch."""
 ASLEEP_S = 0.25
 """Seconds between two looks while nobody is there."""
 STRIKES = 3
@@ -56,7 +56,8 @@ class Ticker(threading.Thread):
     def __init__(self, pool: Pool, metrics: Metrics, deliver: Callable[[list[Piece]], None], fail: Callable[[], None]) -> None:
         super().__init__(name="rtvc-ticker", daemon=True)
         self.pool, self.metrics, self.deliver, self.fail = pool, metrics, deliver, fail
-        self.pace = min(PACE_S, pool.tick_s / 5)
+        self.slowest = pool.tick_s / 5
+        self.pace = min(PACE_S, self.slowest)
         self._halt, self._beat = threading.Event(), time.monotonic()
         self._steps = self._strikes = 0
         self._done: set[int] = set()  # identities of members whose end was delivered
@@ -91,6 +92,7 @@ class Ticker(threading.Thread):
             pool.wake.clear()
             last = time.perf_counter()
             self._tick()
+            self.pace = min(max(PACE_S, time.perf_counter() - last), self.slowest)
             self._beat = time.monotonic()
 
     def _tick(self) -> None:
@@ -126,6 +128,8 @@ class Ticker(threading.Thread):
     def _pieces(self) -> list[Piece]:
         found, members = [], list(self.pool.members.values())
         for member in members:
+            if not (member.waits or member.done):
+                continue
             samples, ends = member.pull(), member.done and id(member) not in self._done
             if ends:
                 self._done.add(id(member))
