@@ -108,7 +108,7 @@ def test_a_session_without_audio_gives_its_place_to_who_speaks(tmp_path, monkeyp
 
 def test_a_session_without_audio_ends_whatever_else_its_client_says(tmp_path):
     async def main():
-        async with served(tmp_path, idle_s=0.6) as (server, url), Client(url) as client:
+        async with served(tmp_path, silent_s=0.6) as (server, url), Client(url) as client:
             await client.start()
             for _ in range(3):  # what is silent is audio
                 await client.speak(np.zeros(480, np.float32))

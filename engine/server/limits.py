@@ -36,7 +36,8 @@ class ServerLimits(BaseModel):
         mistakes: refused messages after which a connection is closed.
         queue_s: seconds of a session's input, or output, that may wait before its socket is no longer read.
         hello_s: seconds until the first message.
-        idle_s: seconds without any message, or, in a session, without audio.
+        idle_s: seconds without any message.
+        silent_s: seconds of a session without audio, whatever else its client says.
         resume_s: seconds that a session waits for its client to come back.
         drain_s: seconds that sessions are given to end when the server goes down.
         upload_s: seconds that a file may be on its way.
@@ -65,6 +66,7 @@ class ServerLimits(BaseModel):
     queue_s: float = Field(default=2.0, gt=0)
     hello_s: float = Field(default=5.0, gt=0)
     idle_s: float = Field(default=60.0, gt=0)
+    silent_s: float = Field(default=60.0, gt=0)
     resume_s: float = Field(default=10.0, ge=0)
     drain_s: float = Field(default=30.0, ge=0)
     upload_s: float = Field(default=60.0, gt=0)

@@ -381,8 +381,8 @@ class Service:
             if call.connection is None and now - call.left > self.limits.resume_s:
                 log.info("session=%s ended: its client did not come back", call.id)
                 await self.end(call)
-            elif call.silent(now) > self.limits.idle_s and call.id in self.calls:
-                message = f"no audio came for {self.limits.idle_s:g} s"
+            elif call.silent(now) > self.limits.silent_s and call.id in self.calls:
+                message = f"no audio came for {self.limits.silent_s:g} s"
                 await self.dismiss(call, Refusal(Code.IDLE, message, "start again when there is some", fatal=True))
         for connection in list(self.connections):
             connection.check(now)
