@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import typer
@@ -54,7 +54,7 @@ class Speaker:
         self.lags: list[float] = []
         self.samples, self.frames = 0, 0
 
-    async def __aenter__(self) -> "Speaker":
+    async def __aenter__(self) -> Self:
         from websockets.asyncio.client import connect
 
         origin: Any = self.url.replace("ws", "http", 1).rpartition("/")[0]
