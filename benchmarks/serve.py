@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import typer
@@ -55,7 +55,7 @@ class Speaker:
         self.lags: list[float] = []
         self.samples, self.frames = 0, 0
 
-    async def __aenter__(self) -> "Speaker":
+    async def __aenter__(self) -> Self:
         from websockets.asyncio.client import connect
 
         origin: Any = self.url.replace("ws", "http", 1).rpartition("/")[0]
@@ -72,14 +72,18 @@ class Speaker:
         while True:
             event = self.side.receive(await self.socket.recv())
             if isinstance(event, Audio):
-                self.frames += 1
-                self.samples += len(event.samples)
-                if len(event.samples):
-                    self.lags.append(time.perf_counter() - event.timestamp / 1e6)
+                self.heard(event)
             elif isinstance(event, Refused):
                 raise SystemExit(event.error.message)  # a gap in the sequence, for one
             elif isinstance(event, kind | Error):
                 return event
+
+    def heard(self, audio: Audio) -> None:
+        """Counts what came, and how late."""
+        self.frames += 1
+        self.samples += len(audio.samples)
+        if len(audio.samples):
+            self.lags.append(time.perf_counter() - audio.timestamp / 1e6)
 
     async def start(self, voice: str) -> Started | Error:
         """Opens a session."""

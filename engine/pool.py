@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ class Member(Controls):
         self.line = line
         self.late = self.steps = 0
         self.done = self.gone = False
+        self._arrived: deque[tuple[int, float]] = deque()  # where a block ended in the line's backlog, and when it came
         self._inbox: deque[Callable[[], None]] = deque([self._start])
         self._outbox: deque[Samples] = deque()
         self._clock_end = 0.0
@@ -52,8 +54,14 @@ class Member(Controls):
         self._inbox.append(change)
         self.pool.wake.set()
 
-    def push(self, block: ArrayLike, *, captured: float | None = None) -> None:
-        """A block (N,) of mono floats; `captured` is when its first sample was, on the pool's clock (by default: it just ended).
+    def push(self, block: ArrayLike, *, captured: float | None = None, arrived: float | None = None) -> None:
+        """A block of mono floats.
+
+        Args:
+            block: (N,) samples.
+            captured: when the first was, on the pool's clock; by default the block has just ended.
+            arrived: when the block came, on the pool's clock. Where it is said, urgency and lateness are judged by it and not by
+                `captured`, which strangers say: nobody is served before others, or counted as late, for what is claimed.
 
         Raises:
             AudioError: for a block that is not mono, not floats or not finite.
@@ -66,7 +74,24 @@ class Member(Controls):
             duration = len(samples) / self.line.entry.rate_in
             captured = max(self._clock_end, self.pool.clock() - duration)
             self._clock_end = captured + duration
-        self.apply(lambda: self.line.feed(samples, captured))
+        self.apply(lambda: self._feed(samples, captured, arrived))
+
+    def _feed(self, samples: Samples, captured: float, arrived: float | None) -> None:
+        self.line.feed(samples, captured)
+        if arrived is not None:
+            self._arrived.append((self.line.backlog.taken + len(self.line.backlog), arrived))
+
+    def due(self) -> float | None:
+        """When the next chunk of the backlog had come in full, plus the deadline; None when nobody says."""
+        end = self.line.backlog.taken + self.line.chunk
+        while len(self._arrived) > 1 and self._arrived[0][0] < end:
+            self._arrived.popleft()
+        return self._arrived[0][1] + self.deadline if self._arrived else None
+
+    @property
+    def waits(self) -> bool:
+        """Whether output waits for `pull`."""
+        return bool(self._outbox)
 
     def pull(self) -> Samples:
         """All output that is ready, (N,) float32."""
@@ -100,6 +125,8 @@ class Member(Controls):
 
     def collect(self) -> None:
         """Moves what the line has ready to where `pull` finds it; the pool calls it with `stepping` held."""
+        if not self.line.out and self.line.end is None:
+            return
         samples = self.line.take()
         if len(samples):
             self._outbox.append(samples)
@@ -109,8 +136,13 @@ class Member(Controls):
 
     def _start(self) -> None:
         self.line.reset()
+        self._arrived.clear()
         self.done = False
         self.pool.states[self.slot] = self.backend.initial(1)[0]
+
+
+Turn: TypeAlias = tuple[Member, Work, float]
+"""A member, a chunk of it, and when that should be converted, in seconds of the pool's clock."""
 
 
 class Pool:
@@ -223,7 +255,7 @@ class Pool:
                 member.settle()
             rows = 0
             while turn := self._gather(members, present):
-                rows += sum(len(work.voices) for _, work in turn)
+                rows += sum(len(work.voices) for _, work, _ in turn)
                 self._step(turn, present - began)
                 if self.clock() - began > HEADROOM * self.tick_s:
                     break  # who is behind waits for the next tick, so that it comes in time for everybody
@@ -244,20 +276,23 @@ class Pool:
         """The share of a tick that steps take now (p95)."""
         return self.times.percentile(95) / self.tick_s
 
-    def _gather(self, members: Sequence[Member], now: float) -> list[tuple[Member, Work]]:
-        """At most one chunk of every member, most urgent first."""
-        turn = []
+    def _gather(self, members: Sequence[Member], now: float) -> list[Turn]:
+        """At most one chunk of every member, and when it should be converted; most urgent first."""
+        turns = []
         for member in members:
+            if not member.line.ready:  # most are not, most of the time
+                continue
+            due = member.due()
             work = member.line.next(now)
             if work is not None:
-                turn.append((member, work))
-        return sorted(turn, key=lambda pair: pair[1].captured + pair[0].deadline)
+                turns.append((member, work, work.captured + self.tick_s + member.deadline if due is None else due))
+        return sorted(turns, key=lambda turn: turn[2])
 
-    def _step(self, turn: list[tuple[Member, Work]], shift: float) -> None:
+    def _step(self, turn: list[Turn], shift: float) -> None:
         """Steps one round in batches as large as the backend takes; `shift` takes the pool's clock to the caller's present."""
         most = self.backend.batches[-1] if self.backend.batches else max(2, self.capacity.rows)
         while turn:
-            batch, rows = list[tuple[Member, Work]](), 0
+            batch, rows = list[Turn](), 0
             while turn and (not batch or rows + len(turn[0][1].voices) <= most):
                 rows += len(turn[0][1].voices)
                 batch.append(turn.pop(0))
@@ -265,24 +300,24 @@ class Pool:
             outputs = self._run(batch, rows)
             after = self.clock()
             self.times.add(after - before)
-            for (member, work), converted in zip(batch, outputs, strict=True):
+            for (member, work, due), converted in zip(batch, outputs, strict=True):
                 member.line.accept(work, converted)
                 member.steps += 1
-                member.late += after + shift > work.captured + self.tick_s + member.deadline
+                member.late += after + shift > due
 
-    def _run(self, batch: Sequence[tuple[Member, Work]], rows: int) -> list[list[Samples]]:
+    def _run(self, batch: Sequence[Turn], rows: int) -> list[list[Samples]]:
         """One step of the backend for some members; their states are gathered and put back."""
         size = next((b for b in self.backend.batches if b >= rows), rows)
-        slots = [member.slot for member, work in batch for _ in work.voices]
+        slots = [member.slot for member, work, _ in batch for _ in work.voices]
         x = np.zeros((size, 1, self.backend.chunk), np.float32)
-        x[:rows, 0] = [work.x for _, work in batch for _ in work.voices]
-        voices = torch.cat([voice for _, work in batch for voice in work.voices])
+        x[:rows, 0] = [work.x for _, work, _ in batch for _ in work.voices]
+        voices = torch.cat([voice for _, work, _ in batch for voice in work.voices])
         if size > rows:
             slots += [len(self.states) - 1] * (size - rows)
             voices = torch.cat([voices, voices[:1].expand(size - rows, -1)])
         index = torch.tensor(slots, device=self.backend.device)
         y, states = self.backend.step(torch.from_numpy(x).to(self.backend.device), voices, self.states[index])
-        firsts = np.cumsum([0] + [len(work.voices) for _, work in batch])[:-1].tolist()
+        firsts = np.cumsum([0] + [len(work.voices) for _, work, _ in batch])[:-1].tolist()
         self.states[index[firsts]] = states[firsts]
         out = y[:, 0].cpu().numpy()
-        return [list(out[first : first + len(work.voices)]) for first, (_, work) in zip(firsts, batch, strict=True)]
+        return [list(out[first : first + len(work.voices)]) for first, (_, work, _) in zip(firsts, batch, strict=True)]

@@ -23,6 +23,7 @@ from rtvc.errors import ConfigError, VoiceError
 from rtvc.files import kind
 from rtvc.models.streaming.interface import Converter, conditioned
 from rtvc.voices.report import measure
+from rtvc.voices.usable import usable
 from rtvc.voices.voice import Voice
 
 if TYPE_CHECKING:
@@ -307,14 +308,10 @@ class VoiceConverter:
 
     def _usable(self, voice: Voice) -> Voice:
         """The voice, without its fit if that was to other weights."""
-        if voice.space not in (None, self.model.space):
-            raise VoiceError(f"{voice.name!r} was made for the model {voice.space!r}, this is {self.model.space!r}: make it again")
-        if voice.fitted in (None, self.weights):
-            return voice
-        if not self.fittable:
-            return voice.unfitted()  # styles are all that such a model takes
-        warnings.warn(f"{voice.name!r} was fitted to other weights, only its styles are used: make it again", stacklevel=3)
-        return voice.unfitted()
+        found = usable(voice, self.model.space, self.weights)
+        if found is not voice and self.fittable:  # styles are all that other models take
+            warnings.warn(f"{voice.name!r} was fitted to other weights, only its styles are used: make it again", stacklevel=3)
+        return found
 
     @property
     def fittable(self) -> bool:

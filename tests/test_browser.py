@@ -78,7 +78,9 @@ def reach(page: Any, state: str) -> None:
     page.wait_for_selector(f"#status[data-state={state}]")
 
 
-def talk(page: Any, folder: Path, seconds: float, meanwhile: Any = lambda: None) -> tuple[np.ndarray, np.ndarray, int]:
+def talk(
+    page: Any, folder: Path, seconds: float, meanwhile: Any = lambda: None, afterwards: Any = lambda: None
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Start, speak, Stop, save: what was said and what was heard, as 16-bit numbers, and their rate; nothing is left out."""
     page.check("#headphones")  # no echo cancellation: the microphone is heard as it is
     page.select_option("#slow", "whole")  # or a busy machine would leave stale audio out, as promised
@@ -88,6 +90,7 @@ def talk(page: Any, folder: Path, seconds: float, meanwhile: Any = lambda: None)
     meanwhile()
     page.wait_for_timeout(500 * seconds)
     page.click("#go")
+    afterwards()
     page.wait_for_selector("#status[data-state=ready]", timeout=4 * WAIT)
     found = []
     for name in ("said", "heard"):
@@ -209,8 +212,18 @@ def test_a_broken_connection_is_taken_up_again(browser: Any, server: tuple[Any, 
             route.stalled = False
             page.wait_for_selector("text=Live again")
 
-        for trouble in (lose, stall):
-            said, heard, rate = talk(page, tmp_path, 2.0, trouble)
+        def hold() -> None:
+            route.stalled = True
+
+        def lose_the_end() -> None:
+            page.wait_for_timeout(300)
+            route.open = False
+            route.loop.call_soon_threadsafe(route.cut)
+            page.wait_for_timeout(300)
+            route.stalled, route.open = False, True
+
+        for troubles in ((lose,), (stall,), (hold, lose_the_end)):
+            said, heard, rate = talk(page, tmp_path, 2.0, *troubles)
             assert len(said) > 1.5 * rate, "what was said meanwhile is not lost"
             wanted = converted(TorchBackend(DelayConverter(), 600), gain_voice(0.5), said, rate)
             assert np.abs(heard - wanted).max() <= 1 and page.inner_text("#trouble") == ""

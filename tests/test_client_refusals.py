@@ -39,6 +39,17 @@ def test_refusals_say_why(tmp_path):
                 with pytest.raises(ConfigError, match="pitch = 99"):
                     await c.start("one", pitch=99)
                 await c.start("one")
+                for change in ({"pitch": float("nan")}, {"wet": 2.0}, {"voice": ""}):
+                    with pytest.raises(ConfigError, match=f"{next(iter(change))} = "):
+                        await c.update(**change)
+                with pytest.raises(ConfigError, match="name = "):
+                    await c.upload(b"some audio", "x" * 300)
+                assert (await c.stats()).type == "stats"  # the connection is none the worse
+            secret = "hush " * 60
+            with pytest.raises(ConfigError, match="a token of 300 characters") as token_error:
+                async with rtvc.clients.connect(url, "one", token=secret):
+                    pass
+            assert "hush" not in str(token_error.value)
 
     run(main)
 
@@ -110,6 +121,10 @@ def test_addresses():
     for bad in ("example.org", "ftp://a", "ws://"):
         with pytest.raises(ServiceError, match="one like ws://"):
             websocket_address(bad)
+    for bad in ("ws://[", "ws://[::1", "ws://a:b", "ws://a:99999", "wss://me:hush@["):
+        with pytest.raises(ServiceError, match="one like ws://") as caught:
+            websocket_address(bad)
+        assert "hush" not in str(caught.value)
     for secret in ("ws://me:hush@a/v1", "ws://a/v1?token=hush"):
         with pytest.raises(ServiceError, match="give the token apart") as caught:
             websocket_address(secret)

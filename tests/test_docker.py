@@ -133,6 +133,8 @@ def test_prometheus_and_the_proxy_find_the_server():
     scrape = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"][0]
     targets = scrape["static_configs"][0]["targets"]
     assert targets == [f"server:{port}"] and "server" in services and "metrics_path" not in scrape
+    secret = scrape["authorization"]["credentials_file"].removeprefix("/run/secrets/")
+    assert secret in services["prometheus"]["secrets"] and f"/run/secrets/{secret}" in services["server"]["command"]
     caddy = (DOCKER / "Caddyfile").read_text()
     assert f"reverse_proxy server:{port}" in caddy and "respond @metrics 404" in caddy and "{$RTVC_DOMAIN}" in caddy
     assert "RTVC_DOMAIN" in services["proxy"]["environment"]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,12 +20,13 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"
 
 
 class Process:
-    """A server of its own process."""
+    """A server of its own process, which may have so many open files."""
 
-    def __init__(self, folder, **settings):
+    def __init__(self, folder, files=None, **settings):
         self.log = (folder / "log").open("w+")
+        limit = None if files is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         command = [sys.executable, SERVER, str(folder / "voices"), json.dumps(settings)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=ENVIRONMENT)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=ENVIRONMENT, preexec_fn=limit)
         self.url = self.process.stdout.readline().strip()
 
     def __enter__(self):

@@ -15,12 +15,16 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from rtvc.engine.server.access import Access, check_binding, is_loopback, normal, read_token
-from rtvc.engine.server.app import listen, secure, serving
+from rtvc.engine.server.app import secure, serving
+from rtvc.engine.server.connection import FAILURE_S
+from rtvc.engine.server.entrance import listen
 from rtvc.engine.server.limits import Bucket, Failures
 from rtvc.engine.server.messages import Code, Error, Ping, Pong
 from rtvc.errors import ConfigError
 
 TOKEN = "a-long-and-secret-token"
+UNREADABLE = ("[", "]", "[::1", "[x]", "a:b:c", "a:-1", "a:99999", "[::1]x", "//[", "\u2100")
+"""What parsers of addresses raise ValueErrors for, each in its own way."""
 
 
 async def fetch(url, path):
@@ -47,9 +51,13 @@ def test_a_wrong_token_is_refused_counted_and_never_logged(tmp_path, caplog):
             for token in (None, "guessed-token", "é" * 20):
                 with pytest.raises(Refusal, match="unauthorized"):
                     await Client(url, token).connect()
-            with pytest.raises(InvalidStatus, match="429"):
-                await Client(url, TOKEN).connect()
-            assert service.metrics.registry.get_sample_value("rtvc_refusals_total", {"code": "unauthorized"}) == 3
+            async with Client(url, TOKEN):  # wrong tokens of others at its address do not lock out the right one
+                pass
+            began = time.perf_counter()
+            with pytest.raises(Refusal, match="unauthorized"):
+                await Client(url, "guessed-token").connect()
+            assert time.perf_counter() - began >= FAILURE_S
+            assert service.metrics.registry.get_sample_value("rtvc_refusals_total", {"code": "unauthorized"}) == 4
             return key
 
     key = asyncio.run(main())
@@ -89,13 +97,28 @@ def test_which_origins_are_right():
         ("http://voice.example.org", "x"),
         ("http://a:b@10.0.0.5:8765", "10.0.0.5:8765"),
         ("http://10.0.0.5:99999", "10.0.0.5:99999"),
+        *((f"http://{bad}", "10.0.0.5:8765") for bad in UNREADABLE),
+        *(("http://10.0.0.5:8765", bad) for bad in UNREADABLE),
     ]:
         assert not access.origin_is_right(origin, host), origin
     assert not Access(SecretStr(TOKEN)).origin_is_right(None, "127.0.0.1")
     with pytest.raises(ConfigError, match="token"):
         Access(missing=True)
-    with pytest.raises(ConfigError, match="SCHEME"):
-        normal("voice.example.org")
+    for bad in ("voice.example.org", *(f"https://{one}" for one in UNREADABLE)):
+        with pytest.raises(ConfigError, match="SCHEME"):
+            normal(bad)
+
+
+def test_headers_that_cannot_be_read_are_refused_and_counted(tmp_path):
+    async def main():
+        async with served(tmp_path) as (service, url):
+            sendable = [bad for bad in UNREADABLE if bad.isascii()]
+            for bad in sendable:
+                with pytest.raises(InvalidStatus, match="403"):
+                    await Client(url, origin=f"http://{bad}").connect()
+            assert service.metrics.registry.get_sample_value("rtvc_refusals_total", {"code": "origin"}) == len(sendable)
+
+    asyncio.run(main())
 
 
 def test_without_a_token_only_this_machine_is_served(tmp_path):

@@ -62,7 +62,7 @@ export class Connection extends EventTarget {
       else this.frame(parseFrame(data));
     };
     socket.onclose = () => this.closed(socket);
-    const hello = { type: "hello", version: VERSION, client: "rtvc web", capabilities: ["silence"] };
+    const hello = { type: "hello", version: VERSION, client: "rtvc web", capabilities: ["silence", "acknowledge"] };
     this.welcome = await this.ask(this.token ? { ...hello, token: this.token } : hello, "welcome");
     return this.welcome;
   }
@@ -92,7 +92,8 @@ export class Connection extends EventTarget {
   }
 
   message(message) {
-    if (message.type === this.asked?.wanted) this.settle("resolve", message);
+    if (message.type === "stopped") this.stopped(message);
+    else if (message.type === this.asked?.wanted) this.settle("resolve", message);
     else if (message.type === "error") {
       const refusal = new Refusal(message);
       if (message.fatal) this.refused = refusal;
@@ -105,6 +106,7 @@ export class Connection extends EventTarget {
     const session = this.session;
     if (!session || frame.sequence < session.received) return; // sent again after a resume, and already here
     session.received = frame.sequence + 1;
+    session.complete = frame.end;
     this.emit("audio", frame);
   }
 
@@ -127,7 +129,11 @@ export class Connection extends EventTarget {
       socket.onmessage = socket.onclose = null;
       socket.close();
       this.closed(socket);
-    } else socket.send(JSON.stringify({ type: "ping", received: session.received }));
+    } else this.acknowledge(session.received - (session.complete ? 1 : 0)); // the last frame only once `stopped` has come
+  }
+
+  acknowledge(received) {
+    this.socket.send(JSON.stringify({ type: "ping", received }));
   }
 
   /** Seconds of this session that were left out because the network could not take them. */
@@ -153,21 +159,32 @@ export class Connection extends EventTarget {
     return true;
   }
 
-  /** No more input: resolves with the totals when every sample has come back. */
-  async stop() {
+  /** No more input: resolves with the totals when every sample has come back, be it over another connection; null if it never will. */
+  stop() {
     const session = this.session;
-    while (this.session === session && session?.away) await wait(50);
-    if (!session || this.session !== session) return null;
+    if (!session) return Promise.resolve(null);
     session.stopping = true;
-    try {
-      return await this.ask({ type: "stop" }, "stopped", STOP_MS);
-    } finally {
-      this.forget();
-    }
+    return new Promise((resolve) => {
+      session.over = resolve;
+      session.late = setTimeout(() => this.session === session && this.forget(), STOP_MS);
+      if (!session.away) this.sendStop(); // otherwise the resumption does
+    });
   }
 
-  forget() {
+  sendStop() {
+    this.socket.send(JSON.stringify({ type: "stop" }));
+  }
+
+  /** Every sample is here: the server need not keep the session any longer. */
+  stopped(totals) {
+    if (this.session) this.acknowledge(totals.frames_out);
+    this.forget(totals);
+  }
+
+  forget(totals = null) {
     clearInterval(this.pinging);
+    clearTimeout(this.session?.late);
+    this.session?.over?.(totals);
     this.session = null;
   }
 
@@ -218,6 +235,7 @@ export class Connection extends EventTarget {
         const { session: id, key, received } = session;
         const { wanted } = await this.ask({ type: "resume", session: id, key, received }, "resumed");
         for (const { sequence, bytes } of session.sent) if (sequence >= wanted) this.socket.send(bytes);
+        if (session.stopping) this.sendStop();
         session.away = false;
         return this.emit("resumed");
       } catch (error) {

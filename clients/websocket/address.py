@@ -18,8 +18,8 @@ def websocket_address(url: str) -> str:
     try:
         parts = urlsplit(url)
         host = parts.hostname, parts.port  # a port that is no number is noticed here
-    except ValueError as error:
-        raise ServiceError(f"an address came that is none ({error}), {wanted}") from error
+    except ValueError as error:  # the text may hold a secret: it is not repeated
+        raise ServiceError(f"an address that cannot be read came ({str(error)[:80]}), {wanted}") from error
     if parts.scheme not in SCHEMES or not host[0]:
         raise ServiceError(f"the address {without_secrets(url)!r} came, {wanted}")
     if parts.username or parts.password or parts.query:

@@ -12,8 +12,10 @@ from rtvc.clients.websocket.dial import Server
 from rtvc.clients.websocket.flow import PATIENCE_S, Flow
 from rtvc.clients.websocket.link import Link
 from rtvc.clients.websocket.recording import Recording, named
+from rtvc.clients.websocket.refusal import Refusal
 from rtvc.engine.server.messages import (
     AskStats,
+    Code,
     ListVoices,
     Start,
     Started,
@@ -27,6 +29,7 @@ from rtvc.engine.server.messages import (
     Welcome,
 )
 from rtvc.engine.server.protocol import ClientSide
+from rtvc.engine.server.reading import made
 from rtvc.engine.server.streams import Audio
 from rtvc.engine.session import check_block
 from rtvc.errors import ConfigError, RtvcError, ServiceError
@@ -55,7 +58,7 @@ class Client:
     """
 
     def __init__(self, server: Server, voice: VoiceChoice | None, window: float, settings: dict[str, Any]) -> None:
-        self.side = ClientSide("rtvc python")
+        self.side = ClientSide("rtvc python", ("silence", "acknowledge"))
         self.link = Link(server, self.side, lambda audio: self.flow.hear(audio), self._lost)
         self.flow = Flow(window, 24_000)
         self.welcome: Welcome | None = None
@@ -107,16 +110,10 @@ class Client:
             ConfigError: a setting that no session has, or an impossible value.
             Refusal: the server has no such voice, or no place.
         """
-        from pydantic import ValidationError
-
         wanted = {"sample_rate": 24_000} | self._settings | settings
         if unknown := set(wanted) - set(Start.model_fields):
             raise ConfigError(f"the settings {', '.join(sorted(unknown))} came, some of {', '.join(Start.model_fields)} were wanted")
-        try:
-            asked = Start(voice=voice, **wanted)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise ConfigError(f"{first['loc'][0]} = {first['input']!r} came for a session: {first['msg']}") from error
+        asked = made(Start, voice=voice, **wanted)
         self.flow = Flow(self._window, asked.output_rate or asked.sample_rate)
         self._position, self._gap, self.totals, self._rest = 0, False, None, self._rest[:0]
         self.started = await self.link.ask(lambda: self.side.start(asked), Started)
@@ -217,8 +214,12 @@ class Client:
     async def update(
         self, *, voice: VoiceChoice | None = None, pitch: float | None = None, prosody: float | None = None, wet: float | None = None
     ) -> Updated:
-        """Changes the running session, without a click; returns what holds now."""
-        return await self.link.ask(Update(voice=voice, pitch=pitch, prosody=prosody, wet=wet).text, Updated)
+        """Changes the running session, without a click; returns what holds now.
+
+        Raises:
+            ConfigError: a value that no session can have.
+        """
+        return await self.link.ask(made(Update, voice=voice, pitch=pitch, prosody=prosody, wet=wet).text, Updated)
 
     async def voices(self) -> tuple[str, ...]:
         """The names of the server's voices."""
@@ -247,7 +248,12 @@ class Client:
         name, _ = named(recording)
         if name in await self.voices():
             return name, UNKNOWN_SPEECH
-        return name, (await self.upload(recording)).speech or UNKNOWN_SPEECH
+        try:
+            return name, (await self.upload(recording)).speech or UNKNOWN_SPEECH
+        except Refusal as refusal:  # it has so many voices that it names only some, or somebody was quicker
+            if refusal.code is not Code.NAME_TAKEN:
+                raise
+            return name, UNKNOWN_SPEECH
 
 
 def connect(

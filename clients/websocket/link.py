@@ -1,13 +1,14 @@
 """The socket of the moment, and the next one when it breaks: questions, answers, resumption. Knows nothing of audio's pace."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rtvc.clients.websocket.dial import Server
 from rtvc.clients.websocket.refusal import TEMPORARY, Refusal
-from rtvc.engine.server.messages import Draining, Error, Ping, Pong, Resumed, Stopped, Welcome
+from rtvc.engine.server.messages import Draining, Error, Pong, Resumed, Stopped, Welcome
 from rtvc.engine.server.protocol import ClientSide
 from rtvc.engine.server.reading import Refused
 from rtvc.engine.server.streams import Audio
@@ -22,7 +23,7 @@ Answer = TypeVar("Answer")
 ANSWER_S = 20.0
 """Within this time a question is answered."""
 PING_S = 1.0
-"""How often the server hears what has arrived and need not be kept."""
+"""How often the server hears what has arrived and need not be kept; sooner where much arrives, or a session has ended."""
 RETRIES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Pauses between attempts to resume; the last one repeats."""
 
@@ -40,7 +41,7 @@ class Link:
     def __init__(self, server: Server, side: ClientSide, hear: Callable[[Audio], None], end: Callable[[RtvcError], None]) -> None:
         self.server, self.side, self.hear, self.end = server, side, hear, end
         self.resumed = 0
-        self.up = asyncio.Event()
+        self.up, self._news = asyncio.Event(), asyncio.Event()
         self._socket: ClientConnection
         self._turn = asyncio.Lock()
         self._asked: tuple[type, asyncio.Future[Any], str | None] | None = None
@@ -131,6 +132,8 @@ class Link:
 
     def _dispatch(self, event: Any) -> None:
         """Passes on what came."""
+        if isinstance(event, Audio | Stopped):
+            self._news.set()
         if isinstance(event, Audio):
             self.hear(event)
         elif self._asked and isinstance(event, self._asked[0]):
@@ -200,11 +203,21 @@ class Link:
         self.up.set()
 
     async def _beat(self) -> None:
-        """Tells the server what has arrived."""
+        """Tells the server what has arrived: in a task of its own, because reading must never wait for sending."""
+        clock = asyncio.get_running_loop().time
+        told = clock()
         while True:
-            await asyncio.sleep(PING_S)
-            if self.up.is_set() and self.side.incoming is not None and not self._problem:
-                await self.send(Ping(received=self.side.incoming.wanted).text())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PING_S):
+                    await self._news.wait()
+            self._news.clear()
+            if self._problem or not self.up.is_set():
+                continue
+            text = self.side.acknowledgement(always=clock() - told >= PING_S)
+            if text is not None:
+                told = clock()
+                with contextlib.suppress(RtvcError):  # whoever waits for something hears of it
+                    await self.send(text)
 
     def _fail(self, problem: RtvcError) -> None:
         """There is no connection any more."""

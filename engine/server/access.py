@@ -59,14 +59,16 @@ def normal(origin: str) -> str:
     Raises:
         ConfigError: it is none.
     """
-    parts = urlsplit(origin.strip().lower())
+    wanted = f"the origin {origin!r} came, SCHEME://HOST[:PORT] was wanted, as in https://voice.example.org"
     try:
+        parts = urlsplit(origin.strip().lower())
         port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.path.strip("/") or parts.query or parts.username:
-        raise ConfigError(f"the origin {origin!r} came, SCHEME://HOST[:PORT] was wanted, as in https://voice.example.org")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    except ValueError as error:  # of either: a bracket alone, a port that is no number
+        raise ConfigError(wanted) from error
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    whole = parts.netloc in (host, f"{host}:{port}")  # nothing beside host and port: no user, no rest behind a bracket
+    if parts.scheme not in ("http", "https") or not parts.hostname or not whole or parts.path.strip("/") or parts.query:
+        raise ConfigError(wanted)
     default = {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{host}" if port in (None, default) else f"{parts.scheme}://{host}:{port}"
 

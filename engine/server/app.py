@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtvc.engine.server.connection import Connection, Gone
+from rtvc.engine.server.entrance import AT_ONCE, SEND_BUFFER, Entrance, Listener, listen, room_for
+from rtvc.engine.server.guarded import guarded
+from rtvc.engine.server.logs import sparing
 from rtvc.engine.server.reading import LARGEST_FRAME
 from rtvc.engine.server.service import Service
 from rtvc.engine.server.web import PATH, Web, client_address
@@ -20,14 +22,10 @@ from rtvc.errors import ConfigError, DependencyError
 if TYPE_CHECKING:
     from websockets.asyncio.server import Server, ServerConnection
 
-SEND_BUFFER = 32_768
-"""Bytes that the system buffers for a client (it takes twice that): what lies there can no longer be dropped when it is stale."""
-RECEIVE_BUFFER = 65_536
-"""Bytes that the system buffers from a client: what lies there is lost with the connection, and must be sent again to resume."""
-BACKLOG = 256
-"""Connections that wait to be accepted."""
-OPEN_S = 10.0
+OPEN_S = 5.0
 """Seconds that a handshake may take."""
+FAREWELL_S = 2.0
+"""Seconds that the closing of a connection may take, its last words included, before it is cut off."""
 PING_S = 20.0
 """Seconds between two pings of the transport, and until one without an answer ends the connection."""
 
@@ -41,6 +39,7 @@ class Socket:
     connection: "ServerConnection"
     address: str
     refused: Callable[[str], None]
+    entrance: Entrance
 
     async def receive(self) -> str | bytes:
         """As `Transport.receive`."""
@@ -51,7 +50,7 @@ class Socket:
         except ConnectionClosed as error:
             if error.sent is not None and error.sent.code in (1007, 1009):
                 self.refused("too_large" if error.sent.code == 1009 else "malformed")
-            raise Gone from None
+            raise Gone(well=error.rcvd is not None and error.rcvd.code in (1000, 1001)) from None
 
     async def send(self, data: str | bytes) -> None:
         """As `Transport.send`."""
@@ -62,9 +61,23 @@ class Socket:
         except ConnectionClosed:
             raise Gone from None
 
-    async def close(self, code: int, reason: str) -> None:
-        """As `Transport.close`."""
-        await self.connection.close(code, reason)
+    def greeted(self) -> None:
+        """As `Transport.greeted`."""
+        self.entrance.greeted(descriptor(self.connection))
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """As `Transport.close`: the library alone would wait for a peer that does not read."""
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                await self.connection.close(code, reason)
+        finally:
+            self.connection.transport.abort()
+
+
+def descriptor(connection: "ServerConnection") -> int:
+    """The number of a connection's socket; -1 when it is closed."""
+    found = connection.transport.get_extra_info("socket")
+    return -1 if found is None else int(found.fileno())
 
 
 def secure(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -84,46 +97,6 @@ def secure(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket whose connections buffer little.
-
-    Raises:
-        ConfigError: the address cannot be had.
-    """
-    made = reserve(host, port)
-    try:
-        made.listen(BACKLOG)
-    except OSError as error:
-        made.close()
-        raise taken(host, port, error) from error
-    return made
-
-
-def taken(host: str, port: int, error: OSError) -> ConfigError:
-    """The error of an address that cannot be had."""
-    why = f"{host}:{port} cannot be listened on ({error.strerror})"
-    return ConfigError(f"{why}: is a server running there already?")
-
-
-def reserve(host: str, port: int) -> socket.socket:
-    """A socket that keeps an address, and refuses connections until it listens.
-
-    Raises:
-        ConfigError: the address cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        made.bind((host, port))
-    except OSError as error:
-        made.close()
-        raise taken(host, port, error) from error
-    return made
-
-
 @asynccontextmanager
 async def serving(
     service: Service,
@@ -132,7 +105,7 @@ async def serving(
     *,
     page: Path | None = None,
     tls: ssl.SSLContext | None = None,
-    reserved: socket.socket | None = None,
+    reserved: Listener | None = None,
 ) -> AsyncIterator[int]:
     """A service on a port, for as long as the context lasts; gives the port, which is a free one for 0.
 
@@ -156,33 +129,68 @@ async def serving(
 
     async def handle(connection: "ServerConnection") -> None:
         address = client_address(connection, service.proxies)
-        await Connection(service, Socket(connection, address, lambda code: refused(code, address))).run()
-
-    listening = listen(host, port) if reserved is None else reserved
-    async with service:
-        server: Server = await serve(
-            handle,
-            sock=listening,
-            backlog=BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else OPEN_S,
-            process_request=Web(service, page),
-            compression=None,  # audio does not shrink, and a compressed frame may be a bomb
-            max_size=LARGEST_FRAME,
-            max_queue=16,
-            write_limit=SEND_BUFFER,
-            open_timeout=OPEN_S,
-            close_timeout=2,
-            ping_interval=PING_S,
-            ping_timeout=PING_S,
-            server_header=None,
-            logger=quiet,
-        )
+        transport = Socket(connection, address, lambda code: refused(code, address), entrance)
         try:
-            yield listening.getsockname()[1]
+            await Connection(service, transport).run()
         finally:
-            server.close()
-            await server.wait_closed()
+            with suppress(TimeoutError):
+                await transport.close()
+
+    limits = service.limits
+    entrance = Entrance(
+        room_for(limits.connections + limits.handshakes),
+        limits.handshakes,
+        limits.handshakes_per_address,
+        OPEN_S + limits.hello_s,
+        shared=service.proxies,
+        refused=refused,
+    )
+    listening = listen(host, port, entrance, reserved)
+    with sparing("rtvc.serve", "asyncio"):
+        async with service:
+            server: Server = await serve(
+                handle,
+                sock=listening,
+                backlog=AT_ONCE,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else OPEN_S,
+                process_request=Web(service, page),
+                create_connection=guarded(lambda one: refused("control", client_address(one, service.proxies))),
+                compression=None,  # audio does not shrink, and a compressed frame may be a bomb
+                max_size=LARGEST_FRAME,
+                max_queue=16,
+                write_limit=SEND_BUFFER,
+                open_timeout=OPEN_S,
+                close_timeout=FAREWELL_S,
+                ping_interval=PING_S,
+                ping_timeout=PING_S,
+                server_header=None,
+                logger=quiet,
+            )
+            expiring = service.task(expire(entrance))
+            try:
+                yield listening.getsockname()[1]
+            finally:
+                expiring.cancel()
+                await shut(server, entrance)
+
+
+async def expire(entrance: Entrance) -> None:
+    """Looks for sockets that were not greeted in time, for as long as it is let."""
+    while True:
+        await asyncio.sleep(0.5)
+        entrance.expire()
+
+
+async def shut(server: "Server", entrance: Entrance) -> None:
+    """Closes a server, and whatever does not let itself be closed."""
+    server.close()
+    try:
+        async with asyncio.timeout(2 * FAREWELL_S):
+            await asyncio.shield(server.wait_closed())
+    except TimeoutError:
+        entrance.close()
+        await server.wait_closed()
 
 
 async def run(
@@ -194,7 +202,7 @@ async def run(
     tls: ssl.SSLContext | None = None,
     ready: Callable[[str], None] = lambda url: None,
     stop: asyncio.Event | None = None,
-    reserved: socket.socket | None = None,
+    reserved: Listener | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT (or `stop`), then drains: sessions may end, new ones are refused. A second signal ends at once.
 

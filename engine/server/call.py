@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rtvc.engine.lag import Backlog
 from rtvc.engine.pool import Member
-from rtvc.engine.server.clock import ClientClock
+from rtvc.engine.server.clock import Arrivals, ClientClock
 from rtvc.engine.server.messages import Start
 from rtvc.engine.server.metrics import Metrics
 from rtvc.engine.server.streams import Audio, Incoming, Outgoing
@@ -25,6 +25,8 @@ FRAME_S = 0.1
 """Seconds of audio in the longest frame that is sent."""
 PATIENCE_S = 30.0
 """Seconds that a new session has until its client takes it, on top of those that lost clients have."""
+UNACKNOWLEDGED = 2 << 20
+"""Bytes of sent audio that are kept for a client which acknowledges what it has, even if they last longer than `keep`."""
 RECENT = 4_096
 """Frames whose lag is remembered."""
 
@@ -51,14 +53,16 @@ class Call:
         nominal = member.latency + tick
         limit = None if start.max_lag_ms is None else nominal + start.max_lag_ms / 1000
         self.waiting = Backlog(self.rate_out, nominal=nominal, limit=limit)
-        self.clock, self.lags = ClientClock(), deque[float](maxlen=RECENT)
+        self.clock, self.arrivals, self.lags = ClientClock(), Arrivals(self.rate_in), deque[float](maxlen=RECENT)
         self.again: deque[bytes] = deque()
         self.samples_in = self.samples_out = 0
         self.ended = self.finished = False  # all output is here; all of it was sent
         self.dropped_in = self.late = 0
-        self.gap = False
+        self.gap = self.acknowledges = False
+        self.stalled = False  # what waits is old because its client did not take it
         self.connection: Connection | None = None
         self.left = member.pool.clock() + PATIENCE_S  # when its client was lost
+        self.address, self.spoke = "", member.pool.clock()  # of its client; when it last sent audio
         self.room = asyncio.Event()
         self.room.set()
 
@@ -66,15 +70,27 @@ class Call:
         """Compares in constant time."""
         return hmac.compare_digest(key.encode("utf-8", "replace"), self.key.encode())
 
+    def attach(self, connection: "Connection", acknowledges: bool) -> None:
+        """Its client is there; `acknowledges`: and says what it has."""
+        self.connection, self.acknowledges, self.address = connection, acknowledges, connection.transport.address
+        self.outgoing.limit = UNACKNOWLEDGED if acknowledges else 0
+        self.stalled = self.outgoing.sequence > 0
+
+    def silent(self, now: float) -> float:
+        """Seconds for which its client could have sent audio, and did not."""
+        listening = self.connection is not None and self.room.is_set() and not self.incoming.ended
+        return now - self.spoke if listening else 0.0
+
     def feed(self, audio: Audio) -> None:
         """Audio from the client."""
         count = len(audio.samples)
         if count:
-            now = self.member.pool.clock()
+            now = self.spoke = self.member.pool.clock()
             captured = self.clock.arrived(audio.timestamp / 1e6, count / self.rate_in, now)
-            self.member.push(audio.samples, captured=captured)
+            self.arrivals.arrived(self.samples_in, count, now)
+            self.member.push(audio.samples, captured=captured, arrived=now)
             self.samples_in += count
-        self.metrics.frames.labels("in").inc()
+        self.metrics.frames_in.inc()
 
     def collect(self, samples: Samples, captured: float, done: bool) -> None:
         """Output of the pool, whose end was captured at `captured`."""
@@ -120,8 +136,10 @@ class Call:
         if self.finished:
             return None
         self._trim()
+        first = (self.waiting.taken / self.rate_out + self.dropped_in / self.member.line.rate) * self.rate_in
         samples, captured = self._take()
         if samples is None:
+            self.stalled = False
             return None
         now = self.member.pool.clock()
         self.finished = self.ended and not len(self.waiting)
@@ -131,8 +149,10 @@ class Call:
         self.samples_out += len(samples)
         if len(samples):
             self.lags.append(now - captured)
-            self.metrics.lag.observe(now - captured)
-        self.metrics.frames.labels("out").inc()
+            age = self.arrivals.age(first, now)
+            if age is not None and not self.stalled:
+                self.metrics.lag.observe(age)
+        self.metrics.frames_out.inc()
         return data
 
     def totals(self) -> dict[str, Any]:

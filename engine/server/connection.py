@@ -29,10 +29,10 @@ from rtvc.engine.server.messages import (
     Update,
     Updated,
     Upload,
-    VoiceList,
 )
 from rtvc.engine.server.protocol import ServerSide
 from rtvc.engine.server.reading import Phase, Refusal, Refused, Uploaded
+from rtvc.engine.server.reception import Reception
 from rtvc.engine.server.service import Service
 from rtvc.engine.server.streams import Audio
 
@@ -40,6 +40,10 @@ MOST_REPLIES = 64
 """Control messages that wait to be sent before nothing more is read."""
 BURST_S = 2.0
 """Seconds of a client's allowance that it may use at once."""
+STALL_S = 0.1
+"""Seconds that one frame may take to be taken before its client counts as slow: its lag is then its own."""
+FAILURE_S = 1.0
+"""Seconds that who has sent many wrong tokens waits for the answer to another one."""
 LAST_WORDS_S = 2.0
 """Seconds that a client is given to take what is still to be sent when its connection is closed."""
 CLOSE_CODES = {Code.FULL: 1013, Code.DRAINING: 1001, Code.TOO_LARGE: 1009, Code.INTERNAL: 1011}
@@ -48,7 +52,15 @@ log = logging.getLogger("rtvc.serve")
 
 
 class Gone(Exception):
-    """The client closed the connection, or it broke."""
+    """The client closed the connection, or it broke.
+
+    Attributes:
+        well: the client said goodbye, so it has everything that it wanted.
+    """
+
+    def __init__(self, *, well: bool = False) -> None:
+        super().__init__()
+        self.well = well
 
 
 class Transport(Protocol):
@@ -76,8 +88,12 @@ class Transport(Protocol):
         """
         ...
 
+    def greeted(self) -> None:
+        """Hears that the client is known from now on."""
+        ...
+
     async def close(self, code: int, reason: str) -> None:
-        """Ends the connection."""
+        """Ends the connection, and does not wait long for a client that does not listen."""
         ...
 
 
@@ -93,17 +109,18 @@ class Connection:
         self.service, self.transport, self.limits = service, transport, service.limits
         self.side = ServerSide(self.limits.upload_bytes)
         self.call: Call | None = None
+        self.done: Call | None = None  # the session that ended here last, until its client has all of it
         self.wake, self.taken = asyncio.Event(), asyncio.Event()
-        self.heard = service.pool.clock()
+        self.heard, self.greeted = service.pool.clock(), False
         limits, clock = self.limits, service.pool.clock
         self._frames = Bucket(limits.frames_per_second, BURST_S * limits.frames_per_second, clock)
         self._messages = Bucket(limits.messages_per_second, BURST_S * limits.messages_per_second, clock)
-        self._uploads = Bucket(limits.uploads_per_minute / 60, max(1.0, limits.uploads_per_minute), clock)
         self._replies: deque[str] = deque()
-        self._mistakes, self._announced_at = 0, 0.0
-        self._silence = self._uploading = False
+        self._mistakes = 0
+        self._silence = self._acknowledges = self._left_well = False
         self._reader: asyncio.Task[None] | None = None
         self._verdict: Refusal | None = None
+        self.reception = Reception(service, self.side, transport.address, self._reply, self._note)
 
     async def run(self) -> None:
         """Serves the client until it leaves or is expelled; its session, if one still runs, waits for it to come back."""
@@ -122,7 +139,7 @@ class Connection:
                 task.cancel()
             await asyncio.gather(sender, self._reader, return_exceptions=True)
             service.connections.discard(self)
-            self._upload_over()
+            self.reception.over()
             await self._part(verdict)
 
     def check(self, now: float) -> None:
@@ -130,8 +147,9 @@ class Connection:
         patience = self.limits.hello_s if self.side.phase is Phase.GREETING else self.limits.idle_s
         if now - self.heard > patience:
             self.expel(Refusal(Code.IDLE, f"nothing came for {patience:g} s", "send audio, or a ping now and then", fatal=True))
-        if self._uploading and now - self._announced_at > self.limits.upload_s:
-            self.expel(Refusal(Code.BAD_UPLOAD, f"a file took longer than {self.limits.upload_s:g} s", "send a shorter one", fatal=True))
+        late = self.reception.overdue(now)
+        if late is not None:
+            self.expel(late)
 
     def expel(self, why: Refusal) -> None:
         """Tells the client why, and closes."""
@@ -143,7 +161,7 @@ class Connection:
         """The server goes down soon: a client with a session may end it, any other may go at once."""
         if self.side.phase is not Phase.GREETING:
             self._reply(Draining(seconds=seconds))
-        if self.call is None:
+        if self.call is None and (self.done is None or not self._acknowledges):
             self.expel(Refusal(Code.DRAINING, "this server is going down", "connect again: another one takes over", fatal=True))
 
     def _outcome(self, task: "asyncio.Task[None]") -> Refusal | None:
@@ -173,19 +191,25 @@ class Connection:
 
     async def _part(self, verdict: Refusal | None) -> None:
         """Leaves the session: to wait for its client if that was lost, for good if it broke the rules."""
-        call = self.call
-        if call is None or call.connection is not self:
-            return
         broke = verdict is not None and verdict.error.code not in (Code.IDLE, Code.DRAINING)
-        if broke or (call.finished and not call.again):
-            await self.service.end(call)
-        else:
+        for call in (self.done, self.call):
+            if call is None or call.connection is not self:
+                continue
+            if broke or (call is self.done and self._left_well):
+                await self.service.end(call)
+                continue
             log.info("session=%s waits for its client, address=%s was lost", call.id, self.transport.address)
             self.service.abandon(call)
+            if call.finished:
+                await self.service.finish(call)
 
     async def _read(self) -> None:
         while True:
-            data = await self.transport.receive()
+            try:
+                data = await self.transport.receive()
+            except Gone as gone:
+                self._left_well = gone.well
+                raise
             self.heard = self.service.pool.clock()
             delay = (self._messages if isinstance(data, str) else self._frames).wait()
             if delay:
@@ -214,12 +238,13 @@ class Connection:
                     await call.room.wait()
             case Refused(error):
                 if error.code is Code.BAD_UPLOAD:
-                    self._upload_over()
+                    self.reception.over()
                 raise Refusal(error.code, error.message, error.advice, fatal=error.fatal)
             case Hello():
-                self._greet(event)
+                await self._greet(event)
             case Start():
-                self._attach(await service.start(event))
+                await self._settle()
+                self._attach(await service.start(event, self.transport.address))
                 self._started()
             case Resume():
                 await service.fetch(event)
@@ -230,29 +255,52 @@ class Connection:
             case Stop() if call is not None:
                 call.member.finish()
             case ListVoices():
-                self._reply(VoiceList(voices=tuple(await service.control(service.store.names))))
+                self._reply(await service.stored(service.store.listed))
             case Ping():
-                if call is not None and event.received is not None:
-                    call.outgoing.forget(event.received)
+                await self._acknowledged(event.received)
                 self._reply(Pong(id=event.id, time=event.time, server_time=round(1e6 * service.pool.clock())))
             case AskStats():
                 self._stats()
             case Upload():
-                await self._announced(event)
+                await self.reception.announced(event)
             case Uploaded():
-                self._uploading = False  # the task goes on, and releases it, even if the connection ends
-                self.service.task(self._make_voice(event))
+                self.reception.arrived(event)
 
-    def _greet(self, hello: Hello) -> None:
+    async def _greet(self, hello: Hello) -> None:
+        address, failures = self.transport.address, self.service.failures
         if not self.service.access.token_is_right(hello.token):
-            self.service.failures.add(self.transport.address)
+            failures.add(address)
+            if failures.too_many(address):  # the right token never waits: others may share the address
+                await asyncio.sleep(FAILURE_S)
             raise Refusal(Code.UNAUTHORIZED, "the token is missing or wrong", "ask who runs the server for one", fatal=True)
-        self._silence = "silence" in hello.capabilities
+        others = [other for other in self.service.connections if other.greeted]
+        same = sum(other.transport.address == address for other in others)
+        if len(others) >= self.limits.connections or same >= self.limits.connections_per_address:
+            raise Refusal(Code.FULL, "too many connections are open", "try again later", fatal=True)
+        self.greeted = True
+        self.transport.greeted()
+        self._silence, self._acknowledges = "silence" in hello.capabilities, "acknowledge" in hello.capabilities
         self._reply(self.service.welcome())
 
     def _attach(self, call: Call) -> None:
-        self.call, call.connection = call, self
+        self.call = call
+        call.attach(self, self._acknowledges)
         self.side.attach(call.incoming)
+
+    async def _acknowledged(self, received: int | None) -> None:
+        """The client has every frame before that number."""
+        call = self.call or self.done
+        if call is None or received is None:
+            return
+        call.outgoing.forget(received)
+        if call is self.done and self._acknowledges and call.outgoing.acknowledged:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """The client has all of the session that ended here last."""
+        call, self.done = self.done, None
+        if call is not None:
+            await self.service.end(call)
 
     def _started(self) -> None:
         call = self.call
@@ -277,7 +325,7 @@ class Connection:
         call = self.service.resume(resume.session, resume.key.get_secret_value(), resume.received)
         if call.connection is not None:
             before, call.connection = call.connection, None
-            before.call = None
+            before.call = before.done = None
             before.expel(Refusal(Code.SUPERSEDED, "the session goes on over another connection", fatal=True))
         self._attach(call)
         log.info("session=%s resumed address=%s", call.id, self.transport.address)
@@ -290,38 +338,6 @@ class Connection:
             raise Refusal(Code.UNEXPECTED, "`stats` came without a session", "start one first")
         waiting = call.waiting.seconds
         self._reply(Stats(**call.totals(), queued_ms=1000 * call.queued, waiting_ms=1000 * waiting, load=self.service.pool.load))
-
-    async def _announced(self, upload: Upload) -> None:
-        try:
-            if self._uploading or not self._uploads.take():
-                raise Refusal(Code.RATE_LIMITED, "too many uploads came", "try again in a minute")
-            service = self.service
-            await service.control(lambda: service.store.vacant(upload.name))
-            service.uploads.admit()
-            self._uploading, self._announced_at = True, service.pool.clock()
-        except Refusal:
-            self.side.refuse_upload()
-            raise
-
-    async def _make_voice(self, file: Uploaded) -> None:
-        service = self.service
-        try:
-            self._reply(await service.uploads.make(file.name, file.data))
-            service.metrics.uploads.inc()
-        except Refusal as refusal:
-            self._note(refusal.error)
-            self._reply(refusal.error)
-        except Exception:
-            service.metrics.crashes.inc()
-            log.exception("address=%s an upload failed", self.transport.address)
-            self._reply(Error(code=Code.INTERNAL, message="something went wrong here", advice="try another recording"))
-        finally:
-            service.uploads.release()
-
-    def _upload_over(self) -> None:
-        if self._uploading:
-            self._uploading = False
-            self.service.uploads.release()
 
     def _refuse(self, error: Error) -> None:
         """A mistake that can be forgiven, unless there are many."""
@@ -352,12 +368,14 @@ class Connection:
                     data = None if call is None else call.frame(self._silence)
                 if data is None:
                     break
+                began = self.service.pool.clock()
                 await self.transport.send(data)
+                if call is not None and self.service.pool.clock() - began > STALL_S:
+                    call.stalled = True
                 if call is not None and not call.room.is_set():
                     call.has_room(self.limits.queue_s)
             if call is not None and call.finished and call is self.call and not self._replies:
-                self.call = None
+                self.call, self.done = None, call
                 self._reply(Stopped(**call.totals()))
-                call.connection = None
-                await self.service.end(call)
+                await self.service.finish(call)
                 log.info("session=%s stopped samples=%d", call.id, call.samples_out)

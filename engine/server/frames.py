@@ -34,7 +34,9 @@ class Flag(IntFlag):
     SILENCE = 8
 
 
-KNOWN = 15
+UPLOAD, END, DROPPED, SILENCE = (int(flag) for flag in Flag)
+"""The same as plain numbers: hundreds of sessions test them thousands of times a second, where each enumeration would cost 1 µs."""
+KNOWN = UPLOAD | END | DROPPED | SILENCE
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,14 @@ class Frame:
     """A binary frame.
 
     Attributes:
-        flags: see `Flag`.
+        flags: bits of `Flag`.
         format: of the audio, a value of `FORMATS`; 0 for an upload.
         sequence: counts the sender's frames of this stream or file from 0, without a gap.
         timestamp: when the first sample was captured, in microseconds of the client's clock; 0 for an upload.
         payload: the bytes behind the header.
     """
 
-    flags: Flag
+    flags: int
     format: int
     sequence: int
     timestamp: int
@@ -75,9 +77,9 @@ def parse(data: bytes) -> Frame:
         raise ProtocolError(f"a binary frame with the flags {flags:#04x} came, none above {KNOWN:#04x} are known")
     if timestamp >= LATEST:
         raise ProtocolError(f"the timestamp {timestamp} came, microseconds below 2^63 were wanted")
-    upload = bool(flags & Flag.UPLOAD)
-    if upload and (flags & (Flag.DROPPED | Flag.SILENCE) or format):
+    upload = bool(flags & UPLOAD)
+    if upload and (flags & (DROPPED | SILENCE) or format):
         raise ProtocolError("an upload frame with a format, or flags of audio, came: format 0 was wanted")
     if not upload and format not in FORMATS.values():
         raise ProtocolError(f"an audio frame of format {format} came, one of {sorted(FORMATS.values())} was wanted")
-    return Frame(Flag(flags), format, sequence, timestamp, bytes(data[HEADER.size :]))
+    return Frame(flags, format, sequence, timestamp, bytes(data[HEADER.size :]))

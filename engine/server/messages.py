@@ -71,7 +71,11 @@ Hidden: TypeAlias = Annotated[SecretStr, Field(max_length=256)]
 
 
 class Hello(Secret):
-    """The first message of a connection."""
+    """The first message of a connection.
+
+    Capabilities: `silence`, silent frames are understood; `acknowledge`, pings say what was `received`, the last frame of a
+    session not before `stopped` has come: until then the session is kept.
+    """
 
     type: Literal["hello"] = "hello"
     version: int
@@ -209,10 +213,11 @@ class VoiceReady(Message):
 
 
 class VoiceList(Message):
-    """The names of all voices."""
+    """The names of all voices, sorted; those for which a reply has no room are counted in `more`."""
 
     type: Literal["voices"] = "voices"
     voices: Annotated[tuple[str, ...], Field(strict=False)]
+    more: Count = 0
 
 
 class Updated(Message):

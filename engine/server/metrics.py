@@ -25,12 +25,15 @@ class Metrics:
         self.registry = CollectorRegistry()
         known: dict[str, Any] = {"registry": self.registry}
         self._gauge: Callable[[str, str], Any] = lambda name, text: Gauge(name, text, **known)
-        self.lag = Histogram("rtvc_lag_seconds", "age of the first sample of an output frame when it is sent", buckets=LAG, **known)
+        self.lag = Histogram(
+            "rtvc_lag_seconds", "age of the first sample of an output frame when it is sent, by the server's clock", buckets=LAG, **known
+        )
         self.step = Histogram("rtvc_step_seconds", "time of one batched step of the model", buckets=STEP, **known)
         self.xruns = Counter("rtvc_xruns", "chunks converted after their deadline", **known)
         self.dropped = Counter("rtvc_dropped_seconds", "stale audio that was dropped", **known)
         self.refusals = Counter("rtvc_refusals", "what was refused, by code", ["code"], **known)
         self.frames = Counter("rtvc_frames", "audio frames", ["direction"], **known)
+        self.frames_in, self.frames_out = self.frames.labels("in"), self.frames.labels("out")
         self.started = Counter("rtvc_sessions_started", "sessions that were started", **known)
         self.resumed = Counter("rtvc_sessions_resumed", "sessions that were resumed", **known)
         self.uploads = Counter("rtvc_uploads", "reference recordings that became voices", **known)

@@ -69,7 +69,7 @@ def open_service(config: ServeConfig, kind: type[Service] = Service) -> Service:
     if not capacity.rows:
         slow = f"one step takes {1000 * capacity.p95[1]:.1f} ms of the {1000 * tick:g} ms that it may"
         raise EngineError(f"{backend.name} is too slow here for a single session ({slow}): take another --backend or a longer --chunk")
-    store = VoiceStore(config.voices, loaded.model.space, config.limits.voices)
+    store = VoiceStore(config.voices, loaded.model.space, config.limits.voices, weights=loaded.weights)
 
     def make(samples: NDArray[np.float32], rate: int, name: str) -> Voice:
         return loaded.voice((samples, rate), name=name, fit=config.fit)

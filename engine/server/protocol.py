@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import SecretStr
 
-from rtvc.engine.server.frames import Flag, Frame, parse
+from rtvc.engine.server.frames import END, UPLOAD, Frame, parse
 from rtvc.engine.server.messages import (
     FROM_CLIENT,
     FROM_SERVER,
@@ -20,6 +20,7 @@ from rtvc.engine.server.messages import (
     Code,
     Error,
     Hello,
+    Ping,
     Resume,
     Resumed,
     ServerMessage,
@@ -40,6 +41,7 @@ from rtvc.engine.server.reading import (
     Receiving,
     Refused,
     Uploaded,
+    made,
     read_message,
     refuse,
 )
@@ -47,6 +49,9 @@ from rtvc.engine.server.streams import Audio, Incoming, Outgoing, SequenceError
 from rtvc.errors import ProtocolError
 
 Samples = NDArray[np.float32]
+
+ACKNOWLEDGE_S = 2.0
+"""Seconds of audio after which a client says that they have come, long before a server would have to forget them."""
 
 
 class ServerSide:
@@ -61,6 +66,7 @@ class ServerSide:
         self.incoming: Incoming | None = None
         self.largest_upload = largest_upload
         self._file: Receiving | None = None
+        self._over = False  # a session has ended here, and none has begun since
 
     def receive(self, data: str | bytes) -> "ClientMessage | Audio | Uploaded | Refused | None":
         """What a frame says; None when there is nothing to do. Once something fatal came, there is never anything to do."""
@@ -74,15 +80,20 @@ class ServerSide:
     def send(self, message: ServerMessage) -> str:
         """The text frame of a message, which also moves the connection on."""
         if isinstance(message, Welcome | Stopped):
-            self.phase, self.incoming = Phase.IDLE, None
+            self.phase, self.incoming, self._over = Phase.IDLE, None, isinstance(message, Stopped)
         elif isinstance(message, Error) and message.fatal:
             self.phase = Phase.CLOSED
         return message.text()
 
     def attach(self, incoming: Incoming) -> None:
         """The session whose audio arrives from now on; call it before `started` or `resumed` is sent."""
-        self.incoming = incoming
+        self.incoming, self._over = incoming, False
         self.phase = Phase.STOPPING if incoming.ended else Phase.LIVE
+
+    @property
+    def upload_bytes(self) -> int:
+        """Bytes of the announced file that have come."""
+        return 0 if self._file is None else len(self._file.data)
 
     def refuse_upload(self) -> None:
         """What still comes of the announced file is thrown away."""
@@ -90,7 +101,7 @@ class ServerSide:
             self._file.skipped = True
             self._file.data.clear()
 
-    def _text(self, text: str) -> "ClientMessage | Refused":
+    def _text(self, text: str) -> "ClientMessage | Refused | None":
         message: ClientMessage | Refused = read_message(text, FROM_CLIENT, LARGEST_TEXT)
         if isinstance(message, Refused):
             fatal = self.phase is Phase.GREETING
@@ -101,6 +112,8 @@ class ServerSide:
             return self._unexpected(message.type, fatal=True)
         if isinstance(message, Start | Resume) and self.phase is not Phase.IDLE:
             return self._unexpected(message.type)
+        if isinstance(message, Stop) and (self.phase is Phase.STOPPING or self._over):
+            return None  # said again by a client that resumed, whose first one had arrived
         if isinstance(message, Update | Stop) and self.phase is not Phase.LIVE:
             return self._unexpected(message.type)
         if isinstance(message, Upload):
@@ -135,7 +148,7 @@ class ServerSide:
             return self._unexpected("audio", fatal=True)
         try:
             frame = parse(data)
-            if frame.flags & Flag.UPLOAD:
+            if frame.flags & UPLOAD:
                 return self._piece(frame)
             return self._audio(frame)
         except SequenceError as problem:
@@ -147,7 +160,7 @@ class ServerSide:
         if self._file is None:
             return self._unexpected("a piece of a file", fatal=True)
         found = self._file.take(frame)
-        if frame.flags & Flag.END:
+        if frame.flags & END:
             self._file = None
         return found
 
@@ -167,7 +180,7 @@ class ClientSide:
 
     Args:
         client: what it calls itself.
-        capabilities: what it understands besides the protocol's core.
+        capabilities: what it understands besides the protocol's core; who names `acknowledge` sends each `acknowledgement`.
         keep: seconds of sent audio that are kept; systems may buffer megabytes of it that a lost connection takes along.
     """
 
@@ -179,11 +192,34 @@ class ClientSide:
         self.started: Started | None = None
         self._asked: Start | None = None
         self._stopping = False
+        self._news = 0.0  # seconds of audio that came since the last acknowledgement
+        self._final: int | None = None  # frames of a session that has just ended
+
+    def acknowledgement(self, *, always: bool = False) -> str | None:
+        """A ping that says which frames have come, when enough of them have or a session has ended; None when there is no need.
+
+        The last frame of a session is acknowledged only once `stopped` has come, because the server forgets the session then.
+
+        Args:
+            always: while a session runs, even if little has come.
+        """
+        if self._final is not None:
+            received, self._final = self._final, None
+        elif self.incoming is not None and (always or self._news >= ACKNOWLEDGE_S):
+            received = self.incoming.wanted - self.incoming.ended
+        else:
+            return None
+        self._news = 0.0
+        return Ping(received=received).text()
 
     def hello(self, token: str | None = None) -> str:
-        """The first text of a connection."""
+        """The first text of a connection.
+
+        Raises:
+            ConfigError: a token that no server has.
+        """
         secret = None if token is None else SecretStr(token)
-        return Hello(version=VERSION, token=secret, client=self.client, capabilities=self.capabilities).text()
+        return made(Hello, version=VERSION, token=secret, client=self.client, capabilities=self.capabilities).text()
 
     def start(self, settings: Start) -> str:
         """Asks for a session."""
@@ -206,11 +242,14 @@ class ClientSide:
         return Stop().text()
 
     def upload(self, name: str, data: bytes) -> Iterator[str | bytes]:
-        """The frames that send a reference recording."""
-        yield Upload(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest()).text()
+        """The frames that send a reference recording.
+
+        Raises:
+            ConfigError: a name that no voice can have.
+        """
+        yield made(Upload, name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest()).text()
         for index, at in enumerate(range(0, len(data), PIECE)):
-            flags = Flag.UPLOAD | Flag.END * (at + PIECE >= len(data))
-            yield Frame(Flag(flags), 0, index, 0, data[at : at + PIECE]).to_bytes()
+            yield Frame(UPLOAD | END * (at + PIECE >= len(data)), 0, index, 0, data[at : at + PIECE]).to_bytes()
 
     def resume(self) -> str:
         """Asks for the session of the lost connection, on a new one, once `welcome` has come.
@@ -245,13 +284,16 @@ class ClientSide:
             self.incoming = Incoming(message.format, message.output_rate)
         elif isinstance(message, Stopped):
             self.started = self.outgoing = self.incoming = None
+            self._final = message.frames_out
         return message
 
     def _binary(self, data: bytes) -> "Audio | Refused | None":
         if self.incoming is None:
             return refuse(Code.UNEXPECTED, "audio came without a session")
         try:
-            return self.incoming.accept(parse(data))
+            audio = self.incoming.accept(parse(data))
+            self._news += 0.0 if audio is None else len(audio.samples) / self.incoming.rate
+            return audio
         except SequenceError as problem:
             return refuse(Code.BAD_SEQUENCE, str(problem), fatal=True)
         except ProtocolError as problem:

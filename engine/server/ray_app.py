@@ -164,8 +164,8 @@ class RayReplica:
         Raises:
             EngineError: the pool is not stepped any more.
         """
-        if not self.service._ticker.is_alive():
-            raise EngineError("the thread that steps the pool has ended: this replica is of no more use")
+        if not self.service.healthy:
+            raise EngineError("the threads that sessions need do not work any more: this replica is of no more use")
 
     async def __del__(self) -> None:
         service = getattr(self, "service", None)

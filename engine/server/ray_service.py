@@ -75,9 +75,9 @@ class MovingService(Service):
         self.saved = 0  # times that sessions were saved
 
     @property
-    def ready(self) -> bool:
-        """Whether a new session would be taken."""
-        return not self.draining and len(self.calls) < self.most - self.spare
+    def places(self) -> int:
+        """As `Service.places`: some are kept for sessions of other replicas."""
+        return max(0, self.most - self.spare)
 
     async def __aenter__(self) -> "MovingService":
         await super().__aenter__()
@@ -85,14 +85,8 @@ class MovingService(Service):
         self._listeners = [self.task(self._listen(shelf)) for shelf in self.shelves]
         return self
 
-    async def start(self, start: Start) -> Call:
-        """As `Service.start`; the session is saved before its client hears of it."""
-        if not self.draining and len(self.calls) >= self.most - self.spare:
-            message = f"{len(self.calls)} sessions run and this replica takes {self.most - self.spare} new ones"
-            raise Refusal(Code.FULL, message, "try again later, or another server", fatal=True)
-        return await super().start(start)
-
     async def _start(self, start: Start) -> Call:
+        """As `Service._start`; the session is saved before its client hears of it."""
         call = await super()._start(start)
         await self._save([call])
         return call
@@ -102,11 +96,23 @@ class MovingService(Service):
         await super().change(call, update)
         await self._save([call])
 
+    async def finish(self, call: Call) -> None:
+        """As `Service.finish`; what was saved goes on being kept for a client that will say that it has everything."""
+        was_here = call.id in self.calls
+        await super().finish(call)
+        if was_here and not call.acknowledges:
+            await self._forget(call)
+
     async def end(self, call: Call) -> None:
         """As `Service.end`."""
-        was_here = call.id in self.calls
+        was_here = call.id in self.calls or (call.id in self.ended and call.acknowledges)
         await super().end(call)
-        if was_here and isinstance(call, MovingCall) and not call.moved:
+        if was_here:
+            await self._forget(call)
+
+    async def _forget(self, call: Call) -> None:
+        """Has the vault forget a session, unless it went elsewhere."""
+        if isinstance(call, MovingCall) and not call.moved:
             try:
                 await self._shelf(call.id).forget(self.id, [call.id])
             except Exception as error:
@@ -120,7 +126,7 @@ class MovingService(Service):
         """
         if self.draining:
             raise Refusal(Code.DRAINING, "this replica is going down", LATER, fatal=True)
-        if resume.session in self.calls:
+        if resume.session in self.calls or resume.session in self.ended:
             return
         if len(self.calls) >= self.most:
             raise Refusal(Code.FULL, f"all {self.most} places of this replica are taken", LATER, fatal=True)

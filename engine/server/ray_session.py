@@ -186,6 +186,5 @@ class Packed:
         outgoing, at, data = call.outgoing, 0, tree["kept"].tobytes()
         outgoing.sequence = tree["sequence"]
         for sequence, size, samples in tree["sizes"].tolist():
-            outgoing._kept.append((sequence, data[at : at + size], samples))
-            outgoing._samples += samples
+            outgoing.store(sequence, data[at : at + size], samples)
             at += size

@@ -4,13 +4,15 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from rtvc.engine.server.frames import Flag, Frame
-from rtvc.engine.server.messages import VERSION, Code, Error, Upload
-from rtvc.errors import ProtocolError
+from rtvc.engine.server.frames import END, Frame
+from rtvc.engine.server.messages import VERSION, Code, Error, Message, Upload
+from rtvc.errors import ConfigError, ProtocolError
+
+Sent = TypeVar("Sent", bound=Message)
 
 LARGEST_TEXT = 16_384
 """Characters of a control message from a client."""
@@ -70,6 +72,22 @@ def read_message(text: str, adapter: TypeAdapter[Any], largest: int) -> Any:
         return refuse(Code.MALFORMED, f"a message that is not of the protocol came ({where or 'the whole'}: {found['msg'][:120]})")
 
 
+def made(kind: type[Sent], **fields: Any) -> Sent:
+    """A message of our own, of what a caller gave.
+
+    Raises:
+        ConfigError: something that cannot be sent; what is secret is not repeated.
+    """
+    try:
+        return kind(**fields)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False)[0]
+        name, given = str(first["loc"][0]), first["input"]
+        secret = isinstance(fields.get(name), SecretStr)
+        shown = f"a {name} of {len(fields[name])} characters" if secret else f"{name} = {str(repr(given))[:80]}"
+        raise ConfigError(f"{shown} came for `{kind.model_fields['type'].default}`: {first['msg']}") from None
+
+
 class Receiving:
     """A file on its way."""
 
@@ -88,7 +106,7 @@ class Receiving:
             self.data += frame.payload
             if len(self.data) > self.upload.size:
                 return refuse(Code.BAD_UPLOAD, f"more than the {self.upload.size} bytes that were announced came", fatal=True)
-        if not frame.flags & Flag.END or self.skipped:
+        if not frame.flags & END or self.skipped:
             return None
         if len(self.data) != self.upload.size or not hmac.compare_digest(hashlib.sha256(self.data).hexdigest(), self.upload.sha256):
             advice = "check size and sha256, and send the file again"

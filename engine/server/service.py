@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +37,10 @@ T = TypeVar("T")
 
 SWEEP_S = 0.25
 """Seconds between two looks for clients that are idle or gone."""
+SPARE_S = 10.0
+"""Seconds without audio after which a session gives its place to who waits for one."""
+CONTROL_S = 5.0
+"""Seconds within which the thread that starts and changes sessions must have answered."""
 
 log = logging.getLogger("rtvc.serve")
 
@@ -76,14 +81,20 @@ class Service:
         self.metrics = Metrics()
         self.pool = Pool(backend, slots=self.limits.sessions, capacity=capacity)
         self.calls: dict[str, Call] = {}
+        self.ended: dict[str, Call] = {}  # all was sent, and may be on its way; they have no place in the pool any more
         self.connections: set[Connection] = set()
         self.failures = Failures(self.limits.failures_per_minute)
         self.draining = False
         self._by_member: dict[Member, Call] = {}
         self._control = ThreadPoolExecutor(1, "rtvc-control")
+        self._stored = ThreadPoolExecutor(2, "rtvc-store")
         self._making = ThreadPoolExecutor(1, "rtvc-voices")
         self.uploads = Uploads(store, maker, self.limits, self._making)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._ticker: Ticker | None = None
+        self._coming: Counter[str] = Counter()  # sessions that are being made, by the address of their client
+        self._probe: asyncio.Future[None] | None = None
+        self._answered = 0.0  # when the control thread did something last, on the loop's clock
         self._gauges()
 
     def _gauges(self) -> None:
@@ -102,12 +113,24 @@ class Service:
         return min(self.limits.sessions, self.pool.capacity.rows)
 
     @property
+    def places(self) -> int:
+        """Sessions up to which new ones are taken."""
+        return self.most
+
+    @property
     def ready(self) -> bool:
         """Whether a new session would be taken."""
-        return not self.draining and len(self.calls) < self.most
+        return not self.draining and self.healthy and len(self.calls) + self._coming.total() < self.places
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the threads that sessions need do their work; only a restart helps if they do not."""
+        ticks = self._ticker is not None and self._ticker.ticking
+        return ticks and self.loop.time() - self._answered < CONTROL_S
 
     async def __aenter__(self) -> "Service":
         self.loop = asyncio.get_running_loop()
+        self._answered = self.loop.time()
         self._ticker = Ticker(
             self.pool,
             self.metrics,
@@ -122,9 +145,10 @@ class Service:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self._ticker.stop)
-        self._control.shutdown(cancel_futures=True)
-        self._making.shutdown(cancel_futures=True)
+        if self._ticker is not None:
+            await asyncio.to_thread(self._ticker.stop)
+        for executor in (self._control, self._stored, self._making):
+            executor.shutdown(cancel_futures=True)
 
     def welcome(self) -> Welcome:
         """What a client is told first."""
@@ -148,12 +172,22 @@ class Service:
         """Does something short outside of the event loop, one thing after the other."""
         return await self.loop.run_in_executor(self._control, work)
 
-    async def start(self, start: Start) -> Call:
+    async def stored(self, work: Callable[[], T]) -> T:
+        """Asks the store, which may take its time: no session waits for that."""
+        return await self.loop.run_in_executor(self._stored, work)
+
+    async def start(self, start: Start, address: str = "") -> Call:
         """A new session, which waits for its client from now on.
+
+        Args:
+            start: what the client asks for.
+            address: of the client, which has a share of the places.
 
         Raises:
             Refusal: no place, no such voice or format, or the server is going down.
         """
+        if not self.healthy:
+            raise Refusal(Code.INTERNAL, "this server converts nothing any more", "try another one", fatal=True)
         if self.draining:
             raise Refusal(Code.DRAINING, "this server is going down", "connect again: another one takes over", fatal=True)
         if start.format not in offered():
@@ -162,22 +196,54 @@ class Service:
         if start.format == "opus" and not set(rates) <= set(OPUS_RATES):
             raise Refusal(Code.UNSUPPORTED, f"Opus does not know {rates[0]} and {rates[1]} Hz", f"take one of {OPUS_RATES}")
         # Not to be cancelled half-way with its client: a place that nobody knows of would never be given back.
-        starting = self.task(self._start(start))
+        starting = self.task(self._take_place(start, address))
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
             starting.add_done_callback(self._unwanted)
             raise
 
+    async def _take_place(self, start: Start, address: str) -> Call:
+        """Starts a session if there is a place for the address, or a session that has long been silent gives it one."""
+        count = len(self.calls) + self._coming.total()
+        own = sum(call.address == address for call in self.calls.values()) + self._coming[address]
+        share, silent = self.limits.share(address, self.places), None
+        if own >= share or count >= self.places:
+            silent = self._silent(address if own >= share else None)
+            if silent is None:
+                message = (
+                    f"{own} of the {share} sessions that your address may have run"
+                    if own >= share
+                    else (f"{count} sessions run, and this server takes {self.places}")
+                )
+                raise Refusal(Code.FULL, message, "try again later, or another server", fatal=True)
+        self._coming[address] += 1
+        try:
+            if silent is not None:
+                await self.dismiss(silent, Refusal(Code.IDLE, f"{SPARE_S:g} s without audio, and others wait", fatal=True))
+            call = await self._start(start)
+            call.address = address
+            return call
+        finally:
+            self._coming[address] -= 1
+            if not self._coming[address]:
+                del self._coming[address]
+
+    def _silent(self, address: str | None) -> Call | None:
+        """The session that has been silent for the longest time, and long enough to lose its place; of one address, or of any."""
+        now = self.pool.clock()
+        found = [call for call in self.calls.values() if address in (None, call.address) and call.silent(now) > SPARE_S]
+        return min(found, key=lambda call: call.spoke, default=None)
+
     async def _start(self, start: Start) -> Call:
-        member, voice = await self.control(functools.partial(self._join, start))
+        voice = await self.stored(functools.partial(self.store.choose, start.voice))
+        member = await self.control(functools.partial(self._join, start, voice))
         call = self.call_type(member, start, voice.name, self.limits.resume_s, self.metrics)
         self.calls[call.id] = self._by_member[member] = call
         self.metrics.started.inc()
         return call
 
-    def _join(self, start: Start) -> tuple[Member, Voice]:
-        voice = self.store.choose(start.voice)
+    def _join(self, start: Start, voice: Voice) -> Member:
         try:
             member = self.pool.join(
                 voice,
@@ -193,7 +259,7 @@ class Service:
         except DependencyError as error:
             raise Refusal(Code.UNSUPPORTED, "the gate is not installed here", "start without it") from error
         member.line.wet = member.line.wet_now = start.wet
-        return member, voice
+        return member
 
     async def change(self, call: Call, update: Update) -> None:
         """Changes a running session.
@@ -201,11 +267,11 @@ class Service:
         Raises:
             Refusal: no such voice.
         """
-        voice = await self.control(functools.partial(self._change, call, update))
+        voice = None if update.voice is None else await self.stored(functools.partial(self.store.choose, update.voice))
+        await self.control(functools.partial(self._change, call, update, voice))
         call.voice = call.voice if voice is None else voice.name
 
-    def _change(self, call: Call, update: Update) -> Voice | None:
-        voice = None if update.voice is None else self.store.choose(update.voice)
+    def _change(self, call: Call, update: Update, voice: Voice | None) -> None:
         member = call.member
         if update.wet is not None:
             member.wet = call.wet = update.wet
@@ -215,7 +281,6 @@ class Service:
             member.prosody = update.prosody
         if voice is not None:
             member.swap(voice)
-        return voice
 
     async def fetch(self, resume: Resume) -> None:
         """Brings a session here that may be elsewhere, before it is resumed; a server alone has nowhere to look."""
@@ -226,7 +291,7 @@ class Service:
         Raises:
             Refusal: no such session, or what the client wants is no longer there.
         """
-        call = self.calls.get(session)
+        call = self.calls.get(session) or self.ended.get(session)
         if call is None or not call.is_key(key):
             raise Refusal(Code.UNKNOWN_SESSION, "there is no such session here", "start a new one", fatal=True)
         try:
@@ -245,8 +310,18 @@ class Service:
         """Its client is lost: the session waits for it a while."""
         call.connection, call.left = None, self.pool.clock()
 
+    async def finish(self, call: Call) -> None:
+        """All of a session was sent: gives its place back, and keeps its output until `end`, for what was sent may get lost."""
+        if self.calls.pop(call.id, None) is not None:
+            self._by_member.pop(call.member, None)
+            self.ended[call.id] = call
+            if len(self.ended) > self.limits.sessions:
+                await self.end(next(iter(self.ended.values())))
+            await asyncio.shield(self.control(call.member.leave))
+
     async def end(self, call: Call) -> None:
-        """Gives the session's place back."""
+        """Forgets a session, and gives its place back if it still has one."""
+        self.ended.pop(call.id, None)
         if self.calls.pop(call.id, None) is not None:
             self._by_member.pop(call.member, None)
             await asyncio.shield(self.control(call.member.leave))
@@ -258,7 +333,7 @@ class Service:
         for connection in list(self.connections):
             connection.drain(self.limits.drain_s)
         ends = self.loop.time() + self.limits.drain_s
-        while self.calls and self.loop.time() < ends:
+        while (self.calls or any(call.acknowledges for call in self.ended.values())) and self.loop.time() < ends:
             await asyncio.sleep(min(SWEEP_S, 0.05))
         for connection in list(self.connections):
             connection.expel(Refusal(Code.DRAINING, "the server went down", "connect again: another one takes over", fatal=True))
@@ -280,17 +355,41 @@ class Service:
     def _fail(self) -> None:
         """The pool fails again and again: whoever has a session is told, and the places are given back."""
         for call in list(self.calls.values()):
-            if call.connection is not None:
-                call.connection.expel(Refusal(Code.INTERNAL, "the conversion failed", "start a new session", fatal=True))
-            self.task(self.end(call))
+            why = Refusal(Code.INTERNAL, "the conversion failed", "start a new session", fatal=True)
+            self.task(self.dismiss(call, why))
+
+    async def dismiss(self, call: Call, why: Refusal) -> None:
+        """Ends a session although its client has not asked for it, and tells the client why."""
+        connection, call.connection = call.connection, None
+        if connection is not None:
+            connection.call = None
+            connection.expel(why)
+        await self.end(call)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
-            now = self.pool.clock()
-            for call in list(self.calls.values()):
-                if call.connection is None and now - call.left > self.limits.resume_s:
-                    log.info("session=%s ended: its client did not come back", call.id)
-                    await self.end(call)
-            for connection in list(self.connections):
-                connection.check(now)
+            try:
+                await self._look_around(self.pool.clock())
+            except Exception:  # the next look must come
+                self.metrics.crashes.inc()
+                log.exception("looking for idle clients failed")
+
+    async def _look_around(self, now: float) -> None:
+        """Ends what nobody comes back for, or says nothing, and asks whether the control thread still answers."""
+        for call in [*self.calls.values(), *self.ended.values()]:
+            if call.connection is None and now - call.left > self.limits.resume_s:
+                log.info("session=%s ended: its client did not come back", call.id)
+                await self.end(call)
+            elif call.silent(now) > self.limits.silent_s and call.id in self.calls:
+                message = f"no audio came for {self.limits.silent_s:g} s"
+                await self.dismiss(call, Refusal(Code.IDLE, message, "start again when there is some", fatal=True))
+        for connection in list(self.connections):
+            connection.check(now)
+        if self._probe is None or self._probe.done():
+            self._probe = self.loop.run_in_executor(self._control, lambda: None)
+            self._probe.add_done_callback(self._control_answered)
+
+    def _control_answered(self, probe: "asyncio.Future[None]") -> None:
+        if not probe.cancelled() and probe.exception() is None:
+            self._answered = self.loop.time()

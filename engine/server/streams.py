@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtvc.engine.server.formats import Codec, codec
-from rtvc.engine.server.frames import FORMATS, LAST_SEQUENCE, Flag, Frame
+from rtvc.engine.server.frames import DROPPED, END, FORMATS, LAST_SEQUENCE, SILENCE, Frame
 from rtvc.engine.server.messages import Format
 from rtvc.errors import ProtocolError
 
@@ -52,14 +52,24 @@ class Outgoing:
         format: of the payloads.
         rate: of the samples, in Hz.
         keep: seconds of sent audio that are kept.
+
+    Attributes:
+        sequence: number of the next new frame.
+        limit: bytes that may be kept beyond `keep`; 0 at first.
     """
 
     def __init__(self, format: Format, rate: int, keep: float = 10.0) -> None:
         self.format, self.rate, self.keep = FORMATS[format], rate, round(keep * rate)
         self.codec: Codec = codec(format, rate)
-        self.sequence = 0  # of the next new frame
+        self.sequence = 0
+        self.limit = 0
         self._kept: deque[tuple[int, bytes, int]] = deque()
-        self._samples = 0
+        self._samples = self._bytes = 0
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the peer has said that it has every frame."""
+        return not self._kept
 
     @property
     def first(self) -> int:
@@ -81,20 +91,30 @@ class Outgoing:
         """
         if self.sequence > LAST_SEQUENCE:
             raise ProtocolError("the session has sent 2^32 frames: start another one")
-        flags = Flag.END * end | Flag.DROPPED * dropped | Flag.SILENCE * (silence or not len(samples))
-        payload = COUNT.pack(len(samples)) if flags & Flag.SILENCE else self.codec.encode(samples)
-        data = Frame(Flag(flags), self.format, self.sequence, max(0, timestamp), payload).to_bytes()
-        self._kept.append((self.sequence, data, len(samples)))
-        self._samples += len(samples)
+        flags = END * end | DROPPED * dropped | SILENCE * (silence or not len(samples))
+        payload = COUNT.pack(len(samples)) if flags & SILENCE else self.codec.encode(samples)
+        data = Frame(flags, self.format, self.sequence, max(0, timestamp), payload).to_bytes()
+        self.store(self.sequence, data, len(samples))
         self.sequence += 1
-        while self._samples > self.keep and len(self._kept) > 1:
-            self._samples -= self._kept.popleft()[2]
+        while self._samples > self.keep and self._bytes > self.limit and len(self._kept) > 1:
+            self._drop()
         return data
+
+    def store(self, sequence: int, data: bytes, samples: int) -> None:
+        """Keeps a frame that was made, until it is forgotten or there are too many."""
+        self._kept.append((sequence, data, samples))
+        self._samples += samples
+        self._bytes += len(data)
+
+    def _drop(self) -> None:
+        _, data, samples = self._kept.popleft()
+        self._samples -= samples
+        self._bytes -= len(data)
 
     def forget(self, before: int) -> None:
         """The peer has every frame before number `before`."""
         while self._kept and self._kept[0][0] < before:
-            self._samples -= self._kept.popleft()[2]
+            self._drop()
 
     def again(self, wanted: int) -> list[bytes]:
         """The frames from number `wanted` on, as they were sent.
@@ -134,15 +154,15 @@ class Incoming:
             return None
         if frame.sequence > self.wanted or self.ended:
             raise SequenceError(f"audio frame {frame.sequence} came, {'none after the end' if self.ended else self.wanted} was wanted")
-        samples = self._silence(frame.payload) if frame.flags & Flag.SILENCE else self.codec.decode(frame.payload)
-        end = bool(frame.flags & Flag.END)
+        samples = self._silence(frame.payload) if frame.flags & SILENCE else self.codec.decode(frame.payload)
+        end = bool(frame.flags & END)
         if len(samples) > LONGEST_S * self.rate:
             raise ProtocolError(
                 f"a frame of {len(samples)} samples came, at most {LONGEST_S * self.rate:.0f} were wanted: send smaller ones"
             )
         self.wanted += 1
         self.ended = end
-        return Audio(samples, frame.timestamp, frame.sequence, end, bool(frame.flags & Flag.DROPPED))
+        return Audio(samples, frame.timestamp, frame.sequence, end, bool(frame.flags & DROPPED))
 
     def _silence(self, payload: bytes) -> Samples:
         if len(payload) != COUNT.size:

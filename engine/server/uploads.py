@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -72,21 +73,33 @@ class Uploads:
     def __init__(self, store: VoiceStore, maker: Maker, limits: ServerLimits, executor: Executor) -> None:
         self.store, self.maker, self.limits, self.executor = store, maker, limits, executor
         self._turn = asyncio.Semaphore(1)
-        self.under_way = 0
+        self._from: Counter[str] = Counter()
 
-    def admit(self) -> None:
+    @property
+    def under_way(self) -> int:
+        """Uploads that were announced and are not done."""
+        return self._from.total()
+
+    def admit(self, address: str) -> None:
         """Counts an upload in; every admission is followed by a `release`.
 
         Raises:
-            Refusal: too many are under way.
+            Refusal: too many are under way, from everywhere or from this address.
         """
-        if self.under_way >= self.limits.uploads_at_once:
-            raise Refusal(Code.RATE_LIMITED, f"{self.under_way} uploads are under way already", "try again in a few seconds")
-        self.under_way += 1
+        for count, most, whose in (
+            (self.under_way, self.limits.uploads_at_once, ""),
+            (self._from[address], self.limits.uploads_per_address, " of your address"),
+        ):
+            if count >= most:
+                message = f"{count} uploads{whose} are under way already"
+                raise Refusal(Code.RATE_LIMITED, message, "try again in a few seconds")
+        self._from[address] += 1
 
-    def release(self) -> None:
+    def release(self, address: str) -> None:
         """The upload is done, or will never be."""
-        self.under_way -= 1
+        self._from[address] -= 1
+        if not self._from[address]:
+            del self._from[address]
 
     async def make(self, name: str, data: bytes) -> VoiceReady:
         """Stores the voice of a recording.

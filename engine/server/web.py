@@ -6,6 +6,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
 from rtvc.engine.server.service import Service
 from rtvc.errors import ConfigError
 
@@ -77,26 +79,41 @@ class Web:
             return reply(200, *self.page[path])
         service = self.service
         if path == "/healthz":
-            return reply(200, b"ok\n", "text/plain; charset=utf-8")
+            text = b"ok\n" if service.healthy else b"the model is not stepped: restart this server\n"
+            return reply(200 if service.healthy else 503, text, "text/plain; charset=utf-8")
         if path == "/readyz":
             state = {"ready": service.ready, "draining": service.draining, "sessions": len(service.calls), "limit": service.most}
             return reply(200 if service.ready else 503, json.dumps(state).encode() + b"\n", "application/json")
         if path == "/metrics":
-            return reply(200, *service.metrics.text())
+            return self._metrics(connection, request)
         return reply(404, b"there is nothing here\n", "text/plain; charset=utf-8")
+
+    def _metrics(self, connection: "ServerConnection", request: "Request") -> "Response":
+        """For whoever has the token, as `Authorization: Bearer TOKEN`; for everybody where there is none."""
+        service, address = self.service, client_address(connection, self.service.proxies)
+        sent = request.headers.get_all("Authorization")
+        kind, _, token = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
+        given = SecretStr(token.strip()) if kind.lower() == "bearer" else None
+        if service.access.token_is_right(given):
+            return reply(200, *service.metrics.text())
+        if given is not None:
+            service.failures.add(address)
+        code = 429 if service.failures.too_many(address) else 401
+        response = self._turn_away(code, "metrics", address, b"send `Authorization: Bearer TOKEN`\n")
+        response.headers["WWW-Authenticate"] = "Bearer"
+        return response
 
     def _admit(self, connection: "ServerConnection", request: "Request") -> "Response | None":
         service, address = self.service, client_address(connection, self.service.proxies)
         headers = request.headers
         origins, hosts = headers.get_all("Origin"), headers.get_all("Host")
         origin, host = (values[0] if len(values) == 1 else None for values in (origins, hosts))
-        if service.failures.too_many(address):
-            return self._turn_away(429, "failures", address, b"too many wrong tokens came from your address: try again in a minute\n")
         if len(origins) > 1 or not service.access.origin_is_right(origin, host):
             text = b"this origin is not allowed: programs send the server's own, who runs the server can allow others with --origin\n"
             return self._turn_away(403, "origin", address, text)
-        same = sum(other.transport.address == address for other in service.connections)
-        if len(service.connections) >= service.limits.connections or same >= service.limits.connections_per_address:
+        greeted = [other for other in service.connections if other.greeted]
+        same = sum(other.transport.address == address for other in greeted)
+        if len(greeted) >= service.limits.connections or same >= service.limits.connections_per_address:
             return self._turn_away(503, "connections", address, b"too many connections are open: try again later\n")
         return None
 

@@ -33,7 +33,10 @@ def serve(
     fit: Annotated[int, typer.Option(help="steps of fitting uploaded voices: more alike, 60 take 4 s of a core each", min=0)] = 0,
     page: Annotated[bool, typer.Option(help="serve the browser page")] = True,
     drain: Annotated[float, typer.Option(help="seconds that sessions are given to end on SIGTERM", min=0)] = 30.0,
-    idle: Annotated[float, typer.Option(help="seconds of silence after which a client is disconnected", min=1)] = 60.0,
+    idle: Annotated[float, typer.Option(help="seconds without a word, or in a session without audio, after which it ends", min=1)] = 60.0,
+    share: Annotated[
+        int | None, typer.Option(help="sessions of one address; default: half of them, for this machine's own all", min=1)
+    ] = None,
     ray: Annotated[bool, typer.Option("--ray", help="replicas on a Ray cluster behind one door; --voices is a shared folder")] = False,
     ray_address: Annotated[str | None, typer.Option(help="with --ray: a running cluster (`auto`); default: one on this machine")] = None,
     replicas: Annotated[str, typer.Option(help="with --ray: N, or LEAST:MOST to follow the streams")] = "2",
@@ -50,7 +53,8 @@ def serve(
 
     from rtvc.engine.open import check_engine
     from rtvc.engine.server.access import check_binding, read_token
-    from rtvc.engine.server.app import reserve, run, secure
+    from rtvc.engine.server.app import run, secure
+    from rtvc.engine.server.entrance import reserve
     from rtvc.engine.server.limits import ServerLimits
     from rtvc.engine.server.open import ServeConfig, open_service
     from rtvc.errors import ConfigError
@@ -88,7 +92,7 @@ def serve(
             token=token,
             origins=origins or [],
             allow_no_origin=allow_no_origin,
-            limits=ServerLimits(sessions=max_sessions, drain_s=drain, idle_s=idle),
+            limits=ServerLimits(sessions=max_sessions, sessions_per_address=share, drain_s=drain, idle_s=idle, silent_s=idle),
         )
         if ray:
             from rtvc.engine.server.ray_app import parse_replicas, run_fleet
