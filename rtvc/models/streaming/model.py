@@ -1,9 +1,9 @@
 """The streaming converter: waveform in, waveform out, `y, state = model(x, voice, state)`."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from rtvc.audio.energy import energy as energy_of
@@ -18,24 +18,30 @@ from rtvc.models.streaming.prosody import Prosody, ProsodyState
 from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
 
 
+Channels = Annotated[int, Field(ge=1, le=4096)]
+Taps = Annotated[int, Field(ge=1, le=63)]
+Dilation = Annotated[int, Field(ge=1, le=1024)]
+Dilations = Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=64)]
+
+
 class StreamingConfig(BaseModel):
-    """Sizes of the streaming model. The defaults are those of the shipped weights."""
+    """Sizes of the streaming model. The defaults are those of the shipped weights, the bounds what any file may ask for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    content_hidden: int = 384
-    content_kernel: int = 3
-    content_dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 1, 2, 4, 8, 16)
-    right: int = 1
+    content_hidden: Channels = 384
+    content_kernel: Taps = 3
+    content_dilations: Dilations = (1, 2, 4, 8, 16, 1, 2, 4, 8, 16)
+    right: int = Field(default=1, ge=0, le=64)
     """Mel frames of look-ahead, 12.5 ms each."""
-    pitch_hidden: int = 192
-    pitch_dilations: tuple[int, ...] = (1, 2, 4, 8)
-    decoder_hidden: int = 384
-    decoder_kernel: int = 3
-    decoder_dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
+    pitch_hidden: Channels = 192
+    pitch_dilations: Dilations = (1, 2, 4, 8)
+    decoder_hidden: Channels = 384
+    decoder_kernel: Taps = 3
+    decoder_dilations: Dilations = (1, 2, 4, 1, 2, 4)
     statistics: Statistics = "frame"
-    acoustic_hidden: int = 256
-    prosodic_hidden: int = 128
+    acoustic_hidden: Channels = 256
+    prosodic_hidden: Channels = 128
 
 
 class ConverterState(NamedTuple):
