@@ -10,7 +10,7 @@ import pickletools
 import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from rtvc.errors import CheckpointError
 from rtvc.printable import printable
@@ -44,9 +44,11 @@ LEAF = (0, 1)
 """How deep objects lie in one that holds none, and how many a walk through it meets."""
 MARK = None
 OPCODES = frozenset(
-    "PROTO STOP GLOBAL REDUCE NEWOBJ BUILD BINPERSID MARK BINPUT LONG_BINPUT BINGET LONG_BINGET "
-    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_SET "
-    "NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINSTRING".split()
+    {"PROTO", "STOP", "GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID", "MARK"}
+    | {"BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
+    | {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS"}
+    | {"EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_SET", "NONE", "NEWTRUE", "NEWFALSE"}
+    | {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"}
 )
 """What torch's restricted reader follows, all of the second protocol."""
 

@@ -17,7 +17,6 @@ from rtvc.models.streaming.pitch import PitchNet
 from rtvc.models.streaming.prosody import Prosody, ProsodyState
 from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
 
-
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Taps = Annotated[int, Field(ge=1, le=63)]
 Dilation = Annotated[int, Field(ge=1, le=1024)]
