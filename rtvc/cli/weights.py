@@ -45,14 +45,19 @@ def export_studio(
     ridge: Annotated[float, typer.Option(help="penalty of the map between the style spaces")] = 0.1,
 ) -> None:
     """Make the studio model's file of a trained mel encoder, its styles mapped to the teacher's."""
+    from rtvc.errors import CheckpointError
     from rtvc.models import studio
+    from rtvc.models.loading import listed
     from rtvc.models.streaming import load_default
     from rtvc.train.state import load_weights
     from rtvc.train.studio import assemble, fit_style_map
 
     stream = load_default()
     found = fit_style_map(stream, sorted(teacher.glob("*.npz")), ridge)
-    model = assemble(stream, studio.kokoro_decoder(), load_weights(run)["mel_encoder"], found)
+    weights = load_weights(run)
+    if "mel_encoder" not in weights:
+        raise CheckpointError(f"{run} holds {listed(list(weights))}, a mel_encoder was wanted: name a run of `rtvc train transfer`")
+    model = assemble(stream, studio.kokoro_decoder(), weights["mel_encoder"], found)
     path = studio.save_file(model, output or studio.DEFAULT, {"style_map_r2": f"{found.r2:.3f}"})
     typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB, {found.r2:.0%} of the teacher's styles explained")
 
@@ -62,6 +67,8 @@ def tell(imported: "Imported", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(imported.json()))
         return
+    from rtvc.printable import printable
+
     typer.echo(f"{imported.path}")
     typer.echo(f"{imported.parameters:,} parameters, {imported.voices} voices, {imported.size / 1e6:.0f} MB")
-    typer.echo(f"made from {imported.source}, SHA-256 {imported.sha256}")
+    typer.echo(f"made from {printable(imported.source)}, SHA-256 {printable(imported.sha256)}")
