@@ -1,7 +1,6 @@
 """Engine directories: a compiled step with a manifest that says what it was made of, checked whenever it is loaded."""
 
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -9,10 +8,10 @@ import tempfile
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rtvc.engine.backends.base import Backend, Layout
 from rtvc.engine.backends.eager import TorchBackend
@@ -22,6 +21,7 @@ from rtvc.engine.target import Target
 from rtvc.engine.tensorrt import flavours
 from rtvc.errors import ConfigError, EngineError
 from rtvc.models.streaming.interface import Converter
+from rtvc.printable import first_problem
 
 MANIFEST, FORMAT = "engine.json", 1
 ANSWER = 0.01
@@ -42,25 +42,49 @@ GPU_BACKENDS = {"cudagraph": Target(flavour="cuda", batch=(1, 16, 1024), kernels
 ALIASES = {"compile": "torch-compile", "eager": "torch-eager"}
 
 
+LARGEST_MANIFEST = 1 << 18
+"""Bytes: a manifest has some two thousand."""
+MOST_CHUNK = 48_000
+"""Samples of a step: 2 s."""
+ANSWERS = 32
+"""Numbers of an answer."""
+Name = Annotated[str, Field(max_length=300)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,199}$")]
+"""Of a file in the engine's own folder: no path leads out of it."""
+
+
 class Manifest(BaseModel):
     """What an engine directory is, in `engine.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int
-    backend: str
-    model: str
-    chunk: int
-    sample_rate: int
-    hop: int
-    latency: int
-    state: int
-    voice: int
-    answer: list[float]
-    machine: str
-    versions: dict[str, str]
-    files: dict[str, str]
+    backend: Name
+    model: Digest
+    chunk: Annotated[int, Field(ge=1, le=MOST_CHUNK)]
+    sample_rate: Annotated[int, Field(ge=1, le=1 << 20)]
+    hop: Annotated[int, Field(ge=1, le=MOST_CHUNK)]
+    latency: Annotated[int, Field(ge=0, le=1 << 20)]
+    state: Annotated[int, Field(ge=0, le=1 << 30)]
+    voice: Annotated[int, Field(ge=0, le=1 << 20)]
+    answer: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=ANSWERS)]
+    machine: Name
+    versions: Annotated[dict[Name, Name], Field(max_length=32)]
+    files: Annotated[dict[FileName, Digest], Field(max_length=256)]
     target: Target | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Manifest":
+        if self.chunk % self.hop:
+            raise ValueError(f"a chunk of {self.chunk} samples is not a multiple of the hop {self.hop}")
+        return self
+
+
+class Format(BaseModel):
+    """What every format of a manifest says."""
+
+    format: int
 
 
 def backend_class(name: str) -> Any:
@@ -93,7 +117,7 @@ def answer(converter: Converter, chunk: int) -> list[float]:
         voice, state = converter.condition(acoustic, prosodic), converter.initial(1)
         for block in x:
             y, state = converter(block, voice, state)
-    return [float(value) for value in y[0, 0, :: max(1, chunk // 32)][:32]]
+    return [float(value) for value in y[0, 0, :: max(1, chunk // ANSWERS)][:ANSWERS]]
 
 
 def file_hash(path: Path) -> str:
@@ -180,6 +204,8 @@ def build(
     if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
         raise EngineError(f"{directory} holds files that are no engine: name an empty or new directory")
     checked = Backend(converter, chunk)
+    if chunk > MOST_CHUNK:
+        raise EngineError(f"a chunk of {chunk} samples came, at most {MOST_CHUNK} were wanted: engines are for live streams")
     target = resolve(backend, target)
     extra: dict[str, Any] = {} if target is None else {"target": target}
     if refit is not None:
@@ -247,12 +273,18 @@ def read_manifest(directory: Path) -> Manifest:
     if not path.is_file():
         raise EngineError(f"{directory} holds no {MANIFEST}: build an engine with `rtvc build --backend … -o {directory}`")
     try:
-        found = json.loads(path.read_text())
-        if found.get("format") != FORMAT:
-            raise EngineError(f"{path} has format {found.get('format')}, {FORMAT} was wanted: build the engine again")
-        return Manifest(**found)
-    except (ValueError, ValidationError, AttributeError) as error:
-        raise EngineError(f"{path} is damaged ({str(error).splitlines()[0]}): build the engine again") from error
+        size = path.stat().st_size
+        text = path.read_bytes() if size <= LARGEST_MANIFEST else b""
+    except OSError as error:
+        raise EngineError(f"{path} cannot be read ({error.strerror}): build the engine again") from error
+    if size > LARGEST_MANIFEST:
+        raise EngineError(f"{path} has {size} bytes, at most {LARGEST_MANIFEST} were wanted: build the engine again")
+    try:
+        if (came := Format.model_validate_json(text).format) != FORMAT:
+            raise EngineError(f"{path} has format {came}, {FORMAT} was wanted: build the engine again")
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise EngineError(f"{path} is damaged ({first_problem(error)}): build the engine again") from error
 
 
 def check(manifest: Manifest, converter: Converter, directory: Path) -> None:
@@ -278,7 +310,8 @@ def check(manifest: Manifest, converter: Converter, directory: Path) -> None:
         if came != wanted:
             raise EngineError(f"the engine in {directory} was made for the {what} {came}, here it is {wanted}: {again}")
     said, scale = answer(converter, manifest.chunk), max(map(abs, manifest.answer), default=1.0)
-    if max((abs(a - b) for a, b in zip(said, manifest.answer, strict=True)), default=0.0) > ANSWER * max(scale, 1e-6):
+    apart = max((abs(a - b) for a, b in zip(said, manifest.answer, strict=False)), default=0.0)
+    if len(said) != len(manifest.answer) or apart > ANSWER * max(scale, 1e-6):
         raise EngineError(f"the engine in {directory} was made by another version of the model's code: {again}")
     for name, digest in manifest.files.items():
         if not (directory / name).is_file() or file_hash(directory / name) != digest:

@@ -102,20 +102,22 @@ def compare(backends: Sequence[Backend], steps: int = 40) -> list[dict[str, floa
 
 def recall(cache: Path, name: str) -> dict[str, Any] | None:
     """A remembered measurement, if there is one."""
+    found = remembered(cache).get(name)
+    return found if isinstance(found, dict) and isinstance(found.get("backend"), str) else None
+
+
+def remembered(cache: Path) -> dict[str, Any]:
+    """Everything that was measured on this machine; nothing where the file is missing or damaged."""
     try:
-        return dict(json.loads((cache / MEMORY).read_text())[name])
-    except (OSError, ValueError, KeyError):
-        return None
+        known = json.loads((cache / MEMORY).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def remember(cache: Path, name: str, found: dict[str, Any]) -> None:
     """Keeps a measurement beside those of other models and machines."""
-    try:
-        known = json.loads((cache / MEMORY).read_text())
-    except (OSError, ValueError):
-        known = {}
-    known[name] = found
-    write_json(cache / MEMORY, known)
+    write_json(cache / MEMORY, remembered(cache) | {name: found})
 
 
 def choose(

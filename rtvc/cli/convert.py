@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rtvc.cli import say
 from rtvc.cli.voice import Fit
 
 __all__ = ["convert"]
@@ -51,7 +52,7 @@ def convert(
         figures = {"duration_s": duration, "rtf": spent / duration, "latency_ms": None if latency is None else latency * 1000}
         typer.echo(json.dumps(result | {"sample_rate": converter.sample_rate} | figures))
         return
-    typer.echo(f"{source} in the voice of {voice.name}: {output}")
+    say(f"{source} in the voice of {voice.name}: {output}")
     typer.echo(
         f"duration {duration:.2f} s  real-time factor {spent / duration:.3f}  "
         + (f"latency {latency * 1000:.1f} ms as a stream" if latency is not None else f"{converter.model.name} needs whole recordings")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rtvc.cli import say
 from rtvc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def stream(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    typer.echo(f"{source} in the voice of {named}: {output}")
+    say(f"{source} in the voice of {named}: {output}")
     lag = "  ".join(f"{name.split('_')[1]} {value:.0f} ms" for name, value in outcome.percentiles().items())
     typer.echo(f"duration {duration:.2f} s  took {outcome.seconds:.2f} s" + (f"  lag {lag}" if lag else ""))
 

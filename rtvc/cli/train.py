@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from rtvc.cli import say
+
 __all__ = ["export", "recipe", "stage"]
 
 Json = Annotated[bool, typer.Option("--json", help="print the outcome as JSON")]
@@ -47,7 +49,7 @@ def stage(
     from rtvc.train.config import load_config
     from rtvc.train.loop import Trainer
     from rtvc.train.parallel import join
-    from rtvc.train.stages import default_config, stage_type
+    from rtvc.train.stages import default_config, make_stage, stage_type
 
     kind: Any = stage_type(name)
     settings = load_config(kind.config_type, config or default_config(name), overrides or ())
@@ -55,7 +57,9 @@ def stage(
     world = join(settings.device)
     try:
         folder = run or Path("runs") / name
-        outcome = Trainer(kind(settings), settings, folder, world=world).fit(resume=resume, max_steps=max_steps, max_minutes=max_minutes)
+        outcome = Trainer(make_stage(name, settings), settings, folder, world=world).fit(
+            resume=resume, max_steps=max_steps, max_minutes=max_minutes
+        )
     finally:
         world.close()
     if not world.first:
@@ -84,7 +88,7 @@ def export(
         raise ConfigError(f"--fact takes key=value, {', '.join(map(repr, empty))} came")
     path = exporting.export(runs, out, facts)
     size = path.stat().st_size
-    typer.echo(json.dumps({"path": str(path), "bytes": size}) if as_json else f"{path}  {size / 1e6:.1f} MB")
+    say(json.dumps({"path": str(path), "bytes": size}) if as_json else f"{path}  {size / 1e6:.1f} MB")
 
 
 def recipe(

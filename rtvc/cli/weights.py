@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rtvc.cli import say
+
 if TYPE_CHECKING:
     from rtvc.teacher.weights import Imported
 
@@ -67,8 +69,6 @@ def tell(imported: "Imported", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(imported.json()))
         return
-    from rtvc.printable import printable
-
-    typer.echo(f"{imported.path}")
+    say(f"{imported.path}")
     typer.echo(f"{imported.parameters:,} parameters, {imported.voices} voices, {imported.size / 1e6:.0f} MB")
-    typer.echo(f"made from {printable(imported.source)}, SHA-256 {printable(imported.sha256)}")
+    say(f"made from {imported.source}, SHA-256 {imported.sha256}")

@@ -30,14 +30,14 @@ class ProsodyModelConfig(ModelConfig):
     predictor_layers: int = Field(default=3, ge=1, le=64)
     longest_token: int = Field(default=50, ge=2, le=4096)
     """Frames of 25 ms that a phoneme can last."""
-    bert_width: int = Field(default=128, ge=4)
-    bert_hidden: int = Field(default=768, ge=8)
-    bert_heads: int = Field(default=12, ge=1)
-    bert_inner: int = Field(default=2048, ge=8)
-    bert_depth: int = Field(default=12, ge=1)
-    diffusion_layers: int = Field(default=3, ge=1)
-    diffusion_heads: int = Field(default=8, ge=1)
-    diffusion_head_features: int = Field(default=64, ge=2)
+    bert_width: int = Field(default=128, ge=4, le=8192)
+    bert_hidden: int = Field(default=768, ge=8, le=8192)
+    bert_heads: int = Field(default=12, ge=1, le=128)
+    bert_inner: int = Field(default=2048, ge=8, le=32768)
+    bert_depth: int = Field(default=12, ge=1, le=64)
+    diffusion_layers: int = Field(default=3, ge=1, le=64)
+    diffusion_heads: int = Field(default=8, ge=1, le=128)
+    diffusion_head_features: int = Field(default=64, ge=2, le=1024)
 
 
 def waveform_decoder(config: ProsodyModelConfig) -> Decoder:
