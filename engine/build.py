@@ -8,22 +8,20 @@ import tempfile
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rtvc.engine.backends.base import Backend, Layout
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.export import voice_size, weights
 from rtvc.engine.gpu import need_gpu
+from rtvc.engine.manifest import ANSWERS, FORMAT, MANIFEST, MOST_CHUNK, Manifest, read_manifest
 from rtvc.engine.target import Target
 from rtvc.engine.tensorrt import flavours
 from rtvc.errors import ConfigError, EngineError
 from rtvc.models.streaming.interface import Converter
-from rtvc.printable import first_problem
 
-MANIFEST, FORMAT = "engine.json", 1
 ANSWER = 0.01
 """Largest difference of an answer, as a share of its largest value, that is put down to another machine's rounding."""
 BACKENDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -42,51 +40,6 @@ GPU_BACKENDS = {"cudagraph": Target(flavour="cuda", batch=(1, 16, 1024), kernels
 ALIASES = {"compile": "torch-compile", "eager": "torch-eager"}
 
 
-LARGEST_MANIFEST = 1 << 18
-"""Bytes: a manifest has some two thousand."""
-MOST_CHUNK = 48_000
-"""Samples of a step: 2 s."""
-ANSWERS = 32
-"""Numbers of an answer."""
-Name = Annotated[str, Field(max_length=300)]
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,199}$")]
-"""Of a file in the engine's own folder: no path leads out of it."""
-
-
-class Manifest(BaseModel):
-    """What an engine directory is, in `engine.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: int
-    backend: Name
-    model: Digest
-    chunk: Annotated[int, Field(ge=1, le=MOST_CHUNK)]
-    sample_rate: Annotated[int, Field(ge=1, le=1 << 20)]
-    hop: Annotated[int, Field(ge=1, le=MOST_CHUNK)]
-    latency: Annotated[int, Field(ge=0, le=1 << 20)]
-    state: Annotated[int, Field(ge=0, le=1 << 30)]
-    voice: Annotated[int, Field(ge=0, le=1 << 20)]
-    answer: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=ANSWERS)]
-    machine: Name
-    versions: Annotated[dict[Name, Name], Field(max_length=32)]
-    files: Annotated[dict[FileName, Digest], Field(max_length=256)]
-    target: Target | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> "Manifest":
-        if self.chunk % self.hop:
-            raise ValueError(f"a chunk of {self.chunk} samples is not a multiple of the hop {self.hop}")
-        return self
-
-
-class Format(BaseModel):
-    """What every format of a manifest says."""
-
-    format: int
-
-
 def backend_class(name: str) -> Any:
     """The class of a backend that is built.
 
@@ -94,10 +47,19 @@ def backend_class(name: str) -> Any:
         EngineError: for a name that is none.
     """
     name = ALIASES.get(name, name)
+    module, cls, _ = entry(name)
+    return getattr(import_module(module), cls)
+
+
+def entry(name: str) -> tuple[str, str, tuple[str, ...]]:
+    """What `BACKENDS` says of a name.
+
+    Raises:
+        EngineError: for a name that is none.
+    """
     if name not in BACKENDS:
         raise EngineError(f"the backend {name!r} came, one of torch-eager, {', '.join(BACKENDS)} was wanted")
-    module, cls, _ = BACKENDS[name]
-    return getattr(import_module(module), cls)
+    return BACKENDS[name]
 
 
 def model_hash(converter: Converter) -> str:
@@ -137,9 +99,13 @@ def machine() -> str:
 
 
 def versions(backend: str, target: Target | None = None) -> dict[str, str]:
-    """Versions of the packages that a backend's files depend on."""
+    """Versions of the packages that a backend's files depend on.
+
+    Raises:
+        EngineError: for a backend that is none.
+    """
     found = flavours.versions(target.flavour) if backend == "tensorrt" and target is not None else {}
-    for package in BACKENDS[backend][2]:
+    for package in entry(backend)[2]:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -261,30 +227,6 @@ def refittable(directory: Path, backend: str, target: Target | None, chunk: int,
         if not (directory / name).is_file() or file_hash(directory / name) != digest:
             raise EngineError(f"the file {name} of the engine in {directory} is missing or was changed: build anew, without --refit")
     return directory
-
-
-def read_manifest(directory: Path) -> Manifest:
-    """The manifest of an engine directory.
-
-    Raises:
-        EngineError: when there is none or it is of another format.
-    """
-    path = directory / MANIFEST
-    if not path.is_file():
-        raise EngineError(f"{directory} holds no {MANIFEST}: build an engine with `rtvc build --backend … -o {directory}`")
-    try:
-        size = path.stat().st_size
-        text = path.read_bytes() if size <= LARGEST_MANIFEST else b""
-    except OSError as error:
-        raise EngineError(f"{path} cannot be read ({error.strerror}): build the engine again") from error
-    if size > LARGEST_MANIFEST:
-        raise EngineError(f"{path} has {size} bytes, at most {LARGEST_MANIFEST} were wanted: build the engine again")
-    try:
-        if (came := Format.model_validate_json(text).format) != FORMAT:
-            raise EngineError(f"{path} has format {came}, {FORMAT} was wanted: build the engine again")
-        return Manifest.model_validate_json(text)
-    except ValidationError as error:
-        raise EngineError(f"{path} is damaged ({first_problem(error)}): build the engine again") from error
 
 
 def check(manifest: Manifest, converter: Converter, directory: Path) -> None:

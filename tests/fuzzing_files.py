@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzzing import Bytes
-from hostile_files import KINDS, attempt
+from hostile_loading import KINDS, attempt
 
 SECONDS = 10
 """Of the processor that a case may take, so that a busy machine fails nothing."""

@@ -131,7 +131,8 @@ def check_pickle(source: BinaryIO, allowed: Collection[str], where: Path) -> Non
 def _check_name(argument: str, allowed: Collection[str], where: Path) -> None:
     name = argument.replace(" ", ".", 1).replace("__builtin__", "builtins", 1)  # as Python 2 called it
     if name not in allowed:
-        raise CheckpointError(f"{where} names {printable(name)}, which could run code, and was not read: get the weights as safetensors")
+        why = "no weights are made of" if name.startswith("torch.") else "could run code"
+        raise CheckpointError(f"{where} names {printable(name)}, which {why}, and was not read: get the weights as safetensors")
 
 
 def _follow(opcode: pickletools.OpcodeInfo, stack: list[Extent]) -> None:

@@ -25,9 +25,9 @@ VERSION = "1"
 LARGEST_FILE = 1 << 20
 """Bytes: a voice file is a few kB, a fitted one some twenty, anything above this is not one."""
 MOST_FINE = 1 << 16
-LARGEST_STYLE = 1 << 15
-"""Largest number in a style. Layer norms bound what the style encoders can say of any recording, or of anything else:
-with the shipped weights to 30,715 at worst; speech comes out below 4, silence and noise at 30."""
+LARGEST_STYLE = 64
+"""Largest number in a style: twice what the style encoders say of silence and of white noise, 30.5, the furthest from speech that
+they were found to go. Of speech they say 4 at most."""
 LARGEST_FINE = 1000
 """Largest number in a fine style: a fit moves each by 0.03 a step at most, at first, and falling to nothing."""
 LONGEST_NAME = 200

@@ -23,6 +23,10 @@ Dilation = Annotated[int, Field(ge=1, le=1024)]
 Dilations = Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=64)]
 
 
+REGISTER = (2.0, 9.0)
+"""Mean log F0 that a voice may ask for, 7 Hz to 8 kHz: no voice is near either end, and what lies far beyond has no F0."""
+
+
 class StreamingConfig(BaseModel):
     """Sizes of the streaming model. The defaults are those of the shipped weights, the bounds what any file may ask for."""
 
@@ -97,8 +101,10 @@ class StreamingConverter(nn.Module):
             pitch: semitones added to the pitch.
             prosody: 0 keeps the source's register and range, 1 takes the voice's.
         """
+        register, spreads = self.targets(prosodic).split([1, 2], -1)
+        register = register.clamp(*REGISTER)
         controls = acoustic.new_tensor([pitch * 0.0577622650466621, prosody]).expand(len(acoustic), 2)
-        return torch.cat([self.targets(prosodic), controls, self.affine(acoustic)], 1)
+        return torch.cat([register, spreads, controls, self.affine(acoustic)], 1)
 
     def forward(self, x: Tensor, voice: Tensor, state: ConverterState) -> tuple[Tensor, ConverterState]:
         """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency` samples late."""
