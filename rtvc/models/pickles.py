@@ -8,7 +8,7 @@ have no use for are refused, and what would grow is counted.
 import io
 import pickletools
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -137,14 +137,16 @@ def _check_name(argument: str, allowed: Collection[str], where: Path) -> None:
 
 def _follow(opcode: pickletools.OpcodeInfo, stack: list[Extent]) -> None:
     """Does to a stack of extents what an opcode does to one of objects."""
-    needed, parts = list(opcode.stack_before), []
+    needed = list(opcode.stack_before)
+    parts: list[Extent] = []
     if pickletools.markobject in needed:
         while stack and (top := stack.pop()) is not MARK:
             parts.append(top)
         needed = needed[: needed.index(pickletools.markobject)]
     elif opcode.name in ("APPEND", "SETITEM"):
-        parts, needed = [stack.pop() if stack else LEAF for _ in needed[1:]], needed[:1]
-    held = [stack.pop() if stack else LEAF for _ in needed]
+        parts += [stack.pop() if stack else LEAF for _ in needed[1:]]
+        needed = needed[:1]
+    held: list[Extent] = [stack.pop() if stack else LEAF for _ in needed]
     if opcode.name == "MARK":
         stack.append(MARK)
     elif opcode.name == "BUILD":  # the object, whose state is not looked into
@@ -157,7 +159,7 @@ def _follow(opcode: pickletools.OpcodeInfo, stack: list[Extent]) -> None:
         stack.append(_holding(held[0] if held else LEAF, parts))
 
 
-def _holding(container: Extent, parts: list[Extent]) -> Extent:
+def _holding(container: Extent, parts: Sequence[Extent]) -> Extent:
     """The extent of a container that takes up some objects."""
     depth, visits = container or LEAF
     inner = [part or LEAF for part in parts]
