@@ -19,10 +19,12 @@ check:
 test: check
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
-# The streaming protocol under 100,000 hostile frames, without sockets and live, then a minute guided by coverage.
+# Files under 20,000 hostile cases, each with 10 s and bounded memory, then the streaming protocol under 100,000 hostile frames,
+# without sockets and live; either goes on for a minute guided by coverage.
 fuzz:
 	@.ci/setup test
 	.venv/bin/python -m pip install --quiet 'atheris>=3.0'
+	.venv/bin/python tests/fuzzing_files.py 20000 60
 	.venv/bin/python tests/fuzzing.py 100000 60
 
 # The shipped weights from recordings: `make weights MANIFEST=data/train.tsv`. Takes hours; run it again and it goes on.

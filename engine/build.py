@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rtvc.engine.backends.base import Backend, Layout
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.export import voice_size, weights
 from rtvc.engine.gpu import need_gpu
+from rtvc.engine.manifest import ANSWERS, FORMAT, MANIFEST, MOST_CHUNK, Manifest, read_manifest
 from rtvc.engine.target import Target
 from rtvc.engine.tensorrt import flavours
 from rtvc.errors import ConfigError, EngineError
-from rtvc.files import TEMPORARY, check_folder, kind, read_json
+from rtvc.files import TEMPORARY, check_folder
 from rtvc.models.streaming.interface import Converter
 
-MANIFEST, FORMAT = "engine.json", 1
 ANSWER = 0.01
 """Largest difference of an answer, as a share of its largest value, that is put down to another machine's rounding."""
 BACKENDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -42,27 +41,6 @@ GPU_BACKENDS = {"cudagraph": Target(flavour="cuda", batch=(1, 16, 1024), kernels
 ALIASES = {"compile": "torch-compile", "eager": "torch-eager"}
 
 
-class Manifest(BaseModel):
-    """What an engine directory is, in `engine.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: int
-    backend: str
-    model: str
-    chunk: int
-    sample_rate: int
-    hop: int
-    latency: int
-    state: int
-    voice: int
-    answer: list[float]
-    machine: str
-    versions: dict[str, str]
-    files: dict[str, str]
-    target: Target | None = None
-
-
 def backend_class(name: str) -> Any:
     """The class of a backend that is built.
 
@@ -70,10 +48,19 @@ def backend_class(name: str) -> Any:
         EngineError: for a name that is none.
     """
     name = ALIASES.get(name, name)
+    module, cls, _ = entry(name)
+    return getattr(import_module(module), cls)
+
+
+def entry(name: str) -> tuple[str, str, tuple[str, ...]]:
+    """What `BACKENDS` says of a name.
+
+    Raises:
+        EngineError: for a name that is none.
+    """
     if name not in BACKENDS:
         raise EngineError(f"the backend {name!r} came, one of torch-eager, {', '.join(BACKENDS)} was wanted")
-    module, cls, _ = BACKENDS[name]
-    return getattr(import_module(module), cls)
+    return BACKENDS[name]
 
 
 def model_hash(converter: Converter) -> str:
@@ -93,7 +80,7 @@ def answer(converter: Converter, chunk: int) -> list[float]:
         voice, state = converter.condition(acoustic, prosodic), converter.initial(1)
         for block in x:
             y, state = converter(block, voice, state)
-    return [float(value) for value in y[0, 0, :: max(1, chunk // 32)][:32]]
+    return [float(value) for value in y[0, 0, :: max(1, chunk // ANSWERS)][:ANSWERS]]
 
 
 def file_hash(path: Path) -> str:
@@ -113,9 +100,13 @@ def machine() -> str:
 
 
 def versions(backend: str, target: Target | None = None) -> dict[str, str]:
-    """Versions of the packages that a backend's files depend on."""
+    """Versions of the packages that a backend's files depend on.
+
+    Raises:
+        EngineError: for a backend that is none.
+    """
     found = flavours.versions(target.flavour) if backend == "tensorrt" and target is not None else {}
-    for package in BACKENDS[backend][2]:
+    for package in entry(backend)[2]:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -181,6 +172,8 @@ def build(
     if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
         raise EngineError(f"{directory} holds files that are no engine: name an empty or new directory")
     checked = Backend(converter, chunk)
+    if chunk > MOST_CHUNK:
+        raise EngineError(f"a chunk of {chunk} samples came, at most {MOST_CHUNK} were wanted: engines are for live streams")
     target = resolve(backend, target)
     extra: dict[str, Any] = {} if target is None else {"target": target}
     if refit is not None:
@@ -239,24 +232,6 @@ def refittable(directory: Path, backend: str, target: Target | None, chunk: int,
     return directory
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """The manifest of an engine directory.
-
-    Raises:
-        EngineError: when there is none or it is of another format.
-    """
-    path = directory / MANIFEST
-    if kind(path) != "file":
-        raise EngineError(f"{directory} holds no {MANIFEST}: build an engine with `rtvc build --backend … -o {directory}`")
-    try:
-        found = read_json(path)
-        if found.get("format") != FORMAT:
-            raise EngineError(f"{path} has format {found.get('format')}, {FORMAT} was wanted: build the engine again")
-        return Manifest(**found)
-    except (ValueError, ValidationError, AttributeError) as error:
-        raise EngineError(f"{path} is damaged ({str(error).splitlines()[0]}): build the engine again") from error
-
-
 def check(manifest: Manifest, converter: Converter, directory: Path) -> None:
     """Refuses an engine that is not of this model, these versions, this machine, or whose files changed.
 
@@ -280,7 +255,8 @@ def check(manifest: Manifest, converter: Converter, directory: Path) -> None:
         if came != wanted:
             raise EngineError(f"the engine in {directory} was made for the {what} {came}, here it is {wanted}: {again}")
     said, scale = answer(converter, manifest.chunk), max(map(abs, manifest.answer), default=1.0)
-    if max((abs(a - b) for a, b in zip(said, manifest.answer, strict=True)), default=0.0) > ANSWER * max(scale, 1e-6):
+    apart = max((abs(a - b) for a, b in zip(said, manifest.answer, strict=False)), default=0.0)
+    if len(said) != len(manifest.answer) or apart > ANSWER * max(scale, 1e-6):
         raise EngineError(f"the engine in {directory} was made by another version of the model's code: {again}")
     for name, digest in manifest.files.items():
         if not (directory / name).is_file() or file_hash(directory / name) != digest:

@@ -107,20 +107,23 @@ def compare(backends: Sequence[Backend], steps: int = 40) -> list[dict[str, floa
 
 def recall(cache: Path, name: str) -> dict[str, Any] | None:
     """A remembered measurement, if there is one."""
+    found = remembered(cache).get(name)
+    return found if isinstance(found, dict) and isinstance(found.get("backend"), str) else None
+
+
+def remembered(cache: Path) -> dict[str, Any]:
+    """Everything that was measured on this machine; nothing where the file is missing or damaged."""
     try:
-        return dict(read_json(cache / MEMORY)[name])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        known = read_json(cache / MEMORY)
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def remember(cache: Path, name: str, found: dict[str, Any]) -> None:
     """Keeps a measurement beside those of other models and machines."""
-    try:
-        known = dict(read_json(cache / MEMORY))
-    except (OSError, ValueError, TypeError):
-        known = {}
     with contextlib.suppress(OutputError):  # then it is measured again the next time
-        write_json(cache / MEMORY, known | {name: found})
+        write_json(cache / MEMORY, remembered(cache) | {name: found})
 
 
 def choose(

@@ -4,13 +4,16 @@ import json
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from rtvc.errors import EngineError
+from rtvc.tensorfile import first_line
 
 PLAIN = "plain"
 """Name of the metadata-like tensor that holds the JSON of everything that is no array."""
+
+DEEPEST = 16
+"""Branches of branches."""
 
 
 def to_bytes(tree: dict[str, Any]) -> bytes:
@@ -40,14 +43,14 @@ def from_bytes(data: bytes) -> dict[str, Any]:
     """
     try:
         arrays = load(data)
-        leaves: dict[str, Any] = json.loads(arrays.pop(PLAIN).tobytes())
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise EngineError(f"{len(data)} bytes came that are no parked session ({error}): pass what `park` returned") from error
-    tree: dict[str, Any] = {}
-    for path, value in [*leaves.items(), *arrays.items()]:
-        *parents, key = path.split("/")
-        branch = tree
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
-        branch[key] = value
+        leaves = json.loads(arrays.pop(PLAIN).tobytes())
+        tree: dict[str, Any] = {}
+        for path, value in [*leaves.items(), *arrays.items()]:
+            *parents, key = path.split("/")
+            branch = tree
+            for parent in parents[:DEEPEST]:
+                branch = branch.setdefault(parent, {})
+            branch[key] = value
+    except Exception as error:  # parsers, and names that contradict each other
+        raise EngineError(f"{len(data)} bytes came that are no parked session ({first_line(error)}): pass what `park` returned") from error
     return tree

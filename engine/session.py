@@ -1,5 +1,6 @@
 """One person speaking: blocks of any size at any rate go in, the same speech in another voice comes out."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -164,12 +165,18 @@ class Controls:
         tree = from_bytes(data)
         if tree.get("for") != self.fingerprint():
             raise EngineError(f"a session parked as {tree.get('for')} came, {self.fingerprint()} was wanted: resume it with equal settings")
-        controls = tree["controls"]
-        self._pitch, self._prosody = controls["pitch"], controls["prosody"]
-        fine = torch.from_numpy(controls["fine"]) if "fine" in controls else None
-        self._voice = Style(torch.from_numpy(controls["acoustic"]), torch.from_numpy(controls["prosodic"]), fine)
-        self.line.restore(tree["line"])
-        return torch.from_numpy(tree["state"]).to(self.backend.device)
+        try:
+            controls, state = tree["controls"], torch.from_numpy(tree["state"])
+            fine = torch.from_numpy(controls["fine"]) if "fine" in controls else None
+            voice = Style(torch.from_numpy(controls["acoustic"]), torch.from_numpy(controls["prosodic"]), fine)
+            pitch, prosody = float(controls["pitch"]), float(controls["prosody"])
+            if state.shape != (1, self.backend.layout.size) or not all(math.isfinite(value) for value in (pitch, prosody)):
+                raise ValueError(f"a state of the shape {tuple(state.shape)} at pitch {pitch} and prosody {prosody}")
+            self.line.restore(tree["line"])
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise EngineError(f"a parked session came that is damaged ({error!r}): pass what `park` returned") from error
+        self._pitch, self._prosody, self._voice = pitch, prosody, voice
+        return state.to(self.backend.device)
 
 
 class Session(Controls):

@@ -1,6 +1,6 @@
 """What an engine for a GPU is made for: flavour, precision, batch, and the GPUs that may run it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -9,6 +9,10 @@ from rtvc.errors import ConfigError
 Flavour = Literal["auto", "tensorrt", "rtx", "cuda"]
 """`tensorrt`: TensorRT through torch-tensorrt; `rtx`: TensorRT-RTX; `cuda`: torch itself; `auto`: TensorRT of either kind."""
 Precision = Literal["fp32", "fp16"]
+
+MOST_ROWS = 1 << 16
+Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
+"""Sessions in a step."""
 
 
 class Target(BaseModel):
@@ -27,9 +31,9 @@ class Target(BaseModel):
 
     flavour: Flavour = "auto"
     precision: Precision = "fp32"
-    batch: tuple[int, int, int] = (1, 16, 256)
-    capabilities: tuple[str, ...] = Field(default=())
-    gpu: str = ""
+    batch: tuple[Rows, Rows, Rows] = (1, 16, 256)
+    capabilities: tuple[Annotated[str, Field(max_length=40)], ...] = Field(default=(), max_length=64)
+    gpu: str = Field(default="", max_length=200)
     kernels: bool = False
 
     @model_validator(mode="after")
@@ -60,7 +64,8 @@ def parse_batch(text: str) -> tuple[int, int, int]:
     parts = text.split(":")
     if len(parts) == 1:
         parts *= 3
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts) or not 1 <= int(parts[0]) <= int(parts[1]) <= int(parts[2]):
-        raise ConfigError(f"a batch of {text!r} came, MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX was wanted, as 1:16:256")
-    low, usual, most = map(int, parts)
+    numbers = [int(part) for part in parts if part.isdecimal() and len(part) <= len(str(MOST_ROWS))]
+    if len(parts) != 3 or len(numbers) != 3 or not 1 <= numbers[0] <= numbers[1] <= numbers[2] <= MOST_ROWS:
+        raise ConfigError(f"a batch of {text!r} came, MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX <= {MOST_ROWS} was wanted, as 1:16:256")
+    low, usual, most = numbers
     return low, usual, most

@@ -14,12 +14,22 @@
     ├── ProtocolError     a message of the streaming service that is not of the protocol
     └── ServiceError      a streaming service that refuses, cannot be reached or is gone
 
-A message says what came, what was wanted, and what to do.
+A message says what came, what was wanted, and what to do. It may quote a file, a path or a peer: what it quotes is
+shown with escapes (`rtvc.printable`), whoever prints the message.
 """
+
+from rtvc.printable import printable
+
+LONGEST = 10_000
+"""Characters of a message; the rest is left out."""
 
 
 class RtvcError(Exception):
     """Base of all deliberate errors; the command line prints its text without a traceback."""
+
+    def __str__(self) -> str:
+        """The message. Its lines are kept, other control characters that it quotes are shown with escapes."""
+        return printable(super().__str__(), LONGEST, keep="\n")
 
 
 class AudioError(RtvcError):

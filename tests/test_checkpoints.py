@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import rtvc
 from rtvc.errors import CheckpointError
 from rtvc.models.build import BUILDERS
-from rtvc.models.checkpoints import load_checkpoint, load_components, load_converter, load_into, save_components
+from rtvc.models.checkpoints import load_checkpoint, load_components, load_converter, save_components
+from rtvc.models.loading import load_into
 from rtvc.models.states import read_states
 from rtvc.models.styletts2.decoder import HiFiGANDecoder, ISTFTNetDecoder
 from rtvc.models.styletts2.denoiser import StyleDenoiser

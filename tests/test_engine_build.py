@@ -9,8 +9,9 @@ from converters import DelayConverter, TestVoice, TinyConverter
 
 import rtvc.engine.choose as choosing
 from rtvc.engine.backends.eager import TorchBackend
-from rtvc.engine.build import MANIFEST, build, load, model_hash, open_backend, read_manifest
+from rtvc.engine.build import build, load, model_hash, open_backend
 from rtvc.engine.choose import choose, compare, probe
+from rtvc.engine.manifest import MANIFEST, read_manifest
 from rtvc.engine.session import Session
 from rtvc.errors import DependencyError, EngineError
 

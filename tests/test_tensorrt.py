@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from rtvc.engine.backends.tensorrt import ENGINE, NETWORK, graph, plan_of
-from rtvc.engine.build import MANIFEST, build, load, open_backend, read_manifest
+from rtvc.engine.build import build, load, open_backend
 from rtvc.engine.gpu import Gpu
+from rtvc.engine.manifest import MANIFEST, read_manifest
 from rtvc.engine.target import Target, parse_batch
 from rtvc.engine.tensorrt import flavours
 from rtvc.engine.tensorrt.plan import by_parser

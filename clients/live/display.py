@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from rtvc.printable import printable
+
 
 def meter(db: float, width: int = 8, floor: float = -60.0) -> str:
     """A level as a bar: empty at `floor` dB, full at 0."""
@@ -12,7 +14,7 @@ def meter(db: float, width: int = 8, floor: float = -60.0) -> str:
 def line(status: dict[str, Any]) -> str:
     """`Live.status` in one line of at most 120 characters."""
     if status["state"] != "running":
-        return f"{status['state']}: {status['problem']}"[:120]
+        return printable(f"{status['state']}: {status['problem']}", 120)
     flags = "".join(f" {name}" for name in ("bypass", "muted") if status[name])
     return (
         f"in {meter(status['level_in_db'])} out {meter(status['level_out_db'])} "

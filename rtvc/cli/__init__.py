@@ -18,7 +18,8 @@ from typing import Any, NoReturn, TextIO
 
 import typer
 
-from rtvc.errors import RtvcError
+from rtvc.errors import LONGEST, RtvcError
+from rtvc.printable import printable
 
 COMMANDS = {
     "convert": "Convert a recording to the voice of a reference recording.",
@@ -145,7 +146,12 @@ def show_warning(
 ) -> None:
     """Our own warnings as one line for the user; those of libraries are for developers and are dropped."""
     if category.__module__.startswith("rtvc."):
-        typer.echo(f"warning: {message}", err=True)
+        say(f"warning: {message}", err=True)
+
+
+def say(text: str, err: bool = False) -> None:
+    """Prints a text that quotes files, paths or peers: nothing in it acts on the terminal."""
+    typer.echo(printable(text, LONGEST, keep="\n"), err=err)
 
 
 def escaped(error: RtvcError) -> str:

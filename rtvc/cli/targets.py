@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
+from rtvc.cli import say
 from rtvc.files import is_standard_output
 
 Force = Annotated[bool, typer.Option("--force", help="write even over a file that the command reads")]
 
 
 def tell(text: str, output: Path | None) -> None:
-    """Prints on standard output; on standard error where that carries the command's output."""
-    text = text.encode("utf-8", "backslashreplace").decode()  # names may hold what is not UTF-8
-    typer.echo(text, err=output is not None and is_standard_output(output))
+    """As `say`, on standard output; on standard error where that carries the command's output."""
+    say(text, err=output is not None and is_standard_output(output))

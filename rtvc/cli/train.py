@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from rtvc.cli import say
 from rtvc.cli.targets import Force
 
 __all__ = ["export", "recipe", "stage"]
@@ -50,7 +51,7 @@ def stage(
     from rtvc.train.config import load_config
     from rtvc.train.loop import Trainer
     from rtvc.train.parallel import join
-    from rtvc.train.stages import default_config, stage_type
+    from rtvc.train.stages import default_config, make_stage, stage_type
 
     check_folder(run or Path("runs") / name)
     kind: Any = stage_type(name)
@@ -59,7 +60,9 @@ def stage(
     world = join(settings.device)
     try:
         folder = run or Path("runs") / name
-        outcome = Trainer(kind(settings), settings, folder, world=world).fit(resume=resume, max_steps=max_steps, max_minutes=max_minutes)
+        outcome = Trainer(make_stage(name, settings), settings, folder, world=world).fit(
+            resume=resume, max_steps=max_steps, max_minutes=max_minutes
+        )
     finally:
         world.close()
     if not world.first:
@@ -90,7 +93,7 @@ def export(
     check_weights(out, sources=runs, force=force)
     path = exporting.export(runs, out, facts)
     size = path.stat().st_size
-    typer.echo(json.dumps({"path": str(path), "bytes": size}) if as_json else f"{path}  {size / 1e6:.1f} MB")
+    say(json.dumps({"path": str(path), "bytes": size}) if as_json else f"{path}  {size / 1e6:.1f} MB")
 
 
 def check_weights(path: Path, **options: Any) -> None:

@@ -102,10 +102,12 @@ def present(voice: "Voice", path: Path, as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from rtvc.printable import printable
+
     console = Console(highlight=False, stderr=is_standard_output(path))
     fitted = f", fitted to weights {voice.fitted}" if voice.fitted else ""
     maker = voice.space or "an unknown model"
-    console.print(f"{path}: {voice.name}, {size} bytes, made by {maker}{fitted}", markup=False)
+    console.print(f"{printable(path, 1000)}: {voice.name}, {size} bytes, made by {maker}{fitted}", markup=False)
     for share, part in voice.parts:
         console.print(f"  {share:.0%} {part}", markup=False)
     if not voice.references:
@@ -120,7 +122,7 @@ def present(voice: "Voice", path: Path, as_json: bool) -> None:
             f"{entry['bandwidth'] / 1000:.1f} kHz",
             f"{entry['clipped']:.1%}",
             f"{entry['level']:.0f} dBFS",
-            entry["grade"],
+            escape(entry["grade"]),
         )
     console.print(table)
     for entry in voice.references:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rtvc.cli import say
+
 if TYPE_CHECKING:
     from rtvc.teacher.weights import Imported
 
@@ -45,11 +47,10 @@ def export_studio(
     ridge: Annotated[float, typer.Option(help="penalty of the map between the style spaces")] = 0.1,
 ) -> None:
     """Make the studio model's file of a trained mel encoder, its styles mapped to the teacher's."""
+    from rtvc.errors import CheckpointError
     from rtvc.files import check_target
-
-    if output is not None:
-        check_target(output)
     from rtvc.models import studio
+    from rtvc.models.loading import listed
     from rtvc.models.streaming import load_default
     from rtvc.train.state import load_weights
     from rtvc.train.studio import assemble, fit_style_map
@@ -57,7 +58,10 @@ def export_studio(
     target = check_target(output or studio.DEFAULT)
     stream = load_default()
     found = fit_style_map(stream, sorted(teacher.glob("*.npz")), ridge)
-    model = assemble(stream, studio.kokoro_decoder(), load_weights(run)["mel_encoder"], found)
+    weights = load_weights(run)
+    if "mel_encoder" not in weights:
+        raise CheckpointError(f"{run} holds {listed(list(weights))}, a mel_encoder was wanted: name a run of `rtvc train transfer`")
+    model = assemble(stream, studio.kokoro_decoder(), weights["mel_encoder"], found)
     path = studio.save_file(model, target, {"style_map_r2": f"{found.r2:.3f}"})
     typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB, {found.r2:.0%} of the teacher's styles explained")
 
@@ -67,6 +71,6 @@ def tell(imported: "Imported", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(imported.json()))
         return
-    typer.echo(f"{imported.path}")
+    say(f"{imported.path}")
     typer.echo(f"{imported.parameters:,} parameters, {imported.voices} voices, {imported.size / 1e6:.0f} MB")
-    typer.echo(f"made from {imported.source}, SHA-256 {imported.sha256}")
+    say(f"made from {imported.source}, SHA-256 {imported.sha256}")

@@ -16,7 +16,7 @@ from rtvc.data.effects import clip, codec, equalise, low_pass, mu_law, noise, re
 class AugmentConfig(BaseModel):
     """How often (probability a row) and how strongly (range) each effect is applied, in the order in which they come."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     shift: float = Field(default=0.5, ge=0, le=1)
     shift_semitones: tuple[float, float] = (-4.0, 4.0)

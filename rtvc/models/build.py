@@ -1,9 +1,12 @@
 """State dict to module: which component of which paper it is, and the sizes it was trained with."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from rtvc.errors import CheckpointError
+from rtvc.models.loading import Described, outlined
 from rtvc.models.styletts2.decoder import HiFiGANDecoder, ISTFTNetDecoder
 from rtvc.models.styletts2.denoiser import StyleDenoiser
 from rtvc.models.styletts2.diffusion import StyleDiffusion
@@ -18,32 +21,60 @@ from rtvc.models.styletts_vc.style_encoder import StyleEncoder
 from rtvc.models.styletts_vc.text_aligner import TextAligner
 from rtvc.models.styletts_vc.text_encoder import TextEncoder
 from rtvc.models.vocoder import Vocoder
+from rtvc.printable import printable
 
-Weights = Mapping[str, Tensor]
+Weights = Mapping[str, Described]
+"""Tensors, or what is known of them: sizes are all that is looked at."""
+
+
+WIDEST = 1 << 14
+"""Largest axis that a size is taken from: the published ones end at 1,024 channels, large alphabets at some thousands."""
+LONGEST_LIST = 64
+"""Most entries of a list of layers: the published ones have 12 at most."""
 
 
 def axis(weights: Weights, name: str, index: int, default: int) -> int:
-    """Size of an axis of a tensor, or the published one where the tensor is missing or has no such axis."""
+    """Size of an axis of a tensor, or the published one where the tensor is missing or has no such axis.
+
+    Raises:
+        CheckpointError: it is empty, or larger than any layer can be.
+    """
     for key in (name, f"{name}_orig", f"{name}_v"):
-        if key in weights and weights[key].ndim > index:
-            return weights[key].shape[index]
+        if key in weights and len(weights[key].shape) > index:
+            size = weights[key].shape[index]
+            if not 1 <= size <= WIDEST:
+                raise CheckpointError(f"{key} has the shape {tuple(weights[key].shape)}, axes of 1 to {WIDEST} were wanted")
+            return size
     return default
 
 
 def count(weights: Weights, prefix: str, default: int) -> int:
-    """How many entries the list under a prefix has: `ups.` of `ups.0.bias`, `ups.3.bias` -> 4."""
-    found = [int(rest) for key in weights if key.startswith(prefix) and (rest := key.removeprefix(prefix).split(".")[0]).isdigit()]
-    return max(found) + 1 if found else default
+    """How many entries the list under a prefix has: `ups.` of `ups.0.bias`, `ups.3.bias` -> 4.
+
+    Raises:
+        CheckpointError: more than any model has, as `ups.3000000.bias` would say.
+    """
+    entries = {key.removeprefix(prefix).partition(".")[0] for key in weights if key.startswith(prefix)}
+    numbers = {entry for entry in entries if entry.isascii() and entry.isdecimal()}
+    if long := [entry for entry in numbers if len(entry) > len(str(LONGEST_LIST)) or int(entry) >= LONGEST_LIST]:
+        raise CheckpointError(f"{prefix}{printable(long[0])} is named, at most {LONGEST_LIST} entries in a list were wanted")
+    return max(map(int, numbers)) + 1 if numbers else default
 
 
-def upsampling(weights: Weights, prefix: str, kernels: tuple[int, ...]) -> dict[str, list[int] | int]:
-    """Settings that the generators share, read off the shapes; every published kernel is twice its rate."""
-    sizes = [
-        axis(weights, f"{prefix}ups.{i}.weight", 2, kernels[i % len(kernels)]) for i in range(count(weights, f"{prefix}ups.", len(kernels)))
-    ]
-    blocks = max(count(weights, f"{prefix}resblocks.", 3 * len(sizes)) // len(sizes), 1)
+def upsampling(weights: Weights, prefix: str, kernels: tuple[int, ...]) -> dict[str, Any]:
+    """Settings that the generators share, read off the shapes; every published kernel is twice its rate.
+
+    Raises:
+        CheckpointError: sizes that no generator can have.
+    """
+    stages = count(weights, f"{prefix}ups.", len(kernels))
+    sizes = [axis(weights, f"{prefix}ups.{i}.weight", 2, kernels[i % len(kernels)]) for i in range(stages)]
+    channels = axis(weights, f"{prefix}ups.0.weight", 0, 512)
+    if min(sizes) < 2 or channels >> stages < 1:
+        raise CheckpointError(f"{prefix}ups halves {channels} channels {stages} times with kernels {sizes}: no generator does that")
+    blocks = max(count(weights, f"{prefix}resblocks.", 3 * stages) // stages, 1)
     return {
-        "channels": axis(weights, f"{prefix}ups.0.weight", 0, 512),
+        "channels": channels,
         "rates": [size // 2 for size in sizes],
         "kernels": sizes,
         "block_kernels": [axis(weights, f"{prefix}resblocks.{i}.convs1.0.weight", 2, (3, 7, 11)[i % 3]) for i in range(blocks)],
@@ -60,13 +91,15 @@ def build_decoder(weights: Weights) -> nn.Module:
     if any(key.startswith("generator.alphas.") for key in weights):
         return HiFiGANDecoder(style, content, width, **upsampling(weights, "generator.", (20, 10, 6, 4)))
     n_fft = axis(weights, "generator.conv_post.weight", 0, 22) - 2
+    if n_fft < 4:
+        raise CheckpointError(f"generator.conv_post.weight has {n_fft + 2} rows, at least 6 were wanted: two more than the STFT's size")
     return ISTFTNetDecoder(style, content, width, **upsampling(weights, "generator.", (20, 12)), n_fft=n_fft, hop=n_fft // 4)
 
 
 def build_vocoder(weights: Weights) -> nn.Module:
     """HiFi-GAN from mel spectrograms."""
     settings = upsampling(weights, "", (20, 10, 6, 4))
-    return Vocoder(axis(weights, "conv_pre.weight", 1, 80), **settings)  # type: ignore[arg-type]
+    return Vocoder(axis(weights, "conv_pre.weight", 1, 80), **settings)
 
 
 def build_style_encoder(weights: Weights) -> nn.Module:
@@ -143,10 +176,13 @@ def identify(weights: Weights) -> str | None:
 
 
 def build(name: str, weights: Weights) -> nn.Module:
-    """The component called `name`, at the sizes of its weights, which are not loaded yet.
+    """The component called `name`, outlined at the sizes of its weights, which it does not have yet (`rtvc.models.loading`).
 
     Weight norm is folded where the weights are.
+
+    Raises:
+        CheckpointError: sizes that no such component can have.
     """
-    module = BUILDERS[name](weights)
+    module = outlined(lambda: BUILDERS[name](weights), f"`{name}`")
     normed = any(isinstance(child, WeightNormed) for child in module.modules())
     return fold_weight_norm(module) if normed and not any(key.endswith("weight_g") for key in weights) else module

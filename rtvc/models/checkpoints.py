@@ -10,7 +10,8 @@ from torch import nn
 
 from rtvc.errors import CheckpointError, OutputError
 from rtvc.files import replacing
-from rtvc.models.build import BUILDERS, Weights, build
+from rtvc.models.build import BUILDERS, build
+from rtvc.models.loading import filled, listed, misfits
 from rtvc.models.states import StrPath, read_states
 from rtvc.models.styletts_vc.converter import NEEDED, VoiceConversion
 
@@ -40,17 +41,21 @@ def load_checkpoint(path: StrPath) -> Checkpoint:
     states = read_states(path)
     known = {name: state for name, state in states.items() if name in BUILDERS}
     if not known:
-        raise CheckpointError(f"{path} holds {', '.join(states)}, none of them a component of StyleTTS-VC or StyleTTS 2: give another file")
+        raise CheckpointError(
+            f"{path} holds {listed(list(states))}, none of them a component of StyleTTS-VC or StyleTTS 2: give another file"
+        )
     modules, complaints = {}, []
     for name, state in known.items():
-        module = build(name, state)
+        try:
+            module = build(name, state)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path} does not fit its models: {error}") from error
         complaints += [f"`{name}`: {complaint}" for complaint in misfits(module, state)]
         modules[name] = module
     if complaints:
         raise CheckpointError(f"{path} does not fit its models: {'; '.join(complaints)}")
     for name, module in modules.items():
-        module.load_state_dict(known[name])
-        module.eval()
+        filled(module, known[name], f"`{name}` of {path}")
     return Checkpoint(modules, tuple(name for name in states if name not in known))
 
 
@@ -78,32 +83,6 @@ def load_converter(path: StrPath) -> VoiceConversion:
 def load_components(path: StrPath) -> dict[str, nn.Module]:
     """`load_checkpoint(path).components`."""
     return load_checkpoint(path).components
-
-
-def misfits(module: nn.Module, weights: Weights) -> list[str]:
-    """Every missing and unexpected name and every shape that differs, in words; empty if the weights fit."""
-    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    groups = {
-        "missing": [key for key in wanted if key not in weights],
-        "unexpected": [key for key in weights if key not in wanted],
-        "of another shape": [
-            f"{key} (came {tuple(weights[key].shape)}, wanted {shape})"
-            for key, shape in wanted.items()
-            if key in weights and tuple(weights[key].shape) != shape
-        ],
-    }
-    return [f"{len(names)} {what}: {', '.join(names)}" for what, names in groups.items() if names]
-
-
-def load_into(module: nn.Module, weights: Weights, what: str) -> None:
-    """Loads weights into a module that must fit exactly; `what` names them in the error.
-
-    Raises:
-        CheckpointError: with every name and shape that does not fit.
-    """
-    if complaints := misfits(module, weights):
-        raise CheckpointError(f"{what} does not fit {type(module).__name__}: {'; '.join(complaints)}")
-    module.load_state_dict(dict(weights))
 
 
 def save_components(path: StrPath, components: Mapping[str, nn.Module]) -> None:

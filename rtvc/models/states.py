@@ -5,21 +5,21 @@ is refused, but for the few names below that the authors' own files hold in opti
 inert placeholders.
 """
 
+import math
 import os
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from rtvc.errors import CheckpointError
 from rtvc.models.build import BUILDERS, identify
+from rtvc.models.pickles import TENSORS, check_pickles
+from rtvc.printable import printable
+from rtvc.tensorfile import MOST_TENSORS, first_line, opened
 
 StrPath = str | os.PathLike[str]
 
@@ -55,6 +55,12 @@ PLACEHOLDERS: dict[str, Any] = {
     "numpy.dtype": Inert,
 }
 """What the authors' files name beside tensors, and the harmless thing that is put in its place."""
+ALLOWED = TENSORS | set(PLACEHOLDERS)
+"""Everything that a file may name."""
+DEEPEST = 4
+"""Wrappers around weights; one that holds itself has no end."""
+SHARED = 2
+"""Times that a file's bytes may be claimed by its tensors: some are tied, and have two names."""
 
 RENAMED = {
     ".parametrizations.weight.original0": ".weight_g",
@@ -70,49 +76,68 @@ def read_states(path: StrPath) -> dict[str, dict[str, Tensor]]:
     """State dicts by component, as in the file but for `module.` prefixes and the names of newer norms.
 
     Raises:
-        CheckpointError: the file is missing, truncated, foreign or hostile.
+        CheckpointError: the file is missing, truncated, foreign or hostile, or claims more numbers than it holds.
     """
     file = Path(path)
     if not file.is_file():
         raise CheckpointError(f"{path} is not there or not a file, a checkpoint (.pth, .safetensors) was wanted: check the path")
-    flat = file.suffix == ".safetensors"
-    payload = read_safetensors(file) if flat else read_pickle(file)
+    if file.suffix == ".safetensors":
+        with opened(file) as tensors:
+            payload: Any = tensors.read()
+    else:
+        payload = read_pickle(file)
     states = by_component(payload)
     if not states:
         raise CheckpointError(f"{path} was read, but holds no weights of StyleTTS-VC or StyleTTS 2 (`net`, `model`, or components by name)")
+    check_claims(file, states)
     return {name: {renamed(key): tensor for key, tensor in state.items()} for name, state in states.items()}
 
 
+def check_claims(file: Path, states: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Refuses more tensors than a model has, tensors that are not dense, and more numbers than the file can hold.
+
+    A pickle may say that a tensor repeats one number a billion times, or that many tensors share their numbers.
+
+    Raises:
+        CheckpointError: naming the tensor.
+    """
+    tensors = {f"{name}.{key}": tensor for name, state in states.items() for key, tensor in state.items()}
+    if len(tensors) > MOST_TENSORS:
+        raise CheckpointError(f"{file} names {len(tensors)} tensors, at most {MOST_TENSORS} were wanted: it is no file of weights")
+    held, claimed = file.stat().st_size, 0
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise CheckpointError(f"{file} holds {printable(name)} as no plain tensor ({tensor.layout}): export it again")
+        claimed += math.prod(tensor.shape) * tensor.element_size()
+        if claimed > SHARED * held:
+            raise CheckpointError(
+                f"{file} has {held} bytes and claims {claimed} up to {printable(name)} {tuple(tensor.shape)}: it is damaged, get it again"
+            )
+
+
 def read_pickle(file: Path) -> Any:
-    """What torch's restricted reader makes of a file."""
+    """What torch's restricted reader makes of a file, whose opcodes were looked at before (`rtvc.models.pickles`).
+
+    Raises:
+        CheckpointError: it is truncated or foreign, or names what weights have no use for.
+    """
     try:
+        check_pickles(file, ALLOWED)
         stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(stand_in, name) for name, stand_in in PLACEHOLDERS.items()]
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read fails below
             return torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)|(?:unrecognized function|but got) (.+?)(?: which|$|\n)", str(error))
-        if found:
-            name = found[1] or found[2]
-            raise CheckpointError(f"{file} names {name}, which could run code, and was not read: get the weights as safetensors") from None
-        raise damaged(file, error) from error
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged pickle can fail in any way
-        raise damaged(file, error) from error
-
-
-def read_safetensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file."""
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
         raise damaged(file, error) from error
 
 
 def damaged(file: Path, error: Exception) -> CheckpointError:
     """One line for a file that is no readable checkpoint."""
-    cause = (str(error).strip().splitlines() or [""])[0][:160]
+    size = f"{file.stat().st_size} bytes" if file.is_file() else "gone"
     return CheckpointError(
-        f"{file} ({file.stat().st_size} bytes) is truncated or no checkpoint ({type(error).__name__}: {cause}): get the file again"
+        f"{file} ({size}) is truncated or no checkpoint ({type(error).__name__}: {first_line(error)}): get the file again"
     )
 
 
@@ -121,13 +146,13 @@ def is_state(value: object) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
 
 
-def by_component(payload: object) -> dict[str, dict[str, Tensor]]:
+def by_component(payload: object, wrapped: int = 0) -> dict[str, dict[str, Tensor]]:
     """Sorts what a file holds by component; empty if it holds none.
 
     Takes {"net": {component: state}}, {"net" | "model" | "generator": state}, {component: state}, {"component.key": tensor}
-    and a bare state.
+    and a bare state; `wrapped` is the number of wrappers around it.
     """
-    if not isinstance(payload, Mapping):
+    if not isinstance(payload, Mapping) or wrapped > DEEPEST:
         return {}
     if is_state(payload):
         grouped: dict[str, dict[str, Tensor]] = {}
@@ -141,7 +166,7 @@ def by_component(payload: object) -> dict[str, dict[str, Tensor]]:
         return {name: state}
     for wrapper in ("net", "model", "generator"):
         if isinstance(payload.get(wrapper), Mapping):
-            return by_component(payload[wrapper])
+            return by_component(payload[wrapper], wrapped + 1)
     return {name: without_prefix(state) for name, state in payload.items() if isinstance(name, str) and is_state(state)}
 
 

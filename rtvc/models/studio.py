@@ -18,6 +18,7 @@ from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.errors import CheckpointError
 from rtvc.files import write
 from rtvc.layers.contract import offline
+from rtvc.models.loading import check_fit, load_into
 from rtvc.models.streaming import StreamingConverter
 from rtvc.models.streaming import load_default as load_stream
 from rtvc.models.streaming.analysis import BANDS
@@ -25,6 +26,7 @@ from rtvc.models.styletts2.decoder import ISTFTNetDecoder
 from rtvc.models.styletts2.source import Draws
 from rtvc.models.styletts_vc.mel_encoder import MelEncoder
 from rtvc.models.styletts_vc.norms import fold_weight_norm
+from rtvc.tensorfile import opened
 
 DEFAULT = Path(__file__).with_name("studio.safetensors")
 FORMAT = "rtvc-studio"
@@ -119,6 +121,17 @@ class StudioConverter(nn.Module):
         return log_f0 + prosody * (target[0] + (log_f0 - own.mean()) * ratio - log_f0)
 
 
+class OwnParts(nn.Module):
+    """What is rtvc's own of a studio model, under the names of its file; shares every tensor with the model."""
+
+    level: Tensor
+
+    def __init__(self, model: StudioConverter) -> None:
+        super().__init__()
+        self.mel_encoder, self.style_map = model.mel_encoder, model.style_map
+        self.register_buffer("level", model.level)
+
+
 def kokoro_decoder() -> ISTFTNetDecoder:
     """The teacher's decoder alone, weight norm folded.
 
@@ -139,7 +152,7 @@ def save_file(model: StudioConverter, path: str | os.PathLike[str], facts: dict[
     from safetensors.torch import save
 
     path = Path(path)
-    own = {n: t.half().contiguous() for n, t in model.state_dict().items() if n.split(".")[0] in ("mel_encoder", "style_map", "level")}
+    own = {name: tensor.half().contiguous() for name, tensor in OwnParts(model).state_dict().items()}
     write(path, save(own, {"format": FORMAT, **(facts or {})}))
     return path
 
@@ -148,24 +161,19 @@ def load_file(path: str | os.PathLike[str], stream: StreamingConverter, decoder:
     """Reads what `save_file` wrote.
 
     Raises:
-        CheckpointError: no such file, or one that is truncated or foreign.
+        CheckpointError: no such file, or one that is truncated or foreign, does not fit the model, or holds NaN.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise CheckpointError(f"{path} is not there, weights of the studio model were wanted: install rtvc again, or train them")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as weights ({error}): fetch it again, it may be truncated") from error
     model = StudioConverter(stream, decoder)
-    wanted = {n for n in model.state_dict() if n.split(".")[0] in ("mel_encoder", "style_map", "level")}
-    if metadata.get("format") != FORMAT or wanted != set(tensors):
-        raise CheckpointError(f"{path} is a safetensors file but no studio model: weights that `rtvc train transfer` exported were wanted")
-    model.load_state_dict(tensors, strict=False)
+    own = OwnParts(model)
+    with opened(path) as file:
+        if file.metadata.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{path} is a safetensors file but no studio model: weights that `rtvc train transfer` exported were wanted"
+            )
+        check_fit(own, file.described, str(path))
+        load_into(own, file.read(), str(path))
     return model.requires_grad_(False).eval()
 
 

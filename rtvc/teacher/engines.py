@@ -139,10 +139,9 @@ def open_engine(name: str = "auto", device: str = "cpu", threads: int = 1) -> En
     check_device(device)
     dtype = fast_dtype(device)
     if name == "onnx" or (name == "auto" and device == "cpu" and dtype == torch.float32 and _has_onnx()):
-        from rtvc.teacher.network import Kokoro
-        from rtvc.teacher.weights import load_into
+        from rtvc.teacher.weights import load
 
-        return OnnxEngine(*load_into(Kokoro()), threads)
+        return OnnxEngine(*load()[1:], threads)
     return TorchEngine(Teacher.load(device=device, dtype=dtype))
 
 

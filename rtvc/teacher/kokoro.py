@@ -13,7 +13,7 @@ from rtvc.teacher.bank import STYLE, Mix, VoiceBank
 from rtvc.teacher.network import SAMPLES, Kokoro, Plan
 from rtvc.teacher.phonemes import Alphabet, phonemize
 from rtvc.teacher.ragged import lay_out
-from rtvc.teacher.weights import load_into
+from rtvc.teacher.weights import load
 
 Sound: TypeAlias = Mix | Tensor
 """A voice, a mix of voices, or one half of a style itself, (128,)."""
@@ -113,9 +113,7 @@ class Teacher:
             ConfigError: for a device that this machine lacks.
         """
         check_device(device)
-        network = Kokoro()
-        bank, alphabet = load_into(network, path)
-        return cls(network, bank, alphabet, device, dtype)
+        return cls(*load(path), device, dtype)
 
     @property
     def device(self) -> torch.device:

@@ -4,9 +4,13 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from rtvc.errors import CheckpointError, DependencyError, TextError
+from rtvc.models.styletts_vc.text_encoder import TOKENS
+from rtvc.printable import first_problem
 
 BOUNDARY = 0
 """The token before the first and behind the last phoneme."""
@@ -47,6 +51,12 @@ def phonemize(texts: Sequence[str], language: str = "en-us") -> list[str]:
     return [ipa.replace("r", "ɹ") for ipa in spoken]
 
 
+class TokenTable(BaseModel):
+    """The published JSON."""
+
+    vocab: dict[str, Annotated[int, Field(ge=0, lt=TOKENS)]] = Field(max_length=TOKENS)
+
+
 class Alphabet:
     """The token table of the teacher.
 
@@ -67,9 +77,11 @@ class Alphabet:
             CheckpointError: for anything else.
         """
         try:
-            return cls({str(symbol): int(token) for symbol, token in json.loads(text)["vocab"].items()})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CheckpointError(f'not a token table ({error!r}): JSON of the form {{"vocab": {{symbol: token}}}} was wanted') from error
+            return cls(TokenTable.model_validate_json(text).vocab)
+        except ValidationError as error:
+            raise CheckpointError(
+                f'not a token table ({first_problem(error)}): JSON of the form {{"vocab": {{symbol: token}}}} was wanted'
+            ) from error
 
     def dump(self) -> str:
         """What `parse` reads."""

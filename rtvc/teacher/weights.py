@@ -1,31 +1,36 @@
 """The teacher's one file: weights with their torch names, voices and token table, in safetensors, in the cache folder."""
 
-import pickle
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rtvc.data.registry import cache_dir, sha256_of
 from rtvc.errors import CheckpointError, VoiceError
 from rtvc.files import replacing
+from rtvc.models.loading import check_finite, check_fit, filled, listed, misfits, outlined
+from rtvc.models.states import read_pickle
+from rtvc.printable import printable
 from rtvc.teacher.bank import ROWS, STYLE, VoiceBank
 from rtvc.teacher.dequantise import dequantise
+from rtvc.teacher.network import Kokoro
 from rtvc.teacher.phonemes import Alphabet
 from rtvc.teacher.sources import MODEL_SHA256, VOICES, onnx_path, tokens_path, voice_paths
+from rtvc.tensorfile import FLOATS, Described, TensorFile, opened
 
 FORMAT = "rtvc-teacher-1"
 COMPONENTS = ("bert", "bert_encoder", "predictor", "text_encoder", "decoder")
 UNUSED = ("bert.pooler.", "bert.embeddings.position_ids")
 """Beginnings of names in the official checkpoint that inference never reads."""
 VOICE = "voices."
-SHOWN = 8
-"""Names that an error lists before it says how many more there are."""
+MOST_NUMBERS = 1 << 28
+"""Numbers that a checkpoint may hold: three times what the official one does."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def import_kokoro(checkpoint: Path | None = None, *, force: bool = False) -> Imp
         else:
             arrays = dequantise(onnx_path())
             weights, source, sha256 = {name: torch.from_numpy(array) for name, array in arrays.items()}, onnx_path().name, MODEL_SHA256
-        fit(_expected(), weights, source)
+        fit(outlined(Kokoro, source), weights, source)
         alphabet = Alphabet.parse(tokens_path().read_text(encoding="utf-8"))
         voices = {name: read_voice(path) for name, path in voice_paths().items()}
         _write(weights, VoiceBank(voices), {"source": source, "sha256": sha256, "voices": str(VOICES), "tokens": alphabet.dump()})
@@ -83,29 +88,43 @@ def import_kokoro(checkpoint: Path | None = None, *, force: bool = False) -> Imp
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The official checkpoint: {component: {"module.NAME": tensor}} -> {"COMPONENT.NAME": float32}, weight norm folded."""
+    """The official checkpoint: {component: {"module.NAME": tensor}} -> {"COMPONENT.NAME": float32}, weight norm folded.
+
+    Raises:
+        CheckpointError: it is missing, truncated, foreign or hostile, or a tensor has another shape than the network's.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        content = read_pickle(path)
+    except CheckpointError as error:
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint of plain tensors ({reason}): take kokoro-v1_0.pth as published"
+            f"{path} cannot be read as a checkpoint of plain tensors ({error}): take kokoro-v1_0.pth as published"
         ) from error
     if not isinstance(content, Mapping) or (absent := [name for name in COMPONENTS if not isinstance(content.get(name), Mapping)]):
         wanted = ", ".join(absent if isinstance(content, Mapping) else COMPONENTS)
         raise CheckpointError(f"{path} lacks the components {wanted}: the official kokoro-v1_0.pth was wanted")
-    found = {
-        f"{component}.{name.removeprefix('module.')}": tensor.float()
+    came = {
+        f"{component}.{str(name).removeprefix('module.')}": tensor
         for component in COMPONENTS
         for name, tensor in content[component].items()
         if isinstance(tensor, Tensor)
     }
-    weights = {name: tensor for name, tensor in found.items() if not name.startswith(UNUSED)}
-    for name in [name for name in weights if name.endswith(".weight_g")]:
+    came = {name: tensor for name, tensor in came.items() if not name.startswith(UNUSED)}
+    if other := [name for name, tensor in came.items() if tensor.dtype not in FLOATS or tensor.layout != torch.strided]:
+        raise CheckpointError(f"{path} holds {listed(other)} as no floats: take kokoro-v1_0.pth as published")
+    if (claimed := sum(math.prod(tensor.shape) for tensor in came.values())) > MOST_NUMBERS:
+        raise CheckpointError(f"{path} claims {claimed} numbers, Kokoro-82M has 82 million: take kokoro-v1_0.pth as published")
+    weights = {name: tensor.float() for name, tensor in came.items()}
+    for name in [name for name in weights if name.endswith(".weight_g") and name.removesuffix("_g") + "_v" in weights]:
         base = name.removesuffix("_g")
-        if base + "_v" in weights:
-            weights[base] = torch._weight_norm(weights.pop(base + "_v"), weights.pop(name), 0)
+        weights[base] = _folded(weights.pop(base + "_v"), weights.pop(name), f"{base} of {path}")
     return weights
+
+
+def _folded(direction: Tensor, length: Tensor, what: str) -> Tensor:
+    """The weight whose rows have these directions (N, …) and lengths (N, 1, …)."""
+    if not direction.ndim or length.shape != (len(direction), *[1] * (direction.ndim - 1)) or not direction.numel():
+        raise CheckpointError(f"{what} comes in parts of the shapes {tuple(direction.shape)} and {tuple(length.shape)}: it is damaged")
+    return torch._weight_norm(direction, length, 0)
 
 
 def read_voice(path: Path) -> Tensor:
@@ -116,86 +135,73 @@ def read_voice(path: Path) -> Tensor:
     return torch.frombuffer(data, dtype=torch.float32).view(ROWS, 2 * STYLE)
 
 
-def fit(expected: Mapping[str, torch.Size], came: Mapping[str, Tensor], source: str) -> None:
-    """Checks that every expected tensor came in its shape, and no other.
+def fit(wanted: nn.Module, came: Mapping[str, Tensor], source: str) -> None:
+    """Checks that every expected tensor came in its shape, finite, and no other.
 
     Raises:
-        CheckpointError: naming what is missing, unexpected or of another shape.
+        CheckpointError: naming what is missing, unexpected, of another shape or not finite.
     """
-    problems = {
-        "missing": sorted(set(expected) - set(came)),
-        "unexpected": sorted(set(came) - set(expected)),
-        "of another shape": [
-            f"{n} {tuple(came[n].shape)}, not {tuple(expected[n])}" for n in expected if n in came and came[n].shape != expected[n]
-        ],
-    }
-    said = [
-        f"{kind}: {', '.join(names[:SHOWN])}" + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-        for kind, names in problems.items()
-        if names
-    ]
-    if said:
-        raise CheckpointError(f"{source} does not fit the network of Kokoro-82M. " + "; ".join(said))
+    if said := misfits(wanted, came):
+        raise CheckpointError(f"{source} does not fit the network of Kokoro-82M. {'; '.join(said)}")
+    check_finite(came, source)
 
 
-def load_into(network: nn.Module, path: Path | None = None) -> tuple[VoiceBank, Alphabet]:
-    """Fills the network from the teacher's file, in place, and returns the voices and the token table.
+def load(path: Path | None = None) -> tuple[Kokoro, VoiceBank, Alphabet]:
+    """The network with the weights of the teacher's file, the voices and the token table.
 
     Raises:
-        CheckpointError: if the file is missing, foreign, truncated or does not fit.
+        CheckpointError: if the file is missing, foreign, truncated, does not fit or holds NaN.
     """
     path = path or teacher_file()
-    with _opened(path) as (file, metadata):
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-    voices = {name.removeprefix(VOICE): tensors.pop(name) for name in list(tensors) if name.startswith(VOICE)}
-    fit({name: tensor.shape for name, tensor in network.state_dict().items()}, tensors, str(path))
-    network.load_state_dict(tensors, assign=True)
-    network.requires_grad_(False)
-    return VoiceBank(voices), Alphabet.parse(metadata["tokens"])
+    network = outlined(Kokoro, str(path))
+    with _opened(path) as file:
+        spoken = [name for name in file.described if name.startswith(VOICE)]
+        check_fit(network, {name: found for name, found in file.described.items() if name not in spoken}, str(path))
+        if other := [name for name in spoken if file.described[name] != Described(torch.float32, torch.Size((ROWS, 2 * STYLE)))]:
+            raise CheckpointError(f"{path} holds {listed(other)}, float32 ({ROWS}, {2 * STYLE}) was wanted of a voice: import it again")
+        alphabet, tensors = Alphabet.parse(fact(file, "tokens")), file.read()
+    voices = {name.removeprefix(VOICE): tensors.pop(name) for name in spoken}
+    return filled(network, tensors, str(path)).requires_grad_(False), VoiceBank(voices), alphabet
 
 
 def describe(path: Path) -> Imported:
     """What a teacher's file holds, without loading its tensors."""
-    with _opened(path) as (file, metadata):
-        names = list(file.keys())
-        sizes = [torch.Size(file.get_slice(name).get_shape()).numel() for name in names if not name.startswith(VOICE)]
-    return Imported(path, metadata["source"], metadata["sha256"], sum(sizes), len(names) - len(sizes), path.stat().st_size)
+    with _opened(path) as file:
+        sizes = [found.shape.numel() for name, found in file.described.items() if not name.startswith(VOICE)]
+        voices = len(file.described) - len(sizes)
+        return Imported(path, fact(file, "source"), fact(file, "sha256"), sum(sizes), voices, path.stat().st_size)
 
 
 def voice_names() -> list[str]:
     """The names of the voices in the teacher's file."""
-    with _opened(teacher_file()) as (file, _):
-        return sorted(name.removeprefix(VOICE) for name in file.keys() if name.startswith(VOICE))  # noqa: SIM118 (it is no mapping)
+    with _opened(teacher_file()) as file:
+        return sorted(printable(name.removeprefix(VOICE)) for name in file.described if name.startswith(VOICE))
 
 
-class _opened:
-    """A teacher's file and its metadata, as a context; anything that is not one is refused in one clear error."""
+def fact(file: TensorFile, name: str) -> str:
+    """A text of the header.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.exists():
-            raise CheckpointError(f"the teacher is not at {path}: run `rtvc weights import-kokoro` once, with a network")
+    Raises:
+        CheckpointError: there is none of that name.
+    """
+    if name not in file.metadata:
+        raise CheckpointError(f"{file.path} does not say its {name}: run `rtvc weights import-kokoro --force`")
+    return file.metadata[name]
 
-    def __enter__(self) -> tuple[Any, dict[str, str]]:
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TensorFile]:
+    """A teacher's file; anything that is not one is refused in one clear error."""
+    if not path.exists():
+        raise CheckpointError(f"the teacher is not at {path}: run `rtvc weights import-kokoro` once, with a network")
+    with ExitStack() as stack:
         try:
-            self.file = safe_open(self.path, framework="pt")
-            metadata: dict[str, str] = self.file.metadata() or {}  # type: ignore[no-untyped-call]
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{self.path} is damaged ({error}): run `rtvc weights import-kokoro --force`") from error
-        if metadata.get("format") != FORMAT:
-            raise CheckpointError(f"{self.path} is not a teacher of this version ({FORMAT}): run `rtvc weights import-kokoro --force`")
-        return self.file, metadata
-
-    def __exit__(self, *_: object) -> None:
-        del self.file
-
-
-def _expected() -> dict[str, torch.Size]:
-    """Names and shapes of the network's tensors."""
-    from rtvc.teacher.network import Kokoro
-
-    with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in Kokoro().state_dict().items()}
+            file = stack.enter_context(opened(path))
+        except CheckpointError as error:
+            raise CheckpointError(f"{path} is damaged ({error}): run `rtvc weights import-kokoro --force`") from error
+        if file.metadata.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is not a teacher of this version ({FORMAT}): run `rtvc weights import-kokoro --force`")
+        yield file
 
 
 def _write(weights: Mapping[str, Tensor], voices: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

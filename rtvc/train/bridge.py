@@ -4,7 +4,7 @@ Whisper's last encoder layer hardly depends on the voice, nor on whether speech 
 minutes of the teacher's speech translates it. It looks both ways and is never part of the streaming model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,8 @@ from rtvc.data.labelled import CONTENT, Labelled
 from rtvc.data.seeds import numpy_generator
 from rtvc.data.whisper import SHA256, whisper_base
 from rtvc.errors import DependencyError
+from rtvc.models.build import axis, count
+from rtvc.models.loading import filled, outlined
 from rtvc.models.streaming.content import PHONEMES
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.feed import moved
@@ -103,12 +105,16 @@ class BridgeNet(nn.Module):
         self.out, self.phonemes = nn.Linear(hidden, CONTENT), nn.Linear(hidden, PHONEMES)
 
     @classmethod
-    def of_weights(cls, weights: dict[str, Tensor]) -> "BridgeNet":
-        """At the size of a state dict, with its weights, ready to label."""
-        hidden, _, kernel = weights["blocks.0.conv.weight"].shape
-        net = cls(hidden, len({name.split(".")[1] for name in weights if name.startswith("blocks.")}), kernel)
-        net.load_state_dict(weights)
-        return net.eval()
+    def of_weights(cls, weights: Mapping[str, Tensor]) -> "BridgeNet":
+        """At the size of a state dict, with its weights, ready to label.
+
+        Raises:
+            CheckpointError: they are not a bridge's, or not finite.
+        """
+        first = "blocks.0.conv.weight"
+        hidden, kernel = axis(weights, first, 0, 384), axis(weights, first, 2, 5)
+        net = outlined(lambda: cls(hidden, count(weights, "blocks.", 5), kernel), "the bridge")
+        return filled(net, weights, "the bridge")
 
     def forward(self, heard: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
@@ -119,9 +125,9 @@ class BridgeNet(nn.Module):
 class BridgeModel(Section):
     """Sizes of the network."""
 
-    hidden: int = Field(default=384, ge=4)
-    blocks: int = Field(default=5, ge=1)
-    kernel: int = Field(default=5, ge=1)
+    hidden: int = Field(default=384, ge=4, le=8192)
+    blocks: int = Field(default=5, ge=1, le=64)
+    kernel: int = Field(default=5, ge=1, le=63)
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
@@ -130,8 +136,8 @@ class BridgeData(Section):
 
     labelled: list[Path] = Field(min_length=1)
     """Folders that `rtvc teacher generate` wrote."""
-    batch: int = Field(default=16, ge=1)
-    frames: int = Field(default=200, ge=8)
+    batch: int = Field(default=16, ge=1, le=65536)
+    frames: int = Field(default=200, ge=8, le=100_000)
     """Length of the pieces, 25 ms a frame."""
     held_out: int = Field(default=16, ge=0)
     cache: Path | None = None

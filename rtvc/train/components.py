@@ -18,21 +18,21 @@ from rtvc.train.config import Section
 class ModelConfig(Section):
     """Sizes of StyleTTS-VC."""
 
-    hidden_dim: int = Field(default=512, ge=8)
+    hidden_dim: int = Field(default=512, ge=8, le=8192)
     """Channels of content."""
-    style_dim: int = Field(default=128, ge=2)
-    residual_dim: int = Field(default=64, ge=2)
+    style_dim: int = Field(default=128, ge=2, le=8192)
+    residual_dim: int = Field(default=64, ge=2, le=8192)
     """Channels of the decoder's F0, energy and content side paths."""
-    width: int = Field(default=64, ge=4)
+    width: int = Field(default=64, ge=4, le=2048)
     """First channels of the style encoder and the discriminator."""
-    widest: int = Field(default=512, ge=4)
+    widest: int = Field(default=512, ge=4, le=8192)
     """Their last channels."""
-    text_layers: int = Field(default=3, ge=1)
-    tokens: int = TOKENS
-    aligner_channels: int = Field(default=256, ge=8)
-    aligner_layers: int = Field(default=6, ge=1)
-    aligner_embedding: int = Field(default=512, ge=8)
-    pitch_width: int = Field(default=64, ge=1)
+    text_layers: int = Field(default=3, ge=1, le=64)
+    tokens: int = Field(default=TOKENS, ge=1, le=16384)
+    aligner_channels: int = Field(default=256, ge=8, le=8192)
+    aligner_layers: int = Field(default=6, ge=1, le=64)
+    aligner_embedding: int = Field(default=512, ge=8, le=8192)
+    pitch_width: int = Field(default=64, ge=1, le=2048)
     """First channels of the pitch extractor."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
 

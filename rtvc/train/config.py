@@ -10,12 +10,22 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rtvc.errors import ConfigError
+from rtvc.printable import printable
+
+LARGEST_FILE = 1 << 20
+"""Bytes of a configuration file: recipes have under 2 kB."""
+LONGEST_KEY = 100
+"""Characters of a key that are compared with those that there are."""
+DEEPEST = 16
+"""Tables within tables."""
+MOST = 1 << 53
+"""Largest size of a number: of a seed, say. Sizes of which memory is made have bounds of their own."""
 
 
 class Section(BaseModel):
-    """A table of a configuration file; keys that it does not name are errors."""
+    """A table of a configuration file; keys that it does not name are errors, and so are NaN and infinity."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class OptimizerConfig(Section):
@@ -75,14 +85,14 @@ class DataConfig(Section):
     manifest: Path
     valid: Path | None = None
     """Recordings for held-out measurements; none where not given."""
-    batch: int = Field(default=16, ge=1)
-    seconds: float = Field(default=2.4, gt=0)
+    batch: int = Field(default=16, ge=1, le=65536)
+    seconds: float = Field(default=2.4, gt=0, le=3600)
     """Length of the pieces that stages on pieces cut."""
-    longest: float = Field(default=20.0, gt=0)
+    longest: float = Field(default=20.0, gt=0, le=3600)
     """Recordings longer than this are left out by stages on whole recordings."""
     balance: float = Field(default=0.0, ge=0, le=1)
     """0: every recording once an epoch; 1: every speaker equally often."""
-    bucket: int = Field(default=16, ge=1)
+    bucket: int = Field(default=16, ge=1, le=65536)
     """Batches that are sorted by length together."""
     cache: Path | None = None
     """Folder for decoded recordings and labels."""
@@ -96,7 +106,7 @@ class RunConfig(Section):
     seed: int = 0
     steps: int = Field(default=100_000, ge=1)
     """Length of the run, which schedules refer to."""
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=65536)
     """Batches whose gradients are averaged before an optimizer step."""
     clip: float = Field(default=5.0, ge=0)
     """Largest norm of a phase's gradient; 0 does not clip."""
@@ -109,7 +119,7 @@ class RunConfig(Section):
     """`auto` takes CUDA when there is one; else `cpu` or `cuda`."""
     deterministic: bool = False
     """Deterministic algorithms where CUDA has them: a resumed run is then bit-exact there too, as it always is on a CPU."""
-    workers: int = Field(default=1, ge=0)
+    workers: int = Field(default=1, ge=0, le=1024)
     """Threads that prepare batches ahead; 0 prepares them between steps."""
     bad_steps: int = Field(default=20, ge=0)
     """Steps in a row with a loss or gradient that is not finite, after which the run gives up. Each one is skipped."""
@@ -127,9 +137,7 @@ class RunConfig(Section):
 
 
 C = TypeVar("C", bound=BaseModel)
-LONGEST = 1 << 20
-"""Characters of a configuration."""
-DEEP = re.compile(r"""(?:[\w"'-]+[ \t]*\.[ \t]*){64}""")
+DOTTED = re.compile(r"""(?:[\w"'-]+[ \t]*\.[ \t]*){64}""")
 """A key of so many parts: the time and memory that tomllib takes for one grow with their square."""
 
 
@@ -140,7 +148,9 @@ def load_config(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
         ConfigError: the file or an override does not parse, or names a key that does not exist.
     """
     try:
-        table = toml(path.read_text("utf-8-sig"))
+        if path.stat().st_size > LARGEST_FILE:
+            raise ConfigError(f"{path} has {path.stat().st_size} bytes, at most {LARGEST_FILE} were wanted: it is no configuration")
+        table = parsed(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except ValueError as error:
@@ -150,20 +160,31 @@ def load_config(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     return validated(kind, table, str(path))
 
 
-def toml(text: str) -> dict[str, Any]:
-    """The table of a TOML text.
+def parsed(text: str) -> dict[str, Any]:
+    """A TOML text.
 
     Raises:
-        ValueError: it is not TOML, or nested too deeply.
+        ValueError: it is none, nests deeper than DEEPEST, or holds a number beyond MOST.
     """
-    if len(text) > LONGEST:
-        raise ValueError(f"it has {len(text)} characters, at most {LONGEST} were wanted")
-    if DEEP.search(text):
-        raise ValueError("it is nested too deeply")
+    if len(text) > LARGEST_FILE:
+        raise ValueError(f"it has {len(text)} characters, at most {LARGEST_FILE} were wanted")
+    if DOTTED.search(text):
+        raise ValueError(f"it nests values deeper than {DEEPEST}")
     try:
-        return tomllib.loads(text)
+        table = tomllib.loads(text)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError(f"it nests values deeper than {DEEPEST}") from error
+    _check(table, 0)
+    return table
+
+
+def _check(value: object, depth: int) -> None:
+    if depth > DEEPEST:
+        raise ValueError(f"it nests values deeper than {DEEPEST}")
+    if isinstance(value, int | float) and not -MOST <= value <= MOST:
+        raise ValueError(f"it holds the number {printable(value, 30)}, from {-MOST} to {MOST} was wanted")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check(part, depth + 1)
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:
@@ -172,11 +193,11 @@ def apply_override(table: dict[str, Any], override: str) -> None:
     if not found or not key.strip():
         raise ConfigError(f"--set takes key=value, {override!r} came")
     try:
-        value = toml(f"value = {text}")["value"]
+        value = parsed(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
     except ValueError as error:
-        raise ConfigError(f"--set {key.strip()} came with a value that is none: {error}") from error
+        raise ConfigError(f"--set {printable(override)}: {error}") from error
     *parents, last = key.strip().split(".")
     for parent in parents:
         table = table.setdefault(parent, {})
@@ -196,17 +217,17 @@ def validated(kind: type[C], table: dict[str, Any], where: str) -> C:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """`did you mean 'x'?`, or the list of what there is."""
-    close = difflib.get_close_matches(name, known, 1, 0.6)
+    close = difflib.get_close_matches(name[:LONGEST_KEY], known, 1, 0.6)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
 
 
 def _explain(kind: type[BaseModel], loc: tuple[int | str, ...], problem: str, message: str, value: object) -> str:
-    key = ".".join(str(part) for part in loc)
+    key = printable(".".join(str(part) for part in loc))
     if problem == "extra_forbidden":
         return f"  unknown key {key!r}; {nearest(str(loc[-1]), _siblings(kind, loc[:-1]))}"
     if problem == "missing":
         return f"  {key} is missing"
-    return f"  {key} = {value!r}: {message}"
+    return f"  {key} = {printable(repr(value), 80)}: {message}"
 
 
 def _siblings(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
@@ -214,7 +235,8 @@ def _siblings(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     here: Any = kind
     for part in loc:
         if isinstance(here, type) and issubclass(here, BaseModel):
-            here = here.model_fields[str(part)].annotation
+            field = here.model_fields.get(str(part))
+            here = field.annotation if field is not None else None
         elif get_origin(here) in (list, dict, tuple):
             here = get_args(here)[-1]
         if get_origin(here) not in (list, dict, tuple, None):

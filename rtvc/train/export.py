@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydantic
-import torch
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from rtvc.errors import CheckpointError
+from rtvc.models.loading import filled, listed, outlined
 from rtvc.models.streaming.assets import FORMAT, save_file
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
-from rtvc.train.state import Checkpoints, load_weights
+from rtvc.printable import first_problem, printable
+from rtvc.tensorfile import opened
+from rtvc.train.state import Checkpoints, Origin, load_weights
 
 
 @dataclass(frozen=True)
@@ -34,32 +36,46 @@ def read_source(path: Path) -> Source:
     Raises:
         CheckpointError: there are none, or their sizes cannot be told.
     """
-    wanted = {name for name, child in StreamingConverter().named_children() if child.state_dict()}
+    model = outlined(StreamingConverter, "the shipped sizes")
+    wanted = {name for name, child in model.named_children() if child.state_dict()}
     parts = {name: weights for name, weights in load_weights(path).items() if name in wanted}
     if not parts:
         raise CheckpointError(f"{path} holds no part of the streaming model: name runs of stream_content, stream_pitch and stream")
     note = _note(path)
     try:
-        config = json.loads(note["config"])
-        model = StreamingConfig.model_validate(config if note.get("format") == FORMAT else config["model"])
-    except (KeyError, TypeError, ValueError, pydantic.ValidationError) as error:
-        raise CheckpointError(f"{path} does not say what sizes its model has ({error}): export it with this version's stages") from error
-    return Source(path, parts, model, note.get("stage", "stream"), note.get("step", "?"))
+        if note.get("format") == FORMAT:
+            config = StreamingConfig.model_validate_json(note["config"])
+        else:
+            config = RunNote.model_validate_json(note["config"]).model
+    except KeyError as error:
+        raise CheckpointError(f"{path} does not say what sizes its model has: export it with this version's stages") from error
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{path} does not say what sizes its model has ({first_problem(error)}): export it with this version's stages"
+        ) from error
+    return Source(path, parts, config, printable(note.get("stage", "stream")), printable(note.get("step", "?")))
+
+
+class RunNote(BaseModel):
+    """What a run's configuration says of its model."""
+
+    model: StreamingConfig
 
 
 def _note(path: Path) -> dict[str, str]:
     """What is written beside the weights."""
     file = path / "weights.safetensors" if path.is_dir() else path
     if file.exists():
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(file, "pt") as opened:
-                return dict(opened.metadata() or {})
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} is not a readable safetensors file: {error}") from error
+        with opened(file) as tensors:
+            return dict(tensors.metadata)
     found = Checkpoints(path).latest()  # a run that was killed before it exported weights
-    return {"config": found[1]["config"], "stage": found[1]["stage"], "step": str(found[0])} if found else {}
+    if not found:
+        return {}
+    try:
+        told = Origin.model_validate(found[1])
+    except ValidationError as error:
+        raise CheckpointError(f"the checkpoint of {path} is not that of a run ({first_problem(error)}): name another run") from error
+    return {"config": told.config, "stage": told.stage, "step": str(found[0])}
 
 
 def assemble(sources: Sequence[Source]) -> StreamingConverter:
@@ -75,7 +91,8 @@ def assemble(sources: Sequence[Source]) -> StreamingConverter:
     if len(sizes) > 1:
         first, *_ = differing = [f"{source.path} has {source.model}" for source in {s.model: s for s in chosen.values()}.values()]
         raise CheckpointError(f"the runs are of models of different sizes, {first} and {differing[1]}: train them with one [model]")
-    model = StreamingConverter(sizes.pop())
+    (size,) = sizes
+    model = outlined(lambda: StreamingConverter(size), "the runs' configuration")
     needed = [name for name, child in model.named_children() if child.state_dict()]
     if missing := [name for name in needed if name not in chosen]:
         raise CheckpointError(
@@ -83,12 +100,9 @@ def assemble(sources: Sequence[Source]) -> StreamingConverter:
             "stream_content trains encoder, stream_pitch pitch, stream all the others"
         )
     for name in needed:
-        try:
-            model.get_submodule(name).load_state_dict(chosen[name].parts[name])
-        except RuntimeError as error:
-            raise CheckpointError(f"{name} of {chosen[name].path} does not fit the model: {error}") from error
-    if bad := [name for name, weight in model.state_dict().items() if not torch.isfinite(weight.half().float()).all()]:
-        raise CheckpointError(f"{', '.join(bad)} cannot be written in float16, some weights are not finite: the run has diverged")
+        filled(model.get_submodule(name), chosen[name].parts[name], f"{name} of {chosen[name].path}")
+    if bad := [name for name, weight in model.state_dict().items() if not weight.half().isfinite().all()]:
+        raise CheckpointError(f"{listed(bad)} cannot be written in float16, some weights are too large: the run has diverged")
     return model.eval()
 
 

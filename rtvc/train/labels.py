@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ValidationError
 
 from rtvc.audio.io import read
 from rtvc.audio.mel import HOP, SAMPLE_RATE
@@ -17,7 +18,9 @@ from rtvc.data.cache import Array
 from rtvc.data.labelled import CONTENT_HOP, SURE, Utterance, save_utterance
 from rtvc.data.manifest import Entry, flat, read_manifest, remark
 from rtvc.errors import AudioError, CheckpointError, DependencyError, TrainingError
-from rtvc.files import read_json, write
+from rtvc.files import write
+from rtvc.models.loading import listed
+from rtvc.printable import first_problem
 from rtvc.train.bridge import BridgeNet, Listen, at_40
 from rtvc.train.state import load_weights
 
@@ -131,7 +134,7 @@ def label_all(
     """
     weights = load_weights(bridge)
     if "bridge" not in weights:
-        raise CheckpointError(f"{bridge} holds {', '.join(weights)}, a bridge was wanted: name a run of `rtvc train bridge`")
+        raise CheckpointError(f"{bridge} holds {listed(list(weights))}, a bridge was wanted: name a run of `rtvc train bridge`")
     net = BridgeNet.of_weights(weights["bridge"])
     entries = interleaved(read_manifest(manifest))
     out.mkdir(parents=True, exist_ok=True)
@@ -157,20 +160,28 @@ def label_all(
     return report
 
 
+class BridgeNote(BaseModel):
+    """What a folder of labels says of the bridge that made them."""
+
+    sha256: str
+
+
 def _same_bridge(out: Path, weights: dict[str, torch.Tensor]) -> None:
     """Notes which bridge labels a folder; labels of two bridges in one folder would teach two languages."""
     digest = hashlib.sha256()
     for name in sorted(weights):
-        digest.update(weights[name].contiguous().numpy().tobytes())
+        digest.update(weights[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     mine, note = digest.hexdigest(), out / "bridge.json"
     if not note.exists():
         write(note, json.dumps({"sha256": mine}))
         return
     try:
-        theirs = dict(read_json(note)).get("sha256")
-    except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(f"{note} cannot be read ({error}): name another folder") from error
+        theirs = BridgeNote.model_validate_json(note.read_bytes()).sha256
+    except ValidationError as error:
+        raise TrainingError(
+            f"{note} does not say of which bridge the labels are ({first_problem(error)}): name another folder, or delete this one"
+        ) from error
     if theirs != mine:
         raise TrainingError(
-            f"{out} holds labels of another bridge ({str(theirs)[:12]}, not {mine[:12]}): name another folder, or delete this one"
+            f"{out} holds labels of another bridge ({theirs[:12]}, not {mine[:12]}): name another folder, or delete this one"
         )

@@ -12,17 +12,19 @@ from types import FrameType
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from rich.console import Console
 
 from rtvc.errors import RtvcError, TrainingError
 from rtvc.models.fused import fuse
+from rtvc.printable import first_problem, printable
 from rtvc.train.config import RunConfig
 from rtvc.train.ema import Average
 from rtvc.train.feed import Feed, moved
 from rtvc.train.monitor import Means, Monitor
 from rtvc.train.parallel import World, join
 from rtvc.train.stage import Stage
-from rtvc.train.state import Checkpoints, exported, initialise, save_weights
+from rtvc.train.state import Checkpoints, Progress, exported, initialise, save_weights
 from rtvc.train.step import Stepper
 
 
@@ -80,27 +82,31 @@ class Trainer:
         Raises:
             TrainingError: it belongs to another stage or to other models.
         """
-        if state["stage"] != type(self.stage).__name__:
-            raise TrainingError(
-                f"{self.run} holds a run of {state['stage']}, not of {type(self.stage).__name__}: name another --run, or --fresh"
-            )
+        again = "name another --run, or --fresh"
+        try:
+            told = Progress.model_validate(state)
+            old = json.loads(told.config)
+        except (ValidationError, ValueError, RecursionError) as error:
+            said = first_problem(error) if isinstance(error, ValidationError) else "its configuration is no JSON"
+            raise TrainingError(f"the checkpoint in {self.run} is not that of a run ({said}): {again}") from error
+        if told.stage != type(self.stage).__name__:
+            raise TrainingError(f"{self.run} holds a run of {printable(told.stage)}, not of {type(self.stage).__name__}: {again}")
         try:
             for name, module in self.stage.modules.items():
                 module.load_state_dict(state["modules"][name])
             for phase in self.stepper.phases:
                 phase.optimizer.load_state_dict(state["optimizers"][phase.name])
             self.average.load(state["average"])
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise TrainingError(
-                f"the checkpoint in {self.run} is of other models than the configuration's ({error}): name another --run, or --fresh"
-            ) from error
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.stepper.skipped, self.stepper.bad_in_row = state["skipped"], state["bad_in_row"]
-        old, new = json.loads(state["config"]), json.loads(self.config.model_dump_json())
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise TrainingError(f"the checkpoint in {self.run} is of other models than the configuration's ({error}): {again}") from error
+        self.step, self.seconds = told.step, told.seconds
+        self.stepper.skipped, self.stepper.bad_in_row = told.skipped, told.bad_in_row
+        new = json.loads(self.config.model_dump_json())
+        old = old if isinstance(old, dict) else {}
         changes = [f"{key} = {new.get(key)!r} (was {old.get(key)!r})" for key in {**old, **new} if old.get(key) != new.get(key)]
-        if state["world"] != self.world.size:
-            changes.append(f"{self.world.size} processes (were {state['world']})")
-        return changes
+        if told.world != self.world.size:
+            changes.append(f"{self.world.size} processes (were {told.world})")
+        return [printable(change, 400) for change in changes]
 
     def begin(self, resume: bool) -> list[str]:
         """Initial weights, or the last checkpoint's; returns lines for the log."""

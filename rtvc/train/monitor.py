@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from rtvc.errors import DependencyError
+from rtvc.errors import LONGEST, DependencyError
+from rtvc.printable import printable
 from rtvc.train.parallel import World
 from rtvc.train.stage import Samples
 
@@ -77,7 +78,7 @@ class Monitor:
     def say(self, text: str) -> None:
         """A line for the person at the terminal."""
         if self.active:
-            self.console.print(text, highlight=False, markup=False)
+            self.console.print(printable(text, LONGEST, keep="\n"), highlight=False, markup=False)
 
     def remark(self, lines: Sequence[str]) -> None:
         """Keeps lines in RUN/remarks.txt and shows them."""

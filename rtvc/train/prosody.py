@@ -1,6 +1,6 @@
 """The components of StyleTTS 2 at the sizes of a configuration, and small helpers of its second stage."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -15,27 +15,29 @@ from rtvc.models.styletts_vc.style_encoder import StyleEncoder
 from rtvc.teacher.plbert import PLBert
 from rtvc.train.components import ModelConfig
 
+Rate = Annotated[int, Field(ge=1, le=64)]
+
 
 class ProsodyModelConfig(ModelConfig):
     """Sizes of StyleTTS 2, LibriTTS settings with the iSTFTNet decoder."""
 
     generator: Literal["istftnet", "hifigan"] = "istftnet"
-    decoder_width: int = Field(default=1024, ge=8)
-    generator_channels: int = Field(default=512, ge=8)
-    upsample_rates: tuple[int, ...] = (10, 6)
+    decoder_width: int = Field(default=1024, ge=8, le=8192)
+    generator_channels: int = Field(default=512, ge=8, le=8192)
+    upsample_rates: Annotated[tuple[Rate, ...], Field(min_length=1, max_length=12)] = (10, 6)
     """Their product times the iSTFT's hop (5 for iSTFTNet) is 300."""
-    block_kernels: tuple[int, ...] = (3, 7, 11)
-    predictor_layers: int = Field(default=3, ge=1)
-    longest_token: int = Field(default=50, ge=2)
+    block_kernels: tuple[Rate, ...] = (3, 7, 11)
+    predictor_layers: int = Field(default=3, ge=1, le=64)
+    longest_token: int = Field(default=50, ge=2, le=4096)
     """Frames of 25 ms that a phoneme can last."""
-    bert_width: int = Field(default=128, ge=4)
-    bert_hidden: int = Field(default=768, ge=8)
-    bert_heads: int = Field(default=12, ge=1)
-    bert_inner: int = Field(default=2048, ge=8)
-    bert_depth: int = Field(default=12, ge=1)
-    diffusion_layers: int = Field(default=3, ge=1)
-    diffusion_heads: int = Field(default=8, ge=1)
-    diffusion_head_features: int = Field(default=64, ge=2)
+    bert_width: int = Field(default=128, ge=4, le=8192)
+    bert_hidden: int = Field(default=768, ge=8, le=8192)
+    bert_heads: int = Field(default=12, ge=1, le=128)
+    bert_inner: int = Field(default=2048, ge=8, le=32768)
+    bert_depth: int = Field(default=12, ge=1, le=64)
+    diffusion_layers: int = Field(default=3, ge=1, le=64)
+    diffusion_heads: int = Field(default=8, ge=1, le=128)
+    diffusion_head_features: int = Field(default=64, ge=2, le=1024)
 
 
 def waveform_decoder(config: ProsodyModelConfig) -> Decoder:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.errors import DependencyError
+from rtvc.models.loading import load_into
 from rtvc.train.state import load_tensors
 
 RATE, SIZE = 16_000, 400
@@ -71,9 +72,9 @@ class SpeakerEncoder(nn.Module):
     @classmethod
     def pretrained(cls) -> "SpeakerEncoder":
         """With the package's weights."""
-        encoder = cls()
-        weights = load_tensors(weights_path())["model_state"]
-        encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
+        encoder, path = cls(), weights_path()
+        weights = load_tensors(path).get("model_state", {})
+        load_into(encoder, {name: weights[name] for name in encoder.state_dict() if name in weights}, str(path))
         return encoder
 
     def forward(self, wave: Tensor) -> Tensor:

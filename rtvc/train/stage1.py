@@ -55,7 +55,7 @@ class Stage1Config(RunConfig):
     """Step from which the aligner and the pitch extractor train along (10 epochs of VCTK in batches of 32)."""
     conversion_from: int = -1_219
     """Step from which F0, energy, content and cycle of conversions count and the aligner rests; negative counts from the end."""
-    longest_piece: int = Field(default=400, ge=90)
+    longest_piece: int = Field(default=400, ge=90, le=100_000)
     """Mel frames of a piece that is decoded."""
 
 

@@ -48,7 +48,7 @@ class Stage2Config(RunConfig):
     """How often the teacher's content is spread by the monotonic path rather than by soft attention."""
     synthetic_share: float = Field(default=0.5, ge=0, le=1)
     """How often the mel encoder hears the teacher's conversion into a random other voice instead of the recording."""
-    longest_piece: int = Field(default=400, ge=90)
+    longest_piece: int = Field(default=400, ge=90, le=100_000)
     """Mel frames of a piece."""
 
 

@@ -64,7 +64,7 @@ class Stage2StyleTTS2Config(RunConfig):
     """Step from which style diffusion and the discriminators train (10 epochs of LibriTTS in the paper)."""
     joint_from: int = Field(default=150_000, ge=0)
     """Step from which decoder and acoustic style encoder train along, on recordings instead of their own reconstructions."""
-    longest_piece: int = Field(default=300, ge=90)
+    longest_piece: int = Field(default=300, ge=90, le=100_000)
     """Mel frames of a piece that is decoded."""
 
 

@@ -4,7 +4,8 @@ import importlib
 from pathlib import Path
 
 from rtvc.errors import ConfigError
-from rtvc.train.config import nearest
+from rtvc.tensorfile import first_line
+from rtvc.train.config import RunConfig, nearest
 from rtvc.train.stage import Stage
 
 STAGES = {
@@ -40,6 +41,19 @@ def stage_type(name: str) -> type[Stage]:
     module, _, kind = STAGES[name].partition(":")
     found: type[Stage] = getattr(importlib.import_module(module), kind)
     return found
+
+
+def make_stage(name: str, config: RunConfig) -> Stage:
+    """A stage of a configuration.
+
+    Raises:
+        ConfigError: sizes that go into no model.
+        RtvcError: whatever the stage has to say of its data.
+    """
+    try:
+        return stage_type(name)(config)  # type: ignore[call-arg]
+    except (ArithmeticError, AssertionError, ValueError) as error:  # layers complain of impossible sizes in their own ways
+        raise ConfigError(f"the sizes of the configuration go into no model ({first_line(error)}): change those under [model]") from error
 
 
 def default_config(name: str) -> Path:

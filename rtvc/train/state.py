@@ -10,16 +10,50 @@ the step number (`rtvc.data.seeds`), so nothing else is needed for the run to co
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
 
 from rtvc.errors import CheckpointError, TrainingError
-from rtvc.files import TEMPORARY, read_json, write
+from rtvc.files import TEMPORARY, write
+from rtvc.models.loading import listed, load_into
+from rtvc.models.states import read_pickle, read_states
+from rtvc.printable import first_problem
+from rtvc.tensorfile import opened
 from rtvc.train.config import nearest
+
+STEP = re.compile(r"step-([0-9]{1,15})")
+LARGEST_NOTE = 1 << 16
+"""Bytes beside a checkpoint that say what it is: some hundred."""
+
+
+class Facts(BaseModel):
+    """What lies beside a checkpoint."""
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Origin(BaseModel):
+    """What a checkpoint says of the run that wrote it."""
+
+    stage: str
+    config: str
+
+
+class Progress(Origin):
+    """What it says beside that of how far the run was."""
+
+    step: int = Field(ge=0)
+    skipped: int = Field(ge=0)
+    bad_in_row: int = Field(ge=0)
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    world: int = Field(ge=1)
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -57,7 +91,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps with a checkpoint, in order."""
-        return sorted(int(path.stem[5:]) for path in self.folder.glob("step-*.json") if path.stem[5:].isdigit())
+        return sorted(int(found[1]) for path in self.folder.glob("step-*.json") if (found := STEP.fullmatch(path.stem)))
 
     def latest(self) -> tuple[int, dict[str, Any], list[str]] | None:
         """The newest checkpoint that is whole: its step, its state, and why newer ones were passed over.
@@ -82,21 +116,28 @@ class Checkpoints:
             CheckpointError: it is missing, truncated or damaged.
         """
         path = self.folder / f"step-{step:08d}.pt"
+        note = path.with_suffix(".json")
         try:
-            facts = dict(read_json(path.with_suffix(".json")))
-            data = path.read_bytes()
-        except (OSError, ValueError, TypeError) as error:
+            if note.stat().st_size > LARGEST_NOTE:
+                raise CheckpointError(f"{note} has {note.stat().st_size} bytes, at most {LARGEST_NOTE} were wanted: it is no checkpoint's")
+            facts = Facts.model_validate_json(note.read_bytes())
+            with path.open("rb") as file:
+                size = path.stat().st_size
+                whole = size == facts.bytes and hashlib.file_digest(file, "sha256").hexdigest() == facts.sha256
+        except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
-        if len(data) != facts.get("bytes") or hashlib.sha256(data).hexdigest() != facts.get("sha256"):
-            raise CheckpointError(f"{path} is damaged: {len(data)} bytes came, {facts.get('bytes')} with another checksum were written")
+        except ValidationError as error:
+            raise CheckpointError(f"{path} cannot be read: {note.name} does not say what it is ({first_problem(error)})") from error
+        if not whole:
+            raise CheckpointError(f"{path} is damaged: {size} bytes came, {facts.bytes} with another checksum were written")
         return load_tensors(path)
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
     """A torch file of tensors and plain values; anything that would run code is refused."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+        state = read_pickle(path)
+    except CheckpointError as error:
         raise CheckpointError(f"{path} does not load as plain tensors: {error}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, a dict was wanted")
@@ -116,18 +157,14 @@ def load_weights(path: Path) -> dict[str, dict[str, Tensor]]:
             found = Checkpoints(path).latest()
             if found is None:
                 raise CheckpointError(f"{path} holds no weights.safetensors and no checkpoints: name a run directory or a safetensors file")
-            return exported(found[1])
+            try:
+                return exported(found[1])
+            except (AttributeError, KeyError, TypeError) as error:
+                raise CheckpointError(f"the checkpoint of {path} is not that of a run ({error!r}): name another run") from error
     if path.suffix != ".safetensors":
-        from rtvc.models.states import read_states
-
         return read_states(path)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        flat = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    with opened(path) as file:
+        flat = file.read()
     modules: dict[str, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
         module, _, rest = name.partition(".")
@@ -170,14 +207,11 @@ def initialise(modules: Mapping[str, nn.Module], path: Path, names: Mapping[str,
     weights = load_weights(path)
     wanted = dict(names) or {name: name for name in modules if name in weights}
     if not wanted:
-        raise CheckpointError(f"{path} holds {', '.join(weights)}; this stage has {', '.join(modules)}: name pairs in [[init]] modules")
+        raise CheckpointError(f"{path} holds {listed(list(weights))}; this stage has {', '.join(modules)}: name pairs in [[init]] modules")
     for mine, theirs in wanted.items():
         if mine not in modules:
             raise CheckpointError(f"[[init]] names the module {mine!r}, which this stage lacks; {nearest(mine, list(modules))}")
         if theirs not in weights:
             raise CheckpointError(f"{path} has no module {theirs!r}; {nearest(theirs, list(weights))}")
-        try:
-            modules[mine].load_state_dict(weights[theirs])
-        except RuntimeError as error:
-            raise CheckpointError(f"the weights {theirs!r} of {path} do not fit the module {mine!r}: {error}") from error
+        load_into(modules[mine], weights[theirs], f"for the module {mine!r}, {theirs!r} of {path}")
     return list(wanted)

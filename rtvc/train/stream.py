@@ -11,7 +11,7 @@ information perturbation of NANSY, Choi et al. 2021, section 3.2), which leaves 
 
 import copy
 from collections.abc import Collection
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -72,12 +72,15 @@ class Weights(Section):
     discriminator: float = 1.0
 
 
+Span = Annotated[int, Field(ge=1, le=1 << 16)]
+
+
 class DiscriminatorConfig(Section):
     """The discriminator's sizes. The defaults are those of StyleTTS 2; a quarter of their work does on a CPU."""
 
-    resolutions: tuple[tuple[int, int, int], ...] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
+    resolutions: tuple[tuple[Span, Span, Span], ...] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
     """FFT, hop and window of each spectrogram, in samples."""
-    channels: int = Field(default=32, ge=1)
+    channels: int = Field(default=32, ge=1, le=2048)
     power: float = Field(default=1.0, gt=0, le=1)
     """To which magnitudes are raised: 0.3 is about how loud they are heard."""
     rows: int | None = Field(default=None, ge=1)
@@ -88,7 +91,7 @@ class StreamConfig(StreamRun):
     """Configuration of stage `stream`."""
 
     weights: Weights = Weights()
-    reference_frames: int = Field(default=256, ge=16)
+    reference_frames: int = Field(default=256, ge=16, le=100_000)
     """Length of the style reference, 12.5 ms a frame."""
     gain: tuple[float, float] = (-1.0, 0.7)
     """Range of the log-gain of pieces, which the decoder must follow; limited so that nothing clips."""

@@ -52,8 +52,8 @@ class LabelledConfig(Section):
 
     labelled: list[Path] = Field(min_length=1)
     """Folders that `rtvc teacher generate` and `rtvc data label` wrote."""
-    batch: int = Field(default=12, ge=1)
-    frames: int = Field(default=240, ge=16)
+    batch: int = Field(default=12, ge=1, le=65536)
+    frames: int = Field(default=240, ge=16, le=100_000)
     """Length of the pieces, 12.5 ms a frame."""
     exact_every: int = Field(default=3, ge=1)
     """Every so-many-th row of a batch is of the teacher, whose labels are exact."""
@@ -76,7 +76,7 @@ class StreamRun(RunConfig):
 
     data: LabelledConfig
     model: StreamingConfig = StreamingConfig()
-    warm: int = Field(default=16, ge=0)
+    warm: int = Field(default=16, ge=0, le=100_000)
     """Frames at the beginning of a piece that losses ignore: the network has heard too little."""
 
     @field_validator("init")

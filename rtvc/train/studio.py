@@ -16,6 +16,7 @@ from rtvc.audio.energy import energy
 from rtvc.audio.mel import HOP
 from rtvc.errors import TrainingError
 from rtvc.layers.contract import offline
+from rtvc.models.loading import load_into
 from rtvc.models.streaming import StreamingConverter
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.studio import StudioConverter, speech_level
@@ -90,7 +91,7 @@ def _ridge(x: Tensor, y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
 def assemble(stream: StreamingConverter, decoder: ISTFTNetDecoder, mel_encoder: dict[str, Tensor], found: StyleMap) -> StudioConverter:
     """The studio model of its parts."""
     model = StudioConverter(stream, decoder)
-    model.mel_encoder.load_state_dict(mel_encoder)
+    load_into(model.mel_encoder, mel_encoder, "the run's mel_encoder")
     model.style_map.weight.data, model.style_map.bias.data = found.weight, found.bias
     model.level.fill_(found.level)
     return model.requires_grad_(False).eval()

@@ -49,7 +49,7 @@ class TransferConfig(StreamRun):
     """Rows of a batch whose decoder outputs are matched."""
     matched_every: int = Field(default=2, ge=1)
     """Steps between such batches: the decoder costs more than the encoder."""
-    width: int = 512
+    width: int = Field(default=512, ge=8, le=8192)
     """Channels of the content; smaller ones need another decoder and are for tests."""
 
 

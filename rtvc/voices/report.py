@@ -7,6 +7,7 @@ import numpy as np
 
 from rtvc.audio.check import Samples, clipped_share
 from rtvc.audio.io import StrPath, decode, mono
+from rtvc.printable import printable
 
 FRAME, HOP = 0.025, 0.010
 """Seconds of a frame whose level is measured, and between two of them."""
@@ -52,7 +53,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """For JSON, rounded to what the estimates can bear."""
         figures = {name: round(value, 4) for name, value in asdict(self).items() if isinstance(value, float)}
-        return {"path": self.path, **figures, "grade": self.grade, "advice": list(self.advice)}
+        return {"path": printable(self.path, 1000), **figures, "grade": self.grade, "advice": list(self.advice)}
 
 
 def report(path: StrPath) -> Report:

@@ -11,9 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rtvc.errors import OutputError, VoiceError
+from rtvc.errors import CheckpointError, OutputError, VoiceError
 from rtvc.files import StrPath, check_target, is_stream, kind, write
-from rtvc.voices.provenance import mix_parts, reference_reports
+from rtvc.models.loading import kind as type_of
+from rtvc.models.loading import listed
+from rtvc.printable import printable
+from rtvc.tensorfile import FLOATS, opened
+from rtvc.voices.provenance import fitted_weights, mix_parts, read_source, reference_reports
 
 STYLE = 128
 """Numbers in either style vector."""
@@ -24,6 +28,12 @@ VERSION = "1"
 LARGEST_FILE = 1 << 20
 """Bytes: a voice file is a few kB, a fitted one some twenty, anything above this is not one."""
 MOST_FINE = 1 << 16
+LARGEST_STYLE = 64
+"""Largest number in a style: twice what the style encoders say of silence and of white noise, 30.5, the furthest from speech that
+they were found to go. Of speech they say 4 at most."""
+LARGEST_FINE = 1000
+"""Largest number in a fine style: a fit moves each by 0.03 a step at most, at first, and falling to nothing."""
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,18 +58,25 @@ class Voice:
     fine: Tensor | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", shown_name(self.name) or "voice")
         for part in ("acoustic", "prosodic"):
             vector = getattr(self, part).detach().to("cpu", torch.float32).contiguous()
             if vector.shape != (STYLE,):
                 raise VoiceError(f"the {part} style of {self.name!r} has the shape {tuple(vector.shape)}, ({STYLE},) was wanted")
             if not vector.isfinite().all():
                 raise VoiceError(f"the {part} style of {self.name!r} holds NaN or infinity: make the voice again from its recordings")
+            if (size := float(vector.abs().max())) > LARGEST_STYLE:
+                raise VoiceError(
+                    f"the {part} style of {self.name!r} reaches {size:.3g}, no recording brings it above {LARGEST_STYLE}: "
+                    "make the voice again from its recordings"
+                )
             object.__setattr__(self, part, vector)
         if self.fine is not None:
             fine = self.fine.detach().to("cpu", torch.float32).contiguous()
-            if fine.ndim != 1 or not 0 < len(fine) <= MOST_FINE or not fine.isfinite().all():
+            if fine.ndim != 1 or not 0 < len(fine) <= MOST_FINE or not fine.abs().max() <= LARGEST_FINE:
                 raise VoiceError(
-                    f"the fine style of {self.name!r} has the shape {tuple(fine.shape)} or NaN; up to {MOST_FINE} finite numbers wanted"
+                    f"the fine style of {self.name!r} has the shape {tuple(fine.shape)}, or NaN, or numbers above {LARGEST_FINE}; "
+                    f"up to {MOST_FINE} numbers below that were wanted"
                 )
             object.__setattr__(self, "fine", fine)
 
@@ -109,8 +126,6 @@ class Voice:
         Raises:
             VoiceError: no such file, or one that is truncated, foreign, hostile or of a later version.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = Path(path)
         if (there := kind(path)) != "file":
             came = f"a {there}" if there else "not there"
@@ -119,12 +134,11 @@ class Voice:
         if path.stat().st_size > LARGEST_FILE:
             raise VoiceError(f"{path} has {path.stat().st_size} bytes, a voice file has a few kB: is it a recording, or a model?")
         try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, OSError, ValueError) as error:
+            with opened(path, largest=LARGEST_FILE) as file:
+                tensors = file.read()
+        except CheckpointError as error:
             raise VoiceError(f"{path} is no voice file ({error}): make one with `rtvc voice create`") from error
-        return cls.from_parts(tensors, metadata, str(path))
+        return cls.from_parts(tensors, file.metadata, str(path))
 
     @classmethod
     def from_parts(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where: str) -> "Voice":
@@ -134,18 +148,20 @@ class Voice:
             VoiceError: they are not those of a voice.
         """
         if metadata.get("format") != FORMAT or set(tensors) - {"fine"} != {"acoustic", "prosodic"}:
-            raise VoiceError(f"{where} is a safetensors file but no voice (it holds {', '.join(sorted(tensors)[:5]) or 'nothing'})")
+            raise VoiceError(f"{where} is a safetensors file but no voice (it holds {listed(sorted(tensors)) or 'nothing'})")
         if metadata.get("version") != VERSION:
-            raise VoiceError(f"{where} is a voice of version {metadata.get('version')}, this rtvc reads version {VERSION}: update rtvc")
-        if not all(tensor.is_floating_point() for tensor in tensors.values()):
-            raise VoiceError(f"{where} holds {tensors['acoustic'].dtype} numbers, floating point was wanted")
+            raise VoiceError(
+                f"{where} is a voice of version {printable(metadata.get('version'), 20)}, this rtvc reads version {VERSION}: update rtvc"
+            )
+        if other := [tensor for tensor in tensors.values() if tensor.dtype not in FLOATS]:
+            raise VoiceError(f"{where} holds {type_of(other[0])} numbers, floating point was wanted")
         try:
-            source = json.loads(metadata.get("source", "{}"))
-        except (ValueError, RecursionError) as error:
-            raise VoiceError(f"{where} holds a source that is not JSON: make the voice again") from error
-        if not isinstance(source, dict):
-            raise VoiceError(f"{where} holds a source of type {type(source).__name__}, an object was wanted: make the voice again")
-        name = "".join(c for c in metadata.get("name", "") if c.isprintable())[:200] or Path(where).stem
+            source = read_source(metadata.get("source", "{}"))
+        except ValueError as error:
+            raise VoiceError(f"{where} holds {error}: make the voice again") from error
+        if "fine" in tensors and fitted_weights(source) is None:
+            raise VoiceError(f"{where} is fitted, and does not say to which weights: make the voice again")
+        name = shown_name(metadata.get("name", "")) or Path(where).stem
         return cls(tensors["acoustic"], tensors["prosodic"], name, source, tensors.get("fine"))
 
     @classmethod
@@ -177,7 +193,7 @@ class Voice:
     def space(self) -> str | None:
         """The style space that the vectors lie in: the model whose style encoders made them, if that is known."""
         space = self.source.get("space")
-        return None if space is None else str(space)
+        return None if space is None else printable(space)
 
     @property
     def parts(self) -> list[tuple[float, str]]:
@@ -207,8 +223,7 @@ class Voice:
     @property
     def fitted(self) -> str | None:
         """The weights that the voice was fitted to (`rtvc.voices.fit`), None if it was not."""
-        fit = self.source.get("fit")
-        return str(fit.get("weights")) if self.fine is not None and isinstance(fit, dict) else None
+        return fitted_weights(self.source) if self.fine is not None else None
 
     def unfitted(self) -> "Voice":
         """The voice as its styles alone say it, which other weights of the same style space can use."""
@@ -235,6 +250,11 @@ def check_voice_file(path: StrPath, *, sources: Iterable[StrPath] = (), force: b
         return check_target(path, sources=sources, force=force)
     except OutputError as error:
         raise VoiceError(str(error)) from error
+
+
+def shown_name(name: str) -> str:
+    """A name without what cannot be shown, and of bounded length."""
+    return "".join(c for c in name if c.isprintable())[:LONGEST_NAME]
 
 
 def common_space(*voices: Voice) -> str | None:

@@ -1,6 +1,5 @@
 """The shipped weights: float16 safetensors with their configuration in the header."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,10 @@ from pydantic import ValidationError
 
 from rtvc.errors import CheckpointError
 from rtvc.files import write
+from rtvc.models.loading import check_fit, filled, outlined
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
+from rtvc.printable import first_problem
+from rtvc.tensorfile import opened
 
 DEFAULT = Path(__file__).parents[2] / "assets" / "stream.safetensors"
 FORMAT = "rtvc-streaming"
@@ -30,37 +32,37 @@ def save_file(model: StreamingConverter, path: str | os.PathLike[str], facts: Ma
 def load_file(path: str | os.PathLike[str]) -> StreamingConverter:
     """Reads what `save_file` wrote, as float32, ready to convert.
 
-    Raises:
-        CheckpointError: no such file, or one that is truncated, foreign, or does not fit its configuration.
-    """
-    from safetensors import SafetensorError, safe_open
+    The configuration is bounded, the model outlined, and the names, shapes and types of the file's tensors compared with it,
+    before a tensor is read.
 
-    path = Path(path)
-    if not path.is_file():
+    Raises:
+        CheckpointError: no such file, or one that is truncated, foreign, does not fit its configuration, or holds NaN.
+    """
+    if not Path(path).is_file():
         raise CheckpointError(f"{path} is not there, weights of a streaming model were wanted: check the path")
+    with opened(path) as file:
+        if file.metadata.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{path} is a safetensors file but no streaming model: weights that `rtvc train stream` exported were wanted"
+            )
+        config = read_config(file.metadata.get("config", ""), str(path))
+        model = outlined(lambda: StreamingConverter(config), f"the configuration of {path}")
+        check_fit(model, file.described, str(path))
+        return filled(model, file.read(), str(path))
+
+
+def read_config(text: str, where: str) -> StreamingConfig:
+    """The sizes that a header gives, within what any streaming model has; `where` names the file in the error.
+
+    Raises:
+        CheckpointError: naming the first size that is not.
+    """
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as weights ({error}): fetch it again, it may be truncated") from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is a safetensors file but no streaming model: weights that `rtvc train stream` exported were wanted")
-    try:
-        model = StreamingConverter(StreamingConfig(**json.loads(metadata["config"])))
-    except (KeyError, ValueError, ValidationError) as error:
-        raise CheckpointError(f"{path} carries a configuration that this rtvc does not know ({error}): update rtvc") from error
-    wanted = model.state_dict()
-    missing, unexpected = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
-    wrong = [
-        f"{n} {tuple(tensors[n].shape)} for {tuple(t.shape)}" for n, t in wanted.items() if n in tensors and tensors[n].shape != t.shape
-    ]
-    if missing or unexpected or wrong:
+        return StreamingConfig.model_validate_json(text)
+    except ValidationError as error:
         raise CheckpointError(
-            f"{path} does not fit its configuration: missing {missing}, unexpected {unexpected}, of another shape {wrong}"
-        )
-    model.load_state_dict(tensors)
-    return model.eval()
+            f"{where} carries a configuration that this rtvc does not know ({first_problem(error)}): update rtvc, or get the file again"
+        ) from error
 
 
 def load_default() -> StreamingConverter:

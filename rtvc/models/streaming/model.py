@@ -1,9 +1,9 @@
 """The streaming converter: waveform in, waveform out, `y, state = model(x, voice, state)`."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from rtvc.audio.energy import energy as energy_of
@@ -17,25 +17,34 @@ from rtvc.models.streaming.pitch import PitchNet
 from rtvc.models.streaming.prosody import Prosody, ProsodyState
 from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
 
+Channels = Annotated[int, Field(ge=1, le=4096)]
+Taps = Annotated[int, Field(ge=1, le=63)]
+Dilation = Annotated[int, Field(ge=1, le=1024)]
+Dilations = Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=64)]
+
+
+REGISTER = (2.0, 9.0)
+"""Mean log F0 that a voice may ask for, 7 Hz to 8 kHz: no voice is near either end, and what lies far beyond has no F0."""
+
 
 class StreamingConfig(BaseModel):
-    """Sizes of the streaming model. The defaults are those of the shipped weights."""
+    """Sizes of the streaming model. The defaults are those of the shipped weights, the bounds what any file may ask for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    content_hidden: int = 384
-    content_kernel: int = 3
-    content_dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 1, 2, 4, 8, 16)
-    right: int = 1
+    content_hidden: Channels = 384
+    content_kernel: Taps = 3
+    content_dilations: Dilations = (1, 2, 4, 8, 16, 1, 2, 4, 8, 16)
+    right: int = Field(default=1, ge=0, le=64)
     """Mel frames of look-ahead, 12.5 ms each."""
-    pitch_hidden: int = 192
-    pitch_dilations: tuple[int, ...] = (1, 2, 4, 8)
-    decoder_hidden: int = 384
-    decoder_kernel: int = 3
-    decoder_dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
+    pitch_hidden: Channels = 192
+    pitch_dilations: Dilations = (1, 2, 4, 8)
+    decoder_hidden: Channels = 384
+    decoder_kernel: Taps = 3
+    decoder_dilations: Dilations = (1, 2, 4, 1, 2, 4)
     statistics: Statistics = "frame"
-    acoustic_hidden: int = 256
-    prosodic_hidden: int = 128
+    acoustic_hidden: Channels = 256
+    prosodic_hidden: Channels = 128
 
 
 class ConverterState(NamedTuple):
@@ -92,8 +101,10 @@ class StreamingConverter(nn.Module):
             pitch: semitones added to the pitch.
             prosody: 0 keeps the source's register and range, 1 takes the voice's.
         """
+        register, spreads = self.targets(prosodic).split([1, 2], -1)
+        register = register.clamp(*REGISTER)
         controls = acoustic.new_tensor([pitch * 0.0577622650466621, prosody]).expand(len(acoustic), 2)
-        return torch.cat([self.targets(prosodic), controls, self.affine(acoustic)], 1)
+        return torch.cat([register, spreads, controls, self.affine(acoustic)], 1)
 
     def forward(self, x: Tensor, voice: Tensor, state: ConverterState) -> tuple[Tensor, ConverterState]:
         """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency` samples late."""

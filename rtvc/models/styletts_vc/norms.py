@@ -34,8 +34,11 @@ class WeightNormed(nn.Module):
         weight = self._parameters.pop("weight")
         if weight is None:
             raise TypeError(f"{type(self).__name__} has no weight to normalise")
-        self.weight_g = nn.Parameter(weight.detach().flatten(1).norm(dim=1).view(-1, *[1] * (weight.ndim - 1)))
-        self.weight_v = nn.Parameter(weight.detach().clone())
+        drawn = weight.detach()
+        # A weight on the meta device has no values to take the norm of; torch would import for seconds to find its shape.
+        norms = drawn.new_empty(len(drawn)) if drawn.is_meta else drawn.flatten(1).norm(dim=1)
+        self.weight_g = nn.Parameter(norms.view(-1, *[1] * (weight.ndim - 1)))
+        self.weight_v = nn.Parameter(drawn.clone())
 
     def effective_weight(self) -> Tensor:
         """The weight that the convolution runs with."""
@@ -45,7 +48,8 @@ class WeightNormed(nn.Module):
     def fold(self) -> None:
         """Replaces `weight_g` and `weight_v` by one plain `weight`; folding twice changes nothing."""
         if "weight" not in self._parameters:
-            weight = self.effective_weight().detach().clone()
+            drawn = self.weight_v if self.weight_v.is_meta else self.effective_weight()
+            weight = drawn.detach().clone()
             del self.weight_g, self.weight_v
             self.register_parameter("weight", nn.Parameter(weight))
 
@@ -109,7 +113,7 @@ class SpectralNormConv2d(nn.Conv2d):
         rows, columns = self.weight_orig.flatten(1).shape
         self.register_buffer("weight_u", F.normalize(torch.randn(rows), dim=0, eps=EPSILON))
         self.register_buffer("weight_v", F.normalize(torch.randn(columns), dim=0, eps=EPSILON))
-        for _ in range(SETTLING):
+        for _ in range(0 if self.weight_orig.is_meta else SETTLING):
             self.refine()
 
     @torch.no_grad()
