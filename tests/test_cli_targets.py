@@ -162,7 +162,7 @@ def test_forced_the_source_is_replaced(files: Path) -> None:
         ("serve --voices me.wav", "(it is a file): a folder was wanted"),
         ("serve --backend gold", "the backend 'gold' came"),
         ("stream me.wav --voice x --url 127.0.0.1:8765", "the address '127.0.0.1:8765' came, one like ws://"),
-        ("stream me.wav --voice x --url ws://host:port", "an address came that is none"),
+        ("stream me.wav --voice x --url ws://host:port", "an address that cannot be read came"),
         ("stream me.wav -r a.voice", "a.voice is a voice file, -r takes recordings: name a voice of the server with --voice"),
         ("stream gone.wav --voice x", "gone.wav is not there"),
         ("stream --mic --voice x --input-device nobody", "input device"),

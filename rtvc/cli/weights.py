@@ -50,12 +50,14 @@ def export_studio(
     from rtvc.errors import CheckpointError
     from rtvc.files import check_target
     from rtvc.models import studio
+
+    target = check_target(output or studio.DEFAULT)
+
     from rtvc.models.loading import listed
     from rtvc.models.streaming import load_default
     from rtvc.train.state import load_weights
     from rtvc.train.studio import assemble, fit_style_map
 
-    target = check_target(output or studio.DEFAULT)
     stream = load_default()
     found = fit_style_map(stream, sorted(teacher.glob("*.npz")), ridge)
     weights = load_weights(run)
