@@ -55,10 +55,10 @@ def evaluate(
     from rtvc.evaluate.run import conversion, evaluate_pairs
     from rtvc.files import write_json
 
-    listed = read_pairs(pairs, limit)
-    torch.set_num_threads(threads)
     if backend is not None and chunk is None:
         raise ConfigError(f"--backend {backend} runs the steps of a stream: give --chunk as well, such as --chunk 25")
+    listed = read_pairs(pairs, limit)
+    torch.set_num_threads(threads)
 
     def open_stepper(steps: "Converter", samples: int) -> "Backend":
         from rtvc.engine.open import open_engine
