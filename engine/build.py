@@ -23,7 +23,8 @@ from rtvc.engine.tensorrt import flavours
 from rtvc.errors import ConfigError, EngineError
 from rtvc.models.streaming.interface import Converter
 
-MANIFEST, FORMAT = "engine.json", 1
+MANIFEST, FORMAT = "engine.json", 2
+"""The format counts what makes older engines wrong to use: since 2, int8 weights leave room for processors without VNNI."""
 ANSWER = 0.01
 """Largest difference of an answer, as a share of its largest value, that is put down to another machine's rounding."""
 BACKENDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
