@@ -10,7 +10,8 @@ from rtvc.errors import EngineError
 from rtvc.files import kind
 from rtvc.printable import first_problem
 
-MANIFEST, FORMAT = "engine.json", 1
+MANIFEST, FORMAT = "engine.json", 2
+"""The format counts what makes older engines wrong to use: since 2, int8 weights leave room for processors without VNNI."""
 LARGEST_MANIFEST = 1 << 18
 """Bytes: a manifest has some two thousand."""
 MOST_CHUNK = 48_000

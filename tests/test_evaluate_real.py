@@ -17,7 +17,7 @@ from rtvc.errors import CheckpointError
 from rtvc.evaluate import SpeakerEncoder, dnsmos, evaluate_pairs, f0_pcc, read, similarity
 from rtvc.evaluate.recogniser import Recogniser
 
-PAIRS = Path(__file__).parents[2] / "shared" / "corpus" / "eval_pairs.tsv"
+PAIRS = Path(__file__).resolve().parents[2] / "shared" / "corpus" / "eval_pairs.tsv"
 corpus = pytest.mark.skipif(not PAIRS.is_file(), reason="needs the recordings of ../shared/corpus")
 whisper = pytest.mark.skipif(not (cache_dir() / "whisper-base").is_dir(), reason="needs Whisper base, which `rtvc evaluate` fetches")
 

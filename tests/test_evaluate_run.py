@@ -233,7 +233,7 @@ def test_command_writes_result_picture_and_page(
         assert (len(wave), rate) == (24000, 24000)
 
 
-def test_a_backend_of_the_engine_can_run_the_steps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_backend_of_the_engine_can_run_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     from rtvc.engine.backends.eager import TorchBackend
 
     use_tiny_models(monkeypatch)
@@ -247,7 +247,10 @@ def test_a_backend_of_the_engine_can_run_the_steps(monkeypatch: pytest.MonkeyPat
     assert opened == [600] and backend.name == "stream, 25 ms chunks, torch-eager" and backend.key != plain.key
     x, voice = speech(1.0, 24_000), backend._converter.voice((speech(), 16_000))
     np.testing.assert_allclose(backend._timed(x, 24_000, voice)[0], plain._timed(x, 24_000, voice)[0], atol=1e-6)
-    assert main(["evaluate", "--backend", "auto"]) == 2
+
+
+def test_options_that_contradict_are_told_before_files_are_looked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--pairs", str(tmp_path / "none.tsv"), "--backend", "auto"]) == 2
     assert "give --chunk as well" in " ".join(capsys.readouterr().err.split())
 
 

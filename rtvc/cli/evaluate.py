@@ -83,15 +83,15 @@ def evaluate(
     if compare is not None:
         show_comparison(*compare, json)
         return
+    if where and (chunk, backend, report) != (None, None, None):
+        raise ConfigError("--where says whole recordings again in plain torch: leave --chunk, --backend and --report out")
+    if backend is not None and chunk is None:
+        raise ConfigError(f"--backend {backend} runs the steps of a stream: give --chunk as well, such as --chunk 25")
     listed = read_pairs(pairs, limit, more)
     torch.set_num_threads(threads)
     if where:
-        if (chunk, backend, report) != (None, None, None):
-            raise ConfigError("--where says whole recordings again in plain torch: leave --chunk, --backend and --report out")
         show_where(LibraryConverter(model, None, device, fit or 0), listed, bridge, teacher, json)
         return
-    if backend is not None and chunk is None:
-        raise ConfigError(f"--backend {backend} runs the steps of a stream: give --chunk as well, such as --chunk 25")
 
     def open_stepper(steps: "Converter", samples: int) -> "Backend":
         from rtvc.engine.open import open_engine
