@@ -1,13 +1,18 @@
 """What the streaming model hears: log-mel for content and energy, fine low-frequency bins for the pitch."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from rtvc.audio.mel import BANDS, FLOOR, N_FFT, SAMPLE_RATE, Mel
+from rtvc.audio.mel import BANDS, FLOOR, N_FFT, SAMPLE_RATE, Mel, checked
+from rtvc.layers.highpass import HighPass
 
 LOWEST, HIGHEST = 4, 104
 """Bins of the 2048-point spectrum for the pitch network: 47 to 1207 Hz, 11.7 Hz apart."""
 PITCH_BINS = HIGHEST - LOWEST
+HIGHPASS_HZ, HIGHPASS_ORDER = 70.0, 4
+"""What lies below is taken out of all that is heard, sources and references alike: DC and hum are no part of a voice."""
 CUTOFF_HZ = 7_500.0
 """Bands above this are hidden from the encoders: much recorded speech, and most training speech, has nothing there."""
 
@@ -19,8 +24,33 @@ def audible_bands() -> int:
     return int((corners[2:] <= CUTOFF_HZ).sum())
 
 
+class AnalysisState(NamedTuple):
+    """What the analysis carries."""
+
+    highpass: Tensor
+    past: Tensor
+
+
 class Analysis(Mel):
-    """`Mel` with the log-power of the low bins below it: x (B, 1, N) -> (B, BANDS + PITCH_BINS, N / HOP)."""
+    """High-passed `Mel` with the log-power of the low bins below it: x (B, 1, N) -> (B, BANDS + PITCH_BINS, N / HOP)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.highpass = HighPass(SAMPLE_RATE, HIGHPASS_HZ, HIGHPASS_ORDER)
+
+    def initial(self, batch: int) -> AnalysisState:  # type: ignore[override]
+        """Silence."""
+        return AnalysisState(self.highpass.initial(batch), super().initial(batch))
+
+    def forward(self, x: Tensor, state: AnalysisState) -> tuple[Tensor, AnalysisState]:  # type: ignore[override]
+        """x (B, 1, N) in [-1, 1] -> y (B, BANDS + PITCH_BINS, N / HOP), one frame late.
+
+        Raises:
+            AudioError: x is not (B, 1, N), or N is no multiple of HOP.
+        """
+        clean, highpass = self.highpass(checked(x), state.highpass)
+        y, past = super().forward(clean, state.past)
+        return y, AnalysisState(highpass, past)
 
     def from_windows(self, windows: Tensor) -> Tensor:
         """windows (B, T, WINDOW) -> normalised log-mel over normalised log-power (B, BANDS + PITCH_BINS, T)."""
