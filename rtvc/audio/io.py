@@ -1,15 +1,18 @@
 """Recordings in and out: any file that libsndfile knows, as mono float32 at 24 kHz."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rtvc.audio.check import Samples, check_recording, check_samples
+from rtvc.audio.channels import mix_of, mixed
+from rtvc.audio.check import Samples, check_mix, check_samples
 from rtvc.audio.mel import SAMPLE_RATE
-from rtvc.audio.resample import check_rate, resample
+from rtvc.audio.resample import check_rate
 from rtvc.errors import AudioError
 from rtvc.files import replacing
 
@@ -29,8 +32,47 @@ BLOCK = 1 << 18
 """Frames that are decoded at once: a header that lies about its length cannot make us allocate for it."""
 
 
+@contextmanager
+def opened(path: StrPath) -> Iterator[tuple[int, Iterator[Samples]]]:
+    """A file while it is decoded: its rate in Hz, and its samples, (N, C) float32 a block.
+
+    Raises:
+        AudioError: no such file, or one that libsndfile cannot read.
+    """
+    import soundfile
+
+    path = Path(path)
+    if not path.is_file():
+        raise AudioError(f"{path} is {'a folder' if path.is_dir() else 'not there'}, an audio file was wanted: check the path")
+    with reading(path):
+        file = soundfile.SoundFile(path)
+
+    def blocks() -> Iterator[Samples]:
+        size = max(1, BLOCK // file.channels)
+        while True:
+            with reading(path):
+                block = file.read(size, dtype="float32", always_2d=True)
+            if not len(block):
+                return
+            yield block
+
+    with file:
+        yield int(file.samplerate), blocks()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What libsndfile complains about becomes an `AudioError` that names the file."""
+    import soundfile
+
+    try:
+        yield
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+        raise AudioError(f"{path} cannot be read as audio ({reason(error)}): convert it to WAV, or check that it is whole") from error
+
+
 def decode(path: StrPath) -> tuple[Samples, int]:
-    """Every channel of a file, as it is.
+    """Every channel of a file, as it is; `rtvc.audio.recording` reads long ones without holding them whole.
 
     Args:
         path: of a file in a format that libsndfile knows (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, …).
@@ -41,19 +83,13 @@ def decode(path: StrPath) -> tuple[Samples, int]:
     Raises:
         AudioError: no such file, or one that libsndfile cannot read.
     """
-    import soundfile
-
-    path = Path(path)
-    if not path.is_file():
-        raise AudioError(f"{path} is {'a folder' if path.is_dir() else 'not there'}, an audio file was wanted: check the path")
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, blocks = int(file.samplerate), [np.zeros((0, file.channels), np.float32)]
-            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(block)
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        raise AudioError(f"{path} cannot be read as audio ({reason(error)}): convert it to WAV, or check that it is whole") from error
-    return np.concatenate(blocks), rate
+    samples, channels = np.zeros(0, np.float32), 1
+    with opened(path) as (rate, blocks):
+        for block in blocks:
+            filled, channels = len(samples), block.shape[1]
+            samples.resize(filled + block.size, refcheck=False)  # grows in place: never two copies
+            samples[filled:] = block.reshape(-1)
+    return samples.reshape(-1, channels), rate
 
 
 def reason(error: Exception) -> str:
@@ -61,10 +97,39 @@ def reason(error: Exception) -> str:
     return str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
 
 
-def mono(wave: Samples) -> Samples:
-    """wave (N,) or (N, C) -> (N,), the mean of the channels."""
-    mixed: Samples = wave if wave.ndim == 1 else wave[:, 0] if wave.shape[1] == 1 else wave.mean(1, dtype=np.float32)
-    return mixed
+def mono(wave: Samples, what: str = "the recording") -> Samples:
+    """wave (N,) or (N, C) -> (N,), as loud as the loudest channel.
+
+    Channels are weighted by their levels: silent ones are left out, and where they cancel each other
+    the loudest is used alone, with a warning.
+    """
+    if wave.ndim == 1 or wave.shape[1] == 1:
+        return wave.reshape(-1)
+    mix = mix_of(wave)
+    check_mix(mix, what)
+    return mixed(wave, mix)
+
+
+def as_samples(wave: object, what: str) -> Samples:
+    """Samples that a caller holds, as float32 in -1..1: floats as they are, 16- or 32-bit integers by their full scale.
+
+    Raises:
+        AudioError: something else.
+    """
+    wanted = "floating point or 16- or 32-bit integer samples were wanted"
+    if isinstance(wave, str | os.PathLike):
+        raise AudioError(f"the path {wave} came as {what}, {wanted}: read it first, as with soundfile.read")
+    try:
+        array = wave.detach().cpu() if isinstance(wave, Tensor) else wave
+        array = np.asarray(array.float() if isinstance(array, Tensor) and array.is_floating_point() else array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AudioError(f"a value of type {type(wave).__name__} came as {what}, {wanted}: pass one array") from error
+    if array.dtype in (np.int16, np.int32):
+        return np.asarray(array / np.float64(-np.iinfo(array.dtype).min), np.float32)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise AudioError(f"{what} holds values of type {array.dtype}, {wanted}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        return np.asarray(array, np.float32)
 
 
 def read(path: StrPath, *, rate: int = SAMPLE_RATE, checked: bool = True) -> Tensor:
@@ -81,13 +146,12 @@ def read(path: StrPath, *, rate: int = SAMPLE_RATE, checked: bool = True) -> Ten
     Raises:
         AudioError: the file cannot be read or used.
     """
-    wave, native = decode(path)
-    if checked:
-        check_recording(wave, native, str(path))
-    return torch.from_numpy(resample(mono(wave), native, rate))
+    from rtvc.audio.recording import open_recording
+
+    return torch.from_numpy(open_recording(path, checked=checked).samples(rate))
 
 
-def prepare(wave: object, rate: int, what: str = "the recording", *, checked: bool = True) -> Tensor:
+def prepare(wave: object, rate: object, what: str = "the recording", *, checked: bool = True) -> Tensor:
     """Samples that a caller holds, as `read` would return them.
 
     Args:
@@ -102,17 +166,9 @@ def prepare(wave: object, rate: int, what: str = "the recording", *, checked: bo
     Raises:
         AudioError: not samples, or samples that cannot be used.
     """
-    array = wave.detach().cpu().numpy() if isinstance(wave, Tensor) else np.asarray(wave)
-    if array.dtype in (np.int16, np.int32):
-        array = array / np.float64(-np.iinfo(array.dtype).min)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise AudioError(f"{what} holds values of type {array.dtype}, floating point or 16- or 32-bit integer samples were wanted")
-    samples = np.asarray(array, np.float32)
-    if checked:
-        check_recording(samples, check_rate(rate), what)
-    else:
-        check_samples(samples, what)
-    return torch.from_numpy(resample(mono(samples), rate, SAMPLE_RATE).copy())
+    from rtvc.audio.recording import recording_of
+
+    return torch.from_numpy(recording_of(wave, rate, what, checked=checked).samples(SAMPLE_RATE))
 
 
 def check_output(path: StrPath) -> Path:

@@ -1,0 +1,149 @@
+"""A recording piece by piece: looked through once, then read again as mono at any rate. Memory does not grow with its length.
+
+Short ones are kept as they were decoded; of long ones nothing is, they are decoded a second time.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtvc.audio.channels import PIECE, Mix, mixed
+from rtvc.audio.check import Samples, check_intake, check_mix, check_samples, check_values
+from rtvc.audio.intake import Intake
+from rtvc.audio.io import SUFFIXES, StrPath, as_samples, check_output, opened, reason
+from rtvc.audio.resample import check_rate, resampled, resampled_length
+from rtvc.errors import AudioError
+from rtvc.files import replacing
+
+KEPT = 1 << 26
+"""Bytes of decoded samples up to which a file is decoded once only."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording that can be used.
+
+    Attributes:
+        what: its name in errors.
+        rate: in Hz.
+        frames: samples a channel.
+        mix: what becomes of its channels.
+        blocks: its samples from the beginning, (N, C) float32 at a time.
+    """
+
+    what: str
+    rate: int
+    frames: int
+    mix: Mix
+    blocks: Callable[[], Iterable[Samples]]
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.frames / self.rate
+
+    def mono(self, rate: float) -> Iterator[Samples]:
+        """The mixed samples at `rate` Hz, (N,) at a time."""
+        return resampled((mixed(block, self.mix) for block in self.blocks()), self.rate, check_rate(rate))
+
+    def samples(self, rate: float) -> Samples:
+        """All of it at once, (N,) float32 at `rate` Hz."""
+        whole, at = np.empty(resampled_length(self.frames, self.rate, check_rate(rate)), np.float32), 0
+        for piece in self.mono(rate):
+            whole[at : at + len(piece)] = piece
+            at += len(piece)
+        return whole
+
+
+def looked_through(what: str, rate: int, blocks: Iterable[Samples], *, checked: bool) -> tuple[Intake, list[Samples]]:
+    """What is known after all blocks (N, C), and the blocks themselves unless there are too many.
+
+    Raises:
+        AudioError: as `check_recording` if `checked`; otherwise for samples that are none.
+    """
+    intake: Intake | None = None
+    kept, size = list[Samples](), 0
+    for block in blocks:
+        if intake is None:
+            intake = Intake(block.shape[1], rate)
+        intake.add(block)
+        size += block.nbytes
+        kept = [*kept, block] if size <= KEPT else []
+    if intake is None:
+        intake = Intake(1, rate)
+    if checked:
+        check_intake(intake, what)
+    else:
+        check_values(intake.bad, intake.peak, what)
+    return intake, kept if size <= KEPT else []
+
+
+def open_recording(path: StrPath, *, checked: bool = True) -> Recording:
+    """A file, looked through.
+
+    Args:
+        path: of a file in any format that libsndfile knows.
+        checked: refuse recordings that cannot be used, as `check_recording` does.
+
+    Raises:
+        AudioError: the file cannot be read or used.
+    """
+    what = str(path)
+    with opened(path) as (rate, blocks):
+        intake, kept = looked_through(what, rate, blocks, checked=checked)
+    mix = intake.channels.mix()
+    check_mix(mix, what)
+
+    def again() -> Iterator[Samples]:
+        with opened(path) as (_, blocks):
+            yield from blocks
+
+    return Recording(what, rate, intake.frames, mix, (lambda: kept) if kept else again)
+
+
+def recording_of(wave: object, rate: object, what: str = "the recording", *, checked: bool = True) -> Recording:
+    """Samples that a caller holds, looked through.
+
+    Args:
+        wave: array or tensor, (N,) or (N, C); floating point in -1..1, or 16- or 32-bit integers.
+        rate: of `wave`, in Hz.
+        what: its name in errors.
+        checked: as in `open_recording`.
+
+    Raises:
+        AudioError: not samples, no rate, or samples that cannot be used.
+    """
+    array, native = as_samples(wave, what), check_rate(rate)
+    check_samples(array, what)
+    columns = array.reshape(len(array), -1)
+    intake = looked_through(what, native, (columns,), checked=checked)[0]
+    mix = intake.channels.mix()
+    check_mix(mix, what)
+    step = max(1, PIECE // columns.shape[1])
+    return Recording(what, native, len(columns), mix, lambda: (columns[at : at + step] for at in range(0, len(columns), step)))
+
+
+def write_pieces(path: StrPath, pieces: Iterable[Samples], rate: int) -> Path:
+    """Writes mono samples (N,) in -1..1 as they come; the file appears at once and whole, or not at all.
+
+    Returns:
+        The path.
+
+    Raises:
+        AudioError: a suffix or a place that cannot be written.
+    """
+    import soundfile
+
+    path = check_output(path)
+    suffix = path.suffix.lower()
+    settings: dict[str, Any] = {"subtype": SUFFIXES[suffix], "format": "OGG" if suffix == ".opus" else suffix[1:].upper()}
+    try:
+        with replacing(path) as fresh, soundfile.SoundFile(fresh, "w", check_rate(rate), 1, **settings) as sink:
+            for piece in pieces:
+                sink.write(np.clip(piece, -1, 1))
+    except (soundfile.SoundFileError, OSError, ValueError) as error:
+        raise AudioError(f"{path} cannot be written ({reason(error)}): check the folder, the free space and the sample rate") from error
+    return path
