@@ -55,7 +55,7 @@ class Call:
         self.again: deque[bytes] = deque()
         self.samples_in = self.samples_out = 0
         self.ended = self.finished = False  # all output is here; all of it was sent
-        self.dropped_in = self.late = 0
+        self.dropped_in = self.late = self.resets = 0
         self.gap = False
         self.connection: Connection | None = None
         self.left = member.pool.clock() + PATIENCE_S  # when its client was lost
@@ -179,3 +179,7 @@ class Call:
         if late > 0:
             self.late += late
             self.metrics.xruns.inc(late)
+        resets = self.member.resets - self.resets
+        if resets > 0:
+            self.resets += resets
+            self.metrics.resets.inc(resets)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,9 +33,23 @@ BLOCK = 1 << 18
 """Frames that are decoded at once: a header that lies about its length cannot make us allocate for it."""
 
 
+class Opened(NamedTuple):
+    """A file that is being decoded.
+
+    Attributes:
+        rate: in Hz.
+        frames: samples a channel, as its header says; it may be wrong.
+        blocks: its samples, (N, C) float32 at a time.
+    """
+
+    rate: int
+    frames: int
+    blocks: Iterator[Samples]
+
+
 @contextmanager
-def opened(path: StrPath) -> Iterator[tuple[int, Iterator[Samples]]]:
-    """A file while it is decoded: its rate in Hz, and its samples, (N, C) float32 a block.
+def opened(path: StrPath) -> Iterator[Opened]:
+    """A file while it is decoded.
 
     Raises:
         AudioError: no such file, or one that libsndfile cannot read.
@@ -57,7 +72,7 @@ def opened(path: StrPath) -> Iterator[tuple[int, Iterator[Samples]]]:
             yield block
 
     with file:
-        yield int(file.samplerate), blocks()
+        yield Opened(int(file.samplerate), int(file.frames), blocks())
 
 
 @contextmanager
@@ -84,12 +99,12 @@ def decode(path: StrPath) -> tuple[Samples, int]:
         AudioError: no such file, or one that libsndfile cannot read.
     """
     samples, channels = np.zeros(0, np.float32), 1
-    with opened(path) as (rate, blocks):
-        for block in blocks:
+    with opened(path) as file:
+        for block in file.blocks:
             filled, channels = len(samples), block.shape[1]
             samples.resize(filled + block.size, refcheck=False)  # grows in place: never two copies
             samples[filled:] = block.reshape(-1)
-    return samples.reshape(-1, channels), rate
+    return samples.reshape(-1, channels), file.rate
 
 
 def reason(error: Exception) -> str:

@@ -49,6 +49,20 @@ class Recording:
         """The mixed samples at `rate` Hz, (N,) at a time."""
         return resampled((mixed(block, self.mix) for block in self.blocks()), self.rate, check_rate(rate))
 
+    def chunks(self, rate: float, size: int, multiple: int) -> Iterator[Samples]:
+        """The same, (size,) at a time; zeros make the last a multiple of so many samples."""
+        waiting, count = list[Samples](), 0
+        for piece in self.mono(rate):
+            waiting.append(piece)
+            count += len(piece)
+            if count >= size:
+                whole = np.concatenate(waiting)
+                for start in range(0, count // size * size, size):
+                    yield whole[start : start + size]
+                waiting, count = [whole[count // size * size :]], count % size
+        if count:
+            yield np.pad(np.concatenate(waiting), (0, -count % multiple))
+
     def samples(self, rate: float) -> Samples:
         """All of it at once, (N,) float32 at `rate` Hz."""
         whole, at = np.empty(resampled_length(self.frames, self.rate, check_rate(rate)), np.float32), 0
@@ -92,16 +106,16 @@ def open_recording(path: StrPath, *, checked: bool = True) -> Recording:
         AudioError: the file cannot be read or used.
     """
     what = str(path)
-    with opened(path) as (rate, blocks):
-        intake, kept = looked_through(what, rate, blocks, checked=checked)
+    with opened(path) as file:
+        intake, kept = looked_through(what, file.rate, file.blocks, checked=checked)
     mix = intake.channels.mix()
     check_mix(mix, what)
 
     def again() -> Iterator[Samples]:
-        with opened(path) as (_, blocks):
-            yield from blocks
+        with opened(path) as once_more:
+            yield from once_more.blocks
 
-    return Recording(what, rate, intake.frames, mix, (lambda: kept) if kept else again)
+    return Recording(what, file.rate, intake.frames, mix, (lambda: kept) if kept else again)
 
 
 def recording_of(wave: object, rate: object, what: str = "the recording", *, checked: bool = True) -> Recording:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rtvc.cli.voice import Fit
+from rtvc.cli.voice import Fit, advise
 
 __all__ = ["convert"]
 
@@ -33,19 +33,17 @@ def convert(
     from time import perf_counter
 
     from rtvc.api import load
-    from rtvc.audio.check import check_recording
-    from rtvc.audio.io import check_output, decode, write
+    from rtvc.audio.io import check_output
+    from rtvc.audio.recording import open_recording, write_pieces
 
     check_output(output)
-    wave, rate = decode(source)
-    check_recording(wave, rate, str(source))
+    recording = open_recording(source)
     converter = load(model, device)
     voice = converter.voice(*(references or []), *(more or []), timbre=timbre, prosody=prosody, fit=converter.fit_steps(fit))
+    advise(voice)
     started = perf_counter()
-    converted = converter.convert(wave, rate, voice, pitch=pitch)
-    spent = perf_counter() - started
-    write(output, converted, converter.sample_rate)
-    duration, latency = len(converted) / converter.sample_rate, converter.latency
+    write_pieces(output, converter.convert_recording(recording, voice, pitch=pitch), converter.sample_rate)
+    spent, duration, latency = perf_counter() - started, recording.seconds, converter.latency
     if as_json:
         result = {"path": str(output), "voice": voice.name, "model": converter.model.name, "device": str(converter.device)}
         figures = {"duration_s": duration, "rtf": spent / duration, "latency_ms": None if latency is None else latency * 1000}

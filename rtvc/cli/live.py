@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rtvc.cli.voice import Fit
+from rtvc.cli.voice import Fit, advise
 
 __all__ = ["live"]
 
@@ -45,6 +45,8 @@ def live(
 
     converter, steps = streaming(model)
     slots = [converter.voice(name, fit=converter.fit_steps(fit)) for name in voices]
+    for voice in slots:
+        advise(voice)
     running, _ = open_engine(steps, engine, chunk_of(chunk, steps) if chunk else None)
     config = LiveConfig(
         input=source,

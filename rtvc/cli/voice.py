@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -77,6 +77,25 @@ def weighted(part: str) -> tuple[Path, float]:
         raise VoiceError(f"{part!r} came, VOICE:WEIGHT with a number as the weight was wanted, as in anna.voice:0.7") from error
 
 
+def advise(voice: "Voice") -> None:
+    """Tells what to do better about the references of a voice, on standard error: for commands that do not show the voice itself."""
+    for entry in voice.references:
+        for line in entry["advice"]:
+            tell(entry["path"], entry["grade"], line)
+
+
+def tell(path: object, grade: object, line: object) -> None:
+    """One piece of advice about a reference; nothing in it can move the cursor."""
+    typer.echo("reference " + "".join(c if c.isprintable() else "?" for c in f"{path} is {grade}: {line}"), err=True)
+
+
+def length(entry: dict[str, Any]) -> str:
+    """How long a reference is, and how much of it was used."""
+    used = entry.get("used")
+    cut = isinstance(used, int | float) and used < entry["seconds"] - 0.05
+    return f"{entry['seconds']:.1f} s" + (f", {used:.1f} s used" if cut else "")
+
+
 def present(voice: "Voice", path: Path, as_json: bool) -> None:
     """Prints a voice, its references and the advice about them."""
     if as_json:
@@ -98,7 +117,7 @@ def present(voice: "Voice", path: Path, as_json: bool) -> None:
     for entry in voice.references:
         table.add_row(
             escape(entry["path"]),
-            f"{entry['seconds']:.1f} s",
+            length(entry),
             f"{entry['speech']:.1f} s",
             f"{entry['snr']:.0f} dB down",
             f"{entry['bandwidth'] / 1000:.1f} kHz",
