@@ -218,6 +218,8 @@ class VoiceConverter:
         if sound is None or manner is None:
             raise VoiceError("no reference came, at least one recording or voice file was wanted")
         voice = sound if sound is manner else sound.with_prosody_of(manner)
+        if name is not None and not isinstance(name, str):
+            raise VoiceError(f"{checks.what(name)} came as the name of a voice, a text was wanted")
         return voice if name is None else dataclasses.replace(voice, name=name)
 
     def convert(
@@ -358,8 +360,7 @@ class VoiceConverter:
             VoiceError: it is none, or of another style space.
         """
         if not isinstance(voice, Voice):
-            checks.voice(None if isinstance(voice, Tensor) else voice)
-            raise VoiceError(f"{checks.what(voice)} came as a voice, an rtvc.Voice was wanted: make one with `vc.voice('reference.wav')`")
+            raise VoiceError(f"{checks.what(voice)} came as a voice, a Voice was wanted: make one with `vc.voice('reference.wav')`")
         if voice.space not in (None, self.model.space):
             raise VoiceError(f"{voice.name!r} was made for the model {voice.space!r}, this is {self.model.space!r}: make it again")
         if voice.fitted in (None, self.weights):
