@@ -25,6 +25,16 @@ def what(value: object) -> str:
     return shown if 0 < len(shown) <= 60 else f"a value of type {type(value).__name__}"
 
 
+def real(value: object) -> float | None:
+    """A value as a float, None unless it is a real number; infinite where a float cannot hold it."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
 def number(value: object, name: str, lowest: float, highest: float) -> float:
     """A finite number from `lowest` to `highest`.
 
@@ -32,11 +42,12 @@ def number(value: object, name: str, lowest: float, highest: float) -> float:
         AudioError: it is none, or another.
     """
     wanted = f"a number from {lowest:g} to {highest:g}"
-    if isinstance(value, bool) or not isinstance(value, Real):
+    amount = real(value)
+    if amount is None:
         raise AudioError(f"{what(value)} came as the {name}, {wanted} was wanted")
-    if not lowest <= value <= highest:  # NaN is neither
-        raise AudioError(f"a {name} of {value} came, {wanted} was wanted")
-    return float(value)
+    if not lowest <= amount <= highest:  # NaN is neither
+        raise AudioError(f"a {name} of {amount:g} came, {wanted} was wanted")
+    return amount
 
 
 def pitch(semitones: object) -> float:
@@ -74,9 +85,10 @@ def moment(seconds: object, name: str) -> float | None:
     """
     if seconds is None:
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, Real) or not math.isfinite(seconds):
+    time = real(seconds)
+    if time is None or not math.isfinite(time):
         raise AudioError(f"{what(seconds)} came as `{name}`, a finite number of seconds was wanted")
-    return float(seconds)
+    return time
 
 
 def count(value: object, name: str, lowest: int = 0) -> int:
@@ -116,9 +128,9 @@ def shares(weights: Mapping[Any, float]) -> list[tuple[Any, float]]:
     if not isinstance(weights, Mapping):
         raise VoiceError(f"{what(weights)} came as a mix, voices and their weights were wanted, as in {{anna: 0.7, bob: 0.3}}")
     values = list(weights.values())
-    numbers = [w for w in values if isinstance(w, Real) and not isinstance(w, bool) and math.isfinite(w) and w >= 0]
-    total = sum(float(w) for w in numbers)
+    numbers = [number for value in values if (number := real(value)) is not None and 0 <= number < math.inf]
+    total = sum(numbers)
     if not values or len(numbers) < len(values) or not 0 < total < math.inf:
         shown = ", ".join(what(value) for value in values)
         raise VoiceError(f"the weights [{shown}] came, finite numbers were wanted, at least one above 0 and none below")
-    return [(voice(part), float(weight) / total) for part, weight in weights.items()]
+    return [(voice(part), number / total) for part, number in zip(weights, numbers, strict=True)]

@@ -79,7 +79,8 @@ class Loudest:
 
     def end(self) -> npt.NDArray[np.float64]:
         """(C,): the last, shorter stretch counts as if silence followed."""
-        return np.maximum(self.power, self.rest.sum(0) / self.size)
+        last: npt.NDArray[np.float64] = self.rest.sum(0) / self.size
+        return np.maximum(self.power, last, out=last)
 
 
 class Intake:

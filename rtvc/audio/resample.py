@@ -5,11 +5,11 @@ way out. The edges of a session (`rtvc.engine.edges`) resample sample by sample 
 """
 
 from collections.abc import Iterable, Iterator
-from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
 
+from rtvc.checks import real
 from rtvc.errors import AudioError
 
 Samples = npt.NDArray[np.float32]
@@ -24,11 +24,12 @@ def check_rate(rate: object, highest: int = HIGHEST_RATE) -> int:
         AudioError: no whole number from 4 kHz to `highest` Hz.
     """
     wanted = f"a whole number of Hz from {LOWEST_RATE} to {highest} was wanted"
-    if isinstance(rate, bool) or not isinstance(rate, Real):
+    hertz = real(rate)
+    if hertz is None:
         raise AudioError(f"a sample rate of type {type(rate).__name__} came, {wanted}: pass what the file or the device says")
-    if not LOWEST_RATE <= rate <= highest or int(rate) != rate:
+    if not LOWEST_RATE <= hertz <= highest or hertz != int(hertz):
         raise AudioError(f"a sample rate of {rate} Hz came, {wanted}: check the device or the file")
-    return int(rate)
+    return int(hertz)
 
 
 def resampled_length(samples: int, source: int, target: int) -> int:
