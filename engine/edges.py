@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtvc.errors import AudioError
+from rtvc.audio.resample import check_rate
 
 Samples = NDArray[np.float32]
 
@@ -21,8 +21,8 @@ ROLLOFF = 0.94
 """The cut-off as a share of the lower Nyquist frequency."""
 KAISER_BETA = 9.0
 """Shape of the window: about 90 dB of stop-band attenuation."""
-LOWEST, HIGHEST = 4_000, 384_000
-"""Sample rates in Hz that a session accepts at its edges."""
+HIGHEST = 384_000
+"""Highest sample rate in Hz that a session accepts at its edges."""
 
 
 def kernel(offsets: NDArray[np.float64], cut: float) -> NDArray[np.float64]:
@@ -44,16 +44,13 @@ class Resampler:
         rate_out: samples a second wanted, in Hz.
 
     Raises:
-        AudioError: for a rate outside 4 to 384 kHz.
+        AudioError: for a rate that is no whole number from 4 to 384 kHz.
     """
 
-    def __init__(self, rate_in: int, rate_out: int) -> None:
-        for rate in (rate_in, rate_out):
-            if not LOWEST <= rate <= HIGHEST:
-                raise AudioError(f"a sample rate of {rate} Hz came, {LOWEST} to {HIGHEST} Hz was wanted: check the device or the file")
-        common = gcd(rate_in, rate_out)
-        self.rate_in, self.rate_out = rate_in, rate_out
-        self.up, self.down = rate_out // common, rate_in // common
+    def __init__(self, rate_in: float, rate_out: float) -> None:
+        self.rate_in, self.rate_out = check_rate(rate_in, HIGHEST), check_rate(rate_out, HIGHEST)
+        common = gcd(self.rate_in, self.rate_out)
+        self.up, self.down = self.rate_out // common, self.rate_in // common
         cut = min(1.0, rate_out / rate_in) * ROLLOFF
         self.half = 0 if rate_in == rate_out else int(np.ceil(ZEROS / cut))
         taps = np.arange(1 - self.half, self.half + 1)

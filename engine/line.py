@@ -55,6 +55,12 @@ def ramp(start: float, stop: float, fade: int, length: int) -> Samples:
     return shape
 
 
+def sound(converted: Samples) -> Samples:
+    """What a converter gave (N,), with silence in the place of what is not finite."""
+    y = np.array(converted, np.float32)
+    return y if np.isfinite(y.sum()) else np.nan_to_num(y, nan=0.0, posinf=0.0, neginf=0.0)
+
+
 class Line:
     """One stream's samples on their way to and from the converter.
 
@@ -77,8 +83,8 @@ class Line:
         latency: int,
         voice: Tensor,
         *,
-        rate_in: int,
-        rate_out: int,
+        rate_in: float,
+        rate_out: float,
         wet: float = 1.0,
         gate: Gate | None = None,
         backlog: Backlog | None = None,
@@ -216,10 +222,10 @@ class Line:
         """The converter's output (N,) for every voice of `work`."""
         if work.gain is None:
             return
-        y = np.array(converted[0], np.float32)
+        y = sound(converted[0])
         if len(converted) > 1:
             share = ramp(0.0, 1.0, int(FADE_S * self.rate), self.chunk)
-            y = share * y + (1 - share) * converted[1]
+            y = share * y + (1 - share) * sound(converted[1])
         if work.gain != (1.0, 1.0):
             rise = work.gain[1] > work.gain[0]
             y *= ramp(*work.gain, int(GATE_FADE_S * self.rate) if rise else self.chunk, self.chunk)
@@ -243,7 +249,11 @@ class Line:
         self.out.append(self.exit.push(y))
 
     def take(self) -> Samples:
-        """Everything that is ready to leave, (N',) at rate_out."""
+        """Everything that is ready to leave, (N',) at rate_out, in [-1, 1].
+
+        The converter's output keeps within that already; resampling it can swing a little beyond, and the dry path is as
+        loud as the input, so both are cut here.
+        """
         if self.end is not None and self.emitted >= self.end and self.exit.produced < self.exit.length(self.emitted):
             self.out.append(self.exit.flush())
         y = np.concatenate(self.out) if self.out else np.zeros(0, np.float32)
@@ -251,7 +261,7 @@ class Line:
         if self.end is not None and self.emitted >= self.end:
             y = y[: max(0, self.total - self.delivered)]
         self.delivered += len(y)
-        return y
+        return np.clip(y, -1, 1, out=y) if len(y) else y
 
     @property
     def total(self) -> int:

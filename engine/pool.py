@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from rtvc import checks
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.capacity import HEADROOM, Capacity, StepTimes, measure
 from rtvc.engine.gate import Gate
+from rtvc.engine.health import broken_rows
 from rtvc.engine.lag import Backlog
 from rtvc.engine.line import Line, Work
 from rtvc.engine.session import Controls, check_block
@@ -69,7 +71,7 @@ class Member(Controls):
         """
         if self.gone:
             raise EngineError("a block came for a session that has left the pool: join again")
-        samples = check_block(block).copy()
+        samples, captured = check_block(block).copy(), checks.moment(captured, "captured")
         if captured is None:
             duration = len(samples) / self.line.entry.rate_in
             captured = max(self._clock_end, self.pool.clock() - duration)
@@ -171,8 +173,8 @@ class Pool:
         self,
         voice: Styled,
         *,
-        sample_rate: int = 24_000,
-        output_rate: int | None = None,
+        sample_rate: float = 24_000,
+        output_rate: float | None = None,
         pitch: float = 0.0,
         prosody: float = 1.0,
         gate: Gate | None = None,
@@ -200,7 +202,7 @@ class Pool:
             rate,
             chunk,
             self.backend.latency,
-            self.backend.condition(voice, pitch=pitch, prosody=prosody),
+            self.backend.condition(checks.voice(voice), pitch=checks.pitch(pitch), prosody=checks.prosody(prosody)),
             rate_in=sample_rate,
             rate_out=sample_rate if output_rate is None else output_rate,
             gate=gate,
@@ -318,6 +320,10 @@ class Pool:
         index = torch.tensor(slots, device=self.backend.device)
         y, states = self.backend.step(torch.from_numpy(x).to(self.backend.device), voices, self.states[index])
         firsts = np.cumsum([0] + [len(work.voices) for _, work, _ in batch])[:-1].tolist()
-        self.states[index[firsts]] = states[firsts]
+        kept = states[firsts]
+        for row in broken_rows(kept):
+            kept[row] = self.backend.initial(1)[0]
+            batch[row][0].resets += 1
+        self.states[index[firsts]] = kept
         out = y[:, 0].cpu().numpy()
         return [list(out[first : first + len(work.voices)]) for first, (_, work, _) in zip(firsts, batch, strict=True)]

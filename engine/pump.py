@@ -35,7 +35,7 @@ class Outlet:
         """Queues output for playback, stretched by the clocks' difference."""
         if self.drift is not None:
             correction = self.control.update(self.playout.level, min(1.0, now - self._turned))
-            block = self.drift.push(block, correction)
+            block = self.drift.push(block, correction).clip(-1, 1)  # it swings a little beyond what came
             captured -= HALF / self.rate
         self._turned = now
         self.playout.write(block, captured)
@@ -61,7 +61,7 @@ class Pump:
         self.outlet = Outlet(self.rate_out, margin=margin, window=window, correct_drift=correct_drift)
         self.monitor = Outlet(self.rate_out, margin=margin, window=window, correct_drift=correct_drift) if monitor else None
         self.playout = self.outlet.playout
-        self.overflow = 0
+        self.overflow = self.repaired = 0
         self.muted = False
         self.tap: Callable[[Samples, Samples], None] | None = None
         self.device_delay = 0.0
@@ -99,11 +99,18 @@ class Pump:
         """Converts what was captured; returns output (N,) at rate_out and when its first sample was captured."""
         parts, blocks = list[Samples](), self._blocks()
         for block, at in blocks:
-            parts.append(self.session.push(block, captured=at, now=now - self.device_delay))
+            parts.append(self.session.push(self._usable(block), captured=at, now=now - self.device_delay))
         y = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         if self.tap is not None and blocks:
             self.tap(np.concatenate([block for block, _ in blocks]), y)
         return y, self.session.line.captured - len(y) / self.rate_out
+
+    def _usable(self, block: Samples) -> Samples:
+        """A block as a device gave it, within [-1, 1]: what a driver does must not end the conversion. Repairs are counted."""
+        if np.abs(block).max(initial=0.0) <= 1:  # not so for NaN
+            return block
+        self.repaired += int(np.count_nonzero(~(np.abs(block) <= 1)))
+        return np.clip(np.nan_to_num(block, nan=0.0), -1, 1)
 
     def deliver(self, block: Samples, captured: float, now: float) -> None:
         """Queues output for every listener."""

@@ -1,7 +1,8 @@
 """One person speaking: blocks of any size at any rate go in, the same speech in another voice comes out."""
 
-import math
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from rtvc import checks
+from rtvc.audio.check import LOUDEST
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.gate import Gate
+from rtvc.engine.health import is_finite
 from rtvc.engine.lag import Backlog
 from rtvc.engine.line import Line, Work
 from rtvc.engine.parcel import from_bytes, to_bytes
@@ -38,15 +42,13 @@ def blend(weights: Mapping[Styled, float]) -> Style:
     """The weighted mean of several voices' style vectors; weights need not add up to one.
 
     Raises:
-        VoiceError: without voices, when the weights are negative or all zero, or for voices of different style spaces.
+        VoiceError: without voices, for weights that are not finite, negative or all zero, or for
+            voices of different style spaces.
     """
+    shares = checks.shares(weights)
     spaces = {str(space) for voice in weights if (space := getattr(voice, "space", None)) is not None}
     if len(spaces) > 1:
         raise VoiceError(f"voices of the style spaces {', '.join(sorted(spaces))} came, one space was wanted: make them with one model")
-    total = sum(weights.values())
-    if not weights or min(weights.values()) < 0 or total <= 0:
-        raise VoiceError(f"the weights {list(weights.values())} came, at least one voice with a positive weight was wanted")
-    shares = [(voice, weight / total) for voice, weight in weights.items()]
     return Style(
         torch.stack([share * voice.acoustic for voice, share in shares]).sum(0),
         torch.stack([share * voice.prosodic for voice, share in shares]).sum(0),
@@ -58,32 +60,42 @@ def check_block(block: ArrayLike) -> Samples:
     """A block of mono samples as (N,) float32.
 
     Raises:
-        AudioError: for another shape, whole numbers, or values that are not finite.
+        AudioError: for another shape, whole numbers, or values that are not finite or were never scaled to [-1, 1].
     """
-    samples = np.asarray(block)
+    try:
+        samples = np.asarray(block.detach().cpu() if isinstance(block, Tensor) else block)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AudioError(f"{checks.what(block)} came as a block, (N,) mono samples were wanted: pass an array of floats") from error
     if samples.ndim != 1:
         raise AudioError(f"a block of shape {samples.shape} came, (N,) mono samples were wanted: mix the channels down first")
     if samples.dtype.kind != "f":
         raise AudioError(f"a block of {samples.dtype} came, floats in [-1, 1] were wanted: divide integers by their full scale")
-    samples = samples.astype(np.float32, copy=False)
-    if not np.isfinite(samples).all():
+    peak = np.abs(samples).max(initial=0.0)
+    if not np.isfinite(peak):
         raise AudioError("a block with infinite or undefined samples came: find where the capture went wrong")
-    return samples
+    if peak > LOUDEST:
+        raise AudioError(f"a block that reaches {peak:.6g} came, samples from -1 to 1 were wanted: divide 16-bit integers by 32768")
+    return samples.astype(np.float32, copy=False)
 
 
 class Controls:
     """Voice, pitch and mix of one stream; `Session` and the pool's sessions share it."""
 
     def __init__(self, backend: Backend, voice: Styled, *, pitch: float, prosody: float) -> None:
-        self.backend, self._voice, self._pitch, self._prosody = backend, voice, pitch, prosody
+        self.backend, self._voice = backend, checks.voice(voice)
+        self._pitch, self._prosody = checks.pitch(pitch), checks.prosody(prosody)
         self.line: Line
+        self.resets = 0
+        """How often the converter's state was no longer finite and began anew: 0, unless a model or a machine is at fault."""
 
     def apply(self, change: Callable[[], None]) -> None:
         """Carries out a change of the line: at once here, between two steps in a pool."""
         change()
 
-    def _turn(self) -> None:
-        condition = self.condition()
+    def _turn(self, voice: Styled, pitch: float, prosody: float) -> None:
+        """Takes all three over, or none: what is refused on the way leaves the old ones."""
+        condition = self.backend.condition(voice, pitch=pitch, prosody=prosody)
+        self._voice, self._pitch, self._prosody = voice, pitch, prosody
         self.apply(lambda: self.line.swap(condition))
 
     def condition(self) -> Tensor:
@@ -91,33 +103,38 @@ class Controls:
         return self.backend.condition(self._voice, pitch=self._pitch, prosody=self._prosody)
 
     def swap(self, voice: Styled) -> None:
-        """Another voice, click-free within 20 ms of audio."""
-        self._voice = voice
-        self._turn()
+        """Another voice, click-free within 20 ms of audio.
+
+        Raises:
+            VoiceError: something that is none, or that the model cannot use; the old one speaks on.
+        """
+        self._turn(checks.voice(voice), self._pitch, self._prosody)
 
     def mix(self, weights: Mapping[Styled, float]) -> None:
-        """A mix of several voices by weight, click-free within 20 ms of audio."""
+        """A mix of several voices by weight, click-free within 20 ms of audio.
+
+        Raises:
+            VoiceError: as `blend`; the old voice speaks on.
+        """
         self.swap(blend(weights))
 
     @property
     def pitch(self) -> float:
-        """Semitones added to the pitch."""
+        """Semitones added to the pitch, -24 to 24; another value raises an `AudioError` and leaves the old one."""
         return self._pitch
 
     @pitch.setter
     def pitch(self, semitones: float) -> None:
-        self._pitch = semitones
-        self._turn()
+        self._turn(self._voice, checks.pitch(semitones), self._prosody)
 
     @property
     def prosody(self) -> float:
-        """0 keeps the speaker's own register and range, 1 takes the voice's."""
+        """0 keeps the speaker's own register and range, 1 takes the voice's; another value raises an `AudioError`."""
         return self._prosody
 
     @prosody.setter
     def prosody(self, share: float) -> None:
-        self._prosody = share
-        self._turn()
+        self._turn(self._voice, self._pitch, checks.prosody(share))
 
     @property
     def wet(self) -> float:
@@ -126,9 +143,8 @@ class Controls:
 
     @wet.setter
     def wet(self, share: float) -> None:
-        if not 0 <= share <= 1:
-            raise AudioError(f"a wet share of {share} came, 0 (input) to 1 (converted) was wanted")
-        self.apply(lambda: setattr(self.line, "wet", share))
+        value = checks.wet(share)
+        self.apply(lambda: setattr(self.line, "wet", value))
 
     @property
     def latency(self) -> float:
@@ -160,7 +176,8 @@ class Controls:
         """Goes on from parked bytes; returns the converter's state (1, S).
 
         Raises:
-            EngineError: when they are no session or one of another kind.
+            EngineError: when they are no session, one of another kind, or one whose state is not finite.
+            AudioError: for controls that no session has.
         """
         tree = from_bytes(data)
         if tree.get("for") != self.fingerprint():
@@ -168,14 +185,18 @@ class Controls:
         try:
             controls, state = tree["controls"], torch.from_numpy(tree["state"])
             fine = torch.from_numpy(controls["fine"]) if "fine" in controls else None
-            voice = Style(torch.from_numpy(controls["acoustic"]), torch.from_numpy(controls["prosodic"]), fine)
-            pitch, prosody = float(controls["pitch"]), float(controls["prosody"])
-            if state.shape != (1, self.backend.layout.size) or not all(math.isfinite(value) for value in (pitch, prosody)):
-                raise ValueError(f"a state of the shape {tuple(state.shape)} at pitch {pitch} and prosody {prosody}")
+            style = Style(torch.from_numpy(controls["acoustic"]), torch.from_numpy(controls["prosodic"]), fine)
+            pitch, prosody = checks.pitch(controls["pitch"]), checks.prosody(controls["prosody"])
+            checks.wet(tree["line"]["wet"])
+            if state.shape != (1, self.backend.layout.size):
+                raise ValueError(f"a state of the shape {tuple(state.shape)}")
+            if not is_finite(state) or not is_finite(torch.from_numpy(tree["line"]["voice"])):
+                raise EngineError("a parked session whose state is not finite came: begin another")
+            voice = checks.voice(style)
             self.line.restore(tree["line"])
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise EngineError(f"a parked session came that is damaged ({error!r}): pass what `park` returned") from error
-        self._pitch, self._prosody, self._voice = pitch, prosody, voice
+        self._voice, self._pitch, self._prosody = voice, pitch, prosody
         return state.to(self.backend.device)
 
 
@@ -199,8 +220,8 @@ class Session(Controls):
         backend: Backend,
         voice: Styled,
         *,
-        sample_rate: int = 24_000,
-        output_rate: int | None = None,
+        sample_rate: float = 24_000,
+        output_rate: float | None = None,
         pitch: float = 0.0,
         prosody: float = 1.0,
         wet: float = 1.0,
@@ -208,6 +229,7 @@ class Session(Controls):
         backlog: Backlog | None = None,
     ) -> None:
         super().__init__(backend, voice, pitch=pitch, prosody=prosody)
+        share = checks.wet(wet)
         self.line = Line(
             backend.sample_rate,
             backend.chunk,
@@ -218,9 +240,24 @@ class Session(Controls):
             gate=gate,
             backlog=backlog,
         )
-        self.wet = self.line.wet_now = wet
+        self.line.wet = self.line.wet_now = share
         self.state = backend.initial(1)
         self.steps = 0
+        self._entered = threading.Lock()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One thread at a time: two would take turns at the stream's state and lose audio between them.
+
+        Raises:
+            EngineError: another thread is inside.
+        """
+        if not self._entered.acquire(blocking=False):
+            raise EngineError("two threads came to one stream at once: open one for each, or put a lock around it")
+        try:
+            yield
+        finally:
+            self._entered.release()
 
     def push(self, block: ArrayLike, *, captured: float | None = None, now: float | None = None) -> Samples:
         """A block (N,) of floats -> everything that is ready, (N',) float32 at the output rate.
@@ -231,33 +268,38 @@ class Session(Controls):
             now: the present on the same clock.
 
         Raises:
-            AudioError: for a block that is not mono, not floats or not finite.
-            EngineError: after `flush`.
+            AudioError: for a block that is not mono, not floats, not finite or beyond 4; nothing of it was heard.
+            EngineError: after `flush`, or while another thread is inside.
         """
         samples = check_block(block)
-        if self.line.end is not None:
-            raise EngineError("a block came after `flush`: call `reset` to begin another stream")
-        piece = max(1, int(PIECE_S * self.line.entry.rate_in))
-        for start in range(0, len(samples), piece):
-            when = None if captured is None else captured + start / self.line.entry.rate_in
-            self.line.feed(samples[start : start + piece], when)
-            self._run(now)
-        return self.line.take()
+        captured, now = checks.moment(captured, "captured"), checks.moment(now, "now")
+        with self._alone():
+            if self.line.end is not None:
+                raise EngineError("a block came after `flush`: call `reset` to begin another stream")
+            piece = max(1, int(PIECE_S * self.line.entry.rate_in))
+            for start in range(0, len(samples), piece):
+                when = None if captured is None else captured + start / self.line.entry.rate_in
+                self.line.feed(samples[start : start + piece], when)
+                self._run(now)
+            return self.line.take()
 
     def flush(self) -> Samples:
         """The rest of the stream, as if silence followed: afterwards every input sample has its output."""
-        self.line.finish()
-        self._run(None)
-        return self.line.take()
+        with self._alone():
+            self.line.finish()
+            self._run(None)
+            return self.line.take()
 
     def reset(self) -> None:
         """Another stream from the beginning, with the same voice and mix."""
-        self.line.reset()
-        self.state = self.backend.initial(1)
+        with self._alone():
+            self.line.reset()
+            self.state = self.backend.initial(1)
 
     def park(self) -> bytes:
         """The whole session as bytes; `resume` on an equal session goes on without a seam."""
-        return self.parcel(self.state)
+        with self._alone():
+            return self.parcel(self.state)
 
     def resume(self, data: bytes) -> None:
         """Goes on where `park` left off.
@@ -265,7 +307,8 @@ class Session(Controls):
         Raises:
             EngineError: when the bytes are no session or one of another kind.
         """
-        self.state = self.unparcel(data)
+        with self._alone():
+            self.state = self.unparcel(data)
 
     def _run(self, now: float | None) -> None:
         while (work := self.line.next(now)) is not None:
@@ -281,5 +324,8 @@ class Session(Controls):
                 x.to(self.backend.device).expand(rows, 1, -1).contiguous(), torch.cat(work.voices), self.state.expand(rows, -1).contiguous()
             )
             self.state = states[:1].clone()
+        if not is_finite(self.state):
+            self.state = self.backend.initial(1)
+            self.resets += 1
         self.steps += 1
         return list(y[:, 0].cpu().numpy())

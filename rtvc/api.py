@@ -5,7 +5,8 @@ import functools
 import importlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,14 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rtvc.audio.check import check_recording
-from rtvc.audio.io import StrPath, decode, mono, prepare
+from rtvc import checks
+from rtvc.audio.io import StrPath
 from rtvc.audio.mel import HOP, SAMPLE_RATE
-from rtvc.audio.resample import check_rate, resample
+from rtvc.audio.recording import Recording as Source
+from rtvc.audio.recording import recording_of
+from rtvc.audio.resample import check_rate, resample, resampled_length
 from rtvc.errors import ConfigError, VoiceError
 from rtvc.files import kind
+from rtvc.layers.limiter import limited
 from rtvc.models.streaming.interface import Converter, conditioned
-from rtvc.voices.report import measure
+from rtvc.voices.reference import compared, find_reference
 from rtvc.voices.usable import usable
 from rtvc.voices.voice import Voice
 
@@ -42,12 +46,12 @@ FILES = {".safetensors": ("rtvc.models.streaming.assets", "load_file"), ".pth": 
 DEFAULT = "stream"
 CHUNK = 800 * HOP
 """Samples converted at a time when a whole recording is at hand: memory stays bounded, the result does not change."""
-LONGEST_REFERENCE = 60
-"""Seconds of one reference that are looked at."""
 NAMED = 3
 """Voices of a blend that are named in its name."""
 UNKNOWN_SPEECH = 10.0
 """Seconds of speech that a voice counts for, among several, when its file does not say."""
+SETTINGS = {"output_rate", "pitch", "prosody", "wet", "gate", "backlog"}
+"""What else a stream can be told."""
 
 
 class Model(Protocol):
@@ -104,14 +108,26 @@ class StreamModel:
 
     def convert_to(self, wave: Tensor, voice: Voice, *, pitch: float, prosody: float) -> Tensor:
         """As `Model.convert`, with a voice that may be fitted: the latency is flushed with silence and trimmed."""
-        samples, latency = wave.shape[-1], self.converter.latency
-        converter = self._exact if wave.device.type == "cpu" else self.converter
+        out, at = torch.empty_like(wave), 0
+        for y in self.converted(wave.split(CHUNK, -1), voice, wave.device, pitch=pitch, prosody=prosody):
+            out[..., at : at + y.shape[-1]] = y
+            at += y.shape[-1]
+        return out
+
+    def converted(self, waves: Iterable[Tensor], voice: Voice, device: torch.device, *, pitch: float, prosody: float) -> Iterator[Tensor]:
+        """Pieces (1, 1, N) of a recording, N a multiple of 300 -> as many samples, aligned with the input, as they become ready."""
+        converter = self._exact if device.type == "cpu" else self.converter
         condition = conditioned(converter, voice, pitch=pitch, prosody=prosody)
-        state, outputs = converter.initial(1), []
-        for chunk in F.pad(wave, (0, latency + -latency % HOP)).split(CHUNK, -1):
-            y, state = converter(chunk, condition, state)
-            outputs.append(y)
-        return torch.cat(outputs, -1)[..., latency : latency + samples]
+        state, late = converter.initial(1), converter.latency
+        silence = torch.zeros(1, 1, late + -late % HOP, device=device)
+        came = gone = heard = 0
+        for wave in chain(waves, (None,)):
+            came += 0 if wave is None else wave.shape[-1]
+            y, state = converter(silence if wave is None else wave, condition, state)
+            y = y[..., max(0, late - heard) :][..., : came - gone]
+            heard += (silence if wave is None else wave).shape[-1]
+            gone += y.shape[-1]
+            yield y
 
 
 def load(name_or_path: StrPath | None = None, device: str = "cpu") -> "VoiceConverter":
@@ -193,11 +209,11 @@ class VoiceConverter:
                 core (`rtvc.voices.fit`); 0 leaves it at what the style encoders hear. Voices among the references are not fitted again.
 
         Raises:
-            AudioError: a recording cannot be read or used.
+            AudioError: a recording cannot be read or used, or nobody speaks in it.
             ConfigError: the model cannot fit voices.
             VoiceError: no reference at all, or a voice file that cannot be used.
         """
-        if fit and not self.fittable:
+        if checks.count(fit, "fit") and not self.fittable:
             raise ConfigError(f"voices of the model {self.model.name!r} cannot be fitted: leave fit out")
         whole = self._blend(references, 0 if timbre is not None else fit) if references else None
         sound = self._blend(listed(timbre), fit) if timbre is not None else whole
@@ -206,10 +222,12 @@ class VoiceConverter:
         if sound is None or manner is None:
             raise VoiceError("no reference came, at least one recording or voice file was wanted")
         voice = sound if sound is manner else sound.with_prosody_of(manner)
+        if name is not None and not isinstance(name, str):
+            raise VoiceError(f"{checks.what(name)} came as the name of a voice, a text was wanted")
         return voice if name is None else dataclasses.replace(voice, name=name)
 
     def convert(
-        self, x: Any, sr: int, voice: Voice, *, pitch: float = 0.0, prosody: float = 1.0, output_rate: int = SAMPLE_RATE
+        self, x: Any, sr: float, voice: Voice, *, pitch: float = 0.0, prosody: float = 1.0, output_rate: float = SAMPLE_RATE
     ) -> Samples:
         """Says the same with another voice.
 
@@ -217,31 +235,65 @@ class VoiceConverter:
             x: samples (N,) or (N, C) in -1..1, array or tensor.
             sr: their rate in Hz.
             voice: the voice to speak with.
-            pitch: semitones added to the pitch.
+            pitch: semitones added to the pitch, -24 to 24.
             prosody: 0 keeps the speaker's own pitch register and range, 1 takes the voice's.
             output_rate: wanted, in Hz.
 
         Returns:
-            (M,) float32 of the same duration at `output_rate` (24 kHz unless asked otherwise).
+            (M,) float32 in -1..1, of the same duration, at `output_rate` (24 kHz unless asked otherwise).
 
         Raises:
-            AudioError: samples that cannot be used.
-            VoiceError: a voice of another style space.
+            AudioError: samples that cannot be used, or a rate, pitch or prosody out of range.
+            VoiceError: no voice, or one of another style space.
         """
         voice = self._usable(voice)
-        check_rate(output_rate)
-        wave = prepare(x, sr)
+        pitch, prosody, output_rate = checks.pitch(pitch), checks.prosody(prosody), check_rate(output_rate)
+        source = recording_of(x, sr)
+        whole, at = np.empty(resampled_length(source.frames, source.rate, SAMPLE_RATE), np.float32), 0
+        for piece in self.convert_recording(source, voice, pitch=pitch, prosody=prosody):
+            whole[at : at + len(piece)] = piece
+            at += len(piece)
+        y = resample(whole, SAMPLE_RATE, output_rate)
+        return np.clip(y, -1, 1, out=y)  # what resampling swings beyond full scale
+
+    def convert_recording(self, source: Source, voice: Voice, *, pitch: float = 0.0, prosody: float = 1.0) -> Iterator[Samples]:
+        """As `convert`, of a recording that is read piece by piece: a streaming model needs no more memory for hours than for seconds.
+
+        Args:
+            source: what `rtvc.audio.recording.open_recording` found.
+            voice: as for `convert`; so are pitch and prosody.
+
+        Returns:
+            Pieces (N,) float32 at 24 kHz, as long as the source together.
+
+        Raises:
+            AudioError: a pitch or prosody out of range.
+            VoiceError: a voice of another style space.
+        """
+        voice, controls = self._usable(voice), {"pitch": checks.pitch(pitch), "prosody": checks.prosody(prosody)}
+        owed = resampled_length(source.frames, source.rate, SAMPLE_RATE)
+        if isinstance(self.model, StreamModel):
+            chunks = source.chunks(SAMPLE_RATE, CHUNK, HOP)
+            waves = (torch.from_numpy(chunk)[None, None].to(self.device) for chunk in chunks)
+            found = self.model.converted(waves, voice, self.device, **controls)
+        else:
+            found = self._at_once(source, voice, **controls)
+        while owed > 0:
+            with torch.inference_mode():  # not around a `yield`: the caller's code is none of our business
+                y = next(found)
+            piece = y[0, 0, :owed].float().cpu().numpy()
+            owed -= len(piece)
+            yield piece
+
+    def _at_once(self, source: Source, voice: Voice, *, pitch: float, prosody: float) -> Iterator[Tensor]:
+        """What a model of whole recordings makes of one, limited as a stream is."""
+        wave = torch.from_numpy(source.samples(SAMPLE_RATE))
         padded = F.pad(wave, (0, -len(wave) % HOP))[None, None].to(self.device)
-        with torch.inference_mode():
-            if isinstance(self.model, StreamModel):
-                y = self.model.convert_to(padded, voice, pitch=pitch, prosody=prosody)
-            else:
-                acoustic, prosodic = voice.acoustic[None].to(self.device), voice.prosodic[None].to(self.device)
-                y = self.model.convert(padded, acoustic, prosodic, pitch=pitch, prosody=prosody)
-        return resample(y[0, 0, : len(wave)].float().cpu().numpy(), SAMPLE_RATE, output_rate)
+        acoustic, prosodic = voice.acoustic[None].to(self.device), voice.prosodic[None].to(self.device)
+        yield limited(self.model.convert(padded, acoustic, prosodic, pitch=pitch, prosody=prosody).float(), SAMPLE_RATE)
 
     def stream(
-        self, voice: Voice, *, sample_rate: int = SAMPLE_RATE, chunk: int | None = None, backend: str = "torch-eager", **settings: Any
+        self, voice: Voice, *, sample_rate: float = SAMPLE_RATE, chunk: int | None = None, backend: str = "torch-eager", **settings: Any
     ) -> "Session":
         """A live stream: `push` blocks of any size, get what is ready, `flush` at the end.
 
@@ -255,9 +307,13 @@ class VoiceConverter:
             settings: what else `rtvc.engine.session.Session` takes: output_rate, pitch, prosody, wet, gate, backlog.
 
         Raises:
-            ConfigError: the model needs whole recordings.
-            VoiceError: a voice of another style space.
+            AudioError: a rate or a control that no stream has.
+            ConfigError: the model needs whole recordings, or a setting that no stream has.
+            VoiceError: no voice, or one of another style space.
         """
+        if unknown := set(settings) - SETTINGS:
+            raise ConfigError(f"the settings {', '.join(sorted(unknown))} came, some of {', '.join(sorted(SETTINGS))} were wanted")
+        chunk = None if chunk is None else checks.count(chunk, "chunk", 1)
         if not isinstance(self.model, StreamModel):
             raise ConfigError(f"the model {self.model.name!r} needs whole recordings and cannot stream: load {DEFAULT!r}, or use `convert`")
         voice = self._usable(voice)
@@ -290,24 +346,25 @@ class VoiceConverter:
         """The voice of one reference; what it sounds like, (N,) at 24 kHz, is added to `waves` if it is a recording."""
         if isinstance(reference, Voice):
             return self._usable(reference)
-        if isinstance(reference, tuple):
-            wave, rate, name = np.asarray(reference[0], np.float32), check_rate(reference[1]), "recording"
-        elif Path(reference).suffix == ".voice":
+        if isinstance(reference, str | os.PathLike) and Path(reference).suffix == ".voice":
             return self._one(Voice.load(reference), waves)
-        else:
-            (wave, rate), name = decode(reference), Path(reference).name
-        check_recording(wave, rate, "the recording" if isinstance(reference, tuple) else str(reference))
-        wave = wave[: LONGEST_REFERENCE * rate]
-        quality = measure(wave, rate, name)
-        samples = torch.from_numpy(resample(mono(wave), rate, SAMPLE_RATE))
-        waves.append(samples)
+        found = find_reference(reference)
         with torch.inference_mode():
-            acoustic, prosodic = self.model.styles(F.pad(samples, (0, -len(samples) % HOP))[None, None].to(self.device))
-        source = {"space": self.model.space, "references": [quality.as_dict()]}
-        return Voice(acoustic[0].clone(), prosodic[0].clone(), Path(name).stem, source)
+            found = compared(found, self.model.styles, self.model.space, self.device)
+            samples = F.pad(found.samples, (0, -len(found.samples) % HOP))
+            acoustic, prosodic = self.model.styles(samples[None, None].to(self.device))
+        waves.append(found.samples)
+        source = {"space": self.model.space, "references": [found.report.as_dict()]}
+        return Voice(acoustic[0].clone(), prosodic[0].clone(), Path(found.report.path).stem, source)
 
     def _usable(self, voice: Voice) -> Voice:
-        """The voice, without its fit if that was to other weights."""
+        """The voice, without its fit if that was to other weights.
+
+        Raises:
+            VoiceError: it is none, or of another style space.
+        """
+        if not isinstance(voice, Voice):
+            raise VoiceError(f"{checks.what(voice)} came as a voice, a Voice was wanted: make one with `vc.voice('reference.wav')`")
         found = usable(voice, self.model.space, self.weights)
         if found is not voice and self.fittable:  # styles are all that other models take
             warnings.warn(f"{voice.name!r} was fitted to other weights, only its styles are used: make it again", stacklevel=3)
@@ -343,6 +400,6 @@ def blended_name(voices: Sequence[Voice]) -> str:
 
 def listed(references: Reference | Sequence[Reference]) -> list[Reference]:
     """One reference or several, as a list."""
-    if isinstance(references, str | os.PathLike | Voice | tuple):
+    if isinstance(references, str | os.PathLike | Voice | tuple) or not isinstance(references, Sequence):
         return [references]
     return list(references)

@@ -1,7 +1,7 @@
 """Every error that rtvc raises on purpose.
 
     RtvcError
-    ├── AudioError        a recording or a block of samples that cannot be used
+    ├── AudioError        a recording, a block of samples or a control of a conversion that cannot be used
     ├── CheckpointError   weights that are truncated, foreign, hostile or of another shape
     ├── ConfigError       a configuration that names what does not exist
     ├── DependencyError   an optional package that a command needs and this machine lacks
@@ -33,7 +33,7 @@ class RtvcError(Exception):
 
 
 class AudioError(RtvcError):
-    """A recording or a block of samples that cannot be used."""
+    """A recording, a block of samples or a control of a conversion that cannot be used."""
 
 
 class CheckpointError(RtvcError):

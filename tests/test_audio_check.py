@@ -42,7 +42,6 @@ def test_a_good_recording_passes_without_a_word() -> None:
         (speech_like(0.4), "lasts 0.400 s, at least 0.5 s was wanted: record a longer one"),
         (np.zeros(16000), "is silent: its loudest part is at -inf dBFS"),
         (speech_like() * 1e-4, r"is silent: .* check the microphone"),
-        (np.stack([speech_like(), -speech_like()], 1), "its 2 channels are mixed, they cancel out"),
         (
             np.clip(speech_like() * 9, -0.3, 0.3),
             r"is clipped: \d+% of its samples are cut off, less than 5% was wanted; record it with less gain",

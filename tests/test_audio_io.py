@@ -2,6 +2,9 @@
 
 import math
 import os
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import soundfile
 import torch
 
+from rtvc.audio.check import AudioWarning
 from rtvc.audio.io import SUFFIXES, decode, prepare, read, write
 from rtvc.audio.resample import check_rate, resample, resampled_length
 from rtvc.errors import AudioError
@@ -46,9 +50,80 @@ def test_formats_of_libsndfile_are_read(tmp_path: Path, suffix: str, subtype: st
     assert abs(wave.square().mean().sqrt().item() - np.sqrt(np.mean(np.square(rising)))) < 0.02
 
 
-def test_channels_are_averaged() -> None:
-    both = np.stack([tone(24000), np.zeros(24000, np.float32)], 1)
-    np.testing.assert_allclose(prepare(both, 24000), tone(24000) / 2)
+def layout(name: str) -> np.ndarray:
+    """A tone at 24 kHz in some of several channels, as recordings hold speech, (N, C)."""
+    x, rng = tone(24000), np.random.default_rng(0)
+    nothing, hiss = np.zeros_like(x), 0.002 * rng.standard_normal(len(x)).astype(np.float32)
+    rumble = 0.9 * np.sin(2 * math.pi * 40 * np.arange(len(x)) / 24000).astype(np.float32)
+    channels = {
+        "equal": [x, x],
+        "left only": [x, nothing],
+        "right only, the left hisses": [hiss, x],
+        "one of six": [nothing, nothing, x, nothing, nothing, nothing],
+        "5.1 with a loud low-frequency channel": [nothing, nothing, x, rumble, nothing, nothing],
+        "beside an offset": [x, hiss / 10 + 0.5],
+        "panned": [x, 0.3 * x],
+        "opposed": [x, -0.9 * x],
+        "opposed entirely": [-x, x],
+    }
+    return np.stack(channels[name], 1)
+
+
+LAYOUTS = ["equal", "left only", "right only, the left hisses", "one of six", "5.1 with a loud low-frequency channel", "beside an offset"]
+
+
+@pytest.mark.parametrize("name", [*LAYOUTS, "panned"])
+def test_speech_in_any_channel_keeps_its_level(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        level = 20 * np.log10(inner(prepare(layout(name), 24000)).std() / inner(tone(24000)).std())
+    assert abs(level) < 0.3, level
+
+
+def test_equal_channels_are_the_mono_recording_bit_for_bit() -> None:
+    np.testing.assert_array_equal(prepare(layout("equal"), 24000), tone(24000))
+
+
+@pytest.mark.parametrize("name", ["opposed", "opposed entirely"])
+def test_of_channels_that_cancel_each_other_the_loudest_is_used_and_said(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "both.wav"
+    soundfile.write(path, layout(name), 24000, subtype="FLOAT")
+    with pytest.warns(AudioWarning, match=r"both\.wav: its channels cancel each other, .* channel 1, is used"):
+        np.testing.assert_array_equal(read(path), layout(name)[:, 0])
+
+
+def test_a_long_file_is_read_in_pieces_and_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a file is kept as it was decoded or decoded twice, and how it is cut, changes nothing."""
+    path = tmp_path / "long.wav"
+    rng = np.random.default_rng(0)
+    soundfile.write(path, 0.1 * rng.standard_normal((99_999, 3)) * [1, 0.5, 0.8], 44100, subtype="PCM_16")
+    whole = read(path)
+    monkeypatch.setattr("rtvc.audio.io.BLOCK", 10_000)
+    monkeypatch.setattr("rtvc.audio.recording.KEPT", 100)
+    torch.testing.assert_close(read(path), whole, rtol=0, atol=1e-6)
+    assert torch.equal(prepare(*decode(path)), whole)
+
+
+def test_memory_grows_by_four_bytes_a_sample_of_the_result_and_by_nothing_else(tmp_path: Path) -> None:
+    """Stereo at 48 kHz, read and checked: two hours, of which 24 kHz mono is 0.69 GB, stay under 1 GB."""
+    code = """
+import resource, sys
+from rtvc.audio.io import read
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+read(sys.argv[1])
+before = peak()
+wave = read(sys.argv[2])
+print((peak() - before) / (len(wave) / 24000), before)
+"""
+    noise = np.random.default_rng(0).integers(-3000, 3000, (48_000 * 60, 2), np.int16)
+    for name, minutes in (("short.wav", 2), ("long.wav", 8)):
+        with soundfile.SoundFile(tmp_path / name, "w", 48_000, 2, "PCM_16") as file:
+            for _ in range(minutes):
+                file.write(noise)
+    command = [sys.executable, "-c", code, str(tmp_path / "short.wav"), str(tmp_path / "long.wav")]
+    growth, base = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    assert growth < 1.1 * 4 * 24_000, f"{growth:.0f} bytes a second"
+    assert base + 2 * 3600 * 4 * 24_000 < 1.25e9, f"{base / 1e6:.0f} MB before anything long is read"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

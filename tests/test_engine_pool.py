@@ -181,10 +181,10 @@ def test_reset_inside_a_pool_starts_over():
     pool = Pool(TorchBackend(DelayConverter(), 600), capacity=EIGHT, clock=still)
     member = pool.join(TestVoice(gain=1.0))
     for _ in range(2):
-        member.push(np.arange(1_000, dtype=np.float32))
+        member.push(np.arange(1_000, dtype=np.float32) / 1_000)
         member.finish()
         pool.tick()
-        np.testing.assert_array_equal(member.pull(), np.arange(1_000, dtype=np.float32))
+        np.testing.assert_array_equal(member.pull(), np.arange(1_000, dtype=np.float32) / 1_000)
         assert member.done
         member.reset()
         pool.tick()

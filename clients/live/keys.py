@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
+from rtvc.checks import PITCH
 from rtvc.clients.live.stream import Live
 from rtvc.models.streaming.interface import Styled
 
@@ -22,7 +23,7 @@ def act(key: str, live: Live, voices: Sequence[Styled]) -> bool:
     elif key == "m":
         pump.muted = not pump.muted
     elif key in ("+", "-"):
-        session.pitch += 1.0 if key == "+" else -1.0
+        session.pitch = min(PITCH[1], max(PITCH[0], session.pitch + (1.0 if key == "+" else -1.0)))
     elif key.isdigit() and 0 < int(key) <= len(voices):
         session.swap(voices[int(key) - 1])
     return True

@@ -219,6 +219,8 @@ class Live:
             "lag_p95_ms": round(p95, 1),
             "lag_p99_ms": round(p99, 1),
             "expected_ms": round(1000 * (self.session.latency + self.config.block_ms / 1000 + self.config.margin_ms / 1000), 1),
+            "resets": self.session.resets,
+            "repaired": self.pump.repaired,
             "xruns": self._xruns + sum(stream.xruns for stream in self.streams),
             "underruns": self.pump.playout.underruns,
             "dropped_ms": round(1000 * self.pump.dropped / self.rate_out, 1),

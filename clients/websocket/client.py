@@ -55,6 +55,7 @@ class Client:
         started: what it said about the session; None before `start`.
         totals: the session's final counts, once it is over.
         dropped: seconds that `offer` left out.
+        made: what the server said of each recording that was uploaded on this connection, by name.
     """
 
     def __init__(self, server: Server, voice: VoiceChoice | None, window: float, settings: dict[str, Any]) -> None:
@@ -66,6 +67,7 @@ class Client:
         self.totals: Stopped | None = None
         self.dropped = 0.0
         self._window, self._voice, self._settings = window, voice, settings
+        self.made: dict[str, VoiceReady] = {}
         self._position = 0  # samples sent: the clock of those who bring none
         self._rest = np.zeros(0, np.float32)  # what does not fill a packet of the format yet
         self._gap = False
@@ -241,7 +243,9 @@ class Client:
         """
         name, data = named(recording, name)
         announcement, *pieces = self.side.upload(name, data)
-        return await self.link.ask(lambda: str(announcement), VoiceReady, pieces, UPLOAD_S)
+        ready = await self.link.ask(lambda: str(announcement), VoiceReady, pieces, UPLOAD_S)
+        self.made[ready.name] = ready
+        return ready
 
     async def voice_of(self, recording: Recording) -> tuple[str, float]:
         """The voice of a recording, uploaded unless the server has it: its name, and how many seconds of speech it counts for."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.checks import PITCH
 from rtvc.clients.live.devices import pick
 from rtvc.clients.live.sound import STREAMS
 from rtvc.clients.live.stream import Live, LiveConfig, Recorder
@@ -145,7 +146,7 @@ class RemoteLive(Live):
         elif key == "m":
             self.pump.muted = not self.pump.muted
         elif key in ("+", "-"):
-            self.pitch = max(-24.0, min(24.0, self.pitch + (1.0 if key == "+" else -1.0)))
+            self.pitch = max(PITCH[0], min(PITCH[1], self.pitch + (1.0 if key == "+" else -1.0)))
             self.remote.update(pitch=self.pitch)
         elif key.isdigit() and 0 < int(key) <= len(self.voices):
             self.remote.update(voice=self.voices[int(key) - 1])

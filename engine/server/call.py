@@ -57,7 +57,7 @@ class Call:
         self.again: deque[bytes] = deque()
         self.samples_in = self.samples_out = 0
         self.ended = self.finished = False  # all output is here; all of it was sent
-        self.dropped_in = self.late = 0
+        self.dropped_in = self.late = self.resets = 0
         self.gap = self.acknowledges = False
         self.stalled = False  # what waits is old because its client did not take it
         self.connection: Connection | None = None
@@ -199,3 +199,7 @@ class Call:
         if late > 0:
             self.late += late
             self.metrics.xruns.inc(late)
+        resets = self.member.resets - self.resets
+        if resets > 0:
+            self.resets += resets
+            self.metrics.resets.inc(resets)

@@ -30,6 +30,7 @@ class Metrics:
         )
         self.step = Histogram("rtvc_step_seconds", "time of one batched step of the model", buckets=STEP, **known)
         self.xruns = Counter("rtvc_xruns", "chunks converted after their deadline", **known)
+        self.resets = Counter("rtvc_state_resets", "sessions whose state was no longer finite and began anew", **known)
         self.dropped = Counter("rtvc_dropped_seconds", "stale audio that was dropped", **known)
         self.refusals = Counter("rtvc_refusals", "what was refused, by code", ["code"], **known)
         self.frames = Counter("rtvc_frames", "audio frames", ["direction"], **known)

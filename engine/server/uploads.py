@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import rtvc
 from rtvc.engine.server import decode
 from rtvc.engine.server.limits import ServerLimits
 from rtvc.engine.server.messages import Code, VoiceReady
@@ -35,7 +36,8 @@ async def decoded(data: bytes, limits: ServerLimits) -> tuple[Samples, int]:
     Raises:
         Refusal: it cannot be decoded within the limits.
     """
-    environment = {name: os.environ[name] for name in KEPT if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    ours = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(rtvc.__file__).parents[1])}
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ} | ours
     command = [sys.executable, str(Path(decode.__file__)), str(limits.upload_seconds), str(int(limits.decode_s) + 1)]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)

@@ -10,6 +10,8 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 
+from rtvc.audio.channels import Mix
+from rtvc.audio.intake import Intake
 from rtvc.errors import AudioError
 
 Samples = npt.NDArray[np.float32]
@@ -20,8 +22,6 @@ SILENCE = -60.0
 """dBFS: a recording whose loudest tenth of a second is quieter holds no speech."""
 CLIPPING_WARNS, CLIPPING_REFUSES = 1e-3, 5e-2
 """Shares of clipped samples: above the first the user is warned, above the second the recording is refused."""
-FLAT = 3
-"""Neighbouring samples at the same extreme that make a clipped peak."""
 LOUDEST = 4.0
 """Floating-point recordings may exceed full scale by this factor; more means integers that were never scaled."""
 
@@ -30,31 +30,25 @@ class AudioWarning(UserWarning):
     """A recording that is usable but flawed."""
 
 
+def taken_in(wave: Samples, rate: int) -> Intake:
+    """wave (N,) or (N, C) at `rate` Hz, looked through once, block by block."""
+    columns = wave.reshape(len(wave), -1)
+    intake = Intake(columns.shape[1], rate)
+    intake.add(columns)
+    return intake
+
+
 def clipped_share(wave: Samples) -> float:
-    """The share of samples in flat-topped peaks: runs of FLAT or more equal samples near the highest level.
+    """The share of samples in flat-topped peaks: runs of three or more equal samples near the highest level.
 
     wave (N,) or (N, C), before any resampling, which would round the tops.
     """
-    columns = wave.reshape(len(wave), -1).T
-    peak = np.abs(wave).max(initial=0)
-    if peak < 0.1:
-        return 0.0
-    clipped = 0
-    for column in columns:
-        top = np.abs(column) >= 0.985 * peak
-        same = top[1:] & top[:-1] & (np.diff(column) == 0)
-        edges = np.diff(np.concatenate([[0], same.astype(np.int8), [0]]))
-        runs = np.flatnonzero(edges == -1) - np.flatnonzero(edges == 1) + 1
-        clipped += int(runs[runs >= FLAT].sum())
-    return clipped / max(1, wave.size)
+    return taken_in(wave, 1000).clipped
 
 
 def loudest_level(wave: Samples, rate: int) -> float:
     """Level of the loudest tenth of a second of wave (N,), in dB below a full-scale square wave (dBFS); -inf for zeros."""
-    size = max(1, rate // 10)
-    padded = np.pad(wave, (0, -len(wave) % size)).astype(np.float64)
-    power = np.square(padded).reshape(-1, size).mean(1).max(initial=0)
-    return float(10 * np.log10(power)) if power > 0 else -np.inf
+    return taken_in(wave, rate).level
 
 
 def check_samples(wave: Samples, what: str) -> None:
@@ -67,10 +61,20 @@ def check_samples(wave: Samples, what: str) -> None:
         raise AudioError(f"{what} has the shape {wave.shape}, (N,) mono or (N, C) with at most 64 channels was wanted: transpose it")
     if not wave.size:
         raise AudioError(f"{what} is empty: 0 samples came, at least {SHORTEST} s was wanted; record it again")
-    bad = int(np.count_nonzero(~np.isfinite(wave)))
+    peak = max(float(wave.max()), -float(wave.min()))  # NaN if there is one; no copy of the recording is made
+    if not np.isfinite(peak):
+        check_values(sum(int(np.count_nonzero(~np.isfinite(part))) for part in np.array_split(wave, 64)), 0.0, what)
+    check_values(0, peak, what)
+
+
+def check_values(bad: int, peak: float, what: str) -> None:
+    """Refuses `bad` samples that are not finite, and levels of samples that were never scaled.
+
+    Raises:
+        AudioError: for either.
+    """
     if bad:
         raise AudioError(f"{what} holds {bad} samples that are NaN or infinite, finite numbers were wanted: export the recording again")
-    peak = float(np.abs(wave).max())
     if peak > LOUDEST:
         raise AudioError(f"{what} reaches {peak:.6g}, samples from -1 to 1 were wanted: divide 16-bit integers by 32768")
 
@@ -84,21 +88,40 @@ def check_recording(wave: Samples, rate: int, what: str = "the recording") -> No
         AudioError: as `check_samples`, or too short, silent, or clipped for much of its length.
     """
     check_samples(wave, what)
-    seconds = len(wave) / rate
+    check_intake(taken_in(wave, rate), what)
+
+
+def check_intake(intake: Intake, what: str) -> None:
+    """`check_recording`, of a recording that was looked through block by block.
+
+    Raises:
+        AudioError: as `check_recording`.
+    """
+    check_values(intake.bad, intake.peak, what)
+    seconds = intake.frames / intake.rate
+    if not intake.frames:
+        raise AudioError(f"{what} is empty: 0 samples came, at least {SHORTEST} s was wanted; record it again")
     if seconds < SHORTEST:
         raise AudioError(f"{what} lasts {seconds:.3f} s, at least {SHORTEST} s was wanted: record a longer one")
-    mono = wave if wave.ndim == 1 else wave.mean(1)
-    level = loudest_level(mono, rate)
-    if level < SILENCE:
-        if wave.ndim == 2 and max(loudest_level(channel, rate) for channel in wave.T) >= SILENCE:
-            raise AudioError(f"{what} is silent when its {wave.shape[1]} channels are mixed, they cancel out: pass one channel alone")
+    if (level := intake.level) < SILENCE:
         raise AudioError(
             f"{what} is silent: its loudest part is at {level:.0f} dBFS, speech above {SILENCE:.0f} dBFS was wanted; check the microphone"
         )
-    share = clipped_share(wave)
+    share = intake.clipped
     if share > CLIPPING_REFUSES:
         wanted = f"less than {CLIPPING_REFUSES:.0%} was wanted"
         raise AudioError(f"{what} is clipped: {share:.0%} of its samples are cut off, {wanted}; record it with less gain")
     if share > CLIPPING_WARNS:
         advice = "record it with less gain for a cleaner result"
         warnings.warn(f"{what} is slightly clipped ({share:.1%} of its samples): {advice}", AudioWarning, stacklevel=2)
+
+
+def check_mix(mix: Mix, what: str) -> None:
+    """Warns with an `AudioWarning` where channels cancel each other and one of them was taken."""
+    if mix.lost:
+        warnings.warn(
+            f"{what}: its channels cancel each other, mixed they would be {mix.lost:.0f} dB quieter than the loudest; "
+            f"that one, channel {int(mix.weights.argmax()) + 1}, is used: pass another alone if it is the wrong one",
+            AudioWarning,
+            stacklevel=2,
+        )

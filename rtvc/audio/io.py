@@ -1,16 +1,20 @@
 """Recordings in and out: any file that libsndfile knows, as mono float32 at 24 kHz."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rtvc.audio.check import Samples, check_recording, check_samples
+from rtvc.audio import opening
+from rtvc.audio.channels import mix_of, mixed
+from rtvc.audio.check import Samples, check_mix, check_samples
 from rtvc.audio.mel import SAMPLE_RATE
-from rtvc.audio.opening import check_count, opened
-from rtvc.audio.resample import check_rate, resample
+from rtvc.audio.resample import check_rate
 from rtvc.errors import AudioError, OutputError
 from rtvc.files import StrPath as StrPath
 from rtvc.files import check_target, is_stream, named, replacing
@@ -35,8 +39,60 @@ BLOCK = 1 << 18
 """Frames that are decoded at once: a header that lies about its length cannot make us allocate for it."""
 
 
+class Opened(NamedTuple):
+    """A file that is being decoded.
+
+    Attributes:
+        rate: in Hz.
+        frames: samples a channel, as its header says; it may be wrong.
+        blocks: its samples, (N, C) float32 at a time.
+    """
+
+    rate: int
+    frames: int
+    blocks: Iterator[Samples]
+
+
+@contextmanager
+def opened(path: StrPath) -> Iterator[Opened]:
+    """A file or pipe while it is decoded; `-` is standard input.
+
+    Raises:
+        AudioError: no such file, or one that libsndfile cannot read.
+
+    Warns with an `AudioWarning` where the header promises more than there is, or says nothing.
+    """
+    with ExitStack() as stack:
+        with reading(path):
+            file = stack.enter_context(opening.opened(path))
+
+        def blocks() -> Iterator[Samples]:
+            size, came = max(1, BLOCK // file.channels), 0
+            while True:
+                with reading(path):
+                    block = file.read(size, dtype="float32", always_2d=True)
+                if not len(block):
+                    break
+                came += len(block)
+                yield block
+            opening.check_count(path, file, came)
+
+        yield Opened(int(file.samplerate), int(file.frames), blocks())
+
+
+@contextmanager
+def reading(path: StrPath) -> Iterator[None]:
+    """What libsndfile complains about becomes an `AudioError` that names the file."""
+    import soundfile
+
+    try:
+        yield
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+        raise AudioError(f"{path} cannot be read as audio ({reason(error)}): convert it to WAV, or check that it is whole") from error
+
+
 def decode(path: StrPath) -> tuple[Samples, int]:
-    """Every channel of a file, as it is.
+    """Every channel of a file, as it is; `rtvc.audio.recording` reads long ones without holding them whole.
 
     Args:
         path: of a file or pipe in a format that libsndfile knows (WAV, FLAC, Ogg Vorbis and Opus,
@@ -50,18 +106,13 @@ def decode(path: StrPath) -> tuple[Samples, int]:
 
     Warns with an `AudioWarning` where the header promises more than there is, or says nothing.
     """
-    import soundfile
-
-    try:
-        with opened(path) as file:
-            rate, blocks = int(file.samplerate), [np.zeros((0, file.channels), np.float32)]
-            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(block)
-            check_count(path, file, sum(map(len, blocks)))
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        wanted = "convert it to WAV, or check that it is whole"
-        raise AudioError(f"{path} cannot be read as audio ({reason(error)}): {wanted}") from error
-    return np.concatenate(blocks), rate
+    samples, channels = np.zeros(0, np.float32), 1
+    with opened(path) as file:
+        for block in file.blocks:
+            filled, channels = len(samples), block.shape[1]
+            samples.resize(filled + block.size, refcheck=False)  # grows in place: never two copies
+            samples[filled:] = block.reshape(-1)
+    return samples.reshape(-1, channels), file.rate
 
 
 def reason(error: Exception) -> str:
@@ -69,10 +120,39 @@ def reason(error: Exception) -> str:
     return str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
 
 
-def mono(wave: Samples) -> Samples:
-    """wave (N,) or (N, C) -> (N,), the mean of the channels."""
-    mixed: Samples = wave if wave.ndim == 1 else wave[:, 0] if wave.shape[1] == 1 else wave.mean(1, dtype=np.float32)
-    return mixed
+def mono(wave: Samples, what: str = "the recording") -> Samples:
+    """wave (N,) or (N, C) -> (N,), as loud as the loudest channel.
+
+    Channels are weighted by their levels: silent ones are left out, and where they cancel each other
+    the loudest is used alone, with a warning.
+    """
+    if wave.ndim == 1 or wave.shape[1] == 1:
+        return wave.reshape(-1)
+    mix = mix_of(wave)
+    check_mix(mix, what)
+    return mixed(wave, mix)
+
+
+def as_samples(wave: object, what: str) -> Samples:
+    """Samples that a caller holds, as float32 in -1..1: floats as they are, 16- or 32-bit integers by their full scale.
+
+    Raises:
+        AudioError: something else.
+    """
+    wanted = "floating point or 16- or 32-bit integer samples were wanted"
+    if isinstance(wave, str | os.PathLike):
+        raise AudioError(f"the path {wave} came as {what}, {wanted}: read it first, as with soundfile.read")
+    try:
+        array = wave.detach().cpu() if isinstance(wave, Tensor) else wave
+        array = np.asarray(array.float() if isinstance(array, Tensor) and array.is_floating_point() else array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AudioError(f"a value of type {type(wave).__name__} came as {what}, {wanted}: pass one array") from error
+    if array.dtype in (np.int16, np.int32):
+        return np.asarray(array / np.float64(-np.iinfo(array.dtype).min), np.float32)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise AudioError(f"{what} holds values of type {array.dtype}, {wanted}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        return np.asarray(array, np.float32)
 
 
 def read(path: StrPath, *, rate: int = SAMPLE_RATE, checked: bool = True) -> Tensor:
@@ -89,13 +169,12 @@ def read(path: StrPath, *, rate: int = SAMPLE_RATE, checked: bool = True) -> Ten
     Raises:
         AudioError: the file cannot be read or used.
     """
-    wave, native = decode(path)
-    if checked:
-        check_recording(wave, native, str(path))
-    return torch.from_numpy(resample(mono(wave), native, rate))
+    from rtvc.audio.recording import open_recording
+
+    return torch.from_numpy(open_recording(path, checked=checked).samples(rate))
 
 
-def prepare(wave: object, rate: int, what: str = "the recording", *, checked: bool = True) -> Tensor:
+def prepare(wave: object, rate: object, what: str = "the recording", *, checked: bool = True) -> Tensor:
     """Samples that a caller holds, as `read` would return them.
 
     Args:
@@ -110,17 +189,9 @@ def prepare(wave: object, rate: int, what: str = "the recording", *, checked: bo
     Raises:
         AudioError: not samples, or samples that cannot be used.
     """
-    array = wave.detach().cpu().numpy() if isinstance(wave, Tensor) else np.asarray(wave)
-    if array.dtype in (np.int16, np.int32):
-        array = array / np.float64(-np.iinfo(array.dtype).min)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise AudioError(f"{what} holds values of type {array.dtype}, floating point or 16- or 32-bit integer samples were wanted")
-    samples = np.asarray(array, np.float32)
-    if checked:
-        check_recording(samples, check_rate(rate), what)
-    else:
-        check_samples(samples, what)
-    return torch.from_numpy(resample(mono(samples), rate, SAMPLE_RATE).copy())
+    from rtvc.audio.recording import recording_of
+
+    return torch.from_numpy(recording_of(wave, rate, what, checked=checked).samples(SAMPLE_RATE))
 
 
 def check_output(path: StrPath, *, sources: Iterable[StrPath] = (), force: bool | None = None) -> Path:

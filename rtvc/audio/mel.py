@@ -70,9 +70,7 @@ class Mel(Streaming):
         Raises:
             AudioError: x is not (B, 1, N), or N is no multiple of HOP.
         """
-        if x.ndim != 3 or x.shape[1] != 1 or x.shape[-1] % HOP:
-            raise AudioError(f"a waveform of shape {tuple(x.shape)} came, (B, 1, N) with N a multiple of {HOP} was wanted")
-        x = torch.cat([state, x], -1)
+        x = torch.cat([state, checked(x)], -1)
         hops = x.reshape(x.shape[0], -1, HOP)
         frames = hops.shape[1] - self.past // HOP
         windows = torch.cat([hops[:, k : k + frames] for k in range(WINDOW // HOP)], -1)
@@ -87,6 +85,17 @@ class Mel(Streaming):
         spectrum = torch.view_as_real(torch.fft.rfft(windows * self.window, N_FFT))
         bands = torch.matmul(spectrum.square().sum(-1), self.filters)
         return ((torch.log(FLOOR + bands) - LOG_MEAN) / LOG_STD).mT
+
+
+def checked(x: Tensor) -> Tensor:
+    """x, if it is (B, 1, N) with N a multiple of HOP.
+
+    Raises:
+        AudioError: it is not.
+    """
+    if x.ndim != 3 or x.shape[1] != 1 or x.shape[-1] % HOP:
+        raise AudioError(f"a waveform of shape {tuple(x.shape)} came, (B, 1, N) with N a multiple of {HOP} was wanted")
+    return x
 
 
 def mel_spectrogram(wave: Tensor) -> Tensor:

@@ -4,9 +4,12 @@ Streams do not use it: soxr's own streams hold back up to 39 ms between 48 and 2
 way out. The edges of a session (`rtvc.engine.edges`) resample sample by sample instead.
 """
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import numpy.typing as npt
 
+from rtvc.checks import real
 from rtvc.errors import AudioError
 
 Samples = npt.NDArray[np.float32]
@@ -14,15 +17,19 @@ Samples = npt.NDArray[np.float32]
 LOWEST_RATE, HIGHEST_RATE = 4_000, 768_000
 
 
-def check_rate(rate: float) -> int:
-    """A sample rate in Hz, if it is one.
+def check_rate(rate: object, highest: int = HIGHEST_RATE) -> int:
+    """A sample rate in Hz, if it is one; whole floats are, as sound systems give them.
 
     Raises:
-        AudioError: no whole number from 4 to 768 kHz.
+        AudioError: no whole number from 4 kHz to `highest` Hz.
     """
-    if isinstance(rate, bool) or not LOWEST_RATE <= rate <= HIGHEST_RATE or int(rate) != rate:
-        raise AudioError(f"a sample rate of {rate} came, a whole number of Hz from {LOWEST_RATE} to {HIGHEST_RATE} was wanted")
-    return int(rate)
+    wanted = f"a whole number of Hz from {LOWEST_RATE} to {highest} was wanted"
+    hertz = real(rate)
+    if hertz is None:
+        raise AudioError(f"a sample rate of type {type(rate).__name__} came, {wanted}: pass what the file or the device says")
+    if not LOWEST_RATE <= hertz <= highest or hertz != int(hertz):
+        raise AudioError(f"a sample rate of {rate} Hz came, {wanted}: check the device or the file")
+    return int(hertz)
 
 
 def resampled_length(samples: int, source: int, target: int) -> int:
@@ -48,3 +55,25 @@ def resample(wave: Samples, source: int, target: int) -> Samples:
         return wave
     resampled: Samples = soxr.resample(wave, source, target, quality="HQ")
     return resampled
+
+
+def resampled(pieces: Iterable[Samples], source: int, target: int) -> Iterator[Samples]:
+    """As `resample`, of a recording that comes in pieces (N,): what is ready of it after each, (M,) float32.
+
+    The pieces add up to `resampled_length` of what came.
+    """
+    import soxr
+
+    if check_rate(source) == check_rate(target):
+        yield from pieces
+        return
+    stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality="HQ")
+    came = made = 0
+    for piece in pieces:
+        came += len(piece)
+        ready = stream.resample_chunk(np.ascontiguousarray(piece, np.float32))
+        made += len(ready)
+        yield ready
+    rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    wanted = resampled_length(came, source, target) - made
+    yield np.pad(rest, (0, max(0, wanted - len(rest))))[: max(0, wanted)]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rtvc.cli.targets import Force, tell
-from rtvc.cli.voice import Fit
+from rtvc.cli.voice import Fit, advise
 
 __all__ = ["convert"]
 
@@ -39,24 +39,22 @@ def convert(
     from time import perf_counter
 
     from rtvc.api import load
-    from rtvc.audio.check import check_recording
-    from rtvc.audio.io import check_output, decode, write
+    from rtvc.audio.io import check_output
     from rtvc.audio.opening import check_source, name_of
+    from rtvc.audio.recording import open_recording, write_pieces
 
     given = [*(references or []), *(more or [])]
     single = [path for path in (timbre, prosody) if path is not None]
     for path in (source, *given, *single):
         check_source(path)
     check_output(output, sources=[source, *given, *single], force=force)
-    wave, rate = decode(source)
-    check_recording(wave, rate, str(source))
+    recording = open_recording(source)
     converter = load(model, device)
     voice = converter.voice(*given, timbre=timbre, prosody=prosody, fit=converter.fit_steps(fit))
+    advise(voice)
     started = perf_counter()
-    converted = converter.convert(wave, rate, voice, pitch=pitch)
-    spent = perf_counter() - started
-    write(output, converted, converter.sample_rate)
-    duration, latency = len(converted) / converter.sample_rate, converter.latency
+    write_pieces(output, converter.convert_recording(recording, voice, pitch=pitch), converter.sample_rate)
+    spent, duration, latency = perf_counter() - started, recording.seconds, converter.latency
     if as_json:
         result = {"path": str(output), "voice": voice.name, "model": converter.model.name, "device": str(converter.device)}
         figures = {"duration_s": duration, "rtf": spent / duration, "latency_ms": None if latency is None else latency * 1000}

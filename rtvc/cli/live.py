@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rtvc.cli.voice import Fit
+from rtvc.cli.voice import Fit, advise
 
 __all__ = ["live"]
 
@@ -74,6 +74,8 @@ def live(
     converter, steps = streaming(model)
     samples = chunk_of(chunk, steps) if chunk else None
     slots = [converter.voice(name, fit=converter.fit_steps(fit)) for name in voices]
+    for voice in slots:
+        advise(voice)
     running, _ = open_engine(steps, engine, samples)
     with ExitStack() as stack:
         if virtual:

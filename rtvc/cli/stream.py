@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtvc.cli.targets import Force, tell
+from rtvc.cli.voice import say_advice
 from rtvc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,20 +79,17 @@ def stream(
     assert source is not None
     import asyncio
 
-    from rtvc.audio.check import check_recording
-    from rtvc.audio.io import check_output, decode, mono, write
-    from rtvc.audio.resample import resample
+    from rtvc.audio.io import check_output, write
+    from rtvc.audio.recording import open_recording
     from rtvc.clients.websocket.client import connect
     from rtvc.clients.websocket.file import convert_recording
     from rtvc.engine.server.messages import RATES
 
     check_source(source)
     check_output(output, sources=[source, *(references or [])], force=force)
-    wave, rate = decode(source)
-    check_recording(wave, rate, str(source))
-    wave = mono(wave)
-    if rate not in RATES:
-        wave, rate = resample(wave, rate, RATE), RATE
+    recording = open_recording(source)
+    rate = recording.rate if recording.rate in RATES else RATE
+    wave = recording.samples(rate)
 
     async def work() -> tuple[Any, str]:
         async with connect(url, **settings) as client:
@@ -136,8 +134,16 @@ async def choose(client: "Client", references: list[Path], voices: list[str]) ->
     shares = dict.fromkeys(voices, 10.0)
     for path in references:
         name, speech = await client.voice_of(path)
+        told(client, path, name)
         shares[name] = speech
     return next(iter(shares)) if len(shares) == 1 else shares
+
+
+def told(client: "Client", path: Path, name: str) -> None:
+    """Passes on what the server says of a recording that was uploaded just now."""
+    if (ready := client.made.get(name)) is not None:
+        for line in ready.advice:
+            say_advice(path, ready.grade, line)
 
 
 def talk(
@@ -159,7 +165,10 @@ def talk(
 
     with ExitStack() as stack:
         remote = stack.enter_context(Remote(url, window=1.0, **settings))
-        slots = [*voices, *(remote.voice_of(path)[0] for path in references)]
+        slots = list(voices)
+        for path in references:
+            slots.append(remote.voice_of(path)[0])
+            told(remote.client, path, slots[-1])
         now = stack.enter_context(RemoteLive(remote, slots, config, **session))
         attend(now, now.press, f"{url}, {slots[0]}", seconds, as_json)
 

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rtvc.cli import say
 from rtvc.cli.targets import Force, tell
 
 if TYPE_CHECKING:
@@ -89,6 +90,25 @@ def weighted(part: str) -> tuple[Path, float]:
         raise VoiceError(f"{part!r} came, VOICE:WEIGHT with a number as the weight was wanted, as in anna.voice:0.7") from error
 
 
+def advise(voice: "Voice") -> None:
+    """Tells what to do better about the references of a voice, on standard error: for commands that do not show the voice itself."""
+    for entry in voice.references:
+        for line in entry["advice"]:
+            say_advice(entry["path"], entry["grade"], line)
+
+
+def say_advice(path: object, grade: object, line: object) -> None:
+    """One piece of advice about a reference, on standard error."""
+    say(f"reference {path} is {grade}: {line}", err=True)
+
+
+def length(entry: dict[str, Any]) -> str:
+    """How long a reference is, and how much of it was used."""
+    used = entry.get("used")
+    cut = isinstance(used, int | float) and used < entry["seconds"] - 0.05
+    return f"{entry['seconds']:.1f} s" + (f", {used:.1f} s used" if cut else "")
+
+
 def present(voice: "Voice", path: Path, as_json: bool) -> None:
     """Prints a voice, its references and the advice about them."""
     from rtvc.files import is_standard_output, kind
@@ -116,7 +136,7 @@ def present(voice: "Voice", path: Path, as_json: bool) -> None:
     for entry in voice.references:
         table.add_row(
             escape(entry["path"]),
-            f"{entry['seconds']:.1f} s",
+            length(entry),
             f"{entry['speech']:.1f} s",
             f"{entry['snr']:.0f} dB down",
             f"{entry['bandwidth'] / 1000:.1f} kHz",

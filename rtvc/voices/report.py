@@ -8,6 +8,7 @@ import numpy as np
 from rtvc.audio.check import Samples, clipped_share
 from rtvc.audio.io import StrPath, decode, mono
 from rtvc.printable import printable
+from rtvc.voices.speech import find_speech
 
 FRAME, HOP = 0.025, 0.010
 """Seconds of a frame whose level is measured, and between two of them."""
@@ -19,6 +20,10 @@ RANGE = 6.0
 """dB by which speech must rise above the quietest frames to be told from noise."""
 REACH = 50.0
 """dB below its strongest band down to which speech counts as present."""
+LOOK_S = 20.0
+"""Seconds that are searched for speech at a time: each stretch has its own noise."""
+MOST_FRAMES = 6_000
+"""Frames whose spectra the bandwidth is taken from, spread evenly over those with speech."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Report:
         clipped: share of clipped samples.
         level: of the speech, in dBFS.
         advice: what to do, empty for a good reference.
+        used: seconds of it that were looked at, None for all.
     """
 
     path: str
@@ -44,6 +50,7 @@ class Report:
     clipped: float
     level: float
     advice: tuple[str, ...]
+    used: float | None = None
 
     @property
     def grade(self) -> str:
@@ -68,30 +75,41 @@ def report(path: StrPath) -> Report:
 
 def measure(wave: Samples, rate: int, path: str = "") -> Report:
     """Measures wave (N,) or (N, C) at its native `rate` in Hz; at least one frame long."""
-    samples = mono(wave).astype(np.float64)
-    frames = split(samples, rate)
-    levels = np.maximum(10 * np.log10(np.maximum(np.square(frames).mean(1), 1e-30)), QUIETEST)
-    quiet, loud = np.percentile(levels, [10, 95])
-    speech = levels > quiet + max(RANGE, 0.35 * (loud - quiet))
-    noise_power, seconds = 10 ** (quiet / 10), len(samples) / rate
-    power = np.square(frames[speech]).mean() if speech.any() else noise_power
-    snr = float(np.clip(10 * np.log10(max(power - noise_power, 1e-30) / noise_power), 0, CLEANEST))
-    figures = {
-        "seconds": seconds,
-        "speech": float(min(seconds, speech.sum() * HOP)),
-        "snr": snr,
-        "bandwidth": bandwidth(frames[speech] if speech.any() else frames, rate),
+    samples = mono(wave, path or "the recording")
+    found = [find_speech(part, rate) for part in looks(samples, rate)]
+    figures = figures_of(samples, rate) | {
+        "speech": float(min(len(samples) / rate, sum(part.seconds for part in found))),
         "clipped": clipped_share(wave),
-        "level": float(max(QUIETEST, 10 * np.log10(max(power, 1e-30)))),
     }
     return Report(path, **figures, advice=tuple(advise(**figures)))
 
 
-def split(samples: np.ndarray[Any, np.dtype[np.float64]], rate: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(N,) -> overlapping frames (T, frame), at least one."""
+def looks(samples: Samples, rate: int) -> list[Samples]:
+    """samples (N,) in stretches that are searched for speech, the last as long as any."""
+    count = max(1, int(len(samples) / rate / LOOK_S))
+    return np.array_split(samples, count)
+
+
+def figures_of(samples: Samples, rate: int) -> dict[str, float]:
+    """Length, noise, bandwidth and level of samples (N,); whatever rises above the noise counts as speech here."""
     size, step = max(1, round(FRAME * rate)), max(1, round(HOP * rate))
-    padded = np.pad(samples, (0, max(0, size - len(samples))))
-    return np.lib.stride_tricks.sliding_window_view(padded, size)[::step]
+    samples = np.pad(samples, (0, max(0, size - len(samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(samples, size)[::step]
+    blocks = np.array_split(frames, max(1, len(frames) // MOST_FRAMES))
+    powers = np.concatenate([np.square(block, dtype=np.float64).mean(1) for block in blocks])
+    levels = np.maximum(10 * np.log10(np.maximum(powers, 1e-30)), QUIETEST)
+    quiet, loud = np.percentile(levels, [10, 95])
+    speech = levels > quiet + max(RANGE, 0.35 * (loud - quiet))
+    noise_power = 10 ** (quiet / 10)
+    power = powers[speech].mean() if speech.any() else noise_power
+    chosen = np.flatnonzero(speech) if speech.any() else np.arange(len(frames))
+    chosen = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), MOST_FRAMES)).astype(int)]
+    return {
+        "seconds": len(samples) / rate,
+        "snr": float(np.clip(10 * np.log10(max(power - noise_power, 1e-30) / noise_power), 0, CLEANEST)),
+        "bandwidth": bandwidth(frames[chosen].astype(np.float64), rate),
+        "level": float(max(QUIETEST, 10 * np.log10(max(power, 1e-30)))),
+    }
 
 
 def bandwidth(frames: np.ndarray[Any, np.dtype[np.float64]], rate: int) -> float:

@@ -1,7 +1,6 @@
 """A voice: two style vectors and what they came from, in a file of a few kB."""
 
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rtvc import checks
 from rtvc.errors import CheckpointError, OutputError, VoiceError
 from rtvc.files import StrPath, check_target, is_stream, kind, write
 from rtvc.models.loading import kind as type_of
@@ -175,11 +175,8 @@ class Voice:
         Raises:
             VoiceError: no voice, a negative weight, a sum of 0, or voices of different style spaces or fitted to different weights.
         """
-        values = list(weights.values())
-        if not values or not all(math.isfinite(w) and w >= 0 for w in values) or not sum(values) > 0:
-            raise VoiceError(f"the weights {values} came, at least one above 0 and none below was wanted")
+        shares = checks.shares(weights)
         space = common_space(*weights)
-        shares = [(voice, weight / sum(values)) for voice, weight in weights.items()]
         parts = [{"name": voice.name, "share": round(share, 6), "source": voice.source} for voice, share in shares]
         return cls(
             torch.stack([voice.acoustic * share for voice, share in shares]).sum(0),

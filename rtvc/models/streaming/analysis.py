@@ -1,15 +1,19 @@
 """What the streaming model hears: log-mel for content and energy, fine low-frequency bins for the pitch."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rtvc.audio.mel import BANDS, FLOOR, HOP, N_FFT, SAMPLE_RATE, WINDOW, Mel
+from rtvc.audio.mel import BANDS, FLOOR, HOP, N_FFT, SAMPLE_RATE, WINDOW, Mel, checked
+from rtvc.layers.highpass import HighPass
 
 LOWEST, HIGHEST = 4, 104
 """Bins of the 2048-point spectrum for the pitch network: 47 to 1207 Hz, 11.7 Hz apart."""
 PITCH_BINS = HIGHEST - LOWEST
+HIGHPASS_HZ, HIGHPASS_ORDER = 70.0, 4
+"""What lies below is taken out of all that is heard, sources and references alike: DC and hum are no part of a voice."""
 CUTOFF_HZ = 7_500.0
 """Bands above this are hidden from the encoders: much recorded speech, and most training speech, has nothing there."""
 
@@ -32,8 +36,15 @@ def asymmetric_window(rise: int, fall: int) -> Tensor:
     return torch.cat([up, down])
 
 
+class AnalysisState(NamedTuple):
+    """What the analysis carries."""
+
+    highpass: Tensor
+    past: Tensor
+
+
 class Analysis(Mel):
-    """`Mel` with the log-power of the low bins below it: x (B, 1, N) -> (B, BANDS + PITCH_BINS, N / HOP).
+    """High-passed `Mel` with the log-power of the low bins below it: x (B, 1, N) -> (B, BANDS + PITCH_BINS, N / HOP).
 
     Frame t hears samples up to 300 (t + 1) and peaks `fall` samples before their end, `centre` samples after 300 t.
     """
@@ -42,6 +53,21 @@ class Analysis(Mel):
         super().__init__()
         self.window = asymmetric_window(WINDOW - fall, fall).float()
         self.centre = HOP - fall
+        self.highpass = HighPass(SAMPLE_RATE, HIGHPASS_HZ, HIGHPASS_ORDER)
+
+    def initial(self, batch: int) -> AnalysisState:  # type: ignore[override]
+        """Silence."""
+        return AnalysisState(self.highpass.initial(batch), super().initial(batch))
+
+    def forward(self, x: Tensor, state: AnalysisState) -> tuple[Tensor, AnalysisState]:  # type: ignore[override]
+        """x (B, 1, N) in [-1, 1] -> y (B, BANDS + PITCH_BINS, N / HOP), one frame late.
+
+        Raises:
+            AudioError: x is not (B, 1, N), or N is no multiple of HOP.
+        """
+        clean, highpass = self.highpass(checked(x), state.highpass)
+        y, past = super().forward(clean, state.past)
+        return y, AnalysisState(highpass, past)
 
     def from_windows(self, windows: Tensor) -> Tensor:
         """windows (B, T, WINDOW) -> normalised log-mel over normalised log-power (B, BANDS + PITCH_BINS, T)."""

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from rtvc.audio.energy import energy as energy_of
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.layers.contract import Delay, State
+from rtvc.layers.limiter import Limiter
 from rtvc.layers.norm import Statistics
-from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, audible_bands
+from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, AnalysisState, audible_bands
 from rtvc.models.streaming.decoder import Decoder, DecoderState
 from rtvc.models.streaming.encoder import ContentEncoder, EncoderConfig
 from rtvc.models.streaming.pitch import PitchNet
@@ -61,13 +62,14 @@ def pitch_net(config: DialConfig) -> PitchNet:
 class DialState(NamedTuple):
     """Everything a session carries."""
 
-    analysis: Tensor
+    analysis: AnalysisState
     energy: Tensor
     content: State
     pitch: State
     melody: Tensor
     prosody: ProsodyState
     decoder: DecoderState
+    limiter: Tensor
 
 
 class DialConverter(nn.Module):
@@ -99,6 +101,7 @@ class DialConverter(nn.Module):
             tokens=2 * c.tokens,
             phase_bins=c.phase_bins,
         )
+        self.limiter = Limiter(SAMPLE_RATE)
         self.affine = nn.Linear(STYLE, self.decoder.style_size)
         self.targets = ProsodyHead()
         self.acoustic = StyleEncoder(audible_bands(), c.acoustic_hidden)
@@ -131,6 +134,7 @@ class DialConverter(nn.Module):
             self.late_melody.initial(batch),
             self.prosody.initial(batch),
             self.decoder.initial(batch),
+            self.limiter.initial(batch),
         )
 
     def decoding(self, acoustic: Tensor) -> Tensor:
@@ -164,7 +168,8 @@ class DialConverter(nn.Module):
         energy, late_energy = self.late_energy(energy_of(mel), state.energy)
         (log_f0, loudness), prosody = self.prosody(melody[:, 0], melody[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody)
         wave, decoder = self.decoder(content, log_f0, melody[:, 1], loudness[:, None], voice[:, Prosody.TARGETS :], state.decoder)
-        return wave, DialState(analysis, late_energy, encoder, pitch, late_melody, prosody, decoder)
+        wave, limiter = self.limiter(wave, state.limiter)
+        return wave, DialState(analysis, late_energy, encoder, pitch, late_melody, prosody, decoder, limiter)
 
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic (B, A) and prosodic style (B, 128)."""

@@ -62,14 +62,25 @@ def conditioned(converter: Converter, voice: Styled, *, pitch: float = 0.0, pros
     """Everything a step needs to know of a voice, (1, V): `Converter.condition`, and on top of its last numbers the voice's `fine`.
 
     Raises:
-        VoiceError: `fine` is longer than what the converter is told of a voice.
+        VoiceError: `fine` is longer than what the converter is told of a voice, or what comes of the voice is not finite.
     """
     place = next(iter(converter.parameters()), voice.acoustic) if isinstance(converter, nn.Module) else voice.acoustic
     acoustic, prosodic = (style[None].to(place.device) for style in (voice.acoustic, voice.prosodic))
     condition = converter.condition(acoustic, prosodic, pitch=pitch, prosody=prosody)
     fine: Tensor | None = getattr(voice, "fine", None)
     if fine is None:
-        return condition
+        return finite(condition)
     if len(fine) > condition.shape[1]:
         raise VoiceError(f"a voice fitted to {len(fine)} numbers came, this model takes {condition.shape[1]}: fit it again with this model")
-    return torch.cat([condition[:, : -len(fine)], condition[:, -len(fine) :] + fine.to(condition)], 1)
+    return finite(torch.cat([condition[:, : -len(fine)], condition[:, -len(fine) :] + fine.to(condition)], 1))
+
+
+def finite(condition: Tensor) -> Tensor:
+    """A condition (1, V), if every number of it is finite: one that is not would silence a stream for ever.
+
+    Raises:
+        VoiceError: one is not.
+    """
+    if not condition.isfinite().all():
+        raise VoiceError("this voice comes to NaN or infinity in this model: make it again from its recordings")
+    return condition

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from rtvc.audio.energy import energy as energy_of
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.layers.contract import Delay, State
+from rtvc.layers.limiter import Limiter
 from rtvc.layers.norm import Statistics
-from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, audible_bands
+from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, AnalysisState, audible_bands
 from rtvc.models.streaming.content import CONTENT, ContentEncoder
 from rtvc.models.streaming.decoder import Decoder, DecoderState
 from rtvc.models.streaming.pitch import PitchNet
@@ -50,12 +51,13 @@ class StreamingConfig(BaseModel):
 class ConverterState(NamedTuple):
     """Everything a session carries."""
 
-    analysis: Tensor
+    analysis: AnalysisState
     now: Tensor
     content: State
     pitch: State
     prosody: ProsodyState
     decoder: DecoderState
+    limiter: Tensor
 
 
 class StreamingConverter(nn.Module):
@@ -74,6 +76,7 @@ class StreamingConverter(nn.Module):
         self.now = Delay(BANDS, c.right)
         self.prosody = Prosody()
         self.decoder = Decoder(CONTENT, c.decoder_hidden, c.decoder_kernel, c.decoder_dilations, c.statistics)
+        self.limiter = Limiter(SAMPLE_RATE)
         self.affine = nn.Linear(STYLE, self.decoder.style_size)
         self.targets = ProsodyHead()
         self.acoustic = StyleEncoder(audible_bands(), c.acoustic_hidden)
@@ -90,6 +93,7 @@ class StreamingConverter(nn.Module):
             self.pitch.initial(batch),
             self.prosody.initial(batch),
             self.decoder.initial(batch),
+            self.limiter.initial(batch),
         )
 
     def condition(self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
@@ -117,7 +121,8 @@ class StreamingConverter(nn.Module):
         (log_f0, loud), prosody = self.prosody(pitch[:, 0], pitch[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody)
         energy = energy + (loud - energy[:, 0])[:, None]
         wave, decoder = self.decoder(content, log_f0, pitch[:, 1], energy, voice[:, Prosody.TARGETS :], state.decoder)
-        return wave, ConverterState(analysis, now, encoder, pitch_state, prosody, decoder)
+        wave, limiter = self.limiter(wave, state.limiter)
+        return wave, ConverterState(analysis, now, encoder, pitch_state, prosody, decoder, limiter)
 
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic and prosodic style, (B, 128) each."""
