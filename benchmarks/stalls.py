@@ -19,7 +19,8 @@ from rtvc.layers.contract import State
 Samples = NDArray[np.float32]
 
 WRAP = 1 << 20
-"""Input samples count up and begin again here: whole numbers that float32 holds exactly."""
+"""Input samples count up and begin again here: whole numbers that float32 holds exactly, also divided by this power of two, which
+keeps them within full scale."""
 RECOVERY_S = 0.2
 """Within this after a stall the lag must be back."""
 GROWTH = 0.01
@@ -103,7 +104,7 @@ def stalls(minutes: float, *, backend: Backend | None = None, seed: int = 0) -> 
     interruptions, memory = random_stalls(seconds, seed), list[int]()
 
     def source(start: int, count: int) -> Samples:
-        counted: Samples = (np.arange(start, start + count) % WRAP + 1).astype(np.float32)
+        counted: Samples = ((np.arange(start, start + count) % WRAP + 1) / WRAP).astype(np.float32)
         return counted
 
     def quiet(start: int, count: int) -> Samples:
@@ -116,7 +117,7 @@ def stalls(minutes: float, *, backend: Backend | None = None, seed: int = 0) -> 
         seconds,
         source if backend is None else quiet,
         stalls=interruptions,
-        listen=accountant if backend is None else None,
+        listen=(lambda block: accountant(block * WRAP)) if backend is None else None,
         each_second=lambda now: memory.append(resident()),
     )
     warm = max(1, len(memory) // 10)

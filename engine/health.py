@@ -1,7 +1,9 @@
-"""Whether a state is still finite: what is not would never be again, since every later step computes with it.
+"""Whether a state is still finite: what is not would never be again, since every later step
+computes with it.
 
-A sum tells it at the price of one pass over the state, some microseconds: it is finite only if every
-number in it is. (A finite sum of so large numbers that it overflows counts as not finite, rightly.)
+A sum tells it at the price of one pass over the state, some microseconds: it is finite only if
+every number in it is. (A finite sum of so large numbers that it overflows counts as not finite,
+rightly.)
 """
 
 import math

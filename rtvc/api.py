@@ -72,7 +72,7 @@ class Model(Protocol):
         ...
 
     def convert(self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float) -> Tensor:
-        """wave (1, 1, N) at 24 kHz, N a multiple of 300, styles (1, 128) -> (1, 1, N), aligned with the input."""
+        """wave (1, 1, N) at 24 kHz, N a multiple of 300, styles (1, 128) -> (1, 1, N), aligned with the input, not yet limited."""
         ...
 
 

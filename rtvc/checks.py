@@ -1,4 +1,5 @@
-"""What a caller may hand in: one place for the numbers, voices and weights of a conversion, asked at every public door.
+"""What a caller may hand in: one place for the numbers, voices and weights of a conversion, asked
+at every public door.
 
 The owners of a state ask again, so that a value that is refused leaves the old one wherever it came
 from. A message says what came, what was wanted, and what to pass instead.
@@ -20,13 +21,17 @@ SHARE = (0.0, 1.0)
 
 
 def what(value: object) -> str:
-    """A value as a message names it: numbers and short texts as they are, anything else by its type."""
+    """A value as a message names it: numbers and short texts as they are, anything else by its
+    type.
+    """
     shown = repr(value) if isinstance(value, str | Real) or value is None else ""
     return shown if 0 < len(shown) <= 60 else f"a value of type {type(value).__name__}"
 
 
 def real(value: object) -> float | None:
-    """A value as a float, None unless it is a real number; infinite where a float cannot hold it."""
+    """A value as a float, None unless it is a real number; infinite where a float cannot hold
+    it.
+    """
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     try:
@@ -103,7 +108,8 @@ def count(value: object, name: str, lowest: int = 0) -> int:
 
 
 def voice(value: Any) -> Any:
-    """Something that speaks: it has the two style vectors of `rtvc.models.streaming.interface.Styled`.
+    """Something that speaks: it has the two style vectors of
+    `rtvc.models.streaming.interface.Styled`.
 
     Raises:
         VoiceError: it has none.
@@ -123,7 +129,8 @@ def shares(weights: Mapping[Any, float]) -> list[tuple[Any, float]]:
     """Voices and their weights, scaled to a sum of 1.
 
     Raises:
-        VoiceError: no voice, something that is none, or weights that are not finite, negative or all zero.
+        VoiceError: no voice, something that is none, or weights that are not finite, negative or
+        all zero.
     """
     if not isinstance(weights, Mapping):
         raise VoiceError(f"{what(weights)} came as a mix, voices and their weights were wanted, as in {{anna: 0.7, bob: 0.3}}")

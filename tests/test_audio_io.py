@@ -104,12 +104,14 @@ def test_a_long_file_is_read_in_pieces_and_the_same(tmp_path: Path, monkeypatch:
     assert torch.equal(prepare(*decode(path)), whole)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak of a process is read from Linux' /proc")
 def test_memory_grows_by_four_bytes_a_sample_of_the_result_and_by_nothing_else(tmp_path: Path) -> None:
     """Stereo at 48 kHz, read and checked: two hours, of which 24 kHz mono is 0.69 GB, stay under 1 GB."""
     code = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from rtvc.audio.io import read
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = lambda: 1024 * int(re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 read(sys.argv[1])
 before = peak()
 wave = read(sys.argv[2])
@@ -123,7 +125,7 @@ print((peak() - before) / (len(wave) / 24000), before)
     command = [sys.executable, "-c", code, str(tmp_path / "short.wav"), str(tmp_path / "long.wav")]
     growth, base = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
     assert growth < 1.1 * 4 * 24_000, f"{growth:.0f} bytes a second"
-    assert base + 2 * 3600 * 4 * 24_000 < 1.25e9, f"{base / 1e6:.0f} MB before anything long is read"
+    assert base + 2 * 3600 * 4 * 24_000 < 1e9, f"{base / 1e6:.0f} MB before anything long is read, torch itself among it"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from rtvc.engine.backends.base import Layout
+from rtvc.engine.export import export_step
 from rtvc.layers.contract import chunked
 from rtvc.layers.limiter import BLOCK, CEILING, RELEASE, Limiter, knee, limited
 from rtvc.layers.verify import verify_contract
+from rtvc.models.streaming import StreamingConfig, StreamingConverter
 
 RATE = 24_000
 
@@ -104,3 +107,30 @@ def test_a_whole_recording_of_any_length_is_limited_as_a_stream_is() -> None:
 def test_a_chunk_that_is_no_multiple_of_its_block_is_refused() -> None:
     with pytest.raises(ValueError, match="a multiple of 75 was wanted"):
         Limiter(RATE)(torch.zeros(1, 1, 100), torch.zeros(1, 1))
+
+
+@pytest.mark.parametrize("loudness", [3.0, 11.9])
+def test_a_model_whose_decoder_blasts_is_bounded_alike_offline_in_chunks_and_exported(loudness: float) -> None:
+    """Filters at up to e^11.9, +100 dB: offline and streams agree to 1e-9, and an exported step
+    keeps the bound as well.
+    """
+    torch.manual_seed(0)
+    sizes = {name: 16 for name in ("content_hidden", "pitch_hidden", "decoder_hidden", "acoustic_hidden", "prosodic_hidden")}
+    config = StreamingConfig(content_dilations=(1,), pitch_dilations=(1,), decoder_dilations=(1,), **sizes)  # type: ignore[arg-type]
+    model = StreamingConverter(config).eval().requires_grad_(False)
+    model.decoder.head.bias.fill_(loudness)
+    graph, x = export_step(model, 600), torch.randn(1, 1, 24 * 300, generator=torch.Generator().manual_seed(1)) * 0.1
+    voice, layout = model.condition(torch.zeros(1, 128), torch.zeros(1, 128)), Layout.of(model.initial(1))
+    state, parts = layout.pack(model.initial(1)), list[Tensor]()
+    for chunk in x.split(600, -1):
+        y, state = graph(chunk, voice, state)
+        parts.append(y)
+    model.double()
+    whole, _ = model(x.double(), voice.double(), model.initial(1))
+    pieces, steps = model.initial(1), list[Tensor]()
+    for chunk in x.double().split([300, 1500, 600, 4800], -1):
+        y, pieces = model(chunk, voice.double(), pieces)
+        steps.append(y)
+    assert (torch.cat(steps, -1) - whole).abs().max() < 1e-9
+    for said in (whole, torch.cat(parts, -1)):
+        assert said.isfinite().all() and 0.5 < said.abs().max() <= 1

@@ -1,4 +1,6 @@
-"""Whatever recording a voice is made of, it is the speech in it that is used; where there is none it is refused."""
+"""Whatever recording a voice is made of, it is the speech in it that is used; where there is none
+it is refused.
+"""
 
 import math
 from pathlib import Path
@@ -21,7 +23,9 @@ RATE = 24_000
 
 
 def noise(seconds: float, colour: float = 0.0, level: float = -20.0, rate: int = RATE) -> np.ndarray:
-    """Noise whose power falls by 3 dB an octave for each unit of colour, at `level` dBFS, (N,) float32."""
+    """Noise whose power falls by 3 dB an octave for each unit of colour, at `level` dBFS, (N,)
+    float32.
+    """
     count = int(seconds * rate)
     spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(count))
     spectrum[5:] /= np.arange(5, len(spectrum)) ** (colour / 2)
@@ -103,7 +107,9 @@ def test_speech_is_found_in_silence_and_in_noise(name: str, snr: float) -> None:
 
 
 def test_a_first_minute_of_silence_costs_nothing(vc: rtvc.VoiceConverter, tmp_path: Path) -> None:
-    """The voice is the one of the recording itself, and says the same without exceeding full scale."""
+    """The voice is the one of the recording itself, and says the same without exceeding full
+    scale.
+    """
     wave = read(EXAMPLES / "reference.flac").numpy()
     path = tmp_path / "late.flac"
     soundfile.write(path, np.concatenate([np.zeros(65 * RATE, np.float32), wave]), RATE)
@@ -122,7 +128,9 @@ def test_noise_and_music_around_the_speech_are_left_out(vc: rtvc.VoiceConverter)
 
 
 def test_a_minute_of_speech_is_used_and_no_more_is_read(tmp_path: Path) -> None:
-    """Of three minutes, in which a third is silence, what is used is speech; and what follows is not even decoded."""
+    """Of three minutes, in which a third is silence, what is used is speech; and what follows is
+    not even decoded.
+    """
     path = tmp_path / "long.wav"
     wave = np.concatenate([np.pad(speech(8.0), (0, 4 * 16_000)) for _ in range(15)])
     soundfile.write(path, wave, 16_000, subtype="FLOAT")

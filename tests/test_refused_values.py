@@ -1,4 +1,6 @@
-"""A value that cannot be is refused with a word for it, the old one stays, and no stream is ever silenced by one."""
+"""A value that cannot be is refused with a word for it, the old one stays, and no stream is ever
+silenced by one.
+"""
 
 import math
 import threading
@@ -241,7 +243,9 @@ def test_in_a_pool_only_the_broken_row_begins_anew() -> None:
 
 
 def test_whatever_a_converter_says_leaves_within_full_scale() -> None:
-    """Loud converters, the dry path, and what resampling swings beyond: at the session's door all of it ends."""
+    """Loud converters, the dry path, and what resampling swings beyond: at the session's door all
+    of it ends.
+    """
     x = np.sign(np.sin(np.arange(30_000) / 7)).astype(np.float32)
     for gain, wet in ((30.0, 1.0), (1.0, 0.0), (1.0, 0.5)):
         stream = Session(TorchBackend(DelayConverter(), 600), TestVoice(gain=gain), sample_rate=24_000, output_rate=44_100, wet=wet)

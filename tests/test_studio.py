@@ -19,6 +19,7 @@ from rtvc.train.config import load_config
 from rtvc.train.loop import Trainer
 from rtvc.train.studio import assemble, fit_style_map
 from rtvc.train.transfer import Transfer, TransferConfig
+from tests.standins import speech
 from tests.test_streaming_model import small
 
 
@@ -58,7 +59,7 @@ def teacher_files(folder: Path, count: int = 44) -> list[Path]:
 
 def test_it_converts_through_the_public_api() -> None:
     vc = VoiceConverter(tiny())
-    voice = vc.voice((vowel(2.0, 200.0), SAMPLE_RATE))
+    voice = vc.voice((speech(2.0, SAMPLE_RATE, 200.0), SAMPLE_RATE))
     y = vc.convert(vowel(1.51), SAMPLE_RATE, voice)
     assert y.shape == (int(1.51 * SAMPLE_RATE),) and np.isfinite(y).all() and np.abs(y).max() > 0
     assert vc.latency is None

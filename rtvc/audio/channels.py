@@ -1,4 +1,6 @@
-"""From several channels to one: as loud as the loudest, without those that are silent or would cancel it."""
+"""From several channels to one: as loud as the loudest, without those that are silent or would
+cancel it.
+"""
 
 from typing import NamedTuple
 
@@ -13,7 +15,9 @@ rumble, of which a low-frequency channel or a bad converter is full, are no spee
 SILENT = 1e-3
 """Share of the loudest channel's power, -30 dB, below which a channel is left out."""
 CANCELLED = 0.25
-"""Share of the loudest channel's power, -6 dB, below which the mix has lost too much: channels are opposed."""
+"""Share of the loudest channel's power, -6 dB, below which the mix has lost too much: channels are
+opposed.
+"""
 EQUAL = 1e-3
 """Gains closer to 1 than this are left away."""
 PIECE = 1 << 18
@@ -25,7 +29,8 @@ class Mix(NamedTuple):
 
     Attributes:
         weights: (C,) float32, of each in the sum.
-        lost: dB by which the mean would be quieter than the loudest channel, where that was too much
+        lost: dB by which the mean would be quieter than the loudest channel, where that was too
+        much
             and the loudest is used alone; else 0.
     """
 
@@ -34,7 +39,9 @@ class Mix(NamedTuple):
 
 
 class Channels:
-    """How much of each of `count` channels there is, and how much they have in common, block after block."""
+    """How much of each of `count` channels there is, and how much they have in common, block after
+    block.
+    """
 
     def __init__(self, count: int) -> None:
         self.products: npt.NDArray[np.float64] = np.zeros((count, count))
@@ -57,7 +64,9 @@ class Channels:
         self.products += flat.T @ flat
 
     def mix(self) -> Mix:
-        """The weights of all that was added: each channel by its level, the sum as loud as the loudest of them."""
+        """The weights of all that was added: each channel by its level, the sum as loud as the
+        loudest of them.
+        """
         if len(self.rest):
             self._measure(np.pad(self.rest.astype(np.float64), ((0, FRAME - len(self.rest)), (0, 0)), mode="edge")[None])
             self.rest = self.rest[:0]

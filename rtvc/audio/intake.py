@@ -1,4 +1,6 @@
-"""What `check_recording` asks of a recording, gathered block by block: memory does not grow with its length."""
+"""What `check_recording` asks of a recording, gathered block by block: memory does not grow with
+its length.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,9 @@ QUIET = 0.1
 
 
 class FlatTops:
-    """Runs of FLAT or more equal samples near the highest level of one channel, which only the end knows."""
+    """Runs of FLAT or more equal samples near the highest level of one channel, which only the end
+    knows.
+    """
 
     def __init__(self) -> None:
         self.level, self.length = 0.0, 0  # the run that reaches the end of what came so far

@@ -1,4 +1,5 @@
-"""A recording piece by piece: looked through once, then read again as mono at any rate. Memory does not grow with its length.
+"""A recording piece by piece: looked through once, then read again as mono at any rate. Memory
+does not grow with its length.
 
 Short ones are kept as they were decoded; of long ones nothing is, they are decoded a second time.
 """
@@ -144,7 +145,8 @@ def recording_of(wave: object, rate: object, what: str = "the recording", *, che
 
 
 def write_pieces(path: StrPath, pieces: Iterable[Samples], rate: int) -> Path:
-    """Writes mono samples (N,) in -1..1 as they come; the file appears at once and whole, or not at all.
+    """Writes mono samples (N,) in -1..1 as they come; the file appears at once and whole, or not
+    at all.
 
     Returns:
         The path.

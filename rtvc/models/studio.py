@@ -91,7 +91,7 @@ class StudioConverter(nn.Module):
             out[..., start:stop] = piece
             if stop == wave.shape[-1]:
                 break
-        return out[..., :samples].clamp(-1, 1)
+        return out[..., :samples]
 
     def content(self, mel: Tensor) -> Tensor:
         """mel (1, 80, T), T even -> content (1, 512, T / 2) at 40 Hz.

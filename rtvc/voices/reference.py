@@ -1,4 +1,5 @@
-"""From a recording to what a voice is made of: at most a minute of speech, found wherever in it somebody speaks.
+"""From a recording to what a voice is made of: at most a minute of speech, found wherever in it
+somebody speaks.
 
 Whoever makes a voice comes through here: files, samples, uploads, every command.
 """
@@ -34,9 +35,10 @@ MARGIN, GAP = 25, 100
 WINDOW_S = 3.0
 """Seconds of a stretch whose style is compared with others'."""
 APART = {"stream": 0.18}
-"""Cosine distance between two groups of stretches from which two people are suspected, by style space: for
-20 speakers of LibriSpeech, three recordings each, it is 0.18 at most, for pairs of them 0.28 in the median,
-and above 0.18 for nine of ten. Other spaces were not measured and are not compared."""
+"""Cosine distance between two groups of stretches from which two people are suspected, by style
+space: for 20 speakers of LibriSpeech, three recordings each, it is 0.18 at most, for pairs of them
+0.28 in the median, and above 0.18 for nine of ten. Other spaces were not measured and are not
+compared."""
 
 Styles = Callable[[Tensor], tuple[Tensor, Tensor]]
 """(1, 1, N) at 24 kHz, N a multiple of HOP -> acoustic and prosodic style, (1, 128) each."""
@@ -84,7 +86,8 @@ def find_reference(recording: object) -> Reference:
 
 
 def search(blocks: Iterable[Samples], rate: int, frames: int, what: str, name: str) -> Reference:
-    """The speech in blocks (N, C) at `rate` Hz, of which there should be `frames` samples a channel.
+    """The speech in blocks (N, C) at `rate` Hz, of which there should be `frames` samples a
+    channel.
 
     Raises:
         AudioError: as `find_reference`.
@@ -129,7 +132,9 @@ def search(blocks: Iterable[Samples], rate: int, frames: int, what: str, name: s
 
 
 def windows(blocks: Iterable[Samples], size: int) -> Iterator[Samples]:
-    """The same samples, (size, C) at a time; the last one may be shorter, or up to half as long again."""
+    """The same samples, (size, C) at a time; the last one may be shorter, or up to half as long
+    again.
+    """
     waiting = list[Samples]()
     for block in blocks:
         for part in np.split(block, range(size, len(block), size)):

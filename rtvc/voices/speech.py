@@ -1,9 +1,11 @@
-"""Where in a recording somebody speaks: frames that rise above the noise near others that have a pitch.
+"""Where in a recording somebody speaks: frames that rise above the noise near others that have a
+pitch.
 
 Noise and silence have no pitch; hum, tones and chords do not rise. Loudness is judged against the
-recording's own quiet and loud parts; a pitch is a peak of the autocorrelation of the band that holds the
-first harmonics (Rabiner 1977, "On the use of autocorrelation analysis for pitch detection"). No model is
-needed: every model's references, and recordings for training, are measured alike.
+recording's own quiet and loud parts; a pitch is a peak of the autocorrelation of the band that
+holds the first harmonics (Rabiner 1977, "On the use of autocorrelation analysis for pitch
+detection"). No model is needed: every model's references, and recordings for training, are
+measured alike.
 """
 
 from dataclasses import dataclass
@@ -20,26 +22,34 @@ STEP, FRAME = 80, 320
 """Samples between two frames and in one: 10 and 40 ms."""
 FFT = 1024
 LOWEST, HIGHEST = 80.0, 1000.0
-"""Hz of the band in which a pitch is looked for; it is tilted by 3 dB an octave, which makes pink noise white."""
+"""Hz of the band in which a pitch is looked for; it is tilted by 3 dB an octave, which makes pink
+noise white.
+"""
 SHORTEST, LONGEST = 16, 133
 """Samples of a pitch period: 500 down to 60 Hz."""
 VOICED = 0.65
-"""Height of the autocorrelation's peak, of 1, from which a frame has a pitch: noise stays below 0.6."""
+"""Height of the autocorrelation's peak, of 1, from which a frame has a pitch: noise stays below
+0.6.
+"""
 RUN = 5
 """Frames in a row that must have one."""
 REACH = 25
 """Frames by which consonants may be away from the next frame with a pitch: 0.25 s."""
 RISE, SHARE = 6.0, 0.35
-"""dB by which speech must rise above the quietest frames, and the share of the recording's range."""
+"""dB by which speech must rise above the quietest frames, and the share of the recording's
+range.
+"""
 FLOOR, ABSOLUTE = -100.0, -70.0
 """dBFS that frames are taken to have at least, and above which speech lies."""
 LAG = 5
 """Frames over which a pitch is seen to move: 50 ms."""
 STILL, JUMP = 0.004, 0.2
-"""Natural logarithms of the pitch's change in that time: speech moves by more than the first, notes by
-less, or by more than the second at once."""
+"""Natural logarithms of the pitch's change in that time: speech moves by more than the first,
+notes by less, or by more than the second at once."""
 MOVING = 0.3
-"""Share of moving pitches from which it is a speaker's: in speech it is 0.5 to 0.9, in music 0 to 0.26."""
+"""Share of moving pitches from which it is a speaker's: in speech it is 0.5 to 0.9, in music 0 to
+0.26.
+"""
 DEEP = 25.0
 """dB between a recording's loud and quiet frames from which a still pitch may yet be somebody's."""
 
@@ -98,7 +108,9 @@ def pitch(frames: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt
 
 
 def moves(voiced: npt.NDArray[np.bool_], period: npt.NDArray[np.float64]) -> float:
-    """The share of frames that are voiced now and LAG frames later whose pitch moved in between, but did not jump."""
+    """The share of frames that are voiced now and LAG frames later whose pitch moved in between,
+    but did not jump.
+    """
     both = voiced[LAG:] & voiced[:-LAG]
     if not both.any():
         return 1.0
