@@ -17,7 +17,7 @@ check:
 	.venv/bin/mypy
 
 test: check
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # Files under 20,000 hostile cases, each with 10 s and bounded memory, then the streaming protocol under 100,000 hostile frames,
 # without sockets and live; either goes on for a minute guided by coverage.

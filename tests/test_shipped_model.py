@@ -26,6 +26,16 @@ def model() -> StreamingConverter:
 
 
 @pytest.fixture(scope="module")
+def vc() -> rtvc.VoiceConverter:
+    return rtvc.load()
+
+
+@pytest.fixture(scope="module")
+def voice(vc: rtvc.VoiceConverter) -> rtvc.Voice:
+    return vc.voice(EXAMPLES / "reference.flac")
+
+
+@pytest.fixture(scope="module")
 def speech() -> Tensor:
     """Three seconds, (1, 1, N)."""
     return read(EXAMPLES / "source.flac")[: 240 * 300][None, None]
@@ -84,11 +94,9 @@ def test_streaming_equals_offline_in_float64(speech: Tensor) -> None:
     assert (chunks - whole).abs().max() < 1e-10
 
 
-def test_it_takes_the_register_of_the_reference(model: StreamingConverter) -> None:
+def test_it_takes_the_register_of_the_reference(model: StreamingConverter, vc: rtvc.VoiceConverter, voice: rtvc.Voice) -> None:
     """The bundled source is a man, the reference a woman: the pitch must rise, and fall again without prosody transfer."""
-    vc = rtvc.load()
     x, sr = read(EXAMPLES / "source.flac").numpy(), 24_000
-    voice = vc.voice(EXAMPLES / "reference.flac")
 
     def register(y: np.ndarray) -> float:  # type: ignore[type-arg]
         wave = torch.from_numpy(y[: len(y) // 300 * 300])[None, None]
@@ -107,10 +115,10 @@ def test_silence_stays_silent(model: StreamingConverter) -> None:
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000])
-def test_sessions_equal_the_offline_conversion_for_random_blocks_at_every_rate(rate: int) -> None:
+def test_sessions_equal_the_offline_conversion_for_random_blocks_at_every_rate(
+    rate: int, vc: rtvc.VoiceConverter, voice: rtvc.Voice
+) -> None:
     """Three random cuttings at each of ten rates, of real speech: the same as resampling, converting and resampling the whole."""
-    vc = rtvc.load()
-    voice = vc.voice(EXAMPLES / "reference.flac")
     x = resample(read(EXAMPLES / "source.flac").numpy()[24_000 : 24_000 + 29_950], 24_000, rate)
 
     def resampled(y: np.ndarray, rate_in: int, rate_out: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -133,14 +141,13 @@ def test_sessions_equal_the_offline_conversion_for_random_blocks_at_every_rate(r
         assert error < 1e-5, error
 
 
-def test_a_stream_opens_any_backend_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_opens_any_backend_by_name(monkeypatch: pytest.MonkeyPatch, vc: rtvc.VoiceConverter, voice: rtvc.Voice) -> None:
     opened: list[object] = []
 
     def open_engine(*arguments: object) -> tuple[TorchBackend, dict[str, object]]:
         opened.append(arguments)
         return TorchBackend(arguments[0], 600), {}  # type: ignore[arg-type]
 
-    vc = rtvc.load()
     monkeypatch.setattr("rtvc.engine.open.open_engine", open_engine)
-    stream = vc.stream(vc.voice(EXAMPLES / "reference.flac"), backend="auto", chunk=600)
+    stream = vc.stream(voice, backend="auto", chunk=600)
     assert opened == [(vc.model.converter, "auto", 600)] and stream.backend.chunk == 600  # type: ignore[attr-defined]
