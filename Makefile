@@ -24,8 +24,8 @@ test: check
 fuzz:
 	@.ci/setup test
 	.venv/bin/python -m pip install --quiet 'atheris>=3.0'
-	.venv/bin/python tests/fuzzing_files.py 20000 60
-	.venv/bin/python tests/fuzzing.py 100000 60
+	.venv/bin/python tests/support/fuzzing_files.py 20000 60
+	.venv/bin/python tests/support/fuzzing.py 100000 60
 
 # The shipped weights from recordings: `make weights MANIFEST=data/train.tsv`. Takes hours; run it again and it goes on.
 MANIFEST ?= data/train.tsv

@@ -52,7 +52,7 @@ def answer(question: Question, answer: str, run: Path, seed: int, overrides: Seq
 
     from rtvc.train.config import load_config
     from rtvc.train.loop import Trainer
-    from rtvc.train.stages import default_config, stage_type
+    from rtvc.train.registry import default_config, stage_type
 
     kind: Any = stage_type(question.stage)
     often = max(1, question.steps // 5)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rtvc.engine.capacity import HEADROOM
-from rtvc.engine.server.frames import HEADER
+from rtvc.engine.protocol.frames import HEADER
+from rtvc.engine.streams.capacity import HEADROOM
 from rtvc.files import write
 
 SPEAKERS = (1_000, 100_000, 10_000_000)

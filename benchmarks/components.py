@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from rtvc.engine.auto import cache_folder, probe
 from rtvc.engine.build import open_backend
-from rtvc.engine.choose import cache_folder, probe
-from rtvc.engine.session import Style
+from rtvc.engine.streams.session import Style
 from rtvc.errors import RtvcError
 
 CHUNKS_MS = (12.5, 25.0, 50.0, 100.0)
@@ -61,7 +61,7 @@ def step(converter: Any, backend: str, chunk: int) -> Callable[[], Any]:
 
 def session(converter: Any, backend: str, block_ms: float) -> Callable[[], Any]:
     """A session at 48 kHz, both edges included, with 12.5 ms steps: a block of any size costs the steps that it completes."""
-    from rtvc.engine.session import Session
+    from rtvc.engine.streams.session import Session
 
     block = (np.random.default_rng(0).standard_normal(int(48 * block_ms)) * 0.1).astype(np.float32)
     stream = Session(
@@ -121,19 +121,19 @@ def edges(chunk_ms: float) -> dict[str, Callable[[], Callable[[], Any]]]:
     block = (np.random.default_rng(0).standard_normal(int(48 * chunk_ms)) * 0.1).astype(np.float32)
 
     def resampler() -> Callable[[], Any]:
-        from rtvc.engine.edges import Resampler
+        from rtvc.engine.streams.resampler import Resampler
 
         edge = Resampler(48_000, 24_000)
         return lambda: edge.push(block)
 
     def gate() -> Callable[[], Any]:
-        from rtvc.engine.gate import Gate
+        from rtvc.engine.streams.gate import Gate
 
         guard = Gate(48_000)
         return lambda: guard.decide(block)
 
     def ring() -> Callable[[], Any]:
-        from rtvc.engine.ring import Ring
+        from rtvc.engine.callback.ring import Ring
 
         queue, out = Ring(48_000), np.empty_like(block)
 

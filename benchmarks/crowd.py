@@ -20,8 +20,8 @@ import typer
 from numpy.typing import NDArray
 
 from rtvc.benchmarks.serve import RATE, Speaker
-from rtvc.engine.server.messages import Error
-from rtvc.engine.server.streams import Audio
+from rtvc.engine.protocol.messages import Error
+from rtvc.engine.protocol.streams import Audio
 
 Samples = NDArray[np.float32]
 

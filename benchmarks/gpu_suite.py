@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__" and not __package__:
     sys.path[0] = str(ROOT)  # the tree, not this folder
 
-from rtvc.benchmarks.gpu_record import Record, source  # noqa: E402
+from rtvc.benchmarks.gpu.record import Record, source  # noqa: E402
 
 LONGEST = 150.0
 """Seconds after which a part is given up."""
@@ -131,11 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     identity = {"dry_run": options.dry_run, "gpu": gpu, "source": source(ROOT), "versions": versions()}
     if options.worker is not None:
         die_with_parent()
-        from rtvc.benchmarks.bare import furnish
+        from rtvc.benchmarks.gpu.stubs import furnish
 
         record = Record(path, identity, keep=True)
         record.note(stand_ins=furnish())
-        from rtvc.benchmarks.gpu_parts import work
+        from rtvc.benchmarks.gpu.parts import work
 
         return work(record, options.worker, options.dry_run, tuple(options.only))
     if options.dry_run and path.is_file() and '"dry_run": false' in path.read_text():

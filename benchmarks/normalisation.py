@@ -74,7 +74,7 @@ def train(statistics: str, labelled: Sequence[Path], steps: int, run: Path, seed
 
     from rtvc.train.config import validated
     from rtvc.train.loop import Trainer
-    from rtvc.train.stream import Stream, StreamConfig
+    from rtvc.train.streaming.stream import Stream, StreamConfig
 
     config = validated(StreamConfig, settings(labelled, statistics, steps, seed, SMALL if small is None else small), "the comparison")
     torch.manual_seed(seed)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtvc.engine.backends.base import Backend
-from rtvc.engine.session import Session
+from rtvc.engine.streams.session import Session
 
 ALLOWED = 1e-4
 """Largest difference of a sample between the stream and the offline conversion: float32 sums in another order, no more."""

@@ -20,10 +20,10 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import typer
 
-from rtvc.engine.server.messages import Error, Start, Started, Stopped, VoiceReady, Welcome
-from rtvc.engine.server.protocol import ClientSide
-from rtvc.engine.server.reading import Refused
-from rtvc.engine.server.streams import Audio
+from rtvc.engine.protocol.messages import Error, Start, Started, Stopped, VoiceReady, Welcome
+from rtvc.engine.protocol.refusals import Refused
+from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.streams import Audio
 from rtvc.files import write
 
 RATE: Literal[24_000] = 24_000

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from rtvc.engine.auto import probe
 from rtvc.engine.backends.base import Backend
-from rtvc.engine.capacity import Capacity
-from rtvc.engine.choose import probe
-from rtvc.engine.pool import Pool
+from rtvc.engine.streams.capacity import Capacity
+from rtvc.engine.streams.pool import Pool
 from rtvc.models.streaming.interface import Styled
 
 

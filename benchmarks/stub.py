@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
+from rtvc.engine.admission.limits import ServerLimits
 from rtvc.engine.backends.eager import TorchBackend
-from rtvc.engine.capacity import Capacity
 from rtvc.engine.server.app import serving
-from rtvc.engine.server.limits import ServerLimits
 from rtvc.engine.server.service import Service
-from rtvc.engine.server.store import VoiceStore
+from rtvc.engine.server.voice_store import VoiceStore
+from rtvc.engine.streams.capacity import Capacity
 from rtvc.voices.voice import Voice
 
 VOICE = "stub"

@@ -14,10 +14,10 @@ import torch
 
 from rtvc.engine.backends.base import Backend, Layout
 from rtvc.engine.backends.eager import TorchBackend
-from rtvc.engine.export import voice_size, weights
-from rtvc.engine.gpu import need_gpu
-from rtvc.engine.manifest import ANSWERS, FORMAT, MANIFEST, MOST_CHUNK, Manifest, read_manifest
-from rtvc.engine.target import Target
+from rtvc.engine.graph.export import voice_size, weights
+from rtvc.engine.graph.gpu import need_gpu
+from rtvc.engine.graph.manifest import ANSWERS, FORMAT, MANIFEST, MOST_CHUNK, Manifest, read_manifest
+from rtvc.engine.graph.target import Target
 from rtvc.engine.tensorrt import flavours
 from rtvc.errors import ConfigError, EngineError
 from rtvc.files import TEMPORARY, check_folder

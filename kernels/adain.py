@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rtvc.kernels.activation import activate, activation_gradient, check_activation
-from rtvc.kernels.dispatch import Implementation, serves, use_operator
+from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
 
 
 def adain(
@@ -37,7 +37,7 @@ def adain(
         slope: of leaky.
         alpha: (C,), of snake.
         eps: added to the variance.
-        implementation: see `rtvc.kernels.dispatch`.
+        implementation: see `rtvc.kernels.toolchain.dispatch`.
 
     Returns:
         (B, C, T) of x's dtype.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rtvc.kernels.activation import CODES
 from rtvc.kernels.activation_triton import activate, activate_backward
-from rtvc.kernels.launch import Launch, launch, power_of_two
+from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
 
 TILE = 4096
 """Elements a program holds in registers at a time: 16 a thread with eight warps."""

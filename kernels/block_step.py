@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rtvc.kernels.dispatch import Implementation, serves, use_operator
+from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
 
 Norm = Literal["none", "affine", "frame"]
 """What happens before the activation. `affine`: scale and shift alone. `frame`: mean and deviation over the channels of
@@ -67,7 +67,7 @@ def block_step(
         slope: of leaky.
         eps: added to the variance.
         plus_one: the scale is 1 + scale, as AdaIN's.
-        implementation: see `rtvc.kernels.dispatch`.
+        implementation: see `rtvc.kernels.toolchain.dispatch`.
 
     Returns:
         (B, C', T) of x's dtype, and the next past.

@@ -9,7 +9,7 @@ from torch import Tensor
 from rtvc.kernels.activation import CODES
 from rtvc.kernels.activation_triton import activate, activate_backward
 from rtvc.kernels.adain_triton import warps
-from rtvc.kernels.launch import Launch, launch, power_of_two
+from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
 
 TILE = 4096
 """Elements a program holds at a time."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rtvc.kernels.dispatch import Implementation, serves, use_operator
+from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
 
 Form = Literal["complex", "polar", "sine"]
 """What the two halves of the input are. `complex`: real and imaginary parts. `polar`: log-magnitude and phase.
@@ -59,7 +59,7 @@ def istft(
         matrix: (2 * bins, n_fft) float32 (float64 for float64 x), from `synthesis_matrix` or with another window.
         hop: samples between frames.
         form: what the halves of x are.
-        implementation: see `rtvc.kernels.dispatch`.
+        implementation: see `rtvc.kernels.toolchain.dispatch`.
 
     Returns:
         (B, 1, T * hop) of x's dtype, and the next tail.

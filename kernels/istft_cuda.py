@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rtvc.kernels import nvcc
-from rtvc.kernels.driver import Kernel
 from rtvc.kernels.istft import FORMS
+from rtvc.kernels.toolchain import nvcc
+from rtvc.kernels.toolchain.driver import Kernel
 
 SOURCE = Path(__file__).with_name("istft.cu")
 THREADS = 128

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rtvc.kernels.activation import activate, activation_gradient, check_activation
-from rtvc.kernels.dispatch import Implementation, serves, use_operator
 from rtvc.kernels.frame_norm import check
+from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
 
 SCAN = 32
 """Frames that the reference advances by in one matrix product."""
@@ -42,7 +42,7 @@ def running_norm(
         slope: of leaky.
         alpha: (C,), of snake.
         eps: added to the variance.
-        implementation: see `rtvc.kernels.dispatch`.
+        implementation: see `rtvc.kernels.toolchain.dispatch`.
 
     Returns:
         (B, C, T) of x's dtype, and the moments after the last frame.

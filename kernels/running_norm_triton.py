@@ -9,7 +9,7 @@ from torch import Tensor
 from rtvc.kernels.activation import CODES
 from rtvc.kernels.activation_triton import activate, activate_backward
 from rtvc.kernels.frame_norm_triton import rows, strides
-from rtvc.kernels.launch import Launch, launch, power_of_two
+from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
 
 WIDTH = 128
 """Channels a program: one a thread, so that frames-first memory is read in whole lines."""

@@ -8,7 +8,7 @@ A phase in float32 would let the upper harmonics drift within seconds, so F0 and
 import torch
 from torch import Tensor
 
-from rtvc.kernels.dispatch import Implementation, serves, use_operator
+from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
 
 TWO_PI = 2 * torch.pi
 
@@ -36,7 +36,7 @@ def harmonic_source(
         phase: (B, 1) float64, cycles in [0, 1).
         sample_rate: in Hz.
         hop: samples a segment.
-        implementation: see `rtvc.kernels.dispatch`.
+        implementation: see `rtvc.kernels.toolchain.dispatch`.
 
     Returns:
         Pulses (B, T * hop) of unit power where voiced, and the phase (B, 1).

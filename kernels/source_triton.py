@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rtvc.kernels.activation_triton import cosine_near_zero, reduce_half_turns, sine_near_zero
-from rtvc.kernels.launch import Launch, launch, power_of_two
+from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
 
 BEFORE = 128
 """Earlier segments added up at a time."""

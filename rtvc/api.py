@@ -31,7 +31,7 @@ from rtvc.voices.usable import usable
 from rtvc.voices.voice import Voice
 
 if TYPE_CHECKING:
-    from rtvc.engine.session import Session
+    from rtvc.engine.streams.session import Session
 
 Samples = npt.NDArray[np.float32]
 Recording = StrPath | tuple[Any, int]
@@ -94,7 +94,7 @@ class StreamModel:
 
     @functools.cached_property
     def _exact(self) -> StreamingConverter:
-        from rtvc.models.streaming.exact import exact
+        from rtvc.models.streaming.precise_pitch import exact
 
         return exact(self.converter)
 
@@ -304,7 +304,7 @@ class VoiceConverter:
                 is safe on this machine.
             backend: torch-eager is there at once and equals `convert`; `auto` is the fastest of this machine (about three times as fast),
                 found by building and timing all of them, which takes a minute once a machine; or one by name (`rtvc build --help`).
-            settings: what else `rtvc.engine.session.Session` takes: output_rate, pitch, prosody, wet, gate, backlog.
+            settings: what else `rtvc.engine.streams.session.Session` takes: output_rate, pitch, prosody, wet, gate, backlog.
 
         Raises:
             AudioError: a rate or a control that no stream has.
@@ -317,7 +317,7 @@ class VoiceConverter:
         if not isinstance(self.model, StreamModel):
             raise ConfigError(f"the model {self.model.name!r} needs whole recordings and cannot stream: load {DEFAULT!r}, or use `convert`")
         voice = self._usable(voice)
-        from rtvc.engine.session import Session
+        from rtvc.engine.streams.session import Session
 
         if backend == "torch-eager":
             from rtvc.engine.backends.eager import TorchBackend

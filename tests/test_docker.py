@@ -32,7 +32,7 @@ def compose():
 def options_of_serve():
     import typer
 
-    from rtvc.cli.serve import serve
+    from rtvc.engine.cli.serve import serve
 
     application = typer.Typer()
     application.command()(serve)

@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rtvc.engine.auto import choose
 from rtvc.engine.build import machine
-from rtvc.engine.choose import choose
 from rtvc.engine.open import CHUNKS, SAFE
 from rtvc.errors import RtvcError
 from rtvc.models.streaming.interface import Converter

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rtvc.checks import PITCH
-from rtvc.clients.live.stream import Live
+from rtvc.clients.live.live import Live
 from rtvc.models.streaming.interface import Styled
 
 HELP = "b bypass · m mute · 1-9 voice · +/- pitch · q quit"

@@ -8,12 +8,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rtvc.clients.websocket.backpressure import PATIENCE_S, Flow
 from rtvc.clients.websocket.dial import Server
-from rtvc.clients.websocket.flow import PATIENCE_S, Flow
 from rtvc.clients.websocket.link import Link
 from rtvc.clients.websocket.recording import Recording, named
 from rtvc.clients.websocket.refusal import Refusal
-from rtvc.engine.server.messages import (
+from rtvc.engine.protocol.messages import (
     AskStats,
     Code,
     ListVoices,
@@ -28,10 +28,10 @@ from rtvc.engine.server.messages import (
     VoiceReady,
     Welcome,
 )
-from rtvc.engine.server.protocol import ClientSide
-from rtvc.engine.server.reading import made
-from rtvc.engine.server.streams import Audio
-from rtvc.engine.session import check_block
+from rtvc.engine.protocol.refusals import made
+from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.streams import Audio
+from rtvc.engine.streams.session import check_block
 from rtvc.errors import ConfigError, RtvcError, ServiceError
 
 Samples = NDArray[np.float32]

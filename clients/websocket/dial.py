@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rtvc.clients.websocket.address import origin_of, websocket_address
 from rtvc.clients.websocket.refusal import Refusal
-from rtvc.engine.server.messages import Error, Welcome
-from rtvc.engine.server.protocol import ClientSide
-from rtvc.engine.server.reading import LARGEST_REPLY, Refused
+from rtvc.engine.protocol.messages import Error, Welcome
+from rtvc.engine.protocol.refusals import LARGEST_REPLY, Refused
+from rtvc.engine.protocol.sides import ClientSide
 from rtvc.errors import DependencyError, ProtocolError, ServiceError
 
 if TYPE_CHECKING:

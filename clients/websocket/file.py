@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtvc.clients.websocket.client import Client
-from rtvc.engine.server.formats import OPUS_BLOCK_S
+from rtvc.engine.protocol.formats import OPUS_BLOCK_S
 from rtvc.errors import ServiceError
 
 Samples = NDArray[np.float32]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rtvc.clients.websocket.dial import Server
 from rtvc.clients.websocket.refusal import TEMPORARY, Refusal
-from rtvc.engine.server.messages import Draining, Error, Pong, Resumed, Stopped, Welcome
-from rtvc.engine.server.protocol import ClientSide
-from rtvc.engine.server.reading import Refused
-from rtvc.engine.server.streams import Audio
+from rtvc.engine.protocol.messages import Draining, Error, Pong, Resumed, Stopped, Welcome
+from rtvc.engine.protocol.refusals import Refused
+from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.streams import Audio
 from rtvc.errors import ProtocolError, RtvcError, ServiceError
 
 if TYPE_CHECKING:

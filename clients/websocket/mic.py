@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtvc.checks import PITCH
+from rtvc.clients.live.audio_streams import STREAMS
 from rtvc.clients.live.devices import pick
-from rtvc.clients.live.sound import STREAMS
-from rtvc.clients.live.stream import Live, LiveConfig, Recorder
+from rtvc.clients.live.live import Live, LiveConfig, Recorder
 from rtvc.clients.websocket.remote import Remote
-from rtvc.engine.pump import Outlet
-from rtvc.engine.server.messages import RATES
+from rtvc.engine.callback.duplex import Outlet
+from rtvc.engine.protocol.messages import RATES
 from rtvc.errors import ServiceError
 
 Samples = NDArray[np.float32]
@@ -36,7 +36,7 @@ def usable(rate: int) -> int:
 
 
 class RemotePump:
-    """What stands in for `rtvc.engine.pump.Pump`: blocks go to the server, and what comes back goes to the player."""
+    """What stands in for `rtvc.engine.callback.duplex.Pump`: blocks go to the server, and what comes back goes to the player."""
 
     def __init__(self, remote: Remote, rate_in: int, rate_out: int, margin: float) -> None:
         self.remote, self.rate_in, self.rate_out = remote, rate_in, rate_out

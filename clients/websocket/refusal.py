@@ -1,6 +1,6 @@
 """What a server refused."""
 
-from rtvc.engine.server.messages import Code, Error
+from rtvc.engine.protocol.messages import Code, Error
 from rtvc.errors import ServiceError
 
 

@@ -1,4 +1,4 @@
-"""The client without `async`: a session that is pushed blocks like `rtvc.engine.session.Session`, and whole recordings at once."""
+"""The client without `async`: a session that is pushed blocks like `rtvc.engine.streams.session.Session`, and whole recordings at once."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rtvc.clients.websocket.client import Client, connect
 from rtvc.clients.websocket.recording import Recording
-from rtvc.engine.server.messages import Stopped, VoiceReady
+from rtvc.engine.protocol.messages import Stopped, VoiceReady
 
 Samples = NDArray[np.float32]
 Result = TypeVar("Result")

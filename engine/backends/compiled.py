@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rtvc.engine.backends.base import Backend
-from rtvc.engine.export import export_step
+from rtvc.engine.graph.export import export_step
 from rtvc.errors import DependencyError
 from rtvc.models.streaming.interface import Converter
 

@@ -7,10 +7,10 @@ from typing import cast
 from torch import Tensor, nn
 
 from rtvc.engine.backends.base import Backend, PackedStep
-from rtvc.engine.export import voice_size
-from rtvc.engine.gpu import need_gpu, placed
-from rtvc.engine.pingpong import Lanes, PingPong, Record, capture
-from rtvc.engine.target import Target
+from rtvc.engine.backends.double_buffer import Lanes, PingPong, Record, capture
+from rtvc.engine.graph.export import voice_size
+from rtvc.engine.graph.gpu import need_gpu, placed
+from rtvc.engine.graph.target import Target
 from rtvc.models.streaming.interface import Converter
 
 

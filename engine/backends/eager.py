@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from rtvc.engine.backends.base import Backend, PackedStep
-from rtvc.engine.gpu import placed
-from rtvc.models.streaming.exact import exact
+from rtvc.engine.graph.gpu import placed
 from rtvc.models.streaming.interface import Converter
+from rtvc.models.streaming.precise_pitch import exact
 
 
 class TorchBackend(Backend):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from rtvc.engine.backends.base import Backend
-from rtvc.engine.export import weights
-from rtvc.engine.onnxgraph import write_onnx
+from rtvc.engine.graph.export import weights
+from rtvc.engine.graph.onnxgraph import write_onnx
 from rtvc.errors import DependencyError
 from rtvc.models.streaming.interface import Converter
 

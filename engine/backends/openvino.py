@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.backends.onnx import MINIMUM, matrices
-from rtvc.engine.onnxgraph import write_onnx
+from rtvc.engine.graph.onnxgraph import write_onnx
 from rtvc.errors import DependencyError
 from rtvc.models.streaming.interface import Converter
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from rtvc.engine.backends.base import Backend
-from rtvc.engine.export import Graph, export_step, voice_size
-from rtvc.engine.gpu import need_gpu
-from rtvc.engine.onnxgraph import to_onnx, without_notes
-from rtvc.engine.pingpong import PingPong, Record, capture
-from rtvc.engine.precision import in_float16, in_float32
-from rtvc.engine.target import Target
+from rtvc.engine.backends.double_buffer import PingPong, Record, capture
+from rtvc.engine.graph.export import Graph, export_step, voice_size
+from rtvc.engine.graph.gpu import need_gpu
+from rtvc.engine.graph.onnxgraph import to_onnx, without_notes
+from rtvc.engine.graph.precision import in_float16, in_float32
+from rtvc.engine.graph.target import Target
 from rtvc.engine.tensorrt import dynamo, flavours, rtx
 from rtvc.engine.tensorrt.running import ModuleRunner, RtxRunner
 from rtvc.errors import EngineError
@@ -163,7 +163,7 @@ class TensorrtBackend(Backend):
 
 def timing_folder() -> Path:
     """Where torch-tensorrt keeps engines and timings between builds."""
-    from rtvc.engine.choose import cache_folder
+    from rtvc.engine.auto import cache_folder
 
     return cache_folder() / "tensorrt"
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rtvc.engine.admission.entrance import AT_ONCE, SEND_BUFFER, Entrance, Listener, listen, room_for
+from rtvc.engine.admission.guarded import guarded
+from rtvc.engine.admission.logs import sparing
+from rtvc.engine.protocol.refusals import LARGEST_FRAME
 from rtvc.engine.server.connection import Connection, Gone
-from rtvc.engine.server.entrance import AT_ONCE, SEND_BUFFER, Entrance, Listener, listen, room_for
-from rtvc.engine.server.guarded import guarded
-from rtvc.engine.server.logs import sparing
-from rtvc.engine.server.reading import LARGEST_FRAME
 from rtvc.engine.server.service import Service
 from rtvc.engine.server.web import PATH, Web, client_address
 from rtvc.errors import ConfigError, DependencyError

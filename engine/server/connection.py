@@ -6,9 +6,8 @@ import logging
 from collections import deque
 from typing import Protocol
 
-from rtvc.engine.server.call import Call
-from rtvc.engine.server.limits import Bucket
-from rtvc.engine.server.messages import (
+from rtvc.engine.admission.limits import Bucket
+from rtvc.engine.protocol.messages import (
     AskStats,
     ClientMessage,
     Code,
@@ -30,11 +29,12 @@ from rtvc.engine.server.messages import (
     Updated,
     Upload,
 )
-from rtvc.engine.server.protocol import ServerSide
-from rtvc.engine.server.reading import Phase, Refusal, Refused, Uploaded
+from rtvc.engine.protocol.refusals import Phase, Refusal, Refused, Uploaded
+from rtvc.engine.protocol.sides import ServerSide
+from rtvc.engine.protocol.streams import Audio
 from rtvc.engine.server.reception import Reception
 from rtvc.engine.server.service import Service
-from rtvc.engine.server.streams import Audio
+from rtvc.engine.server.session import Call
 
 MOST_REPLIES = 64
 """Control messages that wait to be sent before nothing more is read."""

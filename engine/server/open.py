@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, SecretStr
 
-from rtvc.engine.capacity import Capacity, measure
+from rtvc.engine.admission.access import Access
+from rtvc.engine.admission.limits import ServerLimits
 from rtvc.engine.open import chunk_of, open_engine, streaming
-from rtvc.engine.server.access import Access
-from rtvc.engine.server.limits import ServerLimits
 from rtvc.engine.server.service import Service
-from rtvc.engine.server.store import VoiceStore
+from rtvc.engine.server.voice_store import VoiceStore
+from rtvc.engine.streams.capacity import Capacity, measure
 from rtvc.errors import ConfigError, EngineError
 from rtvc.voices.voice import Voice
 

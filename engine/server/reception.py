@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rtvc.engine.server.limits import Bucket
-from rtvc.engine.server.messages import Code, Error, ServerMessage, Upload
-from rtvc.engine.server.protocol import ServerSide
-from rtvc.engine.server.reading import Refusal, Uploaded
+from rtvc.engine.admission.limits import Bucket
+from rtvc.engine.protocol.messages import Code, Error, ServerMessage, Upload
+from rtvc.engine.protocol.refusals import Refusal, Uploaded
+from rtvc.engine.protocol.sides import ServerSide
 
 if TYPE_CHECKING:
     from rtvc.engine.server.service import Service

@@ -12,21 +12,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rtvc.engine.admission.access import Access
+from rtvc.engine.admission.limits import Failures, ServerLimits
 from rtvc.engine.backends.base import Backend
-from rtvc.engine.capacity import Capacity
-from rtvc.engine.gate import Gate
-from rtvc.engine.pool import Member, Pool, PoolFullError
-from rtvc.engine.server.access import Access
-from rtvc.engine.server.call import Call
-from rtvc.engine.server.formats import OPUS_RATES, offered
-from rtvc.engine.server.limits import Failures, ServerLimits
-from rtvc.engine.server.messages import Code, Resume, Start, Update, Welcome
+from rtvc.engine.protocol.formats import OPUS_RATES, offered
+from rtvc.engine.protocol.messages import Code, Resume, Start, Update, Welcome
+from rtvc.engine.protocol.refusals import Refusal
+from rtvc.engine.protocol.streams import SequenceError
 from rtvc.engine.server.metrics import Metrics
-from rtvc.engine.server.reading import Refusal
-from rtvc.engine.server.store import VoiceStore
-from rtvc.engine.server.streams import SequenceError
-from rtvc.engine.server.ticker import Piece, Ticker
+from rtvc.engine.server.pool_thread import Piece, Ticker
+from rtvc.engine.server.session import Call
 from rtvc.engine.server.uploads import Maker, Uploads
+from rtvc.engine.server.voice_store import VoiceStore
+from rtvc.engine.streams.capacity import Capacity
+from rtvc.engine.streams.gate import Gate
+from rtvc.engine.streams.pool import Member, Pool, PoolFullError
 from rtvc.errors import DependencyError
 from rtvc.voices.voice import Voice
 

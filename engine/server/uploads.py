@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rtvc
+from rtvc.engine.admission.limits import ServerLimits
+from rtvc.engine.protocol.messages import Code, VoiceReady
+from rtvc.engine.protocol.refusals import Refusal
 from rtvc.engine.server import decode
-from rtvc.engine.server.limits import ServerLimits
-from rtvc.engine.server.messages import Code, VoiceReady
-from rtvc.engine.server.reading import Refusal
-from rtvc.engine.server.store import VoiceStore
+from rtvc.engine.server.voice_store import VoiceStore
 from rtvc.errors import AudioError, VoiceError
 from rtvc.voices.voice import Voice
 

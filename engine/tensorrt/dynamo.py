@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from rtvc.engine.target import Target
+from rtvc.engine.graph.target import Target
 from rtvc.errors import EngineError
 
 CACHE_BYTES = 2 << 30

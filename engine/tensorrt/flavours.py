@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from rtvc.engine.gpu import gpu, need_gpu
-from rtvc.engine.target import Target
+from rtvc.engine.graph.gpu import gpu, need_gpu
+from rtvc.engine.graph.target import Target
 from rtvc.errors import DependencyError, EngineError
 
 PAIRS = {"2.11": "10.15", "2.13": "11.0"}

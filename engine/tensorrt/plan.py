@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from rtvc.engine.export import Graph
-from rtvc.engine.onnxgraph import to_onnx
-from rtvc.engine.target import Target
+from rtvc.engine.graph.export import Graph
+from rtvc.engine.graph.onnxgraph import to_onnx
+from rtvc.engine.graph.target import Target
 from rtvc.engine.tensorrt import flavours
 from rtvc.engine.tensorrt.rtx import Log
 from rtvc.errors import DependencyError

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rtvc.engine.target import Target
+from rtvc.engine.graph.target import Target
 from rtvc.engine.tensorrt.flavours import known
 from rtvc.errors import EngineError
 

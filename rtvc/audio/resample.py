@@ -1,7 +1,7 @@
 """Changing the sample rate of whole recordings, by soxr.
 
 Streams do not use it: soxr's own streams hold back up to 39 ms between 48 and 24 kHz, on the way in and again on the
-way out. The edges of a session (`rtvc.engine.edges`) resample sample by sample instead.
+way out. The edges of a session (`rtvc.engine.streams.resampler`) resample sample by sample instead.
 """
 
 from collections.abc import Iterable, Iterator

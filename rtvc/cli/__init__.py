@@ -1,7 +1,7 @@
 """The command line: `rtvc COMMAND …`, one module a command, imported only when it is called.
 
-A module `rtvc/cli/NAME.py` holds plain functions with typer annotations. If it has a function NAME, that is the
-command; otherwise the functions in its `__all__` are the subcommands of the group NAME.
+A module NAME of `cli` in the folder that it starts holds plain functions with typer annotations. If it has a function NAME, that is
+the command; otherwise the functions in its `__all__` are the subcommands of the group NAME.
 """
 
 import importlib
@@ -22,29 +22,32 @@ from rtvc.errors import LONGEST, RtvcError
 from rtvc.printable import printable
 
 COMMANDS = {
-    "convert": "Convert a recording to the voice of a reference recording.",
-    "voice": "Make, mix and look at voice files.",
-    "live": "Speak into the microphone with another voice.",
-    "serve": "Serve conversions over websockets.",
-    "stream": "Send a file or the microphone through a server.",
-    "devices": "List the audio devices.",
-    "doctor": "Check this machine: devices, speed, optional packages.",
-    "weights": "Fetch, verify and import pretrained weights.",
-    "stats": "Parameters, mult-adds, sizes and times of every component.",
-    "evaluate": "Measure intelligibility, similarity, naturalness and speed.",
-    "train": "Train the models, one stage at a time.",
-    "teacher": "Make speech with the teacher, and re-voice it.",
-    "data": "Prepare and look at training data.",
-    "build": "Build a compiled engine for this machine.",
-    "bench": "Measure latency and throughput.",
+    "convert": ("rtvc.cli.convert", "Convert a recording to the voice of a reference recording."),
+    "voice": ("rtvc.cli.voice", "Make, mix and look at voice files."),
+    "live": ("rtvc.clients.cli.live", "Speak into the microphone with another voice."),
+    "serve": ("rtvc.engine.cli.serve", "Serve conversions over websockets."),
+    "stream": ("rtvc.clients.cli.stream", "Send a file or the microphone through a server."),
+    "devices": ("rtvc.clients.cli.devices", "List the audio devices."),
+    "doctor": ("rtvc.clients.cli.doctor", "Check this machine: devices, speed, optional packages."),
+    "weights": ("rtvc.cli.weights", "Fetch, verify and import pretrained weights."),
+    "stats": ("rtvc.cli.stats", "Parameters, mult-adds, sizes and times of every component."),
+    "evaluate": ("rtvc.engine.cli.evaluate", "Measure intelligibility, similarity, naturalness and speed."),
+    "train": ("rtvc.cli.train", "Train the models, one stage at a time."),
+    "teacher": ("rtvc.cli.teacher", "Make speech with the teacher, and re-voice it."),
+    "data": ("rtvc.cli.data", "Prepare and look at training data."),
+    "copies": ("rtvc.engine.cli.copies", "Say labelled speech again in other voices, for training."),
+    "build": ("rtvc.engine.cli.build", "Build a compiled engine for this machine."),
+    "bench": ("rtvc.benchmarks.cli.bench", "Measure latency and throughput."),
 }
-"""Every command and its line in `rtvc --help`, in the order shown."""
+"""Every command in the order shown: its module, named as text since a command lives with the folder it starts, and its line in
+`rtvc --help`."""
 
 
 def available() -> list[str]:
     """The commands that this installation holds."""
-    here = Path(__file__).parent
-    return [name for name in COMMANDS if (here / f"{name}.py").is_file()]
+    package = Path(__file__).parents[1]
+    places = {name: package.joinpath(*module.split(".")[1:]) for name, (module, _) in COMMANDS.items()}
+    return [name for name, place in places.items() if place.with_suffix(".py").is_file()]
 
 
 def functions(module: ModuleType, name: str) -> list[Callable[..., Any]]:
@@ -60,7 +63,7 @@ def attach(app: typer.Typer, name: str, module: ModuleType) -> None:
     if [function.__name__ for function in found] == [name]:
         app.command(name)(found[0])
         return
-    group = typer.Typer(cls=getattr(module, "GROUP", None), no_args_is_help=True, help=COMMANDS[name])
+    group = typer.Typer(cls=getattr(module, "GROUP", None), no_args_is_help=True, help=COMMANDS[name][1])
     group.callback()(lambda: None)  # a group with one command stays a group
     for function in found:
         group.command(function.__name__.replace("_", "-"))(function)
@@ -75,9 +78,9 @@ def application(requested: str | None = None) -> typer.Typer:
     app.callback()(root)
     for name in available():
         if name == requested:
-            attach(app, name, importlib.import_module(f"rtvc.cli.{name}"))
+            attach(app, name, importlib.import_module(COMMANDS[name][0]))
         else:
-            app.command(name, help=COMMANDS[name])(lambda: None)
+            app.command(name, help=COMMANDS[name][1])(lambda: None)
     return app
 
 

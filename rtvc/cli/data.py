@@ -1,4 +1,4 @@
-"""`rtvc data prepare | codebook | label | align | copies | show`."""
+"""`rtvc data prepare | codebook | label | align | show`."""
 
 import json
 from collections import Counter
@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from rtvc.cli.label import align, codebook, copies, label
+from rtvc.cli.label import align, codebook, label
 from rtvc.cli.targets import Force
 
-__all__ = ["align", "codebook", "copies", "label", "prepare", "show"]
+__all__ = ["align", "codebook", "label", "prepare", "show"]
 
 
 def prepare(

@@ -1,4 +1,4 @@
-"""`rtvc data codebook | label | align | copies`."""
+"""`rtvc data codebook | label | align`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-COPY_CHUNK = 1200
-"""Samples a step when copies are made: 50 ms, where a step costs least for its length."""
 Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON")]
 
 
@@ -42,8 +40,8 @@ def codebook(
     from rtvc.errors import AudioError
     from rtvc.files import check_target
     from rtvc.teacher.whisper import Listener
-    from rtvc.train.labels import interleaved
     from rtvc.train.material.units import LAYERS, codebook_of
+    from rtvc.train.streaming.pseudo_labels import interleaved
 
     check_target(out, sources=manifests, folders=True)
     entries = [entry for manifest in manifests for entry in interleaved(read_manifest(manifest))[:recordings]]
@@ -70,48 +68,12 @@ def align(
     as_json: Json = False,
 ) -> None:
     """Give every labelled utterance that has a transcript a phoneme for each frame; a stopped run goes on."""
-    from rtvc.train.phonemes import align_all
+    from rtvc.train.streaming.phonemes import align_all
 
     with progress_of("aligning") as tell:
         aligned = align_all(folder, phonemes, tell)
     summary = {"folder": str(folder), "aligned": aligned}
     typer.echo(json.dumps(summary) if as_json else f"{folder}  aligned {aligned}")
-
-
-def copies(
-    folder: Annotated[Path, typer.Argument(help="what `rtvc data label --codebook` wrote")],
-    codebook: Annotated[Path, typer.Option(help="what `rtvc data codebook` made")],
-    number: Annotated[int, typer.Option(min=1, help="which copy of every utterance, counted from 1")] = 1,
-    backend: Annotated[str, typer.Option(help="runs the steps: onnx-int8, openvino-int8, auto, …")] = "onnx-int8",
-    seed: Annotated[int, typer.Option(help="of the choice of voices")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Say every labelled utterance again in another speaker's voice, for an encoder to hear; a stopped run goes on."""
-    import torch
-
-    from rtvc.audio.mel import SAMPLE_RATE
-    from rtvc.engine.open import open_engine, streaming
-    from rtvc.teacher.whisper import Listener
-    from rtvc.train.material.copies import make_copies, streaming_convert
-    from rtvc.train.material.units import LAYERS, Codebook
-
-    torch.set_num_threads(1)
-    model, converter = streaming()
-    stepper, _ = open_engine(converter, backend, COPY_CHUNK)
-    convert = streaming_convert(converter, COPY_CHUNK, stepper)
-    with progress_of("converting") as tell:
-        done = make_copies(
-            folder,
-            convert,
-            lambda wave: model.voice((wave, SAMPLE_RATE)),
-            Codebook.load(codebook),
-            Listener(LAYERS),
-            number=number,
-            seed=seed,
-            progress=tell,
-        )
-    summary = {"folder": str(folder), "made": done.made, "found": done.found, "differ": done.differ}
-    typer.echo(json.dumps(summary) if as_json else "  ".join(f"{name} {value}" for name, value in summary.items()))
 
 
 def label(
@@ -126,7 +88,7 @@ def label(
     import torch
 
     from rtvc.files import check_folder
-    from rtvc.train.labels import SwiftF0
+    from rtvc.train.streaming.pseudo_labels import SwiftF0
 
     check_folder(out)
     torch.set_num_threads(threads)
@@ -138,8 +100,8 @@ def label(
 
             report = label_units(manifest, out, codebook, LayerListener(LAYERS), SwiftF0(), tell)
         else:
-            from rtvc.train.bridge import Listener
-            from rtvc.train.labels import label_all
+            from rtvc.train.streaming.bridge import Listener
+            from rtvc.train.streaming.pseudo_labels import label_all
 
             report = label_all(manifest, out, bridge, Listener(threads=threads), SwiftF0(), tell)
     summary = {

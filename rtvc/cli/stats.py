@@ -25,7 +25,7 @@ def stats(
     from rich.console import Console
 
     from rtvc.errors import ConfigError
-    from rtvc.models.catalog import MODELS
+    from rtvc.models.cost_tables import MODELS
     from rtvc.models.summary import summarise
 
     if model not in MODELS:

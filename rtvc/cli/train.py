@@ -51,7 +51,7 @@ def stage(
     from rtvc.train.config import load_config
     from rtvc.train.loop import Trainer
     from rtvc.train.parallel import join
-    from rtvc.train.stages import default_config, make_stage, stage_type
+    from rtvc.train.registry import default_config, make_stage, stage_type
 
     check_folder(run or Path("runs") / name)
     kind: Any = stage_type(name)

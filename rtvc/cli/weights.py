@@ -55,8 +55,8 @@ def export_studio(
 
     from rtvc.models.loading import listed
     from rtvc.models.streaming import load_default
+    from rtvc.train.stages.studio import assemble, fit_style_map
     from rtvc.train.state import load_weights
-    from rtvc.train.studio import assemble, fit_style_map
 
     stream = load_default()
     found = fit_style_map(stream, sorted(teacher.glob("*.npz")), ridge)

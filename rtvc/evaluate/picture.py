@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rtvc.evaluate.audio import RATE, Wave
-from rtvc.evaluate.optional import need
+from rtvc.evaluate.judges.optional import need
 from rtvc.evaluate.summary import column
 from rtvc.files import write
 

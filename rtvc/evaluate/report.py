@@ -9,9 +9,9 @@ from typing import Any
 
 from rtvc.audio.io import write as write_audio
 from rtvc.evaluate.audio import RATE, Wave, read
+from rtvc.evaluate.judges.pitch import METHOD
 from rtvc.evaluate.pairs import Pair
 from rtvc.evaluate.picture import overview, spectrograms
-from rtvc.evaluate.pitch import METHOD
 from rtvc.evaluate.ranking import worst_first
 from rtvc.evaluate.summary import METRICS
 from rtvc.evaluate.text import normaliser

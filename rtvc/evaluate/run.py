@@ -12,10 +12,10 @@ from rtvc.errors import AudioError
 from rtvc.evaluate.audio import RATE, Wave
 from rtvc.evaluate.evaluators import Evaluators, standard
 from rtvc.evaluate.heard import Heard, Recordings
+from rtvc.evaluate.judges.pitch import pcc
+from rtvc.evaluate.judges.speaker import similarity, unit
 from rtvc.evaluate.pairs import Pair, read_pairs
-from rtvc.evaluate.pitch import pcc
 from rtvc.evaluate.provenance import commit, provenance
-from rtvc.evaluate.speaker import similarity, unit
 from rtvc.evaluate.summary import summarise
 from rtvc.evaluate.text import wer
 from rtvc.files import write

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rtvc.evaluate.compare import Difference
-from rtvc.evaluate.pitch import METHOD
+from rtvc.evaluate.judges.pitch import METHOD
 from rtvc.evaluate.report import LABELS, interval, number
+from rtvc.evaluate.studies.compare import Difference
 from rtvc.evaluate.summary import METRICS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def of_result(result: Mapping[str, Any]) -> "Table":
 
 
 def of_comparison(found: Mapping[str, Difference | None], before: str, after: str) -> "Table":
-    """What `rtvc.evaluate.compare.compare` found of two results of these names."""
+    """What `rtvc.evaluate.studies.compare.compare` found of two results of these names."""
     from rich.table import Table
 
     counts = [difference.pairs for difference in found.values() if difference]
@@ -55,7 +55,7 @@ def of_comparison(found: Mapping[str, Difference | None], before: str, after: st
 
 
 def of_rows(rows: Mapping[str, Mapping[str, Any]], title: str) -> "Table":
-    """What each row of `rtvc.evaluate.where` gets, with 95 % intervals."""
+    """What each row of `rtvc.evaluate.studies.where` gets, with 95 % intervals."""
     from rich.table import Table
 
     shown = Table(title=title)
@@ -69,7 +69,7 @@ def of_rows(rows: Mapping[str, Mapping[str, Any]], title: str) -> "Table":
 
 
 def of_costs(steps: Mapping[str, Mapping[str, Difference | None]], title: str) -> "Table":
-    """What each step of `rtvc.evaluate.where` changes, with 95 % intervals; what the interval decides is in colour."""
+    """What each step of `rtvc.evaluate.studies.where` changes, with 95 % intervals; what the interval decides is in colour."""
     from rich.table import Table
 
     shown = Table(title=title)

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from rtvc.evaluate.optional import need
+from rtvc.evaluate.judges.optional import need
 
 
 @functools.cache

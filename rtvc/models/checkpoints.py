@@ -12,7 +12,7 @@ from rtvc.errors import CheckpointError, OutputError
 from rtvc.files import replacing
 from rtvc.models.build import BUILDERS, build
 from rtvc.models.loading import filled, listed, misfits
-from rtvc.models.states import StrPath, read_states
+from rtvc.models.read_checkpoint import StrPath, read_states
 from rtvc.models.styletts_vc.converter import NEEDED, VoiceConversion
 
 

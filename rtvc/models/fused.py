@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from rtvc.kernels.adain import adain
 from rtvc.kernels.block_step import Norm, block_step
-from rtvc.kernels.dispatch import Implementation
 from rtvc.kernels.frame_norm import frame_norm
 from rtvc.kernels.istft import istft, synthesis_matrix
 from rtvc.kernels.running_norm import running_norm
 from rtvc.kernels.source import harmonic_source
+from rtvc.kernels.toolchain.dispatch import Implementation
 from rtvc.layers.blocks import SLOPE, AdaBlock, ConvBlock
 from rtvc.layers.contract import State
 from rtvc.layers.norm import EPSILON, StyleNorm
@@ -224,7 +224,7 @@ def fused(model: Model, implementation: Implementation = "auto") -> Model:
 
     Args:
         model: any module; unknown parts stay as they are.
-        implementation: see `rtvc.kernels.dispatch`.
+        implementation: see `rtvc.kernels.toolchain.dispatch`.
     """
     return cast(Model, twin(model, implementation, {}))
 

@@ -15,7 +15,7 @@ from rtvc.data.registry import cache_dir, sha256_of
 from rtvc.errors import CheckpointError, VoiceError
 from rtvc.files import replacing
 from rtvc.models.loading import check_finite, check_fit, filled, listed, misfits, outlined
-from rtvc.models.states import read_pickle
+from rtvc.models.read_checkpoint import read_pickle
 from rtvc.printable import printable
 from rtvc.teacher.bank import ROWS, STYLE, VoiceBank
 from rtvc.teacher.dequantise import dequantise

@@ -1,7 +1,7 @@
 """Whisper base's encoder in torch, so that its inner layers can be listened to.
 
 CTranslate2, which runs Whisper elsewhere, gives only the last layer; the layers before it know the phonetic detail that the
-last one has begun to forget. The weights are those of `rtvc.data.whisper`, read from CTranslate2's file.
+last one has begun to forget. The weights are those of `rtvc.teacher.whisper_base`, read from CTranslate2's file.
 
 Source: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision", section 2.2.
 """
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.resample import resample
 from rtvc.data.cache import Array
-from rtvc.data.whisper import whisper_base
 from rtvc.errors import CheckpointError, DependencyError
+from rtvc.teacher.whisper_base import whisper_base
 
 RATE = 16_000
 WIDTH, HEADS, LAYERS, POSITIONS, MEL_BANDS = 512, 8, 6, 1500, 80

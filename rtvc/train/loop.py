@@ -20,9 +20,9 @@ from rtvc.models.fused import fuse
 from rtvc.printable import first_problem, printable
 from rtvc.train.config import RunConfig
 from rtvc.train.ema import Average
-from rtvc.train.feed import Feed, moved
 from rtvc.train.monitor import Means, Monitor
 from rtvc.train.parallel import World, join
+from rtvc.train.prefetch import Feed, moved
 from rtvc.train.stage import Stage
 from rtvc.train.state import Checkpoints, Progress, exported, initialise, save_weights
 from rtvc.train.step import Stepper

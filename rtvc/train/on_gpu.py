@@ -162,7 +162,7 @@ def train(
 
     from rtvc.train.config import load_config
     from rtvc.train.loop import Trainer
-    from rtvc.train.stages import default_config, stage_type
+    from rtvc.train.registry import default_config, stage_type
     from rtvc.train.state import load_weights
 
     places = f"data.labelled={json.dumps([str(folder) for folder in labelled])}"

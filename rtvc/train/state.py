@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rtvc.errors import CheckpointError, TrainingError
 from rtvc.files import TEMPORARY, write
 from rtvc.models.loading import listed, load_into
-from rtvc.models.states import read_pickle, read_states
+from rtvc.models.read_checkpoint import read_pickle, read_states
 from rtvc.printable import first_problem
 from rtvc.tensorfile import opened
 from rtvc.train.config import nearest

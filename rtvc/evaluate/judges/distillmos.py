@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from rtvc.evaluate.audio import Wave, at_16k
-from rtvc.evaluate.optional import need
+from rtvc.evaluate.judges.optional import need
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import numpy as np
 
 from rtvc.errors import DependencyError
 from rtvc.evaluate.audio import Wave, at_16k
-from rtvc.evaluate.optional import ADVICE, need, one_thread
+from rtvc.evaluate.judges.optional import ADVICE, need, one_thread
 
 HEADS, WIDTH = 8, 36
 """Of the decoder's attention."""

@@ -13,8 +13,8 @@ from rtvc.data.manifest import Entry, flat, read_manifest
 from rtvc.data.utterance import F0_RATE, UNIT_RATE, UNKNOWN, Utterance, save_utterance
 from rtvc.errors import AudioError, TrainingError
 from rtvc.files import write
-from rtvc.train.labels import Melody, Report, file_name, interleaved, on_frames
 from rtvc.train.material.units import Codebook, Listen
+from rtvc.train.streaming.pseudo_labels import Melody, Report, file_name, interleaved, on_frames
 
 NOTE = "codebook.sha256"
 """Says in a folder of labels which codebook they are of."""

@@ -14,11 +14,11 @@ from rtvc.data.speech import Cut, Speech
 from rtvc.data.symbols import SYMBOLS
 from rtvc.data.utterance import UNKNOWN, Utterance
 from rtvc.train.config import RunConfig, Section
-from rtvc.train.feed import moved
-from rtvc.train.losses import frame_cross_entropy
+from rtvc.train.losses.losses import frame_cross_entropy
+from rtvc.train.material.stream_data import CLEAN, stacked
 from rtvc.train.material.units import CLUSTERS, LAYERS
+from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Stage
-from rtvc.train.stream_data import CLEAN, stacked
 
 
 class SpeechConfig(Section):
@@ -63,7 +63,7 @@ class SpeechRun(RunConfig):
     data: SpeechConfig
     augment: AugmentConfig = CLEAN
     copies: float = Field(default=0.3, ge=0, le=1)
-    """Share of the rows in which a converted copy is heard, where there is one (`rtvc data copies`)."""
+    """Share of the rows in which a converted copy is heard, where there is one (`rtvc copies`)."""
     warm: int = Field(default=16, ge=0)
     """Frames at the beginning of a piece that losses ignore: a causal network has heard too little."""
 

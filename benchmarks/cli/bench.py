@@ -1,0 +1,190 @@
+"""`rtvc bench components|stream|loopback|quality|stalls`."""
+
+import json
+import os
+import sys
+import tempfile
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rtvc.cli.targets import tell
+
+__all__ = ["components", "loopback", "quality", "stalls", "stream"]
+
+Model = Annotated[str | None, typer.Option(help="a file of weights; default: the shipped streaming model")]
+Output = Annotated[Path | None, typer.Option("--json", help="write the result here")]
+
+
+def components(
+    model: Model = None,
+    backends: Annotated[list[str] | None, typer.Option("--backend", help="only these")] = None,
+    chunks: Annotated[list[float] | None, typer.Option("--chunk", help="milliseconds, several; default: 12.5, 25, 50, 100")] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="thread counts, several; default: 1")] = None,
+    rounds: Annotated[int, typer.Option(help="timed calls of each", min=3)] = 100,
+    output: Annotated[Path | None, typer.Option("--json", help="results file; default: benchmarks/results/<machine>.json")] = None,
+    picture: Annotated[Path | None, typer.Option(help="draw the steps into this picture (.png, .svg)")] = None,
+    compare: Annotated[Path | None, typer.Option(help="show what changed against this results file")] = None,
+) -> None:
+    """Time every component and the whole step, by backend, chunk size and threads.
+
+    Example: rtvc bench components --chunk 25 --picture steps.svg
+    """
+    import pytest
+
+    from rtvc.benchmarks import report
+    from rtvc.errors import EngineError
+    from rtvc.evaluate.provenance import provenance
+    from rtvc.files import check_target, is_standard_output, is_stream
+
+    report.check(output)
+    before = report.read(compare) if compare else {}
+    if picture:
+        report.picture_format(check_target(picture, folders=True))
+    suite = Path(report.__file__).with_name("suite.py")
+    with tempfile.TemporaryDirectory() as work:
+        rows = Path(work) / "rows.jsonl"
+        settings = {"model": model, "backends": backends, "chunks": chunks, "threads": threads, "rounds": rounds, "output": str(rows)}
+        os.environ["RTVC_BENCH"] = json.dumps(settings)
+        options = [
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-o",
+            "python_functions=bench_*",
+            "-o",
+            "addopts=",
+            "--benchmark-disable-gc",
+            "--no-header",
+        ]
+        os.environ.pop("PYTEST_XDIST_WORKER", None)  # started by a distributed test, it is no worker of it: else nothing is timed
+        arguments = [str(suite), *options, "--rootdir", work, "--benchmark-columns=min,median,max"]
+        aside = output is not None and is_standard_output(output)
+        with redirect_stdout(sys.stderr) if aside else nullcontext():
+            code = pytest.main(arguments)
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or not rows.is_file():
+            raise EngineError(f"the benchmarks ended with {code!r}: see above")
+        found = [json.loads(row) for row in rows.read_text().splitlines()]
+    path = report.save(found, output)
+    whole = provenance() | {"results": found} if is_stream(path) else report.read(path)
+    tell(report.table(whole), output)
+    if compare:
+        tell(report.compare(before, whole), output)
+    if picture:
+        report.picture(whole, picture)
+    typer.echo(f"results: {path}", err=True)
+
+
+def stream(
+    streams: Annotated[int | None, typer.Option(help="sessions at once; default: more and more until it breaks", min=1)] = None,
+    engine: Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, …")] = "auto",
+    chunk: Annotated[float, typer.Option(help="milliseconds a tick")] = 25.0,
+    ticks: Annotated[int, typer.Option(help="timed ticks of each number", min=5)] = 100,
+    model: Model = None,
+    output: Output = None,
+) -> None:
+    """How many concurrent sessions this machine holds in real time.
+
+    Example: rtvc bench stream --streams 4
+    """
+    from rtvc.benchmarks import report
+    from rtvc.benchmarks.stream import stream as run
+    from rtvc.engine.open import check_engine, chunk_of, open_engine, streaming
+    from rtvc.engine.streams.session import Style
+
+    report.check(output)
+    check_engine(engine)
+    loaded, converter = streaming(model)
+    backend, _ = open_engine(converter, engine, chunk_of(chunk, converter))
+    import torch
+
+    torch.set_num_threads(1)
+    found = run(backend, Style(torch.zeros(128), torch.zeros(128)), streams=streams, count=ticks)
+    for row in found["rows"]:
+        fits = "" if row["fits"] else "  over the tick"
+        times = f"p50 {row['p50_ms']:.2f}  p95 {row['p95_ms']:.2f}  p99 {row['p99_ms']:.2f} ms"
+        tell(f"{row['streams']:3d} sessions  {times} of {found['tick_ms']:g}{fits}", output)
+    tell(f"{found['sustained']} sessions of {loaded.model.name} fit with {found['backend']}", output)
+    path = report.save([found], output, kind="stream")
+    typer.echo(f"results: {path}", err=True)
+
+
+def loopback(
+    voice: Annotated[str, typer.Option(help="recording or voice file to speak with")] = "examples/reference.flac",
+    engine: Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, …")] = "auto",
+    chunk: Annotated[float, typer.Option(help="milliseconds a step")] = 12.5,
+    block: Annotated[float, typer.Option(help="milliseconds a block of the sound card")] = 5.0,
+    margin: Annotated[float, typer.Option(help="milliseconds that should wait at the player")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="how long")] = 20.0,
+    model: Model = None,
+    output: Output = None,
+) -> None:
+    """Capture-to-playback latency of `rtvc live` with a private PulseAudio server.
+
+    Example: rtvc bench loopback --seconds 20
+    """
+    from rtvc.benchmarks import report
+    from rtvc.benchmarks.live.loopback import loopback as run
+
+    report.check(output)
+    extra = {} if model is None else {"model": model}
+    found = run(voice, seconds=seconds, engine=engine, chunk_ms=chunk, block_ms=block, margin_ms=margin, **extra)
+    tell(json.dumps(found, indent=2), output)
+    path = report.save([found], output, kind="loopback")
+    typer.echo(f"results: {path}", err=True)
+
+
+def quality(
+    pairs: Annotated[Path, typer.Option(help="list of conversions, as for `rtvc evaluate`")] = Path("../shared/corpus/eval_pairs.tsv"),
+    limit: Annotated[int | None, typer.Option(help="only the first so many pairs", min=1)] = None,
+    chunk: Annotated[float, typer.Option(help="milliseconds a step")] = 25.0,
+    model: Model = None,
+    output: Output = None,
+) -> None:
+    """`rtvc evaluate` of the streamed model, and its difference from offline.
+
+    Example: rtvc bench quality --limit 4 --json quality.json
+    """
+    from rtvc.benchmarks.quality import quality as run
+    from rtvc.errors import EngineError
+    from rtvc.files import check_target, write_json
+
+    if output:
+        check_target(output, sources=[pairs], folders=True)
+    found = run(pairs, limit=limit, chunk=round(24 * chunk), model=model)
+    tell(json.dumps({name: found[name] for name in ("summary", "streaming")}, indent=2), output)
+    if output:
+        write_json(output, found)
+    if not found["streaming"]["equal"]:
+        raise EngineError(f"the stream differs from offline by {found['streaming']['largest_difference']:.3g}: this must not be")
+
+
+def stalls(
+    minutes: Annotated[float, typer.Option(help="of simulated conversation")] = 30.0,
+    engine: Annotated[str | None, typer.Option(help="a real backend; default: a delay line in place of the model")] = None,
+    seed: Annotated[int, typer.Option(help="of the stalls")] = 0,
+    model: Model = None,
+    output: Output = None,
+) -> None:
+    """A simulated conversation with random stalls: nothing lost but what was declared, lag back every time, memory flat.
+
+    Example: rtvc bench stalls --minutes 30
+    """
+    from rtvc.benchmarks import report
+    from rtvc.benchmarks.live.stalls import stalls as run
+    from rtvc.errors import EngineError
+
+    report.check(output)
+    backend = None
+    if engine is not None:
+        from rtvc.engine.open import open_engine, streaming
+
+        backend, _ = open_engine(streaming(model)[1], engine)
+    found = run(minutes, backend=backend, seed=seed)
+    tell(json.dumps(found, indent=2), output)
+    path = report.save([found], output, kind="stalls")
+    print(f"results: {path}", file=sys.stderr)
+    if not found["passed"]:
+        raise EngineError("the conversation broke a promise: see above")

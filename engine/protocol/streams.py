@@ -1,0 +1,173 @@
+"""The two directions of a session's audio, which outlive a connection: numbered, kept for resending, checked on arrival.
+
+Either end has one of each: the client's `Outgoing` feeds the server's `Incoming`, and the other way round.
+"""
+
+import struct
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtvc.engine.protocol.formats import Codec, codec
+from rtvc.engine.protocol.frames import DROPPED, END, FORMATS, LAST_SEQUENCE, SILENCE, Frame
+from rtvc.engine.protocol.messages import Format
+from rtvc.errors import ProtocolError
+
+Samples = NDArray[np.float32]
+
+LONGEST_S = 1.0
+"""Seconds of audio that one frame may hold."""
+COUNT = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Audio that arrived.
+
+    Attributes:
+        samples: (N,) float32 in [-1, 1]; empty at most in the last frame.
+        timestamp: when the first sample was captured, in microseconds of the client's clock.
+        sequence: of the frame.
+        end: nothing follows.
+        dropped: audio before it was dropped by the sender.
+    """
+
+    samples: Samples
+    timestamp: int
+    sequence: int
+    end: bool
+    dropped: bool
+
+
+class SequenceError(ProtocolError):
+    """A frame is missing."""
+
+
+class Outgoing:
+    """Numbers frames and keeps the latest for a peer that lost its connection.
+
+    Args:
+        format: of the payloads.
+        rate: of the samples, in Hz.
+        keep: seconds of sent audio that are kept.
+
+    Attributes:
+        sequence: number of the next new frame.
+        limit: bytes that may be kept beyond `keep`; 0 at first.
+    """
+
+    def __init__(self, format: Format, rate: int, keep: float = 10.0) -> None:
+        self.format, self.rate, self.keep = FORMATS[format], rate, round(keep * rate)
+        self.codec: Codec = codec(format, rate)
+        self.sequence = 0
+        self.limit = 0
+        self._kept: deque[tuple[int, bytes, int]] = deque()
+        self._samples = self._bytes = 0
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the peer has said that it has every frame."""
+        return not self._kept
+
+    @property
+    def first(self) -> int:
+        """Number of the oldest frame that is still kept; `sequence` when there is none."""
+        return self._kept[0][0] if self._kept else self.sequence
+
+    def frame(self, samples: Samples, timestamp: int, *, end: bool = False, dropped: bool = False, silence: bool = False) -> bytes:
+        """The next frame.
+
+        Args:
+            samples: (N,) float32; with Opus a duration that it knows.
+            timestamp: when the first sample was captured, in microseconds of the client's clock.
+            end: nothing follows.
+            dropped: audio before it was dropped.
+            silence: the samples are all zero and the peer understands silent frames: only their number is sent.
+
+        Raises:
+            ProtocolError: after 2^32 frames.
+        """
+        if self.sequence > LAST_SEQUENCE:
+            raise ProtocolError("the session has sent 2^32 frames: start another one")
+        flags = END * end | DROPPED * dropped | SILENCE * (silence or not len(samples))
+        payload = COUNT.pack(len(samples)) if flags & SILENCE else self.codec.encode(samples)
+        data = Frame(flags, self.format, self.sequence, max(0, timestamp), payload).to_bytes()
+        self.store(self.sequence, data, len(samples))
+        self.sequence += 1
+        while self._samples > self.keep and self._bytes > self.limit and len(self._kept) > 1:
+            self._drop()
+        return data
+
+    def store(self, sequence: int, data: bytes, samples: int) -> None:
+        """Keeps a frame that was made, until it is forgotten or there are too many."""
+        self._kept.append((sequence, data, samples))
+        self._samples += samples
+        self._bytes += len(data)
+
+    def _drop(self) -> None:
+        _, data, samples = self._kept.popleft()
+        self._samples -= samples
+        self._bytes -= len(data)
+
+    def forget(self, before: int) -> None:
+        """The peer has every frame before number `before`."""
+        while self._kept and self._kept[0][0] < before:
+            self._drop()
+
+    def again(self, wanted: int) -> list[bytes]:
+        """The frames from number `wanted` on, as they were sent.
+
+        Raises:
+            SequenceError: they are no longer kept, or were never sent.
+        """
+        if not self.first <= wanted <= self.sequence:
+            raise SequenceError(f"frame {wanted} was asked for again, {self.first} to {self.sequence} can be had: start a new session")
+        return [data for sequence, data, _ in self._kept if sequence >= wanted]
+
+
+class Incoming:
+    """Checks and decodes the frames that arrive.
+
+    Args:
+        format: of the payloads.
+        rate: of the samples, in Hz.
+    """
+
+    def __init__(self, format: Format, rate: int) -> None:
+        self.format, self.rate = FORMATS[format], rate
+        self.codec: Codec = codec(format, rate)
+        self.wanted = 0  # number of the next frame
+        self.ended = False
+
+    def accept(self, frame: Frame) -> Audio | None:
+        """The audio of a frame; None for one that came before (after a resumption).
+
+        Raises:
+            SequenceError: a frame is missing, or one comes after the end.
+            ProtocolError: the payload is not of the format, or holds more than a second.
+        """
+        if frame.format != self.format:
+            raise ProtocolError(f"an audio frame of format {frame.format} came, the session's is {self.format}: send what `start` named")
+        if frame.sequence < self.wanted:
+            return None
+        if frame.sequence > self.wanted or self.ended:
+            raise SequenceError(f"audio frame {frame.sequence} came, {'none after the end' if self.ended else self.wanted} was wanted")
+        samples = self._silence(frame.payload) if frame.flags & SILENCE else self.codec.decode(frame.payload)
+        end = bool(frame.flags & END)
+        if len(samples) > LONGEST_S * self.rate:
+            raise ProtocolError(
+                f"a frame of {len(samples)} samples came, at most {LONGEST_S * self.rate:.0f} were wanted: send smaller ones"
+            )
+        self.wanted += 1
+        self.ended = end
+        return Audio(samples, frame.timestamp, frame.sequence, end, bool(frame.flags & DROPPED))
+
+    def _silence(self, payload: bytes) -> Samples:
+        if len(payload) != COUNT.size:
+            raise ProtocolError(f"a silent frame with {len(payload)} bytes came, a number of {COUNT.size} bytes was wanted")
+        count = COUNT.unpack(payload)[0]
+        if count > LONGEST_S * self.rate:
+            raise ProtocolError(f"a silent frame of {count} samples came, at most {LONGEST_S * self.rate:.0f} were wanted")
+        return np.zeros(count, np.float32)

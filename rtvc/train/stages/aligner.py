@@ -1,0 +1,108 @@
+"""Stage `aligner`: the text aligner as a small speech recogniser, by CTC and by an attending decoder.
+
+Source: StyleTTS-VC, section III-A; the authors' AuxiliaryASR repository.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from rtvc.data.symbols import BOUNDARY, decode
+from rtvc.train.config import DataConfig, RunConfig, Section
+from rtvc.train.losses.losses import ctc, token_cross_entropy
+from rtvc.train.material.align import Aligned, align
+from rtvc.train.material.components import ModelConfig, text_aligner
+from rtvc.train.material.speech import Utterances, held_out
+from rtvc.train.prefetch import moved
+from rtvc.train.stage import Batch, Samples, Stage
+
+
+class Weights(Section):
+    """Factors of the losses."""
+
+    ctc: float = 1.0
+    s2s: float = 1.0
+    """Cross entropy of the attending decoder under teacher forcing."""
+
+
+class AlignerConfig(RunConfig):
+    """Configuration of stage `aligner`."""
+
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    weights: Weights = Weights()
+
+
+class Aligner(Stage):
+    """Trains `text_aligner`."""
+
+    config_type: ClassVar[type[RunConfig]] = AlignerConfig
+
+    def __init__(self, config: AlignerConfig) -> None:
+        self.net = text_aligner(config.model)
+        self.modules = {"text_aligner": self.net}
+        self.phases = {"aligner": ("text_aligner",)}
+        self.averaged = ("text_aligner",)
+        self.data = Utterances(config.data, config.seed)
+        self.valid = held_out(config.data)
+
+    def batch(self, index: int) -> Batch:
+        """Whole utterances, see `Utterances.batch`."""
+        return self.data.batch(index)
+
+    def align(self, batch: Batch) -> Aligned:
+        """What the aligner says of a batch."""
+        return align(self.net, batch["mel"], batch["frames"], batch["tokens"], batch["lengths"])
+
+    def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
+        """CTC of the phonemes without their boundaries, cross entropy of the decoder with them; its accuracy is only logged."""
+        found, tokens, lengths = self.align(batch), batch["tokens"], batch["lengths"]
+        right = found.logits[:, :-1].argmax(-1) == tokens
+        inside = (tokens != BOUNDARY).float()
+        return {
+            "ctc": ctc(found.ctc, found.frames, tokens[:, 1:-1], lengths - 2, BOUNDARY),
+            "s2s": token_cross_entropy(found.logits[:, :-1], tokens, lengths),
+            "metric/accuracy": (right * inside).sum() / inside.sum(),
+        }
+
+    def validate(self, step: int) -> dict[str, float]:
+        """The losses on a held-out batch, and the phoneme error rate of its greedy CTC transcription."""
+        if self.valid is None:
+            return {}
+        batch = moved(self.valid.batch(0), next(self.net.parameters()).device)
+        values = {name.removeprefix("metric/"): float(value) for name, value in self.losses("aligner", batch, step).items()}
+        errors = total = 0
+        found = self.align(batch)
+        for logits, frames, tokens in zip(found.ctc, found.frames, batch["tokens"], strict=True):
+            said, true = greedy(logits[: int(frames)]), [t for t in tokens.tolist() if t != BOUNDARY]
+            errors, total = errors + edits(said, true), total + len(true)
+        return values | {"phoneme_error_rate": errors / total}
+
+    def sample(self, step: int) -> Samples:
+        """The first utterance: its mel, its attention and the monotonic path."""
+        batch = moved(self.data.batch(0), next(self.net.parameters()).device)
+        found, length, frames = self.align(batch), int(batch["lengths"][0]), int(batch["frames"][0])
+        attention = found.soft[0, :length, : frames // 2]
+        path = found.hard[0, :length, : frames // 2]
+        name = decode(batch["tokens"][0].tolist())[:40]
+        return Samples(mels={f"mel {name}": batch["mel"][0, :, :frames], "attention": attention.flip(0), "path": path.flip(0)})
+
+    def remarks(self) -> list[str]:
+        """Recordings that could not be used."""
+        return self.data.corpus.remarks()
+
+
+def greedy(logits: Tensor) -> list[int]:
+    """CTC logits (T, V) -> tokens: repetitions joined, blanks dropped."""
+    best = logits.argmax(-1).unique_consecutive().tolist()
+    return [token for token in best if token != BOUNDARY]
+
+
+def edits(said: list[int], true: list[int]) -> int:
+    """Insertions, deletions and substitutions between two sequences (Levenshtein distance)."""
+    row = list(range(len(true) + 1))
+    for i, token in enumerate(said, 1):
+        diagonal, row[0] = row[0], i
+        for j, wanted in enumerate(true, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (token != wanted))
+    return row[-1]

@@ -1,0 +1,135 @@
+"""Stage `finetune`: adapts decoder and style encoder to one speaker from minutes of recordings, without text.
+
+The mel encoder and the pitch extractor stay as stage 2 left them, so content keeps its meaning; the decoder learns the voice from
+pieces whose style comes from *another* piece of the same speaker.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rtvc.audio.energy import energy
+from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.data.dataset import Corpus, piece
+from rtvc.data.seeds import generator
+from rtvc.models.vocoder import GriffinLim
+from rtvc.train.config import DataConfig, RunConfig, Section
+from rtvc.train.losses.losses import adversarial, feature_matching, masked_l1, r1
+from rtvc.train.losses.stft import mel_band_limit
+from rtvc.train.material import components
+from rtvc.train.material.speech import exact_mel
+from rtvc.train.prefetch import moved
+from rtvc.train.stage import Batch, Samples, Stage
+
+
+class Weights(Section):
+    """Factors of the losses."""
+
+    mel: float = 5.0
+    style: float = 1.0
+    """The style of what is made, against that of the reference."""
+    adversarial: float = 1.0
+    features: float = 0.2
+    discriminator: float = 1.0
+    r1: float = 1.0
+
+
+class FinetuneConfig(RunConfig):
+    """Configuration of stage `finetune`."""
+
+    data: DataConfig
+    model: components.ModelConfig = components.ModelConfig()
+    weights: Weights = Weights()
+
+
+class Finetune(Stage):
+    """Trains `style_encoder`, `decoder` and a new `discriminator`; exports all that conversion needs."""
+
+    config_type: ClassVar[type[RunConfig]] = FinetuneConfig
+
+    def __init__(self, config: FinetuneConfig) -> None:
+        self.config = config
+        data = config.data
+        self.corpus = Corpus.open(data.manifest, cache=data.cache, megabytes=data.cache_mb)
+        self.valid = Corpus.open(data.valid, cache=data.cache, megabytes=data.cache_mb) if data.valid else None
+        self.order = self.corpus.order(data.batch, config.seed, data.balance)
+        self.samples = round(data.seconds * SAMPLE_RATE) // (2 * HOP) * 2 * HOP
+        self.mel_encoder = components.mel_encoder(config.model)
+        self.pitch_extractor = components.pitch_extractor(config.model)
+        self.style_encoder = components.style_encoder(config.model)
+        self.decoder = components.decoder(config.model)
+        self.discriminator = components.discriminator(config.model, len(self.corpus.speakers))
+        needed = ("mel_encoder", "pitch_extractor", "style_encoder", "decoder")
+        self.modules = {name: getattr(self, name) for name in (*needed, "discriminator")}
+        self.phases = {"discriminator": ("discriminator",), "generator": ("style_encoder", "decoder")}
+        self.averaged = needed
+
+    def pieces(self, corpus: Corpus, numbers: list[int], draw: torch.Generator) -> Batch:
+        """wave (B, N) and other (B, N) of the same speakers, speaker (B,), bandwidth (B,)."""
+        waves, others, used = [], [], []
+        for number in numbers:
+            number, wave = corpus.usable(number, self.config.seed, lambda k: (k, corpus.wave(k)))
+            same = corpus.of_speaker[corpus.entries[number].speaker]
+            other = same[int(torch.randint(len(same), (), generator=draw))]
+            waves.append(piece(wave, self.samples, draw)[0])
+            others.append(piece(corpus.usable(other, self.config.seed, corpus.wave), self.samples, draw)[0])
+            used.append(number)
+        speakers = torch.tensor([corpus.speaker_index[corpus.entries[number].speaker] for number in used])
+        return {"wave": torch.stack(waves), "other": torch.stack(others), "speaker": speakers, "bandwidth": corpus.tell_bandwidths(used)}
+
+    def batch(self, index: int) -> Batch:
+        """See `pieces`."""
+        return self.pieces(self.corpus, self.order(index), generator(self.config.seed, "finetune", index))
+
+    def forward(self, batch: Batch) -> Batch:
+        """Mels (B, 80, T) of both pieces, the reference's style, and the reconstruction; computed once a step."""
+        if "made" not in batch:
+            true, reference = (exact_mel(batch[name])[..., :-1] for name in ("wave", "other"))
+            with torch.no_grad():
+                content, f0 = self.mel_encoder(true), self.pitch_extractor(true[:, None]).f0
+            style = self.style_encoder(reference[:, None])
+            batch |= {"true": true, "style": style, "made": self.decoder(content, f0, energy(true)[:, 0], style)}
+        return batch
+
+    def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The discriminator's losses, or everything that decoder and style encoder minimise."""
+        self.forward(batch)
+        true, made, speaker = batch["true"], batch["made"], batch["speaker"]
+        if phase == "discriminator":
+            real = true.detach().clone().requires_grad_()
+            verdict = self.discriminator(real[:, None], speaker)[0]
+            fake = self.discriminator(made.detach()[:, None], speaker)[0]
+            return {"discriminator": adversarial(verdict, True) + adversarial(fake, False), "r1": r1(verdict, real)}
+        with torch.no_grad():
+            real_features = self.discriminator(true[:, None], speaker)[1]
+        verdict, features = self.discriminator(made[:, None], speaker)
+        return {
+            "mel": masked_l1(made, true, mel_band_limit(batch["bandwidth"])),
+            "style": masked_l1(self.style_encoder(made[:, None]), batch["style"].detach()),
+            "adversarial": adversarial(verdict, True),
+            "features": feature_matching(real_features, features),
+        }
+
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return next(self.decoder.parameters()).device
+
+    def validate(self, step: int) -> dict[str, float]:
+        """L1 of reconstructed held-out pieces."""
+        if self.valid is None:
+            return {}
+        numbers = list(range(min(self.config.data.batch, len(self.valid.entries))))
+        batch = self.forward(moved(self.pieces(self.valid, numbers, generator(0, "valid")), self.device()))
+        return {"mel": masked_l1(batch["made"], batch["true"], mel_band_limit(batch["bandwidth"])).item()}
+
+    def sample(self, step: int) -> Samples:
+        """A piece and its reconstruction; sound by Griffin-Lim."""
+        batch = self.forward(moved(self.batch(0), self.device()))
+        mels = {name: batch[name][0] for name in ("true", "made")}
+        vocoder = GriffinLim().to(self.device())
+        return Samples({name: vocoder(mel[None].float())[0, 0] for name, mel in mels.items()}, mels)
+
+    def remarks(self) -> list[str]:
+        """Recordings that could not be used."""
+        return self.corpus.remarks()

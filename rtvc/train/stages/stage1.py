@@ -1,0 +1,172 @@
+"""Stage `stage1`: text encoder, style encoder, decoder and discriminator, with the transferable monotonic aligner.
+
+Source: StyleTTS-VC, section III-B (first stage) and the authors' `train_first.py`.
+"""
+
+from collections.abc import Collection
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rtvc.audio.energy import energy
+from rtvc.models.styletts_vc.text_encoder import padding_mask
+from rtvc.models.vocoder import GriffinLim
+from rtvc.train.config import DataConfig, RunConfig, Section
+from rtvc.train.losses.losses import adversarial, energy_band, f0_shape, feature_matching, masked_l1, monotonic, r1, token_cross_entropy
+from rtvc.train.losses.stft import mel_band_limit
+from rtvc.train.material import components
+from rtvc.train.material.align import align, cut
+from rtvc.train.material.speech import Utterances, held_out
+from rtvc.train.prefetch import moved
+from rtvc.train.stage import Batch, Samples, Stage
+
+
+class Weights(Section):
+    """Factors of the losses: the authors' configuration, but for feature matching, which they sum over the batch."""
+
+    mel: float = 5.0
+    adversarial: float = 1.0
+    features: float = 0.2
+    """Feature matching; the paper's factor, for a mean over the batch."""
+    monotonic: float = 1.0
+    s2s: float = 1.0
+    style: float = 1.0
+    f0: float = 1.0
+    energy: float = 1.0
+    content: float = 1.0
+    cycle: float = 1.0
+    discriminator: float = 1.0
+    r1: float = 1.0
+
+
+class Stage1Config(RunConfig):
+    """Configuration of stage `stage1`."""
+
+    data: DataConfig
+    model: components.ModelConfig = components.ModelConfig()
+    weights: Weights = Weights()
+    attention_over: Literal["frames", "tokens"] = "frames"
+    """What soft attention is normalised over."""
+    hard_share: float = Field(default=0.5, ge=0, le=1)
+    """How often content is spread by the monotonic path rather than by soft attention, which can carry the speaker."""
+    aligner_from: int = Field(default=12_190, ge=0)
+    """Step from which the aligner and the pitch extractor train along (10 epochs of VCTK in batches of 32)."""
+    conversion_from: int = -1_219
+    """Step from which F0, energy, content and cycle of conversions count and the aligner rests; negative counts from the end."""
+    longest_piece: int = Field(default=400, ge=90, le=100_000)
+    """Mel frames of a piece that is decoded."""
+
+
+class Stage1(Stage):
+    """Trains `text_encoder`, `style_encoder`, `decoder`, `discriminator`, and adapts `text_aligner` and `pitch_extractor`."""
+
+    config_type: ClassVar[type[RunConfig]] = Stage1Config
+
+    def __init__(self, config: Stage1Config) -> None:
+        self.config = config
+        self.data = Utterances(config.data, config.seed, reference="any")
+        self.valid = held_out(config.data, reference="any")
+        self.text_encoder = components.text_encoder(config.model)
+        self.style_encoder = components.style_encoder(config.model)
+        self.decoder = components.decoder(config.model)
+        self.discriminator = components.discriminator(config.model, len(self.data.corpus.speakers))
+        self.text_aligner = components.text_aligner(config.model)
+        self.pitch_extractor = components.pitch_extractor(config.model)
+        made = ("text_encoder", "style_encoder", "decoder", "text_aligner", "pitch_extractor")
+        self.modules = {name: getattr(self, name) for name in (*made, "discriminator")}
+        self.phases = {"discriminator": ("discriminator",), "generator": made}
+        self.averaged = made
+        self.conversion_from = config.conversion_from + (config.steps if config.conversion_from < 0 else 0)
+
+    def adapts(self, step: int) -> bool:
+        """Whether the aligner and the pitch extractor train in this step."""
+        return self.config.aligner_from <= step < self.conversion_from
+
+    def frozen(self, phase: str, step: int) -> Collection[str]:
+        """The aligner and the pitch extractor before and after their time."""
+        return () if self.adapts(step) else ("text_aligner", "pitch_extractor")
+
+    def batch(self, index: int) -> Batch:
+        """Whole utterances, see `Utterances.batch`."""
+        return self.data.batch(index)
+
+    def forward(self, batch: Batch, step: int) -> Batch:
+        """Aligns, encodes, cuts pieces and decodes them; computed once a step, for both phases."""
+        if "made" in batch:
+            return batch
+        tokens, lengths, frames = batch["tokens"], batch["lengths"], batch["frames"]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.adapts(step)):
+            aligned = align(self.text_aligner, batch["mel"], frames, tokens, lengths, self.config.attention_over)
+        text = self.text_encoder(tokens, lengths, padding_mask(lengths, tokens.shape[1]))
+        hard = float(torch.rand(())) < self.config.hard_share
+        content = text @ (aligned.hard if hard else aligned.soft).to(text.dtype)
+        half = min(int(aligned.frames.min()) - 1, self.config.longest_piece // 2)
+        starts = (torch.rand(len(tokens)) * (aligned.frames.cpu() - half + 1)).long()
+        (content,), (mel,) = cut(starts, half, content), cut(2 * starts, 2 * half, batch["mel"])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.adapts(step)):
+            f0 = self.pitch_extractor(mel[:, None]).f0
+        loudness = energy(mel.float())[:, 0]
+        style = self.style_encoder(mel[:, None])
+        made = self.decoder(content, f0, loudness, style)
+        return batch | {"aligned": aligned, "content": content, "true": mel, "f0": f0, "energy": loudness, "style": style, "made": made}
+
+    def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The discriminator's losses on real and reconstructed pieces, or everything that the generator minimises."""
+        batch.update(self.forward(batch, step))
+        true, made, speaker = batch["true"], batch["made"], batch["speaker"]
+        if phase == "discriminator":
+            real = true.detach().clone().requires_grad_()
+            verdict = self.discriminator(real[:, None], speaker)[0]
+            fake = self.discriminator(made.detach()[:, None], speaker)[0]
+            return {"discriminator": adversarial(verdict, True) + adversarial(fake, False), "r1": r1(verdict, real)}
+        with torch.no_grad():
+            real_features = self.discriminator(true[:, None], speaker)[1]
+        verdict, features = self.discriminator(made[:, None], speaker)
+        found = {
+            "mel": masked_l1(made, true, mel_band_limit(batch["bandwidth"])),
+            "adversarial": adversarial(verdict, True),
+            "features": feature_matching(real_features, features),
+        }
+        if self.adapts(step):
+            aligned = batch["aligned"]
+            found["s2s"] = token_cross_entropy(aligned.logits[:, :-1], batch["tokens"], batch["lengths"])
+            found["monotonic"] = monotonic(aligned.soft, aligned.hard)
+        return found | self.conversion(batch, step)
+
+    def conversion(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Losses of a conversion to the reference's style; late in the run also what must survive it."""
+        wanted = self.style_encoder(batch["reference"][:, None])
+        converted = self.decoder(batch["content"], batch["f0"], batch["energy"], wanted)
+        found = {"style": masked_l1(self.style_encoder(converted[:, None]), wanted)}
+        if step < self.conversion_from:
+            return found
+        components.differentiable([self.pitch_extractor])
+        f0, loudness = self.pitch_extractor(converted[:, None]).f0, energy(converted.float())[:, 0]
+        back = self.decoder(batch["content"], f0, loudness, batch["style"])
+        return found | {
+            "f0": f0_shape(f0, batch["f0"]),
+            "energy": energy_band(loudness, batch["energy"]),
+            "content": masked_l1(self.text_aligner.features(converted), self.text_aligner.features(batch["true"])),
+            "cycle": masked_l1(back, batch["true"], mel_band_limit(batch["bandwidth"])),
+        }
+
+    def validate(self, step: int) -> dict[str, float]:
+        """L1 of reconstructed held-out pieces."""
+        if self.valid is None:
+            return {}
+        batch = self.forward(moved(self.valid.batch(0), next(self.decoder.parameters()).device), step)
+        return {"mel": masked_l1(batch["made"], batch["true"], mel_band_limit(batch["bandwidth"])).item()}
+
+    def sample(self, step: int) -> Samples:
+        """A piece, its reconstruction, and its conversion to the reference's voice; sound by Griffin-Lim."""
+        batch = self.forward(moved(self.data.batch(0), next(self.decoder.parameters()).device), step)
+        converted = self.decoder(batch["content"], batch["f0"], batch["energy"], self.style_encoder(batch["reference"][:, None]))
+        mels = {"true": batch["true"][0], "made": batch["made"][0], "converted": converted[0], "path": batch["aligned"].hard[0].flip(0)}
+        vocoder = GriffinLim().to(converted.device)
+        return Samples({name: vocoder(mels[name][None].float())[0, 0] for name in ("made", "converted")}, mels)
+
+    def remarks(self) -> list[str]:
+        """Recordings that could not be used."""
+        return self.data.corpus.remarks()

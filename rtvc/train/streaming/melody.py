@@ -1,0 +1,78 @@
+"""Stage `melody`: the causal F0 and voicing network of the converter with a latency dial.
+
+It says the pitch at the peak of each analysis window, 10 ms after which it has to be said.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rtvc.data.speech import Cut
+from rtvc.data.utterance import Utterance
+from rtvc.models.streaming.analysis import BANDS, Analysis
+from rtvc.models.streaming.dial import DialConfig, pitch_net
+from rtvc.train.config import RunConfig, Section
+from rtvc.train.losses.pitch_losses import pitch_losses
+from rtvc.train.material.stream_data import stacked
+from rtvc.train.material.unit_batches import SpeechRun, SpeechStage
+from rtvc.train.stage import Batch
+
+
+class Weights(Section):
+    """Factors of the losses."""
+
+    f0: float = 1.0
+    voicing: float = 1.0
+
+
+class MelodyConfig(SpeechRun):
+    """Configuration of stage `melody`."""
+
+    model: DialConfig = DialConfig()
+    weights: Weights = Weights()
+    high: float = 0.15
+    """Share of pieces that are played so fast that their pitch rises by an octave or more: sung notes are rare in speech."""
+
+
+class Melody(SpeechStage):
+    """Trains `pitch`."""
+
+    config_type: ClassVar[type[RunConfig]] = MelodyConfig
+
+    def __init__(self, config: MelodyConfig) -> None:
+        super().__init__(config)
+        self.config = config
+        self.analysis = Analysis(config.model.encoder.fall)
+        self.centre = self.analysis.centre
+        self.net = pitch_net(config.model)
+        self.modules = {"analysis": self.analysis, "pitch": self.net}
+        self.phases = {"pitch": ("pitch",)}
+        self.averaged = ("pitch",)
+
+    def row(self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator) -> Batch:
+        """heard (N,), log_f0, voiced and known (T,): one row."""
+        if rng.random() < self.config.high:
+            speed *= float(np.exp2(rng.uniform(0.8, 1.6)))
+        piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
+        log_f0, _ = piece.melody(self.centre)
+        voiced, known = (torch.from_numpy(x) for x in utterance.voicing(piece.seconds(self.centre)))
+        return {"heard": piece.wave(), "log_f0": log_f0, "voiced": voiced, "known": known * piece.within(self.centre)}
+
+    def batch(self, index: int) -> Batch:
+        """heard (B, N), as a microphone might have brought it; log_f0 (B, T) in log Hz; voiced and known (B, T), 0 or 1."""
+        return self.heard(stacked(self.rows(index)), index)
+
+    def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
+        """See `pitch_losses`."""
+        wave, warm = batch["heard"], self.config.warm
+        with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
+            heard, _ = self.analysis(wave[:, None], self.analysis.initial(len(wave)))
+        logits, _ = self.net.logits(heard[:, BANDS:], self.net.initial(len(wave)))
+        labels = (batch[name][:, warm:] for name in ("log_f0", "voiced", "known"))
+        return pitch_losses(self.net.centres, logits[:, warm:], *labels)
+
+    def validate(self, step: int) -> dict[str, float]:
+        """The same on speakers that are held out, as recorded."""
+        return self.held_out_losses("pitch", step)

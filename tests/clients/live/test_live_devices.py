@@ -1,0 +1,228 @@
+"""Live conversion without a sound card: the worker, the keys, the display, lost devices, and the choice of devices."""
+
+import io
+import json
+import os
+import threading
+import time
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import soundfile
+from converters import DelayConverter, TestVoice
+from typer.testing import CliRunner
+
+from rtvc.clients.live import doctor as doctor_module
+from rtvc.clients.live import live as stream_module
+from rtvc.clients.live.audio_streams import Pulse
+from rtvc.clients.live.devices import Device, pick
+from rtvc.clients.live.display import line, meter
+from rtvc.clients.live.keys import act, pressed, unbuffered
+from rtvc.clients.live.live import Live, LiveConfig, level
+from rtvc.engine.backends.eager import TorchBackend
+from rtvc.errors import ConfigError, DeviceError
+
+MIC = Device(0, "Blue mic", "ALSA", 1, 0, 48_000, 0.01, 0.0, "input")
+SPEAKER = Device(1, "Speaker", "ALSA", 0, 2, 44_100, 0.0, 0.01, "output")
+CARD = Device(2, "Blue card", "ALSA", 2, 2, 48_000, 0.01, 0.01, "")
+ALL = [MIC, SPEAKER, CARD]
+
+
+class FakeStream:
+    """A sound card driven by a thread at real time: the microphone hears a counting tone, the speaker remembers."""
+
+    made: ClassVar[list] = []
+
+    def __init__(self, device, callback, *, rate, block, incoming):
+        self.rate, self.block, self.incoming, self.callback = rate, block, incoming, callback
+        self.xruns, self.latency, self.alive, self.heard = 0, 0.01, True, []
+        self.running = True
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        FakeStream.made.append(self)
+        self.thread.start()
+
+    def run(self):
+        at, begin = 0, time.perf_counter()
+        while self.running:
+            if self.incoming:
+                self.callback(
+                    (0.1 * np.sin(np.arange(at, at + self.block) / 10)).astype(np.float32), time.perf_counter() - self.block / self.rate
+                )
+            else:
+                out = np.empty(self.block, np.float32)
+                self.callback(out, time.perf_counter())
+                self.heard.append(out)
+            at += self.block
+            time.sleep(max(0, begin + at / self.rate - time.perf_counter()))
+
+    def stop(self):
+        self.running = False
+        self.thread.join(1)
+
+
+@pytest.fixture
+def cards(monkeypatch):
+    monkeypatch.setattr(stream_module, "hurry", lambda: False)  # the test process keeps its own priority
+    FakeStream.made.clear()
+    monkeypatch.setattr(stream_module, "pick", lambda wanted, kind, known=None: pick(wanted, kind, ALL))
+    monkeypatch.setattr(stream_module, "refresh", lambda: None)
+    monkeypatch.setattr(stream_module, "RETRY_S", 0.05)
+    return FakeStream.made
+
+
+def make(**settings):
+    config = LiveConfig(gate=False, margin_ms=30, **settings)
+    return Live(TorchBackend(DelayConverter(), 300), TestVoice(gain=1.0), config, streams=FakeStream)
+
+
+def until(condition, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def test_speech_goes_from_one_card_to_the_other(cards, tmp_path):
+    with make(record=tmp_path / "take", monitor=True) as live:
+        until(lambda: live.pump.playout.sounded > 40)
+        status = live.status()
+        assert status["state"] == "running" and status["steps"] > 20
+        assert 30 < status["lag_p50_ms"] < 400 and status["expected_ms"] > 60
+        assert -30 < status["level_in_db"] < -20
+        json.dumps(status)
+        assert "lag" in line(status) and len(line(status)) <= 120
+    assert live.status()["state"] == "stopped"
+    heard = np.concatenate(cards[1].heard)
+    assert np.abs(heard).max() == pytest.approx(0.1, abs=0.01)
+    assert any(np.abs(np.concatenate(cards[2].heard)) > 0.05)
+    said, rate = soundfile.read(tmp_path / "take" / "input.wav")
+    assert rate == 48_000 and np.abs(said).max() == pytest.approx(0.1, abs=0.01)
+    assert soundfile.info(tmp_path / "take" / "output.wav").samplerate == 44_100
+
+
+def test_a_lost_device_is_taken_back_when_it_returns(cards):
+    with make() as live:
+        until(lambda: live.pump.playout.sounded > 5)
+        cards[0].alive = False
+        live.supervise()
+        assert live.state in ("lost", "running") and live.losses == 1
+        until(lambda: (live.supervise(), live.state == "running")[1])
+        before = live.pump.playout.sounded
+        until(lambda: live.pump.playout.sounded > before + 5)
+    assert len(cards) >= 4 and not any(card.running for card in cards)
+
+
+def test_a_device_that_stays_away_is_reported(cards, monkeypatch):
+    with make() as live:
+        cards[0].alive = False
+
+        def gone(*_, **__):
+            raise DeviceError("it is unplugged")
+
+        monkeypatch.setattr(live, "open", gone)
+        live.supervise()
+        until(lambda: (live.supervise(), live.problem == "it is unplugged")[1])
+        assert line(live.status()) == "lost: it is unplugged" and live.losses == 1
+
+
+def test_keys_bypass_mute_swap_and_quit(cards):
+    live, voices = make(), [TestVoice(gain=1.0), TestVoice(gain=0.5)]
+    assert act("b", live, voices) and live.status()["bypass"]
+    assert act("b", live, voices) and not live.status()["bypass"]
+    assert act("m", live, voices) and live.status()["muted"] and "muted" in line(live.status() | {"state": "running"})
+    assert act("2", live, voices) and live.session.line.voice.item() == 0.5
+    assert act("9", live, voices) and act("x", live, voices) and act("", live, voices)
+    assert act("+", live, voices) and act("+", live, voices) and act("-", live, voices)
+    assert live.session.pitch == 1.0
+    assert not act("q", live, voices)
+
+
+def test_keys_are_read_one_by_one():
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as stream, unbuffered(io.StringIO()):
+        assert pressed(stream) == ""
+        os.write(writer, b"m")
+        assert pressed(stream, 1.0) == "m"
+    os.close(writer)
+
+
+def test_keys_arrive_without_enter_on_a_terminal():
+    leader, follower = os.openpty()
+    with os.fdopen(follower) as stream, unbuffered(stream):
+        os.write(leader, b"b")
+        assert pressed(stream, 2.0) == "b"
+    os.close(leader)
+
+
+def test_the_device_that_was_meant_is_found():
+    assert pick(None, "input", ALL) is MIC and pick(None, "output", ALL) is SPEAKER
+    assert pick("2", "output", ALL) is CARD and pick("card", "input", ALL) is CARD
+    assert pick("Blue mic", "input", ALL) is MIC
+    for wanted, kind in [("blue", "input"), ("7", "input"), ("Speaker", "input")]:
+        with pytest.raises(DeviceError, match="rtvc devices"):
+            pick(wanted, kind, ALL)
+    with pytest.raises(DeviceError, match="there are: none"):
+        pick(None, "input", [])
+
+
+def test_unknown_sound_systems_and_settings_are_refused():
+    with pytest.raises(ConfigError, match="abacus"):
+        Live(TorchBackend(DelayConverter(), 300), TestVoice(gain=1.0), LiveConfig(sound="abacus"))
+    with pytest.raises(ValueError, match="Extra inputs"):
+        LiveConfig(blok_ms=3)
+
+
+def test_the_heartbeat_mixes_channels_and_doubts_strange_delays():
+    got = []
+    pulse = Pulse(lambda block, at: got.append((block.copy(), at)), 2, 1_000, True)
+    before = time.perf_counter()
+    pulse.beat(np.array([[1.0, 0.0]] * 100, np.float32), -5.0, True)
+    assert got[0][0].tolist() == [0.5] * 100 and got[0][1] == pytest.approx(before - 0.1, abs=0.05)
+    assert pulse.xruns == 1 and pulse.fresh
+    out = np.zeros((4, 2), np.float32)
+    player = Pulse(lambda block, at: block.fill(0.25), 2, 1_000, False)
+    player.beat(out, 0.01, False)
+    assert (out == 0.25).all()
+
+
+def test_meters():
+    assert meter(-60) == "········" and meter(0) == "████████" and meter(-30).count("█") == 4
+    assert level(np.zeros(10, np.float32)) == -120.0 and level(np.ones(10, np.float32)) == pytest.approx(0.0, abs=1e-9)
+    assert level(np.zeros(0, np.float32)) == -120.0
+
+
+def test_the_doctor_recommends_the_shortest_safe_chunk(monkeypatch):
+    converter = DelayConverter()
+
+    def chosen(_, chunk, again=False):
+        p95 = {300: 9.0, 600: 10.0, 1200: 10.0}[chunk]
+        return TorchBackend(converter, chunk), {"backend": "torch-eager", "measured": {"torch-eager": {"p50_ms": 5.0, "p95_ms": p95}}}
+
+    monkeypatch.setattr(doctor_module, "choose", chosen)
+    monkeypatch.setattr(doctor_module, "sound", lambda: {"devices": [], "device_ms": 20.0, "problem": "no server"})
+    report = doctor_module.examine(converter)
+    assert report["speed"]["recommended"] == {"chunk_ms": 25.0, "engine": "torch-eager", "step_p95_ms": 10.0}
+    assert report["expected_ms"] == 25 + 37.5 + 10 + 10 + 10 + 20
+    assert "no server" in report["advice"] and report["cpu"]["cores"]
+    monkeypatch.setattr(
+        doctor_module,
+        "choose",
+        lambda *_, **__: (chosen(0, 300)[0], {"backend": "torch-eager", "measured": {"torch-eager": {"p95_ms": 99}}}),
+    )
+    assert doctor_module.examine(converter)["expected_ms"] is None
+
+
+def test_doctor_and_devices_print_for_people_and_machines(monkeypatch):
+    from rtvc.clients.cli import doctor as doctor_cli
+
+    monkeypatch.setattr(
+        doctor_module, "sound", lambda: {"devices": [MIC.row()], "input": "Blue mic", "output": "x", "device_ms": 1.0, "problem": None}
+    )
+    import typer
+
+    app = typer.Typer()
+    app.command()(doctor_cli.doctor)
+    said = CliRunner().invoke(app, ["--no-speed"])
+    assert said.exit_code == 0 and "Blue mic" in said.output and "processor" in said.output
+    assert json.loads(CliRunner().invoke(app, ["--no-speed", "--json"]).output)["packages"]["torch"]
