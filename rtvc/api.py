@@ -26,6 +26,7 @@ from rtvc.errors import ConfigError, VoiceError
 from rtvc.files import kind
 from rtvc.layers.limiter import limited
 from rtvc.models.streaming.interface import Converter, conditioned
+from rtvc.voices.blend import blended_name
 from rtvc.voices.reference import compared, find_reference
 from rtvc.voices.usable import usable
 from rtvc.voices.voice import Voice
@@ -46,8 +47,6 @@ FILES = {".safetensors": ("rtvc.models.streaming.assets", "load_file"), ".pth": 
 DEFAULT = "stream"
 CHUNK = 800 * HOP
 """Samples converted at a time when a whole recording is at hand: memory stays bounded, the result does not change."""
-NAMED = 3
-"""Voices of a blend that are named in its name."""
 UNKNOWN_SPEECH = 10.0
 """Seconds of speech that a voice counts for, among several, when its file does not say."""
 SETTINGS = {"output_rate", "pitch", "prosody", "wet", "gate", "backlog"}
@@ -389,13 +388,6 @@ class VoiceConverter:
         from rtvc.voices.fit import weights_of
 
         return weights_of(self.model.converter)  # type: ignore[attr-defined]
-
-
-def blended_name(voices: Sequence[Voice]) -> str:
-    """What a blend of voices is called: by all of them, the first three by their names."""
-    names = list(dict.fromkeys(voice.name for voice in voices))
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return " + ".join(names[:NAMED]) + more
 
 
 def listed(references: Reference | Sequence[Reference]) -> list[Reference]:

@@ -108,7 +108,8 @@ class HighPass(Streaming):
         if x.shape[-1] % BLOCK:
             raise ValueError(f"a chunk of {x.shape[-1]} samples came, a multiple of {BLOCK} was wanted")
         blocks = x.double().reshape(x.shape[0], -1, BLOCK)
-        entered, before = blocks @ self.enter.double(), list[Tensor]()
+        entered = blocks @ self.enter.double()
+        before: list[Tensor] = []
         for part in entered.split(SCAN, 1):
             size = part.shape[1] * self.order
             after = part.flatten(1) @ self.spread.double()[:size, :size] + state @ self.carry.double()[:, :size]

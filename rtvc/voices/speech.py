@@ -77,7 +77,8 @@ def find_speech(wave: Samples, rate: int) -> Speech:
     heard = np.asarray(resample(wave, rate, RATE), np.float64)
     heard = np.pad(heard, (0, max(0, FRAME - len(heard))))
     frames = np.lib.stride_tricks.sliding_window_view(heard, FRAME)[::STEP]
-    levels = np.maximum(10 * np.log10(np.maximum(np.square(frames).mean(1), 1e-30)), FLOOR)
+    # Variances: a recording's DC is no loudness, nor does the model hear it.
+    levels = np.maximum(10 * np.log10(np.maximum(frames.var(1), 1e-30)), FLOOR)
     quiet, loud = np.percentile(levels, [10, 95])
     rises = levels > max(quiet + max(RISE, SHARE * (loud - quiet)), ABSOLUTE)
     peak, period = pitch(frames)

@@ -154,7 +154,7 @@ def test_components_run_under_pytest_benchmark(tiny):
     from pathlib import Path
 
     code = (
-        "import sys; sys.path.insert(0, 'tests'); import rtvc.engine.open as o; from converters import TinyConverter\n"
+        "import sys; sys.path.insert(0, 'tests/support'); import rtvc.engine.open as o; from converters import TinyConverter\n"
         "o.streaming = lambda model=None: (None, TinyConverter())\n"
         "from rtvc.benchmarks.cli.bench import components\n"
         f"from pathlib import Path; components(None, ['torch-eager'], [25.0], None, 3, Path({str(tiny / 'c.json')!r}), None, None)"

@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from rtvc.engine.backends.base import Layout
 from rtvc.engine.build import answer, model_hash, versions
-from rtvc.engine.graph.manifest import MANIFEST
+from rtvc.engine.graph.manifest import FORMAT, MANIFEST
 from rtvc.models.streaming import StreamingConfig, StreamingConverter
 from rtvc.models.styletts2.prosody import ProsodyPredictor
 from rtvc.models.styletts_vc.mel_encoder import LinearProjection, MelEncoder
@@ -84,7 +84,7 @@ def facts() -> dict[str, Any]:
     """What the manifest of an engine of `converter()` says, whose only file is empty."""
     made, backend = converter(), "onnx"
     return {
-        **{"format": 1, "backend": backend, "chunk": 600, "sample_rate": 24_000, "hop": 300, "latency": made.latency, "voice": 9},
+        **{"format": FORMAT, "backend": backend, "chunk": 600, "sample_rate": 24_000, "hop": 300, "latency": made.latency, "voice": 9},
         **{"model": model_hash(made), "answer": answer(made, 600), "versions": versions(backend), "machine": "any", "target": None},
         "state": Layout.of(made.initial(1)).size,
         "files": {"step.onnx": hashlib.sha256(b"").hexdigest()},

@@ -213,6 +213,10 @@ def test_one_function_decides_which_fit_a_model_may_use(tmp_path):
         assert (found is voice) is used and (found.fine is not None) is used
         store = VoiceStore(tmp_path / f"{weights} {of_model}", weights=of_model)
         store.add("voice", voice)
+        if weights is None:  # a file that does not say what its fit belongs to is none
+            with pytest.raises(ServersRefusal, match="no voice 'voice'"):
+                store.get("voice")
+            continue
         assert (store.get("voice").fine is not None) is used
         assert (store.choose({"voice": 1.0}).fine is not None) is used
     plain = gain_voice(1.0)

@@ -136,11 +136,14 @@ def test_uploads_are_counted_and_the_store_is_bounded(tmp_path):
                 (tmp_path / "third.voice").unlink()
                 frames = list(other.side.upload("x", bytes(100_000)))
                 await other.send(frames[0])
-                await asyncio.sleep(0.1)
+                async with asyncio.timeout(10):
+                    while service.uploads.under_way == 0:
+                        await asyncio.sleep(0.01)
                 with pytest.raises(Refusal, match="under way"):
                     await upload(third, "y", recording())
-            await asyncio.sleep(0.3)
-            assert service.uploads.under_way == 0  # given up by who left
+            async with asyncio.timeout(10):
+                while service.uploads.under_way:  # given up by who left
+                    await asyncio.sleep(0.01)
 
     asyncio.run(main())
 

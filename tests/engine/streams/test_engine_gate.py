@@ -120,7 +120,7 @@ def test_a_gated_session_can_be_parked(backend):
 
 def test_the_state_after_a_pause_is_that_of_a_listener(backend):
     """What the converter slept through just before the onset is fed to it, so its delay line holds the right samples."""
-    x = np.arange(1, 600 * 12 + 1, dtype=np.float32)
+    x = np.arange(1, 600 * 12 + 1, dtype=np.float32) / 8192  # exact, and within full scale
     probabilities = [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1]
     session = Session(backend, TestVoice(gain=1.0), gate=Gate(24_000, detector=Scripted(*probabilities)))
     y = through(session, x)

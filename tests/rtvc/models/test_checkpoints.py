@@ -32,6 +32,7 @@ from rtvc.models.styletts_vc.style_encoder import StyleEncoder
 from rtvc.models.styletts_vc.text_aligner import TextAligner
 from rtvc.models.styletts_vc.text_encoder import TextEncoder
 from rtvc.models.vocoder import Vocoder
+from tests.support.standins import speech
 
 Made = Callable[[], dict[str, nn.Module]]
 
@@ -277,8 +278,8 @@ def test_a_checkpoint_converts_recordings(tmp_path: Path) -> None:
     path = converter_file(tmp_path)
     vc = rtvc.load(path)
     torch.manual_seed(0)
-    wave = (0.3 * torch.sin(torch.arange(24000) * 0.05) + 0.01 * torch.randn(24000)).numpy()
-    voice = vc.voice((wave[:15000], 24000))
+    wave = speech(1.0, 24_000)
+    voice = vc.voice((speech(2.0, 24_000, 200.0), 24_000))
     converted = vc.convert(wave[:-137], 24000, voice)
     assert converted.shape == (24000 - 137,) and abs(converted).max() > 0
     assert voice.space is not None and voice.space.startswith("styletts-vc-")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from rtvc.engine.build import check
-from rtvc.engine.graph.manifest import MANIFEST, read_manifest
+from rtvc.engine.graph.manifest import FORMAT, MANIFEST, read_manifest
 from rtvc.errors import CheckpointError, ConfigError, EngineError, RtvcError, TrainingError
 from rtvc.models.checkpoints import load_checkpoint
 from rtvc.models.loading import misfits, outlined
@@ -282,7 +282,7 @@ def test_an_engine_whose_manifest_says_what_no_engine_is_is_refused(change: dict
 
 
 def test_manifests_that_are_no_json_object_are_damaged(tmp_path: Path) -> None:
-    for text in ("[]", "[" * 100_000, "null", "\xff", '{"format": 1, "answer": [NaN]}', '{"format": "x"}', " " * 300_000):
+    for text in ("[]", "[" * 100_000, "null", "\xff", f'{{"format": {FORMAT}, "answer": [NaN]}}', '{"format": "x"}', " " * 300_000):
         (tmp_path / MANIFEST).write_bytes(text.encode("latin-1"))
         with pytest.raises(EngineError, match=r"is damaged|at most 262144 were wanted"):
             read_manifest(tmp_path)

@@ -160,5 +160,5 @@ def test_the_recipe_stops_where_something_went_wrong() -> None:
 
 
 def test_a_command_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
-    code, printed = run_step(Step("show", ("train", "recipe", "m.tsv", "-o", "x", "--dry-run", "--json")))
+    code, printed = run_step(Step("show", ("train", "recipe", "m.tsv", "-o", "x.safetensors", "--dry-run", "--json")))
     assert code == 0 and len(json.loads(printed)) == 9
