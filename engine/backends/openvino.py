@@ -10,7 +10,7 @@ from torch import Tensor
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.backends.onnx import MINIMUM, matrices
 from rtvc.engine.graph.onnxgraph import write_onnx
-from rtvc.errors import DependencyError
+from rtvc.errors import DependencyError, EngineError
 from rtvc.models.streaming.interface import Converter
 
 FILE = "step.xml"
@@ -71,9 +71,30 @@ class OpenvinoBackend(Backend):
             model = self.model.clone()
             state, voice = self.layout.size, model.input("voice").partial_shape[1].get_length()
             model.reshape({"x": [rows, 1, self.chunk], "voice": [rows, voice], "state": [rows, state]})
-            settings = {"INFERENCE_PRECISION_HINT": self.precision, "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
-            self.requests[rows] = self.core.compile_model(model, "CPU", settings).create_infer_request()
+            self.requests[rows] = self.compiled(model).create_infer_request()
         return self.requests[rows]
+
+    def compiled(self, model: Any) -> Any:
+        """The model for this processor, or in plain float32 where this precision cannot be had.
+
+        OpenVINO asks the processor what it can do, and the oneDNN inside asks ONEDNN_MAX_CPU_ISA as well: where that allows less
+        (AVX2 on a processor with AVX-512), bfloat16 and quantised activations are chosen and then refused.
+
+        Raises:
+            EngineError: it does not compile that way either.
+        """
+        settings = {"INFERENCE_PRECISION_HINT": self.precision, "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        try:
+            return self.core.compile_model(model, "CPU", settings)
+        except RuntimeError:
+            plain = settings | {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+        try:
+            return self.core.compile_model(model, "CPU", plain)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise EngineError(
+                f"OpenVINO cannot compile the step for this processor ({reason}): use the backend onnx-int8 or onnx"
+            ) from error
 
     def step(self, x: Tensor, voice: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, 1, N), voice (B, V), state (B, S) -> y (B, 1, N), next state (B, S)."""

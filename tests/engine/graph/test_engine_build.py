@@ -81,6 +81,33 @@ def test_openvino_steps_like_torch(converter, onnx, tmp_path, name, least):
     assert backend.step(x, voice, state)[0].shape == (2, 1, 600)
 
 
+def test_openvino_steps_plainly_where_a_precision_cannot_be_had(converter, onnx, tmp_path):
+    pytest.importorskip("openvino")
+    build(converter, "openvino-bf16", tmp_path / "engine", 600, onnx / "step.onnx")
+    backend, eager = load(tmp_path / "engine", converter), TorchBackend(converter, 600)
+    core, asked = backend.core, []
+
+    class Refusing:
+        """Knows no bfloat16, or nothing at all."""
+
+        def __init__(self, known):
+            self.known = known
+
+        def compile_model(self, model, device, settings):
+            asked.append(settings["INFERENCE_PRECISION_HINT"])
+            if asked[-1] not in self.known:
+                raise RuntimeError("Exception from core.cpp:\ncould not create a primitive")
+            return core.compile_model(model, device, settings)
+
+    backend.core = Refusing({"f32"})
+    backend.requests.clear()
+    assert compare([eager, backend], steps=16)[1]["fidelity_db"] > 80 and asked == ["bf16", "f32"]
+    backend.core = Refusing(())
+    backend.requests.clear()
+    with pytest.raises(EngineError, match=r"\(could not create a primitive\): use the backend onnx-int8 or onnx"):
+        compare([eager, backend], steps=1)
+
+
 def test_the_manifest_says_what_the_engine_is(converter, onnx):
     manifest = read_manifest(onnx)
     assert (manifest.backend, manifest.chunk, manifest.latency, manifest.sample_rate) == ("onnx", 600, 900, 24_000)
