@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import rtvc
+
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
@@ -132,7 +134,5 @@ def addresses(given: list[str]) -> "list[IPv4Address | IPv6Address]":
 
 def page_folder() -> Path | None:
     """The folder of the browser page, if this installation holds it."""
-    import rtvc.clients
-
-    folders = [Path(folder) / "web" for folder in rtvc.clients.__path__]
-    return next((folder for folder in folders if (folder / "index.html").is_file()), None)
+    folder = Path(rtvc.__file__).parent / "clients" / "web"  # files, not code: nothing of the clients is imported
+    return folder if (folder / "index.html").is_file() else None

@@ -77,7 +77,7 @@ class Heard:
             found = self._ears.quality(wave)
             return [found[name] for name in names]
 
-        return dict(zip(names, self._said("judges/quality", ask).tolist(), strict=True))
+        return dict(zip(names, self._said("quality", ask).tolist(), strict=True))
 
     def naturalness(self) -> float | None:
         """From 1 to 5; None where there is no such judge."""
@@ -86,7 +86,7 @@ class Heard:
 
     def pitch(self) -> Track:
         """(T,) F0 in Hz every 16 ms, without its lag."""
-        return self._said("judges/pitch", lambda wave: self._ears.pitch(aligned(wave, self._lag)))
+        return self._said("pitch", lambda wave: self._ears.pitch(aligned(wave, self._lag)))
 
     def _said(self, kind: str, ask: Callable[[Wave], Any]) -> npt.NDArray[Any]:
         if kind not in self._kept:
