@@ -9,12 +9,12 @@ import numpy as np
 from rtvc.audio.io import read
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.data.cache import Array
-from rtvc.data.manifest import Entry, flat, read_manifest
+from rtvc.data.manifest import Entry, read_manifest
 from rtvc.data.utterance import F0_RATE, UNIT_RATE, UNKNOWN, Utterance, save_utterance
 from rtvc.errors import AudioError, TrainingError
 from rtvc.files import write
 from rtvc.train.material.units import Codebook, Listen
-from rtvc.train.streaming.pseudo_labels import Melody, Report, file_name, interleaved, on_frames
+from rtvc.train.streaming.pseudo_labels import Melody, Report, interleaved, label_each, on_frames
 
 NOTE = "codebook.sha256"
 """Says in a folder of labels which codebook they are of."""
@@ -69,24 +69,13 @@ def label_all(
     """
     codebook, entries = Codebook.load(codebook_file), interleaved(read_manifest(manifest))
     same_codebook(out, codebook_file)
-    report, root = Report(), manifest.resolve().parent
-    for number, entry in enumerate(entries):
-        path = out / file_name(entry, root)
-        if path.exists():
-            report.found += 1
-        else:
-            try:
-                utterance = labelled(entry, codebook, listen, melody)
-            except AudioError as error:
-                report.refused[str(entry.path)] = flat(str(error))
-            else:
-                save_utterance(path, utterance)
-                report.made += 1
-                report.seconds += len(utterance.audio) / SAMPLE_RATE
-        if progress:
-            progress(number + 1, len(entries))
-    write(out / "refused.tsv", "".join(f"{path}\t{reason}\n" for path, reason in report.refused.items()))
-    return report
+
+    def make(entry: Entry, path: Path) -> int:
+        utterance = labelled(entry, codebook, listen, melody)
+        save_utterance(path, utterance)
+        return len(utterance.audio)
+
+    return label_each(entries, manifest.resolve().parent, out, make, progress)
 
 
 def same_codebook(out: Path, codebook_file: Path) -> None:

@@ -139,20 +139,39 @@ def label_all(
     entries = interleaved(read_manifest(manifest))
     out.mkdir(parents=True, exist_ok=True)
     _same_bridge(out, weights["bridge"])
-    report, root = Report(), manifest.resolve().parent
+
+    def make(entry: Entry, path: Path) -> int:
+        utterance = label(entry, net, listen, melody)
+        save_utterance(path, utterance)
+        return len(utterance.audio)
+
+    return label_each(entries, manifest.resolve().parent, out, make, progress)
+
+
+def label_each(
+    entries: Sequence[Entry],
+    root: Path,
+    out: Path,
+    make: Callable[[Entry, Path], int],
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """`make(entry, path)` for every entry that has no file in `out` yet; it writes the file and tells its samples.
+
+    What raises AudioError is written to `out/refused.tsv` with the reason, and tried again by the next run.
+    """
+    report = Report()
     for number, entry in enumerate(entries):
         path = out / file_name(entry, root)
         if path.exists():
             report.found += 1
         else:
             try:
-                utterance = label(entry, net, listen, melody)
+                samples = make(entry, path)
             except AudioError as error:
                 report.refused[str(entry.path)] = flat(str(error))
             else:
-                save_utterance(path, utterance)
                 report.made += 1
-                report.seconds += len(utterance.audio) / SAMPLE_RATE
+                report.seconds += samples / SAMPLE_RATE
         if progress:
             progress(number + 1, len(entries))
     rows = [f"{remark(Path(path), reason)}\n" for path, reason in report.refused.items()]

@@ -267,4 +267,4 @@ def test_reports_of_threads_keep_their_filters(tmp_path: Path, capsys: pytest.Ca
     before = set(threading.enumerate())
     told = prepare(tmp_path / "d", tmp_path / "m.tsv", capsys, "--jobs", "8")
     assert (told["recordings"], told["refused"]) == (12, 12)
-    assert not [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    assert not [thread for thread in threading.enumerate() if thread not in before]
