@@ -13,6 +13,7 @@ from rtvc.data.seeds import generator, numpy_generator
 from rtvc.data.speech import Cut, Speech
 from rtvc.data.symbols import SYMBOLS
 from rtvc.data.utterance import UNKNOWN, Utterance
+from rtvc.models.streaming.analysis import Analysis
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.losses import frame_cross_entropy
 from rtvc.train.material.stream_data import CLEAN, stacked
@@ -175,3 +176,11 @@ def told(logits: list[Tensor], units: Tensor, phonemes: Tensor) -> dict[str, Ten
     with torch.no_grad():
         right = {"metric/units_right": share_right(layers[-1], units[:, -1]), "metric/phonemes_right": share_right(spoken, phonemes)}
     return {"units": torch.stack(losses).mean(), "phonemes": frame_cross_entropy(spoken, phonemes), **right}
+
+
+def analysed(analysis: Analysis, wave: Tensor) -> Tensor:
+    """wave (B, N) -> what the analysis hears (B, C, T), without gradients, in float32."""
+    with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
+        heard: Tensor
+        heard, _ = analysis(wave[:, None], analysis.initial(len(wave)))
+    return heard

@@ -34,7 +34,7 @@ from rtvc.train.losses.prosody_targets import low_passed, manner
 from rtvc.train.losses.speaker import SpeakerEncoder
 from rtvc.train.material.recogniser import Recogniser, RecogniserConfig
 from rtvc.train.material.stream_data import frozen, stacked
-from rtvc.train.material.unit_batches import Heads, SpeechRun, SpeechStage, told
+from rtvc.train.material.unit_batches import Heads, SpeechRun, SpeechStage, analysed, told
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
 from rtvc.train.streaming.stream import DiscriminatorConfig
@@ -210,10 +210,7 @@ class Joint(SpeechStage):
 
     def mel(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> log-mel (B, BANDS, T), without gradients, in float32."""
-        with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
-            heard: Tensor
-            heard, _ = self.analysis(wave[:, None], self.analysis.initial(len(wave)))
-        return heard[:, :BANDS]
+        return analysed(self.analysis, wave)[:, :BANDS]
 
     def listen(self, batch: Batch, lookahead: int) -> Heard:
         """What the model knows of a batch at a setting of the dial, F0 excepted, which is the labels'."""
