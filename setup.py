@@ -1,7 +1,8 @@
-"""Packaging. The four top-level folders install as `rtvc.kernels`, `rtvc.engine`, `rtvc.clients`, `rtvc.benchmarks`.
+"""Packaging. The four top-level folders install as `rtvc.kernels`, `rtvc.engine`, `rtvc.clients`,
+`rtvc.benchmarks`.
 
-The links `rtvc/kernels -> ../kernels` (and so on) make the same import names true in a checkout; the folders carry
-no `__init__.py`, so they can never shadow an installed package of the same name.
+The links `rtvc/kernels -> ../kernels` (and so on) make the same import names true in a checkout;
+the folders carry no `__init__.py`, so they can never shadow an installed package of the same name.
 """
 
 import os
@@ -14,7 +15,8 @@ ROOT = Path(__file__).parent
 
 
 def packages() -> list[str]:
-    """Every folder that holds files, the mapped ones under their `rtvc.` names; the links inside `rtvc/` are not followed."""
+    """Every folder that holds files, the mapped ones under their `rtvc.` names; the links inside
+    `rtvc/` are not followed."""
     found = []
     for top in ("rtvc", *MAPPED):
         prefix = "" if top == "rtvc" else "rtvc."

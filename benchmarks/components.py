@@ -1,7 +1,8 @@
-"""What `rtvc bench components` times: every part of the path from microphone to loudspeaker, and the whole step by backend.
+"""What `rtvc bench components` times: every part of the path from microphone to loudspeaker, and
+the whole step by backend.
 
-Each case is a function without arguments that does one chunk's work; `benchmarks/suite.py` runs them under
-pytest-benchmark, in one process, so that ratios hold on a busy machine too.
+Each case is a function without arguments that does one chunk's work; `benchmarks/suite.py` runs
+them under pytest-benchmark, in one process, so that ratios hold on a busy machine too.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,9 +18,18 @@ from rtvc.engine.streams.session import Style
 from rtvc.errors import RtvcError
 
 CHUNKS_MS = (12.5, 25.0, 50.0, 100.0)
-"""Chunk sizes of the model: multiples of its hop. Whole sessions, edges, gate and ring also run at 10, 20 and 40 ms."""
+"""Chunk sizes of the model: multiples of its hop. Whole sessions, edges, gate and ring also run at
+10, 20 and 40 ms."""
 EDGE_CHUNKS_MS = (10.0, 12.5, 20.0, 25.0, 40.0, 100.0)
-BACKENDS = ("torch-eager", "onnx", "onnx-int8", "openvino", "openvino-bf16", "openvino-int8", "torch-compile")
+BACKENDS = (
+    "torch-eager",
+    "onnx",
+    "onnx-int8",
+    "openvino",
+    "openvino-bf16",
+    "openvino-int8",
+    "torch-compile",
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,11 @@ def step(converter: Any, backend: str, chunk: int) -> Callable[[], Any]:
     """The whole step, state carried from call to call."""
     runner = open_backend(converter, backend, chunk, cache_folder())
     generator = torch.Generator().manual_seed(0)
-    voice = runner.condition(Style(torch.randn(128, generator=generator) * 0.1, torch.randn(128, generator=generator) * 0.1))
+    voice = runner.condition(
+        Style(
+            torch.randn(128, generator=generator) * 0.1, torch.randn(128, generator=generator) * 0.1
+        )
+    )
     signal, state, at = probe(chunk, 32), runner.initial(1), 0
 
     def call() -> None:
@@ -60,25 +74,31 @@ def step(converter: Any, backend: str, chunk: int) -> Callable[[], Any]:
 
 
 def session(converter: Any, backend: str, block_ms: float) -> Callable[[], Any]:
-    """A session at 48 kHz, both edges included, with 12.5 ms steps: a block of any size costs the steps that it completes."""
+    """A session at 48 kHz, both edges included, with 12.5 ms steps: a block of any size costs the
+    steps that it completes."""
     from rtvc.engine.streams.session import Session
 
     block = (np.random.default_rng(0).standard_normal(int(48 * block_ms)) * 0.1).astype(np.float32)
     stream = Session(
-        open_backend(converter, backend, converter.hop, cache_folder()), Style(torch.zeros(128), torch.zeros(128)), sample_rate=48_000
+        open_backend(converter, backend, converter.hop, cache_folder()),
+        Style(torch.zeros(128), torch.zeros(128)),
+        sample_rate=48_000,
     )
     return lambda: stream.push(block)
 
 
 def parts(converter: Any, chunk: int) -> dict[str, Callable[[], Callable[[], Any]]]:
-    """The parts of the streaming model, in torch: each is called with its own state, which it carries."""
+    """The parts of the streaming model, in torch: each is called with its own state, which it
+    carries."""
     signal = probe(chunk, 1)[0]
     with torch.inference_mode():
         heard, _ = converter.analysis(signal, converter.analysis.initial(1))
         bands = heard.shape[1] - 100
         frames = heard.shape[-1]
 
-    def carried(layer: Any, *arguments: Any, after: tuple[Any, ...] = ()) -> Callable[[], Callable[[], Any]]:
+    def carried(
+        layer: Any, *arguments: Any, after: tuple[Any, ...] = ()
+    ) -> Callable[[], Callable[[], Any]]:
         def make() -> Callable[[], Any]:
             state = layer.initial(1)
 
@@ -109,8 +129,12 @@ def parts(converter: Any, chunk: int) -> dict[str, Callable[[], Callable[[], Any
         "mel": carried(converter.analysis, signal),
         "mel-encoder": carried(converter.encoder, mel),
         "f0": carried(converter.pitch, low),
-        "prosody": carried(converter.prosody, track[0], track[1], torch.zeros(1, frames), torch.ones(1, 5)),
-        "decoder": carried(converter.decoder, content, track[0], track[1], torch.zeros(1, 2, frames), style),
+        "prosody": carried(
+            converter.prosody, track[0], track[1], torch.zeros(1, frames), torch.ones(1, 5)
+        ),
+        "decoder": carried(
+            converter.decoder, content, track[0], track[1], torch.zeros(1, 2, frames), style
+        ),
         "istft": carried(converter.decoder.istft, spectrum),
         "style-encoders-3s": styles,
     }
@@ -146,22 +170,37 @@ def edges(chunk_ms: float) -> dict[str, Callable[[], Callable[[], Any]]]:
     return {"resampler-48k-24k": resampler, "gate": gate, "ring": ring}
 
 
-def cases(converter: Any, backends: tuple[str, ...] = BACKENDS, chunks: tuple[float, ...] | None = None) -> Iterator[Case]:
-    """Everything to time; what this machine lacks is left out by whoever runs `make` and hears an `RtvcError`."""
+def cases(
+    converter: Any, backends: tuple[str, ...] = BACKENDS, chunks: tuple[float, ...] | None = None
+) -> Iterator[Case]:
+    """Everything to time; what this machine lacks is left out by whoever runs `make` and hears an
+    `RtvcError`."""
     for chunk_ms in chunks or CHUNKS_MS:
         samples = round(24 * chunk_ms)
         if samples % converter.hop:
             continue
         for backend in backends:
-            yield Case("step", backend, chunk_ms, lambda b=backend, s=samples: step(converter, b, s))  # type: ignore[misc]
+            yield Case(
+                "step", backend, chunk_ms, lambda b=backend, s=samples: step(converter, b, s)
+            )  # type: ignore[misc]
         if hasattr(converter, "decoder"):
             for name, make in parts(converter, samples).items():
                 yield Case(name, "torch-eager", chunk_ms, make)
     for chunk_ms in chunks or EDGE_CHUNKS_MS:
         for backend in backends:
-            yield Case("session-48k", backend, chunk_ms, lambda b=backend, ms=chunk_ms: session(converter, b, ms))  # type: ignore[misc]
+            yield Case(
+                "session-48k",
+                backend,
+                chunk_ms,
+                lambda b=backend, ms=chunk_ms: session(converter, b, ms),
+            )  # type: ignore[misc]
         for name, make in edges(chunk_ms).items():
-            yield Case(name, "onnxruntime" if name == "gate" else "numba" if name == "ring" else "numpy", chunk_ms, make)
+            yield Case(
+                name,
+                "onnxruntime" if name == "gate" else "numba" if name == "ring" else "numpy",
+                chunk_ms,
+                make,
+            )
 
 
 def ready(case: Case) -> Callable[[], Any] | str:

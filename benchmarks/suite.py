@@ -1,4 +1,5 @@
-"""The component benchmarks as pytest-benchmark runs them; started by `rtvc bench components`, settings in the environment.
+"""The component benchmarks as pytest-benchmark runs them; started by `rtvc bench components`,
+settings in the environment.
 
 RTVC_BENCH holds JSON: model, backends, chunks, threads, rounds, output.
 """

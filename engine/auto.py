@@ -1,4 +1,5 @@
-"""`auto`: which backend is the fastest here? Measured once a machine, model and chunk, then remembered."""
+"""`auto`: which backend is the fastest here? Measured once a machine, model and chunk, then
+remembered."""
 
 import contextlib
 import json
@@ -23,10 +24,12 @@ from rtvc.files import read_json, write_json
 from rtvc.models.streaming.interface import Converter
 
 CANDIDATES = ("torch-eager", "onnx", "onnx-int8", "openvino-bf16", "openvino-int8")
-"""What `auto` tries. `torch-compile` is left out: it takes minutes to build and needs a compiler."""
+"""What `auto` tries. `torch-compile` is left out: it takes minutes to build and needs a
+compiler."""
 FIDELITY_DB = 10.0
-"""Least ratio of signal to error, over magnitude spectra, against torch eager on the probe: below it a backend is not a faster
-model but another one. Waveforms would not do: the least error of pitch shifts every later phase, which nobody hears."""
+"""Least ratio of signal to error, over magnitude spectra, against torch eager on the probe: below
+it a backend is not a faster model but another one. Waveforms would not do: the least error of pitch
+shifts every later phase, which nobody hears."""
 MEMORY = "auto.json"
 EAGER = ("torch-eager", "eager")
 """Names of the backend that needs no file."""
@@ -42,21 +45,36 @@ def cache_folder() -> Path:
 
 
 def key(converter: Converter, chunk: int, candidates: Sequence[str]) -> str:
-    """What a measurement holds for: this machine, model, chunk, and these versions of the candidates' packages."""
-    packages = {package: v for name in candidates if name in BACKENDS for package, v in versions(name).items()}
-    return json.dumps([machine(), model_hash(converter), chunk, torch.__version__, sorted(packages.items())])
+    """What a measurement holds for: this machine, model, chunk, and these versions of the
+    candidates' packages."""
+    packages = {
+        package: v
+        for name in candidates
+        if name in BACKENDS
+        for package, v in versions(name).items()
+    }
+    return json.dumps(
+        [machine(), model_hash(converter), chunk, torch.__version__, sorted(packages.items())]
+    )
 
 
 def installed(candidates: Sequence[str]) -> list[str]:
     """The candidates whose packages are there."""
-    return [name for name in candidates if all(find_spec(package) for package in BACKENDS.get(name, ("", "", ()))[2])]
+    return [
+        name
+        for name in candidates
+        if all(find_spec(package) for package in BACKENDS.get(name, ("", "", ()))[2])
+    ]
 
 
 def probe(chunk: int, steps: int, rate: int = 24_000) -> Tensor:
-    """A voice-like test signal (steps, 1, 1, chunk): harmonics of a gliding pitch in syllables, and breath."""
+    """A voice-like test signal (steps, 1, 1, chunk): harmonics of a gliding pitch in syllables, and
+    breath."""
     t = np.arange(chunk * steps) / rate
     phase = 2 * np.pi * np.cumsum(140 + 40 * np.sin(2 * np.pi * 0.7 * t)) / rate
-    voiced = sum(np.sin(k * phase) / k for k in range(1, 24)) * np.clip(np.sin(2 * np.pi * 3 * t), 0, 1)
+    voiced = sum(np.sin(k * phase) / k for k in range(1, 24)) * np.clip(
+        np.sin(2 * np.pi * 3 * t), 0, 1
+    )
     breath = np.random.default_rng(0).standard_normal(len(t)) * 0.02
     return torch.from_numpy((0.1 * voiced + breath).astype(np.float32)).reshape(steps, 1, 1, chunk)
 
@@ -80,16 +98,23 @@ def compare(backends: Sequence[Backend], steps: int = 40) -> list[dict[str, floa
         For each: p50_ms, p95_ms, cpu_ms (median processor time) and fidelity_db against the first.
     """
     signal, generator = probe(backends[0].chunk, steps), torch.Generator().manual_seed(0)
-    voice = Style(torch.randn(128, generator=generator) * 0.1, torch.randn(128, generator=generator) * 0.1)
+    voice = Style(
+        torch.randn(128, generator=generator) * 0.1, torch.randn(128, generator=generator) * 0.1
+    )
     conditions, states = [b.condition(voice) for b in backends], [b.initial(1) for b in backends]
     walls, cpus = np.zeros((len(backends), steps)), np.zeros((len(backends), steps))
     outputs = np.zeros((len(backends), steps, backends[0].chunk))
     for step in range(steps):
         for index, backend in enumerate(backends):
             wall, cpu = time.perf_counter(), time.process_time()
-            y, states[index] = backend.step(signal[step].to(backend.device), conditions[index], states[index])
+            y, states[index] = backend.step(
+                signal[step].to(backend.device), conditions[index], states[index]
+            )
             outputs[index, step] = y[0, 0].cpu().numpy()
-            walls[index, step], cpus[index, step] = time.perf_counter() - wall, time.process_time() - cpu
+            walls[index, step], cpus[index, step] = (
+                time.perf_counter() - wall,
+                time.process_time() - cpu,
+            )
     warm = steps // 8
     found = []
     for index in range(len(backends)):
@@ -112,7 +137,8 @@ def recall(cache: Path, name: str) -> dict[str, Any] | None:
 
 
 def remembered(cache: Path) -> dict[str, Any]:
-    """Everything that was measured on this machine; nothing where the file is missing or damaged."""
+    """Everything that was measured on this machine; nothing where the file is missing or
+    damaged."""
     try:
         known = read_json(cache / MEMORY)
     except (OSError, ValueError):
@@ -127,9 +153,15 @@ def remember(cache: Path, name: str, found: dict[str, Any]) -> None:
 
 
 def choose(
-    converter: Converter, chunk: int, *, cache: Path | None = None, candidates: Sequence[str] = CANDIDATES, again: bool = False
+    converter: Converter,
+    chunk: int,
+    *,
+    cache: Path | None = None,
+    candidates: Sequence[str] = CANDIDATES,
+    again: bool = False,
 ) -> tuple[Backend, dict[str, Any]]:
-    """The fastest backend of this machine, and what was measured; engines that are missing are built.
+    """The fastest backend of this machine, and what was measured; engines that are missing are
+    built.
 
     Args:
         converter: the model.
@@ -152,8 +184,12 @@ def choose(
             backends.append(open_backend(converter, name, chunk, cache))
         except RtvcError as error:
             refused[name] = str(error)
-    measured = {backend.name: figures for backend, figures in zip(backends, compare(backends), strict=True)}
-    faithful = {name: figures for name, figures in measured.items() if figures["fidelity_db"] >= FIDELITY_DB}
+    measured = {
+        backend.name: figures for backend, figures in zip(backends, compare(backends), strict=True)
+    }
+    faithful = {
+        name: figures for name, figures in measured.items() if figures["fidelity_db"] >= FIDELITY_DB
+    }
     best = min(faithful, key=lambda name: faithful[name]["cpu_ms"])
     found = {"backend": best, "measured": measured, "refused": refused}
     remember(cache, key(converter, chunk, names), found)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 CHUNKS = (300, 600, 1200)
 """Samples a step that `auto` tries, shortest first: 12.5, 25 and 50 ms at 24 kHz."""
 SAFE = 0.6
-"""Share of a chunk's duration that the 95th percentile of a step may take for the chunk to be safe."""
+"""Share of a chunk's duration that the 95th percentile of a step may take for the chunk to be
+safe."""
 
 
 def chunk_of(milliseconds: float, converter: Converter) -> int:
@@ -29,13 +30,15 @@ def chunk_of(milliseconds: float, converter: Converter) -> int:
     samples = milliseconds * converter.sample_rate / 1000
     if samples <= 0 or samples % converter.hop:
         hop = 1000 * converter.hop / converter.sample_rate
-        raise ConfigError(f"a chunk of {milliseconds:g} ms came, a multiple of {hop:g} ms was wanted")
+        raise ConfigError(
+            f"a chunk of {milliseconds:g} ms came, a multiple of {hop:g} ms was wanted"
+        )
     return int(samples)
 
 
 def check_engine(name: str) -> None:
-    """To be asked before the model is loaded: whether `open_engine` knows the name, and can keep what
-    it builds.
+    """To be asked before the model is loaded: whether `open_engine` knows the name, and can keep
+    what it builds.
 
     Raises:
         ConfigError: the cache folder is none.
@@ -59,11 +62,16 @@ def streaming(model: str | None = None) -> tuple["VoiceConverter", Converter]:
 
     loaded = load(model)
     if not isinstance(loaded.model, StreamModel):
-        raise ConfigError(f"the model {loaded.model.name!r} needs whole recordings and cannot stream: leave --model away")
+        raise ConfigError(
+            f"the model {loaded.model.name!r} needs whole recordings and cannot stream: leave"
+            " --model away"
+        )
     return loaded, loaded.model.converter
 
 
-def open_engine(converter: Converter, name: str = "auto", chunk: int | None = None) -> tuple[Backend, dict[str, Any]]:
+def open_engine(
+    converter: Converter, name: str = "auto", chunk: int | None = None
+) -> tuple[Backend, dict[str, Any]]:
     """A backend that is ready to step, and what `auto` measured.
 
     Args:
@@ -76,13 +84,17 @@ def open_engine(converter: Converter, name: str = "auto", chunk: int | None = No
         built = load(Path(name), converter)
         if chunk not in (None, built.chunk):
             raise ConfigError(
-                f"a chunk of {chunk} samples came, the engine in {name} steps {built.chunk}: leave --chunk away, or build another"
+                f"a chunk of {chunk} samples came, the engine in {name} steps {built.chunk}: leave"
+                " --chunk away, or build another"
             )
         return built, {}
     if name != "auto":
         return open_backend(converter, name, chunk or 600, cache_folder()), {}
     for samples in [chunk] if chunk else CHUNKS:
         backend, found = choose(converter, samples)
-        if found["measured"][backend.name]["p95_ms"] <= SAFE * 1000 * samples / converter.sample_rate:
+        if (
+            found["measured"][backend.name]["p95_ms"]
+            <= SAFE * 1000 * samples / converter.sample_rate
+        ):
             break
     return backend, found

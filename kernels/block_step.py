@@ -1,8 +1,10 @@
-"""Half a residual block in one launch, for small chunks: norm, style, activation, causal convolution with its past, skip.
+"""Half a residual block in one launch, for small chunks: norm, style, activation, causal
+convolution with its past, skip.
 
-At a chunk of two frames a block of the streaming model is a dozen tiny operations whose launches cost more than their
-work. Two of these steps are a whole block: norm, activation and dilated convolution; then norm or activation, pointwise
-convolution and the skip. For streaming inference: gradients run through the reference.
+At a chunk of two frames a block of the streaming model is a dozen tiny operations whose launches
+cost more than their work. Two of these steps are a whole block: norm, activation and dilated
+convolution; then norm or activation, pointwise convolution and the skip. For streaming inference:
+gradients run through the reference.
 """
 
 from typing import Literal, NamedTuple
@@ -14,8 +16,8 @@ from torch import Tensor
 from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
 
 Norm = Literal["none", "affine", "frame"]
-"""What happens before the activation. `affine`: scale and shift alone. `frame`: mean and deviation over the channels of
-each frame are taken out first."""
+"""What happens before the activation. `affine`: scale and shift alone. `frame`: mean and deviation
+over the channels of each frame are taken out first."""
 NORMS: dict[str, int] = {"none": 0, "affine": 1, "frame": 2}
 ACTIVATIONS: dict[str, int] = {"none": 0, "leaky": 1, "snake": 2, "gelu": 3}
 """As in `rtvc.kernels.activation`, and the exact GELU."""
@@ -50,7 +52,8 @@ def block_step(
     plus_one: bool = False,
     implementation: Implementation = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """skip + conv(activation(norm(x) * scale + shift)), and the frames that the next chunk's convolution needs.
+    """skip + conv(activation(norm(x) * scale + shift)), and the frames that the next chunk's
+    convolution needs.
 
     Args:
         x: (B, C, T), float32, float16, bfloat16, or float64 (reference only), in any memory order.
@@ -99,22 +102,41 @@ def check(
 ) -> None:
     """Raises ValueError unless everything fits."""
     if norm not in NORMS or activation not in ACTIVATIONS:
-        raise ValueError(f"norm {norm!r} and activation {activation!r} came, of {sorted(NORMS)} and {sorted(ACTIVATIONS)} was wanted")
+        raise ValueError(
+            f"norm {norm!r} and activation {activation!r} came, of {sorted(NORMS)} and"
+            f" {sorted(ACTIVATIONS)} was wanted"
+        )
     if x.ndim != 3 or weight.ndim != 3 or weight.shape[2] != x.shape[1]:
-        raise ValueError(f"x {tuple(x.shape)} and weight {tuple(weight.shape)} came, (B, C, T) and (C', K, C) were wanted")
+        raise ValueError(
+            f"x {tuple(x.shape)} and weight {tuple(weight.shape)} came, (B, C, T) and (C', K, C)"
+            " were wanted"
+        )
     wanted = (x.shape[0], x.shape[1], (weight.shape[1] - 1) * dilation)
     if past.shape != wanted:
-        raise ValueError(f"a past of shape {tuple(past.shape)} came, {wanted} was wanted: (K - 1) * dilation frames")
+        raise ValueError(
+            f"a past of shape {tuple(past.shape)} came, {wanted} was wanted: (K - 1) * dilation"
+            " frames"
+        )
     for name, value in (("scale", scale), ("shift", shift)):
         if (value is not None) != (norm != "none"):
-            raise ValueError(f"scale and shift belong to the norms affine and frame: norm {norm!r} came with {name} {value is not None}")
+            raise ValueError(
+                f"scale and shift belong to the norms affine and frame: norm {norm!r} came with"
+                f" {name} {value is not None}"
+            )
         if value is not None and value.shape != (x.shape[:2] if value.ndim == 2 else x.shape[1:2]):
-            raise ValueError(f"a {name} of shape {tuple(value.shape)} came, {tuple(x.shape[:2])} or {tuple(x.shape[1:2])} was wanted")
+            raise ValueError(
+                f"a {name} of shape {tuple(value.shape)} came, {tuple(x.shape[:2])} or"
+                f" {tuple(x.shape[1:2])} was wanted"
+            )
     if skip is not None and skip.shape != (x.shape[0], weight.shape[0], x.shape[2]):
-        raise ValueError(f"a skip of shape {tuple(skip.shape)} came, {(x.shape[0], weight.shape[0], x.shape[2])} was wanted")
+        raise ValueError(
+            f"a skip of shape {tuple(skip.shape)} came, {(x.shape[0], weight.shape[0], x.shape[2])}"
+            " was wanted"
+        )
     if (alpha is not None) != (activation == "snake"):
         raise ValueError(
-            f"alpha belongs to 'snake' and to it alone: activation {activation!r} came {'with' if alpha is not None else 'without'} it"
+            f"alpha belongs to 'snake' and to it alone: activation {activation!r} came"
+            f" {'with' if alpha is not None else 'without'} it"
         )
 
 
@@ -129,12 +151,15 @@ def reference(
     alpha: Tensor | None,
     step: Step,
 ) -> tuple[Tensor, Tensor]:
-    """Plain torch, frames first as the layers of the streaming model do it: y (B, C', T) and the next past."""
+    """Plain torch, frames first as the layers of the streaming model do it: y (B, C', T) and the
+    next past."""
     frames = x.mT
     if step.norm == "frame":
         frames = F.layer_norm(frames, frames.shape[-1:], eps=step.eps)
     if scale is not None and shift is not None:
-        frames = frames * (1 + scale if step.plus_one else scale).unsqueeze(-2) + shift.unsqueeze(-2)
+        frames = frames * (1 + scale if step.plus_one else scale).unsqueeze(-2) + shift.unsqueeze(
+            -2
+        )
     if step.activation == "leaky":
         frames = F.leaky_relu(frames, step.slope)
     elif step.activation == "gelu":
@@ -145,7 +170,10 @@ def reference(
     if past.shape[2]:
         frames = torch.cat([past.mT.to(x.dtype), frames], 1)
         past = frames[:, x.shape[2] :].mT
-    taps = [frames[:, k * step.dilation : k * step.dilation + x.shape[2]] for k in range(weight.shape[1])]
+    taps = [
+        frames[:, k * step.dilation : k * step.dilation + x.shape[2]]
+        for k in range(weight.shape[1])
+    ]
     y = F.linear(torch.cat(taps, -1), weight.flatten(1), bias).mT
     return (y if skip is None else y + skip), past
 

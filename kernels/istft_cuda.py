@@ -1,4 +1,5 @@
-"""`istft` in CUDA C++ for small windows: compiled for the GPU at hand, loaded through the driver."""
+"""`istft` in CUDA C++ for small windows: compiled for the GPU at hand, loaded through the
+driver."""
 
 import ctypes
 from functools import lru_cache
@@ -39,7 +40,12 @@ class Arguments(ctypes.Structure):
 
 def defines(size: int, hop: int, form: str, dtype: torch.dtype) -> dict[str, str | int]:
     """The macros of one variant."""
-    macros: dict[str, str | int] = {"SIZE": size, "HOP": hop, "FORM": FORMS[form], "TYPE": TYPES[dtype]}
+    macros: dict[str, str | int] = {
+        "SIZE": size,
+        "HOP": hop,
+        "FORM": FORMS[form],
+        "TYPE": TYPES[dtype],
+    }
     return macros | ({"HEADER": HEADERS[dtype]} if dtype in HEADERS else {})
 
 

@@ -1,7 +1,9 @@
-"""The causal AdaIN with running statistics: exponential averages of every channel, carried from chunk to chunk as state.
+"""The causal AdaIN with running statistics: exponential averages of every channel, carried from
+chunk to chunk as state.
 
-At frame t the signal is normalised by the averages of x and of x squared over the frames up to and including t, then
-scaled and shifted by the style and activated. Statistics are float32 whatever the dtype of x.
+At frame t the signal is normalised by the averages of x and of x squared over the frames up to and
+including t, then scaled and shifted by the style and activated. Statistics are float32 whatever the
+dtype of x.
 """
 
 from typing import Any
@@ -30,13 +32,15 @@ def running_norm(
     eps: float = 1e-5,
     implementation: Implementation = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """activation((1 + gamma) * (x - mean) / std + beta), mean and std from the exponential averages up to each frame.
+    """activation((1 + gamma) * (x - mean) / std + beta), mean and std from the exponential averages
+    up to each frame.
 
     Args:
         x: (B, C, T), float32, float16, bfloat16, or float64 (reference only), in any memory order.
         gamma: (B, C), any floating dtype.
         beta: (B, C), any floating dtype.
-        moments: (B, 2 C, 1) float32 (float64 for float64 x): the averages of x, then of x squared, before the first frame.
+        moments: (B, 2 C, 1) float32 (float64 for float64 x): the averages of x, then of x squared,
+            before the first frame.
         decay: what an average keeps of itself from one frame to the next, between 0 and 1.
         activation: none, leaky or snake.
         slope: of leaky.
@@ -53,17 +57,23 @@ def running_norm(
     check(x, gamma, beta)
     check_activation(activation, alpha, x.shape[1])
     if moments.shape != (x.shape[0], 2 * x.shape[1], 1):
-        raise ValueError(f"moments of shape {tuple(moments.shape)} came, (B, 2 C, 1) = {(x.shape[0], 2 * x.shape[1], 1)} was wanted")
+        raise ValueError(
+            f"moments of shape {tuple(moments.shape)} came, (B, 2 C, 1) ="
+            f" {(x.shape[0], 2 * x.shape[1], 1)} was wanted"
+        )
     if not 0 < decay < 1:
         raise ValueError(f"a decay of {decay} came, one between 0 and 1 was wanted")
     if use_operator(x, implementation):
-        found: tuple[Tensor, Tensor] = running_norm_operator(x, gamma, beta, moments, alpha, decay, activation, slope, eps)
+        found: tuple[Tensor, Tensor] = running_norm_operator(
+            x, gamma, beta, moments, alpha, decay, activation, slope, eps
+        )
         return found
     return reference(x, gamma, beta, moments, alpha, decay, activation, slope, eps)
 
 
 def scan(values: Tensor, last: Tensor, decay: float, gain: float = 1.0) -> Tensor:
-    """y_t = gain * values_t + decay * y_(t-1) over the last axis: values (B, C, T), last (B, C, 1) before the first -> (B, C, T)."""
+    """y_t = gain * values_t + decay * y_(t-1) over the last axis: values (B, C, T), last (B, C, 1)
+    before the first -> (B, C, T)."""
     parts = []
     for part in values.split(SCAN, -1):
         frames = torch.arange(part.shape[-1], device=values.device)
@@ -76,7 +86,8 @@ def scan(values: Tensor, last: Tensor, decay: float, gain: float = 1.0) -> Tenso
 
 
 def averages(x: Tensor, moments: Tensor, decay: float) -> Tensor:
-    """x (B, C, T), moments (B, 2 C, 1) -> the averages of x and of x squared at every frame, (B, 2 C, T)."""
+    """x (B, C, T), moments (B, 2 C, 1) -> the averages of x and of x squared at every frame, (B, 2
+    C, T)."""
     return scan(torch.cat([x, x.square()], 1), moments, decay, 1 - decay)
 
 
@@ -114,13 +125,16 @@ def reference_backward(
     slope: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Plain torch: dx, dgamma, dbeta, the gradient of the first moments (B, 2 C, 1), and dalpha, zeros without snake."""
+    """Plain torch: dx, dgamma, dbeta, the gradient of the first moments (B, 2 C, 1), and dalpha,
+    zeros without snake."""
     work, dy = x.to(moments.dtype), dy.to(moments.dtype)
     mean, square = averages(work, moments, decay).chunk(2, 1)
     variance = square - mean.square()
     rstd = (variance.clamp(min=0) + eps).rsqrt()
     normal, scale = (work - mean) * rstd, 1 + gamma.to(work.dtype)[..., None]
-    by_z, by_alpha = activation_gradient(normal * scale + beta.to(work.dtype)[..., None], activation, slope, alpha)
+    by_z, by_alpha = activation_gradient(
+        normal * scale + beta.to(work.dtype)[..., None], activation, slope, alpha
+    )
     dz = dy * by_z
     g = dz * scale
     by_variance = torch.where(variance > 0, -0.5 * g * normal * rstd.square(), 0)
@@ -131,7 +145,13 @@ def reference_backward(
     dmean, dsquare = adjoint.chunk(2, 1)
     dx = g * rstd + (1 - decay) * (dmean + 2 * work * dsquare)
     dalpha = (dy * by_alpha).sum((0, -1)).to(gamma.dtype if alpha is None else alpha.dtype)
-    return dx.to(x.dtype), (dz * normal).sum(-1).to(gamma.dtype), dz.sum(-1).to(beta.dtype), adjoint[..., :1] * decay, dalpha
+    return (
+        dx.to(x.dtype),
+        (dz * normal).sum(-1).to(gamma.dtype),
+        dz.sum(-1).to(beta.dtype),
+        adjoint[..., :1] * decay,
+        dalpha,
+    )
 
 
 @torch.library.custom_op("rtvc::running_norm", mutates_args=())
@@ -188,7 +208,9 @@ def backward_operator(
         from rtvc.kernels.running_norm_triton import backward
 
         return backward(dy, dmoments, x, gamma, beta, moments, alpha, decay, activation, slope, eps)
-    return reference_backward(dy, dmoments, x, gamma, beta, moments, alpha, decay, activation, slope, eps)
+    return reference_backward(
+        dy, dmoments, x, gamma, beta, moments, alpha, decay, activation, slope, eps
+    )
 
 
 @backward_operator.register_fake
@@ -206,7 +228,13 @@ def _fake_backward(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     dalpha = (gamma if alpha is None else alpha).new_empty(gamma.shape[1])
-    return torch.empty_like(x), gamma.new_empty(gamma.shape), beta.new_empty(beta.shape), moments.new_empty(moments.shape), dalpha
+    return (
+        torch.empty_like(x),
+        gamma.new_empty(gamma.shape),
+        beta.new_empty(beta.shape),
+        moments.new_empty(moments.shape),
+        dalpha,
+    )
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -215,8 +243,20 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _differentiate(ctx: Any, dy: Tensor, dmoments: Tensor) -> tuple[Tensor | None, ...]:
-    dx, dgamma, dbeta, dfirst, dalpha = backward_operator(dy, dmoments, *ctx.saved_tensors, *ctx.rest)
-    return dx, dgamma, dbeta, dfirst, None if ctx.saved_tensors[4] is None else dalpha, None, None, None, None
+    dx, dgamma, dbeta, dfirst, dalpha = backward_operator(
+        dy, dmoments, *ctx.saved_tensors, *ctx.rest
+    )
+    return (
+        dx,
+        dgamma,
+        dbeta,
+        dfirst,
+        None if ctx.saved_tensors[4] is None else dalpha,
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 running_norm_operator.register_autograd(_differentiate, setup_context=_keep)

@@ -1,5 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, misc"
-"""`running_norm` in Triton, forward and backward: a block of channels of one row a program, walking through the frames."""
+"""`running_norm` in Triton, forward and backward: a block of channels of one row a program, walking
+through the frames."""
 
 import torch
 import triton
@@ -17,10 +18,12 @@ WIDTH = 128
 
 @triton.jit
 def forward_kernel(
-    x, gamma, beta, alpha, moments, y, after, channels, frames, x_row, x_channel, x_frame, y_row, y_channel, y_frame, gamma_row, beta_row,
-    decay, slope, eps, ACTIVATION: tl.constexpr, CHANNELS: tl.constexpr,
+    x, gamma, beta, alpha, moments, y, after, channels, frames, x_row, x_channel, x_frame, y_row,
+    y_channel, y_frame, gamma_row, beta_row, decay, slope, eps, ACTIVATION: tl.constexpr,
+    CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """x, y (B, channels, frames) by strides; gamma, beta (B, channels) by row stride; moments, after (B, 2 channels)."""
+    """x, y (B, channels, frames) by strides; gamma, beta (B, channels) by row stride; moments,
+    after (B, 2 channels)."""
     row = tl.program_id(0).to(tl.int64)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     live = c < channels
@@ -44,11 +47,13 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    dy, dafter, x, gamma, beta, alpha, moments, every, dx, dgamma, dbeta, dalpha, dmoments, channels, frames, dy_row, dy_channel, dy_frame,
-    x_row, x_channel, x_frame, dx_row, dx_channel, dx_frame, gamma_row, beta_row, decay, slope, eps,
-    ACTIVATION: tl.constexpr, CHANNELS: tl.constexpr,
+    dy, dafter, x, gamma, beta, alpha, moments, every, dx, dgamma, dbeta, dalpha, dmoments,
+    channels, frames, dy_row, dy_channel, dy_frame, x_row, x_channel, x_frame, dx_row, dx_channel,
+    dx_frame, gamma_row, beta_row, decay, slope, eps, ACTIVATION: tl.constexpr,
+    CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """every (B, frames, 2 channels): room for the averages; dgamma, dbeta, dalpha (B, channels); dafter, dmoments (B, 2 channels)."""
+    """every (B, frames, 2 channels): room for the averages; dgamma, dbeta, dalpha (B, channels);
+    dafter, dmoments (B, 2 channels)."""
     row = tl.program_id(0).to(tl.int64)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     live = c < channels
@@ -66,10 +71,15 @@ def backward_kernel(
         s = decay * s + (1.0 - decay) * v * v
         tl.store(at + t * 2 * channels, m, live)
         tl.store(at + t * 2 * channels + channels, s, live)
-    tl.debug_barrier()  # with fewer channels than threads, another thread of the block reads what this one wrote
+    # With fewer channels than threads, another thread of the block reads what this one wrote
+    tl.debug_barrier()
     by_mean = tl.load(dafter + row * 2 * channels + c, live, 0.0)
     by_square = tl.load(dafter + row * 2 * channels + channels + c, live, 0.0)
-    gammas, betas, alphas = tl.zeros((CHANNELS,), tl.float32), tl.zeros((CHANNELS,), tl.float32), tl.zeros((CHANNELS,), tl.float32)
+    gammas, betas, alphas = (
+        tl.zeros((CHANNELS,), tl.float32),
+        tl.zeros((CHANNELS,), tl.float32),
+        tl.zeros((CHANNELS,), tl.float32),
+    )
     for back in range(0, frames):
         t = frames - 1 - back
         v = tl.load(x + row * x_row + c * x_channel + t * x_frame, live, 0.0).to(tl.float32)
@@ -87,7 +97,11 @@ def backward_kernel(
         by_variance = tl.where(variance > 0, -0.5 * g * normal * r * r, 0.0)
         by_mean += -g * r - 2.0 * m * by_variance
         by_square += by_variance
-        tl.store(dx + row * dx_row + c * dx_channel + t * dx_frame, g * r + (1.0 - decay) * (by_mean + 2.0 * v * by_square), live)
+        tl.store(
+            dx + row * dx_row + c * dx_channel + t * dx_frame,
+            g * r + (1.0 - decay) * (by_mean + 2.0 * v * by_square),
+            live,
+        )
         by_mean *= decay
         by_square *= decay
     tl.store(dgamma + row * channels + c, gammas, live)
@@ -98,7 +112,8 @@ def backward_kernel(
 
 
 def forward(
-    x: Tensor, gamma: Tensor, beta: Tensor, moments: Tensor, alpha: Tensor | None, decay: float, activation: str, slope: float, eps: float,
+    x: Tensor, gamma: Tensor, beta: Tensor, moments: Tensor, alpha: Tensor | None, decay: float,
+    activation: str, slope: float, eps: float,
     *, width: int = WIDTH, start: Launch = launch,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y (B, C, T) in x's memory order, and the moments (B, 2 C, 1) after the last frame."""
@@ -107,33 +122,56 @@ def forward(
     y, after = torch.empty_like(x), torch.empty_like(moments, dtype=torch.float32)
     per = min(width, power_of_two(channels))
     arguments = {
-        "x": x, "gamma": gamma, "beta": beta, "alpha": alpha, "moments": moments.float(), "y": y, "after": after,
-        "channels": channels, "frames": frames, **strides("x", x), **strides("y", y),
-        "gamma_row": gamma.stride(0), "beta_row": beta.stride(0), "decay": float(decay), "slope": float(slope), "eps": float(eps),
+        "x": x, "gamma": gamma, "beta": beta, "alpha": alpha, "moments": moments.float(), "y": y,
+        "after": after, "channels": channels, "frames": frames, **strides("x", x),
+        **strides("y", y), "gamma_row": gamma.stride(0), "beta_row": beta.stride(0),
+        "decay": float(decay), "slope": float(slope), "eps": float(eps),
         "ACTIVATION": CODES[activation], "CHANNELS": per,
     }  # fmt: skip
-    start(forward_kernel, (batch, triton.cdiv(channels, per)), arguments, num_warps=max(1, min(4, per // 32)))
+    start(
+        forward_kernel,
+        (batch, triton.cdiv(channels, per)),
+        arguments,
+        num_warps=max(1, min(4, per // 32)),
+    )
     return y, after.to(moments.dtype)
 
 
 def backward(
-    dy: Tensor, dafter: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, moments: Tensor, alpha: Tensor | None,
-    decay: float, activation: str, slope: float, eps: float, *, width: int = WIDTH, start: Launch = launch,
+    dy: Tensor, dafter: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, moments: Tensor,
+    alpha: Tensor | None, decay: float, activation: str, slope: float, eps: float, *,
+    width: int = WIDTH, start: Launch = launch,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """dx (B, C, T), dgamma and dbeta (B, C), the gradient of the first moments (B, 2 C, 1), dalpha (C,)."""
+    """dx (B, C, T), dgamma and dbeta (B, C), the gradient of the first moments (B, 2 C, 1), dalpha
+    (C,)."""
     batch, channels, frames = x.shape
     gamma, beta, dx = rows(gamma), rows(beta), torch.empty_like(x)
     every = torch.empty(batch, frames, 2 * channels, dtype=torch.float32, device=x.device)
-    dgamma, dbeta, dalpha = torch.empty(3, batch, channels, dtype=torch.float32, device=x.device).unbind()
+    dgamma, dbeta, dalpha = torch.empty(
+        3, batch, channels, dtype=torch.float32, device=x.device
+    ).unbind()
     dmoments = torch.empty(batch, 2 * channels, 1, dtype=torch.float32, device=x.device)
     per = min(width, power_of_two(channels))
     arguments = {
-        "dy": dy, "dafter": dafter.float().contiguous(), "x": x, "gamma": gamma, "beta": beta, "alpha": alpha,
-        "moments": moments.float().contiguous(), "every": every, "dx": dx, "dgamma": dgamma, "dbeta": dbeta, "dalpha": dalpha,
-        "dmoments": dmoments, "channels": channels, "frames": frames, **strides("dy", dy), **strides("x", x), **strides("dx", dx),
-        "gamma_row": gamma.stride(0), "beta_row": beta.stride(0), "decay": float(decay), "slope": float(slope), "eps": float(eps),
+        "dy": dy, "dafter": dafter.float().contiguous(), "x": x, "gamma": gamma, "beta": beta,
+        "alpha": alpha, "moments": moments.float().contiguous(), "every": every, "dx": dx,
+        "dgamma": dgamma, "dbeta": dbeta, "dalpha": dalpha, "dmoments": dmoments,
+        "channels": channels, "frames": frames, **strides("dy", dy), **strides("x", x),
+        **strides("dx", dx), "gamma_row": gamma.stride(0), "beta_row": beta.stride(0),
+        "decay": float(decay), "slope": float(slope), "eps": float(eps),
         "ACTIVATION": CODES[activation], "CHANNELS": per,
     }  # fmt: skip
-    start(backward_kernel, (batch, triton.cdiv(channels, per)), arguments, num_warps=max(1, min(4, per // 32)))
+    start(
+        backward_kernel,
+        (batch, triton.cdiv(channels, per)),
+        arguments,
+        num_warps=max(1, min(4, per // 32)),
+    )
     like = gamma if alpha is None else alpha
-    return dx, dgamma.to(gamma.dtype), dbeta.to(beta.dtype), dmoments.to(moments.dtype), dalpha.sum(0).to(like.dtype)
+    return (
+        dx,
+        dgamma.to(gamma.dtype),
+        dbeta.to(beta.dtype),
+        dmoments.to(moments.dtype),
+        dalpha.sum(0).to(like.dtype),
+    )

@@ -54,11 +54,14 @@ CLIENTS = {
 
 
 def client_name(name: str) -> Any:
-    """`rtvc.clients.__getattr__`: that folder has no `__init__.py` of its own (see setup.py), so its public names are answered here."""
+    """`rtvc.clients.__getattr__`: that folder has no `__init__.py` of its own (see setup.py), so
+    its public names are answered here."""
     if name not in CLIENTS:
         raise AttributeError(f"module 'rtvc.clients' has no attribute {name!r}")
     return getattr(import_module(CLIENTS[name]), name)
 
 
-with suppress(ModuleNotFoundError):  # a checkout whose links were not made: everything but the folders works
+with suppress(
+    ModuleNotFoundError
+):  # a checkout whose links were not made: everything but the folders works
     vars(import_module("rtvc.clients"))["__getattr__"] = client_name

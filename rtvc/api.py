@@ -40,13 +40,20 @@ Recording = StrPath | tuple[Any, int]
 Reference = Recording | Voice
 """What a voice is made of: a recording, a voice file (`*.voice`) or a `Voice`."""
 
-MODELS = {"stream": ("rtvc.models.streaming.assets", "load_default"), "studio": ("rtvc.models.studio", "load_default")}
+MODELS = {
+    "stream": ("rtvc.models.streaming.assets", "load_default"),
+    "studio": ("rtvc.models.studio", "load_default"),
+}
 """Shipped models by name: the module, and its function that returns one."""
-FILES = {".safetensors": ("rtvc.models.streaming.assets", "load_file"), ".pth": ("rtvc.models.checkpoints", "load_converter")}
+FILES = {
+    ".safetensors": ("rtvc.models.streaming.assets", "load_file"),
+    ".pth": ("rtvc.models.checkpoints", "load_converter"),
+}
 """Files of weights by suffix: of our own training, and of the papers' authors."""
 DEFAULT = "stream"
 CHUNK = 800 * HOP
-"""Samples converted at a time when a whole recording is at hand: memory stays bounded, the result does not change."""
+"""Samples converted at a time when a whole recording is at hand: memory stays bounded, the result
+does not change."""
 UNKNOWN_SPEECH = 10.0
 """Seconds of speech that a voice counts for, among several, when its file does not say."""
 SETTINGS = {"output_rate", "pitch", "prosody", "wet", "gate", "backlog"}
@@ -59,7 +66,8 @@ class Model(Protocol):
     Attributes:
         name: of the model.
         space: name of its style space: only voices of the same space can be used and mixed.
-        latency: samples at 24 kHz by which a stream lags its input; None for a model that needs whole recordings.
+        latency: samples at 24 kHz by which a stream lags its input; None for a model that needs
+            whole recordings.
     """
 
     name: str
@@ -67,11 +75,15 @@ class Model(Protocol):
     latency: int | None
 
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """A reference (1, 1, N) at 24 kHz, N a multiple of 300 -> acoustic and prosodic style, (1, 128) each."""
+        """A reference (1, 1, N) at 24 kHz, N a multiple of 300 -> acoustic and prosodic style, (1,
+        128) each."""
         ...
 
-    def convert(self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float) -> Tensor:
-        """wave (1, 1, N) at 24 kHz, N a multiple of 300, styles (1, 128) -> (1, 1, N), aligned with the input, not yet limited."""
+    def convert(
+        self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float
+    ) -> Tensor:
+        """wave (1, 1, N) at 24 kHz, N a multiple of 300, styles (1, 128) -> (1, 1, N), aligned with
+        the input, not yet limited."""
         ...
 
 
@@ -84,7 +96,8 @@ class StreamingConverter(Converter, Protocol):
 
 
 class StreamModel:
-    """A streaming converter as a `Model`: whole recordings go through the same steps as a live stream."""
+    """A streaming converter as a `Model`: whole recordings go through the same steps as a live
+    stream."""
 
     def __init__(self, converter: StreamingConverter, name: str = DEFAULT) -> None:
         self.converter, self.name = converter, name
@@ -101,20 +114,34 @@ class StreamModel:
         """As `Model.styles`."""
         return self.converter.styles(wave)
 
-    def convert(self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float) -> Tensor:
+    def convert(
+        self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float
+    ) -> Tensor:
         """As `Model.convert`."""
         return self.convert_to(wave, Voice(acoustic[0], prosodic[0]), pitch=pitch, prosody=prosody)
 
     def convert_to(self, wave: Tensor, voice: Voice, *, pitch: float, prosody: float) -> Tensor:
-        """As `Model.convert`, with a voice that may be fitted: the latency is flushed with silence and trimmed."""
+        """As `Model.convert`, with a voice that may be fitted: the latency is flushed with silence
+        and trimmed."""
         out, at = torch.empty_like(wave), 0
-        for y in self.converted(wave.split(CHUNK, -1), voice, wave.device, pitch=pitch, prosody=prosody):
+        for y in self.converted(
+            wave.split(CHUNK, -1), voice, wave.device, pitch=pitch, prosody=prosody
+        ):
             out[..., at : at + y.shape[-1]] = y
             at += y.shape[-1]
         return out
 
-    def converted(self, waves: Iterable[Tensor], voice: Voice, device: torch.device, *, pitch: float, prosody: float) -> Iterator[Tensor]:
-        """Pieces (1, 1, N) of a recording, N a multiple of 300 -> as many samples, aligned with the input, as they become ready."""
+    def converted(
+        self,
+        waves: Iterable[Tensor],
+        voice: Voice,
+        device: torch.device,
+        *,
+        pitch: float,
+        prosody: float,
+    ) -> Iterator[Tensor]:
+        """Pieces (1, 1, N) of a recording, N a multiple of 300 -> as many samples, aligned with the
+        input, as they become ready."""
         converter = self._exact if device.type == "cpu" else self.converter
         condition = conditioned(converter, voice, pitch=pitch, prosody=prosody)
         state, late = converter.initial(1), converter.latency
@@ -133,8 +160,9 @@ def load(name_or_path: StrPath | None = None, device: str = "cpu") -> "VoiceConv
     """Loads a model.
 
     Args:
-        name_or_path: `stream` (the default: small, real time) or `studio` (large, whole recordings), or a file of weights: our own
-            `.safetensors`, or a `.pth` checkpoint of the authors of StyleTTS-VC or StyleTTS 2.
+        name_or_path: `stream` (the default: small, real time) or `studio` (large, whole
+            recordings), or a file of weights: our own `.safetensors`, or a `.pth` checkpoint of the
+            authors of StyleTTS-VC or StyleTTS 2.
         device: `cpu`, `cuda`, `cuda:1`, …
 
     Raises:
@@ -147,10 +175,15 @@ def load(name_or_path: StrPath | None = None, device: str = "cpu") -> "VoiceConv
         loaded = call(MODELS[wanted])
     elif (suffix := Path(wanted).suffix) in FILES:
         if kind(wanted) != "file":
-            raise ConfigError(f"{wanted} is not there, a file of weights was wanted: check the path")
+            raise ConfigError(
+                f"{wanted} is not there, a file of weights was wanted: check the path"
+            )
         loaded = call(FILES[suffix], Path(wanted))
     else:
-        raise ConfigError(f"there is no model {wanted!r}: name {' or '.join(MODELS)}, or a file ending in {' or '.join(FILES)}")
+        raise ConfigError(
+            f"there is no model {wanted!r}: name {' or '.join(MODELS)}, or a file ending in"
+            f" {' or '.join(FILES)}"
+        )
     if isinstance(loaded, torch.nn.Module):
         loaded = loaded.to(device).eval().requires_grad_(False)
     return VoiceConverter(loaded if hasattr(loaded, "convert") else StreamModel(loaded), device)
@@ -167,7 +200,9 @@ def check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"the device {device!r} cannot be used here ({str(error).splitlines()[0]}): use 'cpu'") from error
+        raise ConfigError(
+            f"the device {device!r} cannot be used here ({str(error).splitlines()[0]}): use 'cpu'"
+        ) from error
 
 
 class VoiceConverter:
@@ -186,7 +221,8 @@ class VoiceConverter:
 
     @property
     def latency(self) -> float | None:
-        """Seconds by which a stream lags its input: the model's look-ahead and the block it works on. None: not a streaming model."""
+        """Seconds by which a stream lags its input: the model's look-ahead and the block it works
+        on. None: not a streaming model."""
         return None if self.model.latency is None else (self.model.latency + HOP) / SAMPLE_RATE
 
     def voice(
@@ -204,8 +240,9 @@ class VoiceConverter:
             timbre: take the sound of the voice from these instead.
             prosody: take pitch register and range, energy and rhythm from these instead.
             name: of the voice; default: of the first reference.
-            fit: steps of fitting the voice to the recordings, which makes it more alike and takes 0.07 s a step on one
-                core (`rtvc.voices.fit`); 0 leaves it at what the style encoders hear. Voices among the references are not fitted again.
+            fit: steps of fitting the voice to the recordings, which makes it more alike and takes
+                0.07 s a step on one core (`rtvc.voices.fit`); 0 leaves it at what the style
+                encoders hear. Voices among the references are not fitted again.
 
         Raises:
             AudioError: a recording cannot be read or used, or nobody speaks in it.
@@ -213,7 +250,9 @@ class VoiceConverter:
             VoiceError: no reference at all, or a voice file that cannot be used.
         """
         if checks.count(fit, "fit") and not self.fittable:
-            raise ConfigError(f"voices of the model {self.model.name!r} cannot be fitted: leave fit out")
+            raise ConfigError(
+                f"voices of the model {self.model.name!r} cannot be fitted: leave fit out"
+            )
         whole = self._blend(references, 0 if timbre is not None else fit) if references else None
         sound = self._blend(listed(timbre), fit) if timbre is not None else whole
         manner = self._blend(listed(prosody)) if prosody is not None else whole
@@ -226,7 +265,14 @@ class VoiceConverter:
         return voice if name is None else dataclasses.replace(voice, name=name)
 
     def convert(
-        self, x: Any, sr: float, voice: Voice, *, pitch: float = 0.0, prosody: float = 1.0, output_rate: float = SAMPLE_RATE
+        self,
+        x: Any,
+        sr: float,
+        voice: Voice,
+        *,
+        pitch: float = 0.0,
+        prosody: float = 1.0,
+        output_rate: float = SAMPLE_RATE,
     ) -> Samples:
         """Says the same with another voice.
 
@@ -239,24 +285,35 @@ class VoiceConverter:
             output_rate: wanted, in Hz.
 
         Returns:
-            (M,) float32 in -1..1, of the same duration, at `output_rate` (24 kHz unless asked otherwise).
+            (M,) float32 in -1..1, of the same duration, at `output_rate` (24 kHz unless asked
+            otherwise).
 
         Raises:
             AudioError: samples that cannot be used, or a rate, pitch or prosody out of range.
             VoiceError: no voice, or one of another style space.
         """
         voice = self._usable(voice)
-        pitch, prosody, output_rate = checks.pitch(pitch), checks.prosody(prosody), check_rate(output_rate)
+        pitch, prosody, output_rate = (
+            checks.pitch(pitch),
+            checks.prosody(prosody),
+            check_rate(output_rate),
+        )
         source = recording_of(x, sr)
-        whole, at = np.empty(resampled_length(source.frames, source.rate, SAMPLE_RATE), np.float32), 0
+        whole, at = (
+            np.empty(resampled_length(source.frames, source.rate, SAMPLE_RATE), np.float32),
+            0,
+        )
         for piece in self.convert_recording(source, voice, pitch=pitch, prosody=prosody):
             whole[at : at + len(piece)] = piece
             at += len(piece)
         y = resample(whole, SAMPLE_RATE, output_rate)
         return np.clip(y, -1, 1, out=y)  # what resampling swings beyond full scale
 
-    def convert_recording(self, source: Source, voice: Voice, *, pitch: float = 0.0, prosody: float = 1.0) -> Iterator[Samples]:
-        """As `convert`, of a recording that is read piece by piece: a streaming model needs no more memory for hours than for seconds.
+    def convert_recording(
+        self, source: Source, voice: Voice, *, pitch: float = 0.0, prosody: float = 1.0
+    ) -> Iterator[Samples]:
+        """As `convert`, of a recording that is read piece by piece: a streaming model needs no more
+        memory for hours than for seconds.
 
         Args:
             source: what `rtvc.audio.recording.open_recording` found.
@@ -269,7 +326,10 @@ class VoiceConverter:
             AudioError: a pitch or prosody out of range.
             VoiceError: a voice of another style space.
         """
-        voice, controls = self._usable(voice), {"pitch": checks.pitch(pitch), "prosody": checks.prosody(prosody)}
+        voice, controls = (
+            self._usable(voice),
+            {"pitch": checks.pitch(pitch), "prosody": checks.prosody(prosody)},
+        )
         owed = resampled_length(source.frames, source.rate, SAMPLE_RATE)
         if isinstance(self.model, StreamModel):
             chunks = source.chunks(SAMPLE_RATE, CHUNK, HOP)
@@ -278,32 +338,50 @@ class VoiceConverter:
         else:
             found = self._at_once(source, voice, **controls)
         while owed > 0:
-            with torch.inference_mode():  # not around a `yield`: the caller's code is none of our business
+            with (
+                torch.inference_mode()
+            ):  # not around a `yield`: the caller's code is none of our business
                 y = next(found)
             piece = y[0, 0, :owed].float().cpu().numpy()
             owed -= len(piece)
             yield piece
 
-    def _at_once(self, source: Source, voice: Voice, *, pitch: float, prosody: float) -> Iterator[Tensor]:
+    def _at_once(
+        self, source: Source, voice: Voice, *, pitch: float, prosody: float
+    ) -> Iterator[Tensor]:
         """What a model of whole recordings makes of one, limited as a stream is."""
         wave = torch.from_numpy(source.samples(SAMPLE_RATE))
         padded = F.pad(wave, (0, -len(wave) % HOP))[None, None].to(self.device)
-        acoustic, prosodic = voice.acoustic[None].to(self.device), voice.prosodic[None].to(self.device)
-        yield limited(self.model.convert(padded, acoustic, prosodic, pitch=pitch, prosody=prosody).float(), SAMPLE_RATE)
+        acoustic, prosodic = (
+            voice.acoustic[None].to(self.device),
+            voice.prosodic[None].to(self.device),
+        )
+        yield limited(
+            self.model.convert(padded, acoustic, prosodic, pitch=pitch, prosody=prosody).float(),
+            SAMPLE_RATE,
+        )
 
     def stream(
-        self, voice: Voice, *, sample_rate: float = SAMPLE_RATE, chunk: int | None = None, backend: str = "torch-eager", **settings: Any
+        self,
+        voice: Voice,
+        *,
+        sample_rate: float = SAMPLE_RATE,
+        chunk: int | None = None,
+        backend: str = "torch-eager",
+        **settings: Any,
     ) -> "Session":
         """A live stream: `push` blocks of any size, get what is ready, `flush` at the end.
 
         Args:
             voice: the voice to speak with.
             sample_rate: of the blocks, in Hz.
-            chunk: samples at 24 kHz that the model converts at a time, a multiple of 300; by default 300, or with `auto` the shortest that
-                is safe on this machine.
-            backend: torch-eager is there at once and equals `convert`; `auto` is the fastest of this machine (about three times as fast),
-                found by building and timing all of them, which takes a minute once a machine; or one by name (`rtvc build --help`).
-            settings: what else `rtvc.engine.streams.session.Session` takes: output_rate, pitch, prosody, wet, gate, backlog.
+            chunk: samples at 24 kHz that the model converts at a time, a multiple of 300; by
+                default 300, or with `auto` the shortest that is safe on this machine.
+            backend: torch-eager is there at once and equals `convert`; `auto` is the fastest of
+                this machine (about three times as fast), found by building and timing all of them,
+                which takes a minute once a machine; or one by name (`rtvc build --help`).
+            settings: what else `rtvc.engine.streams.session.Session` takes: output_rate, pitch,
+                prosody, wet, gate, backlog.
 
         Raises:
             AudioError: a rate or a control that no stream has.
@@ -311,10 +389,16 @@ class VoiceConverter:
             VoiceError: no voice, or one of another style space.
         """
         if unknown := set(settings) - SETTINGS:
-            raise ConfigError(f"the settings {', '.join(sorted(unknown))} came, some of {', '.join(sorted(SETTINGS))} were wanted")
+            raise ConfigError(
+                f"the settings {', '.join(sorted(unknown))} came, some of"
+                f" {', '.join(sorted(SETTINGS))} were wanted"
+            )
         chunk = None if chunk is None else checks.count(chunk, "chunk", 1)
         if not isinstance(self.model, StreamModel):
-            raise ConfigError(f"the model {self.model.name!r} needs whole recordings and cannot stream: load {DEFAULT!r}, or use `convert`")
+            raise ConfigError(
+                f"the model {self.model.name!r} needs whole recordings and cannot stream: load"
+                f" {DEFAULT!r}, or use `convert`"
+            )
         voice = self._usable(voice)
         from rtvc.engine.streams.session import Session
 
@@ -322,18 +406,32 @@ class VoiceConverter:
             from rtvc.engine.backends.eager import TorchBackend
 
             return Session(
-                TorchBackend(self.model.converter, chunk or HOP, device=str(self.device)), voice, sample_rate=sample_rate, **settings
+                TorchBackend(self.model.converter, chunk or HOP, device=str(self.device)),
+                voice,
+                sample_rate=sample_rate,
+                **settings,
             )
         from rtvc.engine.open import open_engine
 
-        return Session(open_engine(self.model.converter, backend, chunk)[0], voice, sample_rate=sample_rate, **settings)
+        return Session(
+            open_engine(self.model.converter, backend, chunk)[0],
+            voice,
+            sample_rate=sample_rate,
+            **settings,
+        )
 
     def _blend(self, references: Sequence[Reference], fit: int = 0) -> Voice:
         waves: list[Tensor] = []
         voices = [self._one(reference, waves) for reference in references]
         if not voices:
-            raise VoiceError("an empty list of references came, at least one recording or voice file was wanted")
-        voice = voices[0] if len(voices) == 1 else Voice.mix({v: v.speech or UNKNOWN_SPEECH for v in voices}, blended_name(voices))
+            raise VoiceError(
+                "an empty list of references came, at least one recording or voice file was wanted"
+            )
+        voice = (
+            voices[0]
+            if len(voices) == 1
+            else Voice.mix({v: v.speech or UNKNOWN_SPEECH for v in voices}, blended_name(voices))
+        )
         if not fit or len(waves) < len(voices):
             return voice
         from rtvc.voices.fit import fit as fitted
@@ -342,7 +440,8 @@ class VoiceConverter:
         return fitted(self.model.converter, voice, torch.cat(waves), lowest, steps=fit)  # type: ignore[attr-defined]
 
     def _one(self, reference: Reference, waves: list[Tensor]) -> Voice:
-        """The voice of one reference; what it sounds like, (N,) at 24 kHz, is added to `waves` if it is a recording."""
+        """The voice of one reference; what it sounds like, (N,) at 24 kHz, is added to `waves` if
+        it is a recording."""
         if isinstance(reference, Voice):
             return self._usable(reference)
         if isinstance(reference, str | os.PathLike) and Path(reference).suffix == ".voice":
@@ -363,10 +462,17 @@ class VoiceConverter:
             VoiceError: it is none, or of another style space.
         """
         if not isinstance(voice, Voice):
-            raise VoiceError(f"{checks.what(voice)} came as a voice, a Voice was wanted: make one with `vc.voice('reference.wav')`")
+            raise VoiceError(
+                f"{checks.what(voice)} came as a voice, a Voice was wanted: make one with"
+                " `vc.voice('reference.wav')`"
+            )
         found = usable(voice, self.model.space, self.weights)
         if found is not voice and self.fittable:  # styles are all that other models take
-            warnings.warn(f"{voice.name!r} was fitted to other weights, only its styles are used: make it again", stacklevel=3)
+            warnings.warn(
+                f"{voice.name!r} was fitted to other weights, only its styles are used: make it"
+                " again",
+                stacklevel=3,
+            )
         return found
 
     @property
@@ -375,7 +481,8 @@ class VoiceConverter:
         return isinstance(self.model, StreamModel) and hasattr(self.model.converter, "affine")
 
     def fit_steps(self, asked: int | None = None) -> int:
-        """Steps of fitting for `voice`: those asked for, else the usual number, or 0 with a model that fits none."""
+        """Steps of fitting for `voice`: those asked for, else the usual number, or 0 with a model
+        that fits none."""
         from rtvc.voices.fit import STEPS
 
         return asked if asked is not None else STEPS if self.fittable else 0
@@ -392,6 +499,8 @@ class VoiceConverter:
 
 def listed(references: Reference | Sequence[Reference]) -> list[Reference]:
     """One reference or several, as a list."""
-    if isinstance(references, str | os.PathLike | Voice | tuple) or not isinstance(references, Sequence):
+    if isinstance(references, str | os.PathLike | Voice | tuple) or not isinstance(
+        references, Sequence
+    ):
         return [references]
     return list(references)

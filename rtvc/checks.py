@@ -103,7 +103,9 @@ def count(value: object, name: str, lowest: int = 0) -> int:
         ConfigError: it is none, or below `lowest`.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
-        raise ConfigError(f"{what(value)} came as `{name}`, a whole number from {lowest} was wanted")
+        raise ConfigError(
+            f"{what(value)} came as `{name}`, a whole number from {lowest} was wanted"
+        )
     return int(value)
 
 
@@ -117,11 +119,13 @@ def voice(value: Any) -> Any:
     styles = [getattr(value, name, None) for name in ("acoustic", "prosodic")]
     if not all(isinstance(style, Tensor) and style.ndim == 1 for style in styles):
         raise VoiceError(
-            f"{what(value)} came as a voice, a Voice was wanted: make one with `vc.voice('reference.wav')`, "
-            "or load one with `rtvc.Voice.load('anna.voice')`"
+            f"{what(value)} came as a voice, a Voice was wanted: make one with"
+            " `vc.voice('reference.wav')`, or load one with `rtvc.Voice.load('anna.voice')`"
         )
     if not all(bool(style.isfinite().all()) for style in styles if style is not None):
-        raise VoiceError("a voice with NaN or infinity in its styles came: make it again from its recordings")
+        raise VoiceError(
+            "a voice with NaN or infinity in its styles came: make it again from its recordings"
+        )
     return value
 
 
@@ -133,11 +137,19 @@ def shares(weights: Mapping[Any, float]) -> list[tuple[Any, float]]:
         all zero.
     """
     if not isinstance(weights, Mapping):
-        raise VoiceError(f"{what(weights)} came as a mix, voices and their weights were wanted, as in {{anna: 0.7, bob: 0.3}}")
+        raise VoiceError(
+            f"{what(weights)} came as a mix, voices and their weights were wanted, as in {{anna:"
+            " 0.7, bob: 0.3}"
+        )
     values = list(weights.values())
-    numbers = [number for value in values if (number := real(value)) is not None and 0 <= number < math.inf]
+    numbers = [
+        number for value in values if (number := real(value)) is not None and 0 <= number < math.inf
+    ]
     total = sum(numbers)
     if not values or len(numbers) < len(values) or not 0 < total < math.inf:
         shown = ", ".join(what(value) for value in values)
-        raise VoiceError(f"the weights [{shown}] came, finite numbers were wanted, at least one above 0 and none below")
+        raise VoiceError(
+            f"the weights [{shown}] came, finite numbers were wanted, at least one above 0 and none"
+            " below"
+        )
     return [(voice(part), number / total) for part, number in zip(weights, numbers, strict=True)]

@@ -2,7 +2,7 @@
 
 a regular file, or a name that is free   whole or not at all: written beside it, then renamed
 a link                                   followed; it stays a link
-a pipe, a FIFO, a device                 written through when the content is whole; it stays what it is
+a pipe, a FIFO, a device                 written through when the content is whole; it stays
 `-`, /dev/stdout, /dev/fd/3              the open descriptor, written through
 a folder, a socket, a block device       refused
 """
@@ -167,7 +167,9 @@ def check_folder(path: StrPath) -> Path:
         check_target(path / "file", folders=True)
     except OutputError as error:
         if kind(path) not in ("", "folder"):
-            raise cannot(path, f"it is a {kind(path)}", "a folder was wanted: name another") from error
+            raise cannot(
+                path, f"it is a {kind(path)}", "a folder was wanted: name another"
+            ) from error
         raise
     return path
 

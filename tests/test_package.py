@@ -17,7 +17,14 @@ MAPPED = ("kernels", "engine", "clients", "benchmarks")
 LONGEST = 400
 ROOM = 15
 
-UNPICKLERS = {"pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load", "dill.load", "pandas.read_pickle"}
+UNPICKLERS = {
+    "pickle.load",
+    "pickle.loads",
+    "pickle.Unpickler",
+    "joblib.load",
+    "dill.load",
+    "pandas.read_pickle",
+}
 SHIPPED = (".py", ".safetensors", ".toml", ".html", ".js", ".css", ".cu", ".voice", ".typed")
 """Ends of the names of files that must be installed."""
 FORBIDDEN = {
@@ -54,11 +61,14 @@ def imports(path: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the wheel is made of: building leaves nothing in the checkout, and editing does not disturb the build."""
+    """A copy of what the wheel is made of: building leaves nothing in the checkout, and editing
+    does not disturb the build."""
     copy = tmp_path_factory.mktemp("source") / "rtvc"
     copy.mkdir()
     for name in ("rtvc", *MAPPED):
-        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, copy)
     return copy
@@ -68,7 +78,18 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel."""
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(copy)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(out),
+        str(copy),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return next(out.glob("rtvc_engine-*.whl"))
 
@@ -76,9 +97,16 @@ def wheel(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_everything_under_one_name(copy: Path, wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert len(tops) == 2 and "rtvc" in tops and any(top.endswith(".dist-info") for top in tops), f"{tops} reach site-packages"
+    assert len(tops) == 2 and "rtvc" in tops and any(top.endswith(".dist-info") for top in tops), (
+        f"{tops} reach site-packages"
+    )
     for top in ("rtvc", *MAPPED):
-        files = [Path(parent, name) for parent, _, inner in os.walk(copy / top) for name in inner if name.endswith(SHIPPED)]
+        files = [
+            Path(parent, name)
+            for parent, _, inner in os.walk(copy / top)
+            for name in inner
+            if name.endswith(SHIPPED)
+        ]
         wanted = {path.relative_to(copy).as_posix() for path in files}
         missing = {name if top == "rtvc" else f"rtvc/{name}" for name in wanted} - set(names)
         assert not missing, f"{missing} are missing from the wheel"
@@ -88,10 +116,25 @@ def test_the_wheel_holds_everything_under_one_name(copy: Path, wheel: Path) -> N
 
 def test_the_wheel_works_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    code = "import rtvc, rtvc.engine.streams.resampler, rtvc.cli; print(rtvc.__file__, rtvc.engine.streams.resampler.__file__)"
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=clean, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(tmp_path / "rtvc" / "__init__.py"), str(tmp_path / "rtvc" / "engine" / "streams" / "resampler.py")]
+    code = (
+        "import rtvc, rtvc.engine.streams.resampler, rtvc.cli; print(rtvc.__file__,"
+        " rtvc.engine.streams.resampler.__file__)"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {
+        "PYTHONPATH": str(tmp_path)
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [
+        str(tmp_path / "rtvc" / "__init__.py"),
+        str(tmp_path / "rtvc" / "engine" / "streams" / "resampler.py"),
+    ]
 
 
 @pytest.mark.parametrize("folder", MAPPED)
@@ -103,9 +146,14 @@ def test_the_mapped_folders_cannot_shadow_a_package(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", FORBIDDEN)
 def test_imports_point_downwards(folder: str) -> None:
-    """Every import of every file, those inside functions included; `VoiceConverter.stream` alone may open an engine."""
+    """Every import of every file, those inside functions included; `VoiceConverter.stream` alone
+    may open an engine."""
     for path in sources(folder):
-        upward = {name for name in imports(path) if name.startswith(FORBIDDEN[folder]) and not name.startswith(f"rtvc.{folder}")}
+        upward = {
+            name
+            for name in imports(path)
+            if name.startswith(FORBIDDEN[folder]) and not name.startswith(f"rtvc.{folder}")
+        }
         where = path.relative_to(ROOT)
         if where == Path("rtvc/api.py"):
             upward -= imports_of_stream(path)
@@ -115,15 +163,30 @@ def test_imports_point_downwards(folder: str) -> None:
 def imports_of_stream(path: Path) -> set[str]:
     """What `VoiceConverter.stream` imports, and the file for type checkers alone."""
     tree = ast.parse(path.read_text())
-    parts: list[ast.AST] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    parts += [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "stream"]
+    parts: list[ast.AST] = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    parts += [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name == "stream"
+    ]
     assert len(parts) == 2
-    return {n.module or "" for part in parts for n in ast.walk(part) if isinstance(n, ast.ImportFrom)}
+    return {
+        n.module or "" for part in parts for n in ast.walk(part) if isinstance(n, ast.ImportFrom)
+    }
 
 
 def test_no_room_is_crowded() -> None:
     """A folder that holds more than so many files of code is a list, not a room."""
-    rooms = Counter(path.parent.relative_to(ROOT) for folder in FORBIDDEN for path in sources(folder) if path.name != "__init__.py")
+    rooms = Counter(
+        path.parent.relative_to(ROOT)
+        for folder in FORBIDDEN
+        for path in sources(folder)
+        if path.name != "__init__.py"
+    )
     crowded = {str(room): count for room, count in rooms.items() if count > ROOM}
     assert not crowded
 
@@ -137,7 +200,10 @@ def test_nothing_is_unpickled_and_files_stay_readable() -> None:
             function = ast.unparse(call.func)
             assert function not in UNPICKLERS, f"{where} line {call.lineno} unpickles"
             if function == "torch.load":
-                assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in call.keywords), f"{where} line {call.lineno}"
+                assert any(
+                    k.arg == "weights_only" and ast.unparse(k.value) == "True"
+                    for k in call.keywords
+                ), f"{where} line {call.lineno}"
 
 
 def test_the_metadata() -> None:
@@ -173,7 +239,11 @@ def test_set_up_is_quick_when_nothing_changed(tmp_path: Path) -> None:
     python.write_text("#!/bin/sh\nexit 1\n")
     python.chmod(0o755)
     command = "cat .ci/setup pyproject.toml setup.py | sha256sum | cut -d' ' -f1"
-    digest = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+    digest = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout.strip()
     (tmp_path / ".venv" / ".ready-demo").write_text(f"{digest}-{tmp_path}-torch==2.13.0\n")
-    done = subprocess.run([".ci/setup", "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        [".ci/setup", "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=20
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -14,19 +14,33 @@ from rtvc.cli.targets import tell
 
 __all__ = ["components", "loopback", "quality", "stalls", "stream"]
 
-Model = Annotated[str | None, typer.Option(help="a file of weights; default: the shipped streaming model")]
+Model = Annotated[
+    str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
+]
 Output = Annotated[Path | None, typer.Option("--json", help="write the result here")]
 
 
 def components(
     model: Model = None,
     backends: Annotated[list[str] | None, typer.Option("--backend", help="only these")] = None,
-    chunks: Annotated[list[float] | None, typer.Option("--chunk", help="milliseconds, several; default: 12.5, 25, 50, 100")] = None,
-    threads: Annotated[list[int] | None, typer.Option(help="thread counts, several; default: 1")] = None,
+    chunks: Annotated[
+        list[float] | None,
+        typer.Option("--chunk", help="milliseconds, several; default: 12.5, 25, 50, 100"),
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(help="thread counts, several; default: 1")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="timed calls of each", min=3)] = 100,
-    output: Annotated[Path | None, typer.Option("--json", help="results file; default: benchmarks/results/<machine>.json")] = None,
-    picture: Annotated[Path | None, typer.Option(help="draw the steps into this picture (.png, .svg)")] = None,
-    compare: Annotated[Path | None, typer.Option(help="show what changed against this results file")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--json", help="results file; default: benchmarks/results/<machine>.json"),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="draw the steps into this picture (.png, .svg)")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="show what changed against this results file")
+    ] = None,
 ) -> None:
     """Time every component and the whole step, by backend, chunk size and threads.
 
@@ -46,7 +60,14 @@ def components(
     suite = Path(report.__file__).with_name("suite.py")
     with tempfile.TemporaryDirectory() as work:
         rows = Path(work) / "rows.jsonl"
-        settings = {"model": model, "backends": backends, "chunks": chunks, "threads": threads, "rounds": rounds, "output": str(rows)}
+        settings = {
+            "model": model,
+            "backends": backends,
+            "chunks": chunks,
+            "threads": threads,
+            "rounds": rounds,
+            "output": str(rows),
+        }
         os.environ["RTVC_BENCH"] = json.dumps(settings)
         options = [
             "-q",
@@ -59,12 +80,17 @@ def components(
             "--benchmark-disable-gc",
             "--no-header",
         ]
-        os.environ.pop("PYTEST_XDIST_WORKER", None)  # started by a distributed test, it is no worker of it: else nothing is timed
+        os.environ.pop(
+            "PYTEST_XDIST_WORKER", None
+        )  # started by a distributed test, it is no worker of it: else nothing is timed
         arguments = [str(suite), *options, "--rootdir", work, "--benchmark-columns=min,median,max"]
         aside = output is not None and is_standard_output(output)
         with redirect_stdout(sys.stderr) if aside else nullcontext():
             code = pytest.main(arguments)
-        if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or not rows.is_file():
+        if (
+            code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+            or not rows.is_file()
+        ):
             raise EngineError(f"the benchmarks ended with {code!r}: see above")
         found = [json.loads(row) for row in rows.read_text().splitlines()]
     path = report.save(found, output)
@@ -78,7 +104,10 @@ def components(
 
 
 def stream(
-    streams: Annotated[int | None, typer.Option(help="sessions at once; default: more and more until it breaks", min=1)] = None,
+    streams: Annotated[
+        int | None,
+        typer.Option(help="sessions at once; default: more and more until it breaks", min=1),
+    ] = None,
     engine: Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, …")] = "auto",
     chunk: Annotated[float, typer.Option(help="milliseconds a tick")] = 25.0,
     ticks: Annotated[int, typer.Option(help="timed ticks of each number", min=5)] = 100,
@@ -106,17 +135,23 @@ def stream(
         fits = "" if row["fits"] else "  over the tick"
         times = f"p50 {row['p50_ms']:.2f}  p95 {row['p95_ms']:.2f}  p99 {row['p99_ms']:.2f} ms"
         tell(f"{row['streams']:3d} sessions  {times} of {found['tick_ms']:g}{fits}", output)
-    tell(f"{found['sustained']} sessions of {loaded.model.name} fit with {found['backend']}", output)
+    tell(
+        f"{found['sustained']} sessions of {loaded.model.name} fit with {found['backend']}", output
+    )
     path = report.save([found], output, kind="stream")
     typer.echo(f"results: {path}", err=True)
 
 
 def loopback(
-    voice: Annotated[str, typer.Option(help="recording or voice file to speak with")] = "examples/reference.flac",
+    voice: Annotated[
+        str, typer.Option(help="recording or voice file to speak with")
+    ] = "examples/reference.flac",
     engine: Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, …")] = "auto",
     chunk: Annotated[float, typer.Option(help="milliseconds a step")] = 12.5,
     block: Annotated[float, typer.Option(help="milliseconds a block of the sound card")] = 5.0,
-    margin: Annotated[float, typer.Option(help="milliseconds that should wait at the player")] = 10.0,
+    margin: Annotated[
+        float, typer.Option(help="milliseconds that should wait at the player")
+    ] = 10.0,
     seconds: Annotated[float, typer.Option(help="how long")] = 20.0,
     model: Model = None,
     output: Output = None,
@@ -130,14 +165,24 @@ def loopback(
 
     report.check(output)
     extra = {} if model is None else {"model": model}
-    found = run(voice, seconds=seconds, engine=engine, chunk_ms=chunk, block_ms=block, margin_ms=margin, **extra)
+    found = run(
+        voice,
+        seconds=seconds,
+        engine=engine,
+        chunk_ms=chunk,
+        block_ms=block,
+        margin_ms=margin,
+        **extra,
+    )
     tell(json.dumps(found, indent=2), output)
     path = report.save([found], output, kind="loopback")
     typer.echo(f"results: {path}", err=True)
 
 
 def quality(
-    pairs: Annotated[Path, typer.Option(help="list of conversions, as for `rtvc evaluate`")] = Path("../shared/corpus/eval_pairs.tsv"),
+    pairs: Annotated[Path, typer.Option(help="list of conversions, as for `rtvc evaluate`")] = Path(
+        "../shared/corpus/eval_pairs.tsv"
+    ),
     limit: Annotated[int | None, typer.Option(help="only the first so many pairs", min=1)] = None,
     chunk: Annotated[float, typer.Option(help="milliseconds a step")] = 25.0,
     model: Model = None,
@@ -158,17 +203,23 @@ def quality(
     if output:
         write_json(output, found)
     if not found["streaming"]["equal"]:
-        raise EngineError(f"the stream differs from offline by {found['streaming']['largest_difference']:.3g}: this must not be")
+        raise EngineError(
+            f"the stream differs from offline by {found['streaming']['largest_difference']:.3g}:"
+            " this must not be"
+        )
 
 
 def stalls(
     minutes: Annotated[float, typer.Option(help="of simulated conversation")] = 30.0,
-    engine: Annotated[str | None, typer.Option(help="a real backend; default: a delay line in place of the model")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="a real backend; default: a delay line in place of the model")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the stalls")] = 0,
     model: Model = None,
     output: Output = None,
 ) -> None:
-    """A simulated conversation with random stalls: nothing lost but what was declared, lag back every time, memory flat.
+    """A simulated conversation with random stalls: nothing lost but what was declared, lag back
+    every time, memory flat.
 
     Example: rtvc bench stalls --minutes 30
     """

@@ -1,8 +1,10 @@
-"""A private, headless PulseAudio server whose microphone and speaker are the two channels of one clock.
+"""A private, headless PulseAudio server whose microphone and speaker are the two channels of one
+clock.
 
-Sinks `mic` and `speaker` are the left and the right channel of one null sink; the source `voice` is what is played into
-`mic`. Recording the null sink's monitor shows what was said and what was heard side by side, on one time line, which is
-how the capture-to-playback time is measured without trusting anybody's time stamps.
+Sinks `mic` and `speaker` are the left and the right channel of one null sink; the source `voice` is
+what is played into `mic`. Recording the null sink's monitor shows what was said and what was heard
+side by side, on one time line, which is how the capture-to-playback time is measured without
+trusting anybody's time stamps.
 """
 
 import os
@@ -24,13 +26,26 @@ from rtvc.errors import DependencyError, DeviceError
 Samples = NDArray[np.float32]
 
 MODULES = (
-    "module-null-sink sink_name=room rate={rate} format=float32le channels=2 channel_map=front-left,front-right",
-    "module-remap-sink sink_name=mic master=room channels=1 channel_map=mono master_channel_map=front-left remix=no",
-    "module-remap-sink sink_name=speaker master=room channels=1 channel_map=mono master_channel_map=front-right remix=no",
-    "module-remap-source source_name=voice master=room.monitor channels=1 channel_map=mono master_channel_map=front-left remix=no",
+    (
+        "module-null-sink sink_name=room rate={rate} format=float32le channels=2"
+        " channel_map=front-left,front-right"
+    ),
+    (
+        "module-remap-sink sink_name=mic master=room channels=1 channel_map=mono"
+        " master_channel_map=front-left remix=no"
+    ),
+    (
+        "module-remap-sink sink_name=speaker master=room channels=1 channel_map=mono"
+        " master_channel_map=front-right remix=no"
+    ),
+    (
+        "module-remap-source source_name=voice master=room.monitor channels=1 channel_map=mono"
+        " master_channel_map=front-left remix=no"
+    ),
 )
 HASTE = ("nice", "-n", "-11")
-"""Sound comes before other work, where the system allows it: elsewhere `nice` says so and goes on."""
+"""Sound comes before other work, where the system allows it: elsewhere `nice` says so and goes
+on."""
 PATIENCE_S = 20.0
 """How long the server may take to answer, on a busy machine."""
 
@@ -40,7 +55,8 @@ class Room:
     """A running server.
 
     Attributes:
-        environment: variables by which clients, PortAudio's included, find it, speak to `voice` and play to `speaker`.
+        environment: variables by which clients, PortAudio's included, find it, speak to `voice` and
+            play to `speaker`.
         rate: of its devices, in Hz.
     """
 
@@ -54,7 +70,14 @@ class Room:
         Raises:
             DeviceError: when the server refuses.
         """
-        done = subprocess.run(arguments, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            arguments,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         if done.returncode:
             raise DeviceError(f"{' '.join(arguments)} failed: {done.stderr.strip()}")
         return done.stdout
@@ -64,11 +87,14 @@ class Room:
         path = self.folder / f"say-{time.monotonic_ns()}.wav"
         soundfile.write(path, samples, self.rate, subtype="FLOAT")
         arguments = [*HASTE, "paplay", f"--device={device}", "--latency-msec=20", str(path)]
-        return subprocess.Popen(arguments, env={**os.environ, **self.environment}, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            arguments, env={**os.environ, **self.environment}, stderr=subprocess.DEVNULL
+        )
 
     @contextmanager
     def recording(self, path: Path) -> Iterator[None]:
-        """Records both channels, float32, into a raw file: what was said (left) and what was heard (right)."""
+        """Records both channels, float32, into a raw file: what was said (left) and what was heard
+        (right)."""
         arguments = [
             *HASTE,
             "parec",
@@ -79,7 +105,12 @@ class Room:
             "--latency-msec=20",
         ]
         with path.open("wb") as file:
-            recorder = subprocess.Popen(arguments, stdout=file, stderr=subprocess.DEVNULL, env={**os.environ, **self.environment})
+            recorder = subprocess.Popen(
+                arguments,
+                stdout=file,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **self.environment},
+            )
             try:
                 yield
             finally:
@@ -103,7 +134,10 @@ def room(rate: int = 48_000) -> Iterator[Room]:
     """
     for program in ("pulseaudio", "pactl", "paplay", "parec"):
         if shutil.which(program) is None:
-            raise DependencyError(f"{program} is missing: apt-get install pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins")
+            raise DependencyError(
+                f"{program} is missing: apt-get install pulseaudio pulseaudio-utils libportaudio2"
+                " libasound2-plugins"
+            )
     folder = Path(tempfile.mkdtemp(prefix="rtvc-room-"))
     socket = folder / "socket"
     environment = {
@@ -113,7 +147,12 @@ def room(rate: int = 48_000) -> Iterator[Room]:
         "PULSE_RUNTIME_PATH": str(folder),
         "PULSE_COOKIE": str(folder / "cookie"),
     }
-    private = {**os.environ, "HOME": str(folder), "PULSE_RUNTIME_PATH": str(folder), "PULSE_STATE_PATH": str(folder)}
+    private = {
+        **os.environ,
+        "HOME": str(folder),
+        "PULSE_RUNTIME_PATH": str(folder),
+        "PULSE_STATE_PATH": str(folder),
+    }
     arguments = [
         *HASTE,
         "pulseaudio",
@@ -138,15 +177,27 @@ def room(rate: int = 48_000) -> Iterator[Room]:
             except DeviceError:
                 pass
             if server.poll() is not None or time.monotonic() > deadline:
-                raise DeviceError(f"PulseAudio did not start: {(folder / 'log').read_text().strip() or 'no answer'}")
+                raise DeviceError(
+                    "PulseAudio did not start:"
+                    f" {(folder / 'log').read_text().strip() or 'no answer'}"
+                )
             time.sleep(0.1)
-        # A null sink works in blocks as long as its clients allow: silence in short blocks keeps them short from the beginning.
-        silence = ["--playback", "--format=float32le", "--channels=1", f"--rate={rate}", "--latency-msec=10"]
+        # A null sink works in blocks as long as its clients allow: silence in short blocks keeps
+        # them short from the beginning.
+        silence = [
+            "--playback",
+            "--format=float32le",
+            "--channels=1",
+            f"--rate={rate}",
+            "--latency-msec=10",
+        ]
         for sink in ("mic", "speaker"):
             with open("/dev/zero", "rb") as zero:
                 arguments = [*HASTE, "pacat", *silence, f"--device={sink}"]
                 own = {**os.environ, **environment}
-                keepers.append(subprocess.Popen(arguments, stdin=zero, env=own, stderr=subprocess.DEVNULL))
+                keepers.append(
+                    subprocess.Popen(arguments, stdin=zero, env=own, stderr=subprocess.DEVNULL)
+                )
         time.sleep(0.5)
         yield found
     finally:

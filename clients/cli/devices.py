@@ -8,7 +8,9 @@ import typer
 __all__ = ["devices"]
 
 
-def devices(as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False) -> None:
+def devices(
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
     """List the audio devices that `rtvc live` can use."""
     from rtvc.clients.live.devices import devices as found_devices
 
@@ -23,8 +25,28 @@ def devices(as_json: Annotated[bool, typer.Option("--json", help="print the resu
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("", "name", "host", "in", "out", "rate", "delay in / out", "default", box=None, pad_edge=False)
+    table = Table(
+        "",
+        "name",
+        "host",
+        "in",
+        "out",
+        "rate",
+        "delay in / out",
+        "default",
+        box=None,
+        pad_edge=False,
+    )
     for d in found:
         delays = f"{1000 * d.latency_in:.0f} / {1000 * d.latency_out:.0f} ms"
-        table.add_row(str(d.index), escape(d.name), d.host, str(d.inputs), str(d.outputs), f"{d.rate} Hz", delays, d.default)
+        table.add_row(
+            str(d.index),
+            escape(d.name),
+            d.host,
+            str(d.inputs),
+            str(d.outputs),
+            f"{d.rate} Hz",
+            delays,
+            d.default,
+        )
     Console(highlight=False).print(table)

@@ -14,28 +14,69 @@ PREPARING = "preparing the model (the first time on a machine it is compiled, wh
 
 
 def live(
-    voices: Annotated[list[str], typer.Option("--voice", help="recording or voice file; several fill the slots 1-9", show_default=False)],
-    source: Annotated[str | None, typer.Option("--input", help="input device: index, name or part of it")] = None,
-    sink: Annotated[str | None, typer.Option("--output", help="output device: index, name or part of it")] = None,
+    voices: Annotated[
+        list[str],
+        typer.Option(
+            "--voice",
+            help="recording or voice file; several fill the slots 1-9",
+            show_default=False,
+        ),
+    ],
+    source: Annotated[
+        str | None, typer.Option("--input", help="input device: index, name or part of it")
+    ] = None,
+    sink: Annotated[
+        str | None, typer.Option("--output", help="output device: index, name or part of it")
+    ] = None,
     input_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
     output_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
-    block: Annotated[float, typer.Option(help="milliseconds a block of the sound card", min=1, max=200)] = 10.0,
-    chunk: Annotated[float | None, typer.Option(help="milliseconds a step of the model; default: the shortest that is safe here")] = None,
-    margin: Annotated[
-        float, typer.Option(help="milliseconds that should wait at the player: more survives more jitter", min=0, max=500)
+    block: Annotated[
+        float, typer.Option(help="milliseconds a block of the sound card", min=1, max=200)
     ] = 10.0,
-    engine: Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")] = "auto",
+    chunk: Annotated[
+        float | None,
+        typer.Option(
+            help="milliseconds a step of the model; default: the shortest that is safe here"
+        ),
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option(
+            help="milliseconds that should wait at the player: more survives more jitter",
+            min=0,
+            max=500,
+        ),
+    ] = 10.0,
+    engine: Annotated[
+        str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")
+    ] = "auto",
     backend: Annotated[str, typer.Option(help="sounddevice or pyaudio")] = "sounddevice",
-    model: Annotated[str | None, typer.Option(help="a file of weights; default: the shipped streaming model")] = None,
-    pitch: Annotated[float, typer.Option(help="semitones added to the pitch", min=-24, max=24)] = 0.0,
+    model: Annotated[
+        str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
+    ] = None,
+    pitch: Annotated[
+        float, typer.Option(help="semitones added to the pitch", min=-24, max=24)
+    ] = 0.0,
     fit: Fit = None,
     gate: Annotated[bool, typer.Option(help="be silent while nobody speaks")] = True,
-    lookback: Annotated[float, typer.Option(help="milliseconds of extra delay by which the gate looks back", min=0, max=500)] = 0.0,
-    monitor: Annotated[bool, typer.Option("--monitor", help="let the default speaker sound too")] = False,
+    lookback: Annotated[
+        float,
+        typer.Option(
+            help="milliseconds of extra delay by which the gate looks back", min=0, max=500
+        ),
+    ] = 0.0,
+    monitor: Annotated[
+        bool, typer.Option("--monitor", help="let the default speaker sound too")
+    ] = False,
     record: Annotated[Path | None, typer.Option(help="folder for input.wav and output.wav")] = None,
-    virtual: Annotated[bool, typer.Option("--virtual-mic", help="Linux: be a microphone that other programs can pick")] = False,
+    virtual: Annotated[
+        bool,
+        typer.Option("--virtual-mic", help="Linux: be a microphone that other programs can pick"),
+    ] = False,
     seconds: Annotated[float | None, typer.Option(help="stop after this long")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the state as JSON, once a second")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print the state as JSON, once a second")
+    ] = False,
 ) -> None:
     """Speak into the microphone with another voice.
 

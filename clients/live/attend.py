@@ -1,4 +1,5 @@
-"""What `rtvc live` and `rtvc stream --mic` do while somebody talks: keys, supervision, one line of display or JSON."""
+"""What `rtvc live` and `rtvc stream --mic` do while somebody talks: keys, supervision, one line of
+display or JSON."""
 
 import json
 import sys
@@ -22,8 +23,11 @@ class Running(Protocol):
         ...
 
 
-def attend(now: Running, act: Callable[[str], bool], title: str, seconds: float | None, as_json: bool) -> None:
-    """Returns when `act`, told every key (nothing, ten times a second), says False, when the seconds are over, or on Ctrl-C.
+def attend(
+    now: Running, act: Callable[[str], bool], title: str, seconds: float | None, as_json: bool
+) -> None:
+    """Returns when `act`, told every key (nothing, ten times a second), says False, when the
+    seconds are over, or on Ctrl-C.
 
     Args:
         now: what runs.

@@ -46,7 +46,8 @@ def portaudio() -> Any:
         import sounddevice
     except (ImportError, OSError) as error:
         raise DependencyError(
-            f"live audio needs PortAudio ({error}): pip install 'rtvc-engine[live]'; Debian: apt-get install libportaudio2"
+            f"live audio needs PortAudio ({error}): pip install 'rtvc-engine[live]'; Debian:"
+            " apt-get install libportaudio2"
         ) from error
     return sounddevice
 
@@ -69,7 +70,11 @@ def devices() -> list[Device]:
         chosen_out = hosts[0]["default_output_device"]
     found = []
     for index, entry in enumerate(module.query_devices()):
-        roles = [role for role, chosen in (("input", chosen_in), ("output", chosen_out)) if chosen == index]
+        roles = [
+            role
+            for role, chosen in (("input", chosen_in), ("output", chosen_out))
+            if chosen == index
+        ]
         found.append(
             Device(
                 index,
@@ -97,7 +102,11 @@ def pick(wanted: str | None, kind: str, known: list[Device] | None = None) -> De
     Raises:
         DeviceError: when none or several fit.
     """
-    able = [d for d in (devices() if known is None else known) if (d.inputs if kind == "input" else d.outputs)]
+    able = [
+        d
+        for d in (devices() if known is None else known)
+        if (d.inputs if kind == "input" else d.outputs)
+    ]
     if wanted is None:
         found = [d for d in able if d.default in (kind, "both")] or able[:1]
     elif wanted.isdigit():
@@ -107,6 +116,9 @@ def pick(wanted: str | None, kind: str, known: list[Device] | None = None) -> De
         found = exact or [d for d in able if wanted.lower() in d.name.lower()]
     if len(found) == 1:
         return found[0]
-    names = ", ".join(f"{d.index} {d.name!r}" for d in (found or able)) or "none"
+    names = ", ".join(f"{d.index} {d.name!r}" for d in found or able) or "none"
     problem = "no" if not found else "more than one"
-    raise DeviceError(f"{problem} {kind} device fits {wanted or 'the default'}; there are: {names}. See `rtvc devices`")
+    raise DeviceError(
+        f"{problem} {kind} device fits {wanted or 'the default'}; there are: {names}. See `rtvc"
+        " devices`"
+    )

@@ -17,8 +17,8 @@ def line(status: dict[str, Any]) -> str:
         return printable(f"{status['state']}: {status['problem']}", 120)
     flags = "".join(f" {name}" for name in ("bypass", "muted") if status[name])
     return (
-        f"in {meter(status['level_in_db'])} out {meter(status['level_out_db'])} "
-        f"lag {status['lag_p50_ms']:.0f}/{status['lag_p95_ms']:.0f}/{status['lag_p99_ms']:.0f} ms "
-        f"xruns {status['xruns']} under {status['underruns']} dropped {status['dropped_ms']:.0f} ms "
-        f"rtf {status['rtf']:.2f}{flags}"
+        f"in {meter(status['level_in_db'])} out {meter(status['level_out_db'])} lag"
+        f" {status['lag_p50_ms']:.0f}/{status['lag_p95_ms']:.0f}/{status['lag_p99_ms']:.0f} ms"
+        f" xruns {status['xruns']} under {status['underruns']} dropped {status['dropped_ms']:.0f}"
+        f" ms rtf {status['rtf']:.2f}{flags}"
     )[:120]

@@ -31,7 +31,8 @@ def act(key: str, live: Live, voices: Sequence[Styled]) -> bool:
 
 @contextmanager
 def unbuffered(stream: TextIO) -> Iterator[None]:
-    """Keys arrive one by one while the block runs; a stream that is no terminal is left as it is."""
+    """Keys arrive one by one while the block runs; a stream that is no terminal is left as it
+    is."""
     if not stream.isatty():
         yield
         return

@@ -28,7 +28,8 @@ from rtvc.models.streaming.interface import Styled
 Samples = NDArray[np.float32]
 
 NAP_S = 0.001
-"""How long the worker sleeps when there is nothing to do: it is never woken by a lock that the audio callback holds."""
+"""How long the worker sleeps when there is nothing to do: it is never woken by a lock that the
+audio callback holds."""
 PRIORITY = -11
 """The nice value that audio threads ask for."""
 RECORDED = ("input.wav", "output.wav")
@@ -38,10 +39,14 @@ RETRY_S = 1.0
 
 
 def hurry() -> bool:
-    """Asks for a higher priority for this thread and those it starts: sound comes before other work. Returns whether it was granted."""
+    """Asks for a higher priority for this thread and those it starts: sound comes before other
+    work. Returns whether it was granted."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
-    except (OSError, AttributeError):  # not permitted, or not a POSIX system: nothing is lost but some protection from load
+    except (
+        OSError,
+        AttributeError,
+    ):  # not permitted, or not a POSIX system: nothing is lost but some protection from load
         return False
     return True
 
@@ -87,12 +92,14 @@ def check_devices(config: LiveConfig, sources: Iterable[StrPath] = ()) -> tuple[
 
 
 class Recorder:
-    """Writes what was said and what was heard to two files, from a thread of its own behind a bounded queue."""
+    """Writes what was said and what was heard to two files, from a thread of its own behind a
+    bounded queue."""
 
     def __init__(self, folder: Path, rate_in: int, rate_out: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.files = [
-            soundfile.SoundFile(folder / name, "w", rate, 1, "PCM_16") for name, rate in zip(RECORDED, (rate_in, rate_out), strict=True)
+            soundfile.SoundFile(folder / name, "w", rate, 1, "PCM_16")
+            for name, rate in zip(RECORDED, (rate_in, rate_out), strict=True)
         ]
         self.waiting: queue.Queue[tuple[Samples, Samples] | None] = queue.Queue(512)
         self.lost = 0
@@ -121,7 +128,11 @@ class Recorder:
 
 def level(samples: Samples) -> float:
     """RMS in dB below full scale, not under -120."""
-    return float(10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-12)) if len(samples) else -120.0
+    return (
+        float(10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-12))
+        if len(samples)
+        else -120.0
+    )
 
 
 class Live:
@@ -131,16 +142,22 @@ class Live:
         backend: what runs the steps.
         voice: the voice to speak with.
         config: devices, sizes and switches.
-        streams: opens a stream, as `STREAMS[config.sound]` does; tests and other sound systems bring their own.
+        streams: opens a stream, as `STREAMS[config.sound]` does; tests and other sound systems
+            bring their own.
     """
 
-    def __init__(self, backend: Backend, voice: Styled, config: LiveConfig, *, streams: Any = None) -> None:
+    def __init__(
+        self, backend: Backend, voice: Styled, config: LiveConfig, *, streams: Any = None
+    ) -> None:
         if streams is None:
             check_sound(config.sound)
         self.backend, self.config = backend, config
         self.open = STREAMS[config.sound] if streams is None else streams
         source, sink = pick(config.input, "input"), pick(config.output, "output")
-        self.rate_in, self.rate_out = config.input_rate or source.rate, config.output_rate or sink.rate
+        self.rate_in, self.rate_out = (
+            config.input_rate or source.rate,
+            config.output_rate or sink.rate,
+        )
         block, chunk = config.block_ms / 1000, backend.chunk / backend.sample_rate
         nominal = chunk + block
         self.session = Session(
@@ -150,11 +167,17 @@ class Live:
             output_rate=self.rate_out,
             pitch=config.pitch,
             prosody=config.prosody,
-            gate=Gate(backend.sample_rate, lookback=config.lookback_ms / 1000) if config.gate else None,
+            gate=(
+                Gate(backend.sample_rate, lookback=config.lookback_ms / 1000)
+                if config.gate
+                else None
+            ),
             backlog=Backlog(backend.sample_rate, nominal=nominal, limit=nominal + 0.060),
         )
         self.pump = Pump(self.session, margin=config.margin_ms / 1000, monitor=config.monitor)
-        self.recorder = Recorder(config.record, self.rate_in, self.rate_out) if config.record else None
+        self.recorder = (
+            Recorder(config.record, self.rate_in, self.rate_out) if config.record else None
+        )
         self.streams: list[Stream] = []
         self.state, self.losses, self.problem = "starting", 0, ""
         self.levels, self.busy = [-120.0, -120.0], deque[tuple[float, float]](maxlen=400)
@@ -191,7 +214,11 @@ class Live:
     def supervise(self) -> None:
         """Call it a few times a second: notices a lost device and takes it back when it returns."""
         if self.state == "running" and not all(stream.alive for stream in self.streams):
-            self.state, self.losses, self.problem = "lost", self.losses + 1, "an audio device stopped"
+            self.state, self.losses, self.problem = (
+                "lost",
+                self.losses + 1,
+                "an audio device stopped",
+            )
             self._stop_streams()
         if self.state == "lost" and time.monotonic() - self._tried > RETRY_S:
             self._tried = time.monotonic()
@@ -207,7 +234,9 @@ class Live:
         """Everything worth showing, as plain numbers: times in milliseconds, levels in dB."""
         lags = self.pump.playout.lags() * 1000
         p50, p95, p99 = np.percentile(lags, [50, 95, 99]).tolist() if len(lags) else (0.0, 0.0, 0.0)
-        busy, audio = (sum(part) for part in zip(*self.busy, strict=True)) if self.busy else (0.0, 0.0)
+        busy, audio = (
+            (sum(part) for part in zip(*self.busy, strict=True)) if self.busy else (0.0, 0.0)
+        )
         line = self.session.line
         return {
             "state": self.state,
@@ -218,7 +247,15 @@ class Live:
             "lag_p50_ms": round(p50, 1),
             "lag_p95_ms": round(p95, 1),
             "lag_p99_ms": round(p99, 1),
-            "expected_ms": round(1000 * (self.session.latency + self.config.block_ms / 1000 + self.config.margin_ms / 1000), 1),
+            "expected_ms": round(
+                1000
+                * (
+                    self.session.latency
+                    + self.config.block_ms / 1000
+                    + self.config.margin_ms / 1000
+                ),
+                1,
+            ),
             "resets": self.session.resets,
             "repaired": self.pump.repaired,
             "xruns": self._xruns + sum(stream.xruns for stream in self.streams),
@@ -244,10 +281,14 @@ class Live:
             (sink, self.pump.play, self.rate_out, False),
         ]
         if self.pump.monitor is not None:
-            plan.append((pick(None, "output"), self.pump.monitor.playout.read, self.rate_out, False))
+            plan.append(
+                (pick(None, "output"), self.pump.monitor.playout.read, self.rate_out, False)
+            )
         for device, callback, rate, incoming in plan:
             block = round(self.config.block_ms / 1000 * rate)
-            self.streams.append(self.open(device, callback, rate=rate, block=block, incoming=incoming))
+            self.streams.append(
+                self.open(device, callback, rate=rate, block=block, incoming=incoming)
+            )
 
     def _stop_streams(self) -> None:
         for stream in self.streams:

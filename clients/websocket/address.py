@@ -19,11 +19,16 @@ def websocket_address(url: str) -> str:
         parts = urlsplit(url)
         host = parts.hostname, parts.port  # a port that is no number is noticed here
     except ValueError as error:  # the text may hold a secret: it is not repeated
-        raise ServiceError(f"an address that cannot be read came ({str(error)[:80]}), {wanted}") from error
+        raise ServiceError(
+            f"an address that cannot be read came ({str(error)[:80]}), {wanted}"
+        ) from error
     if parts.scheme not in SCHEMES or not host[0]:
         raise ServiceError(f"the address {without_secrets(url)!r} came, {wanted}")
     if parts.username or parts.password or parts.query:
-        raise ServiceError("an address with a password or a query came, only scheme, host, port and path were wanted: give the token apart")
+        raise ServiceError(
+            "an address with a password or a query came, only scheme, host, port and path were"
+            " wanted: give the token apart"
+        )
     path = parts.path if parts.path.strip("/") else PATH
     return urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, "", ""))
 

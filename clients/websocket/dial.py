@@ -58,7 +58,9 @@ class Server:
             from websockets.asyncio.client import connect
             from websockets.exceptions import InvalidHandshake, InvalidStatus
         except ImportError as error:
-            raise DependencyError("the websocket client needs websockets: pip install 'rtvc-engine[serve]'") from error
+            raise DependencyError(
+                "the websocket client needs websockets: pip install 'rtvc-engine[serve]'"
+            ) from error
         address = websocket_address(self.url)
         settings: dict[str, Any] = {"ssl": self.tls} if self.tls else {}
         try:
@@ -76,11 +78,19 @@ class Server:
             )
         except InvalidStatus as error:
             said = (error.response.body or b"")[:200].decode("utf-8", "replace").strip()
-            raise ServiceError(f"{address} turned us away (HTTP {error.response.status_code}: {said or 'no reason given'})") from error
+            raise ServiceError(
+                f"{address} turned us away (HTTP {error.response.status_code}:"
+                f" {said or 'no reason given'})"
+            ) from error
         except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
-            raise ServiceError(f"{address} cannot be reached ({error or 'no answer'}): is `rtvc serve` running there?") from error
+            raise ServiceError(
+                f"{address} cannot be reached ({error or 'no answer'}): is `rtvc serve` running"
+                " there?"
+            ) from error
 
-    async def expect(self, socket: "ClientConnection", side: ClientSide, wanted: type[Answer], patience: float) -> Answer:
+    async def expect(
+        self, socket: "ClientConnection", side: ClientSide, wanted: type[Answer], patience: float
+    ) -> Answer:
         """Reads until a message of the type comes: only while nobody else reads.
 
         Raises:
@@ -98,8 +108,12 @@ class Server:
                     if isinstance(event, Error):
                         raise Refusal(event)
                     if isinstance(event, Refused):
-                        raise ProtocolError(f"the server does not speak this protocol ({event.error.message})")
+                        raise ProtocolError(
+                            f"the server does not speak this protocol ({event.error.message})"
+                        )
         except ConnectionClosed as error:
             raise ServiceError(f"the server closed the connection ({error})") from error
         except TimeoutError as error:
-            raise ServiceError(f"{self.url} was reached and does not answer: is it `rtvc serve`?") from error
+            raise ServiceError(
+                f"{self.url} was reached and does not answer: is it `rtvc serve`?"
+            ) from error

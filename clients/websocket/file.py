@@ -25,7 +25,8 @@ class Outcome:
     Attributes:
         samples: (M,) float32 at the session's output rate, aligned with the input.
         seconds: from the first block sent to the last one that came back.
-        lags: milliseconds from when a block's end was spoken to when its conversion was here, for each block that came; paced only.
+        lags: milliseconds from when a block's end was spoken to when its conversion was here, for
+            each block that came; paced only.
         resumed: how often a lost connection was taken up again.
         dropped: seconds that the server left out; 0 unless it was asked to bound the lag.
     """
@@ -40,11 +41,15 @@ class Outcome:
         """p50, p95 and p99 of the lag in milliseconds; nothing unless paced."""
         if not len(self.lags):
             return {}
-        return {f"lag_p{share}_ms": round(float(np.percentile(self.lags, share)), 1) for share in (50, 95, 99)}
+        return {
+            f"lag_p{share}_ms": round(float(np.percentile(self.lags, share)), 1)
+            for share in (50, 95, 99)
+        }
 
 
 async def paced(wave: Samples, rate: int, began: float) -> AsyncIterator[Samples]:
-    """Blocks of wave (N,) when a microphone would have them; `began` is when the speaker opened the mouth, by `time.monotonic`."""
+    """Blocks of wave (N,) when a microphone would have them; `began` is when the speaker opened the
+    mouth, by `time.monotonic`."""
     size = round(PACED_S * rate)
     for at in range(0, len(wave), size):
         block = wave[at : at + size]
@@ -53,9 +58,15 @@ async def paced(wave: Samples, rate: int, began: float) -> AsyncIterator[Samples
 
 
 async def convert_recording(
-    client: Client, wave: Samples, rate: int, *, fast: bool = False, progress: Callable[[float], None] = lambda share: None
+    client: Client,
+    wave: Samples,
+    rate: int,
+    *,
+    fast: bool = False,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Outcome:
-    """Sends a recording through a session that has just been started, and checks that all of it came back.
+    """Sends a recording through a session that has just been started, and checks that all of it
+    came back.
 
     Args:
         client: with a running session whose input rate is `rate`.
@@ -77,8 +88,26 @@ async def convert_recording(
         if not fast:
             lags.append(1000 * (time.monotonic() - began - count / rate_out))
         progress(count / wanted)
-    seconds, dropped = time.monotonic() - began, client.totals.dropped_ms / 1000 if client.totals else 0.0
-    padding = 2 * OPUS_BLOCK_S * rate_out if client.started.format == "opus" else 0  # its packets are whole, here and there
-    if not -1 <= count + dropped * rate_out - wanted <= 1 + padding + (0.001 * rate_out if dropped else 0):
-        raise ServiceError(f"{count} samples came back, {wanted} less {dropped:.3f} s dropped were wanted: the server is at fault")
-    return Outcome(np.concatenate([np.zeros(0, np.float32), *parts])[:wanted], seconds, np.array(lags), client.link.resumed, dropped)
+    seconds, dropped = (
+        time.monotonic() - began,
+        (client.totals.dropped_ms / 1000 if client.totals else 0.0),
+    )
+    padding = (
+        2 * OPUS_BLOCK_S * rate_out if client.started.format == "opus" else 0
+    )  # its packets are whole, here and there
+    if (
+        not -1
+        <= count + dropped * rate_out - wanted
+        <= 1 + padding + (0.001 * rate_out if dropped else 0)
+    ):
+        raise ServiceError(
+            f"{count} samples came back, {wanted} less {dropped:.3f} s dropped were wanted: the"
+            " server is at fault"
+        )
+    return Outcome(
+        np.concatenate([np.zeros(0, np.float32), *parts])[:wanted],
+        seconds,
+        np.array(lags),
+        client.link.resumed,
+        dropped,
+    )

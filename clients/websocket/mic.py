@@ -1,4 +1,5 @@
-"""The microphone through a server: the devices of `rtvc live`, a remote session in place of a model."""
+"""The microphone through a server: the devices of `rtvc live`, a remote session in place of a
+model."""
 
 import asyncio
 import queue
@@ -25,7 +26,8 @@ Samples = NDArray[np.float32]
 WAITING = 200
 """Blocks of the microphone that may wait for the network; more are left out."""
 WINDOW_S = 0.2
-"""Over this stretch the least audio that waits at the player is taken: networks are less even than sound cards."""
+"""Over this stretch the least audio that waits at the player is taken: networks are less even than
+sound cards."""
 STATS_S = 1.0
 """How often the server is asked how it is doing."""
 
@@ -36,11 +38,15 @@ def usable(rate: int) -> int:
 
 
 class RemotePump:
-    """What stands in for `rtvc.engine.callback.duplex.Pump`: blocks go to the server, and what comes back goes to the player."""
+    """What stands in for `rtvc.engine.callback.duplex.Pump`: blocks go to the server, and what
+    comes back goes to the player."""
 
     def __init__(self, remote: Remote, rate_in: int, rate_out: int, margin: float) -> None:
         self.remote, self.rate_in, self.rate_out = remote, rate_in, rate_out
-        self.outlet, self.monitor = Outlet(rate_out, margin=margin, window=WINDOW_S, correct_drift=True), None
+        self.outlet, self.monitor = (
+            Outlet(rate_out, margin=margin, window=WINDOW_S, correct_drift=True),
+            None,
+        )
         self.playout, self.play = self.outlet.playout, self.outlet.playout.read
         self.muted = False
         self.tap: Callable[[Samples, Samples], None] | None = None
@@ -50,7 +56,8 @@ class RemotePump:
         self.receiving = remote.spawn(self._receive())
 
     def capture(self, block: Samples, at: float, arrived: float | None = None) -> None:
-        """The input callback's: block (N,), whose first sample was captured at time `at`, in seconds."""
+        """The input callback's: block (N,), whose first sample was captured at time `at`, in
+        seconds."""
         try:
             self._blocks.put_nowait((block.copy(), at))
         except queue.Full:
@@ -88,17 +95,30 @@ class RemoteLive(Live):
         settings: of the session, as of `Remote.start`.
     """
 
-    def __init__(self, remote: Remote, voices: Sequence[Any], config: LiveConfig, *, streams: Any = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        voices: Sequence[Any],
+        config: LiveConfig,
+        *,
+        streams: Any = None,
+        **settings: Any,
+    ) -> None:
         self.remote, self.voices, self.config = remote, list(voices), config
         self.open = STREAMS[config.sound] if streams is None else streams
         source, sink = pick(config.input, "input"), pick(config.output, "output")
-        self.rate_in, self.rate_out = usable(config.input_rate or source.rate), usable(config.output_rate or sink.rate)
+        self.rate_in, self.rate_out = (
+            usable(config.input_rate or source.rate),
+            usable(config.output_rate or sink.rate),
+        )
         block = round(config.block_ms / 1000 * self.rate_in)
         rates = {"sample_rate": self.rate_in, "output_rate": self.rate_out, "block": block}
         remote.start(self.voices[0], pitch=config.pitch, **rates, **settings)
         self.wet, self.pitch = 1.0, config.pitch
         self.pump: Any = RemotePump(remote, self.rate_in, self.rate_out, config.margin_ms / 1000)
-        self.recorder = Recorder(config.record, self.rate_in, self.rate_out) if config.record else None
+        self.recorder = (
+            Recorder(config.record, self.rate_in, self.rate_out) if config.record else None
+        )
         self.streams, self.levels, self.busy = [], [-120.0, -120.0], deque(maxlen=1)
         self.state, self.losses, self.problem = "starting", 0, ""
         self._xruns, self._tried, self._asked, self.hurried = 0, 0.0, 0.0, False
@@ -118,7 +138,8 @@ class RemoteLive(Live):
         self.pump.receiving.cancel()
 
     def supervise(self) -> None:
-        """Call it a few times a second: notices a lost device and takes it back, and raises what ended the session.
+        """Call it a few times a second: notices a lost device and takes it back, and raises what
+        ended the session.
 
         Raises:
             ServiceError: the server refused or is gone for good.
@@ -157,7 +178,10 @@ class RemoteLive(Live):
         playout = self.pump.playout
         lags = playout.lags() * 1000
         p50, p95, p99 = np.percentile(lags, [50, 95, 99]).tolist() if len(lags) else (0.0, 0.0, 0.0)
-        left_out = 1000 * (playout.dropped + playout.rejected) / self.rate_out + 1000 * self.pump.overflow / self.rate_in
+        left_out = (
+            1000 * (playout.dropped + playout.rejected) / self.rate_out
+            + 1000 * self.pump.overflow / self.rate_in
+        )
         dropped = left_out + 1000 * self.remote.client.dropped + self._server["dropped_ms"]
         return {
             "state": self.state,
@@ -168,7 +192,9 @@ class RemoteLive(Live):
             "lag_p50_ms": round(p50, 1),
             "lag_p95_ms": round(p95, 1),
             "lag_p99_ms": round(p99, 1),
-            "expected_ms": round(1000 * self.remote.latency + self.config.block_ms + self.config.margin_ms, 1),
+            "expected_ms": round(
+                1000 * self.remote.latency + self.config.block_ms + self.config.margin_ms, 1
+            ),
             "xruns": self._xruns + sum(stream.xruns for stream in self.streams),
             "underruns": playout.underruns,
             "dropped_ms": round(dropped, 1),

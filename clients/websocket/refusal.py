@@ -14,7 +14,10 @@ class Refusal(ServiceError):
 
     def __init__(self, error: Error) -> None:
         self.code, self.advice = error.code, error.advice
-        super().__init__(f"the server refused ({error.code}): {error.message}" + (f": {error.advice}" if error.advice else ""))
+        super().__init__(
+            f"the server refused ({error.code}): {error.message}"
+            + (f": {error.advice}" if error.advice else "")
+        )
 
 
 TEMPORARY = frozenset({Code.FULL, Code.DRAINING, Code.RATE_LIMITED, Code.INTERNAL})

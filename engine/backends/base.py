@@ -13,16 +13,18 @@ from rtvc.layers.contract import State, leaf_names
 from rtvc.models.streaming.interface import Converter, Styled, conditioned
 
 LANES = {torch.float32: 1, torch.float64: 2, torch.int64: 1, torch.int32: 1, torch.bool: 1}
-"""float32 values that one value of a type takes: a float64 is kept as a float32 and the float32 of its remainder."""
+"""float32 values that one value of a type takes: a float64 is kept as a float32 and the float32 of
+its remainder."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """How a state pytree lies in one packed tensor (B, S), S float32 values a row.
 
-    One packed tensor in and one out halves the overhead of a step against one binding a leaf, and makes a pool of
-    sessions a matrix whose rows are copied, parked and resumed whole. Whole numbers are kept by value: they must stay
-    below 2^24, so a state may count modulo something, never forever.
+    One packed tensor in and one out halves the overhead of a step against one binding a leaf, and
+    makes a pool of sessions a matrix whose rows are copied, parked and resumed whole. Whole numbers
+    are kept by value: they must stay below 2^24, so a state may count modulo something, never
+    forever.
     """
 
     names: tuple[str, ...]
@@ -41,13 +43,24 @@ class Layout:
         names = leaf_names(state)
         for name, leaf in zip(names, leaves, strict=True):
             if leaf.dtype not in LANES:
-                raise EngineError(f"the state leaf {name} is {leaf.dtype}, float32 was wanted: engines step in float32")
-        return cls(tuple(names), tuple(tuple(leaf.shape[1:]) for leaf in leaves), tuple(leaf.dtype for leaf in leaves), spec)
+                raise EngineError(
+                    f"the state leaf {name} is {leaf.dtype}, float32 was wanted: engines step in"
+                    " float32"
+                )
+        return cls(
+            tuple(names),
+            tuple(tuple(leaf.shape[1:]) for leaf in leaves),
+            tuple(leaf.dtype for leaf in leaves),
+            spec,
+        )
 
     @property
     def sizes(self) -> list[int]:
         """Values a row of every leaf."""
-        return [prod(shape) * LANES[dtype] for shape, dtype in zip(self.shapes, self.dtypes, strict=True)]
+        return [
+            prod(shape) * LANES[dtype]
+            for shape, dtype in zip(self.shapes, self.dtypes, strict=True)
+        ]
 
     @property
     def size(self) -> int:
@@ -67,7 +80,9 @@ class Layout:
     def unpack(self, packed: Tensor) -> State:
         """(B, S) -> the state pytree of B rows, as views where the type allows."""
         leaves = []
-        for part, shape, dtype in zip(packed.split(self.sizes, 1), self.shapes, self.dtypes, strict=True):
+        for part, shape, dtype in zip(
+            packed.split(self.sizes, 1), self.shapes, self.dtypes, strict=True
+        ):
             if dtype == torch.float64:
                 high, low = part.double().chunk(2, 1)
                 part = high + low
@@ -77,7 +92,8 @@ class Layout:
 
 
 class PackedStep(nn.Module):
-    """The exported face of any converter: tensors in, tensors out, the voice's condition computed outside the graph."""
+    """The exported face of any converter: tensors in, tensors out, the voice's condition computed
+    outside the graph."""
 
     def __init__(self, converter: Converter, layout: Layout) -> None:
         super().__init__()
@@ -104,7 +120,10 @@ class Backend:
 
     def __init__(self, converter: Converter, chunk: int, *, device: str = "cpu") -> None:
         if chunk <= 0 or chunk % converter.hop:
-            raise EngineError(f"a chunk of {chunk} samples came, a multiple of the model's hop of {converter.hop} was wanted")
+            raise EngineError(
+                f"a chunk of {chunk} samples came, a multiple of the model's hop of {converter.hop}"
+                " was wanted"
+            )
         self.converter, self.chunk, self.device = converter, chunk, torch.device(device)
         self.sample_rate, self.latency = converter.sample_rate, converter.latency
         with torch.inference_mode():
@@ -123,5 +142,6 @@ class Backend:
             return condition.to(self.device, torch.float32)
 
     def step(self, x: Tensor, voice: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, 1, N), voice (B, V), state (B, S), all float32 -> y (B, 1, N) and the next state (B, S); no argument is changed."""
+        """x (B, 1, N), voice (B, V), state (B, S), all float32 -> y (B, 1, N) and the next state
+        (B, S); no argument is changed."""
         raise TypeError(f"{type(self).__name__} does not define step")

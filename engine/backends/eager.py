@@ -1,4 +1,5 @@
-"""Plain torch: the baseline that every other backend is measured against, and the way a GPU is used without compiling."""
+"""Plain torch: the baseline that every other backend is measured against, and the way a GPU is used
+without compiling."""
 
 from typing import cast
 
@@ -12,7 +13,8 @@ from rtvc.models.streaming.precise_pitch import exact
 
 
 class TorchBackend(Backend):
-    """The converter as it is, on packed states; on a GPU a copy of it steps, the converter itself still makes the conditions."""
+    """The converter as it is, on packed states; on a GPU a copy of it steps, the converter itself
+    still makes the conditions."""
 
     name = "torch-eager"
 
@@ -20,7 +22,9 @@ class TorchBackend(Backend):
         if torch.device(device).type == "cpu":
             converter = exact(converter)
         super().__init__(converter, chunk, device=device)
-        self.module = PackedStep(cast(Converter, placed(cast(nn.Module, converter), self.device)), self.layout)
+        self.module = PackedStep(
+            cast(Converter, placed(cast(nn.Module, converter), self.device)), self.layout
+        )
 
     def step(self, x: Tensor, voice: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, 1, N), voice (B, V), state (B, S) -> y (B, 1, N), next state (B, S)."""

@@ -1,7 +1,9 @@
-"""The way from one audio callback to the other: capture ring, session, drift correction, playout. No device in sight.
+"""The way from one audio callback to the other: capture ring, session, drift correction, playout.
+No device in sight.
 
-`capture` and `play` are what the callbacks call: they copy samples and return. `turn` is the worker's, and the only place
-where the model runs. Time is always passed in, so that the same code runs live, in a simulation and in tests.
+`capture` and `play` are what the callbacks call: they copy samples and return. `turn` is the
+worker's, and the only place where the model runs. Time is always passed in, so that the same code
+runs live, in a simulation and in tests.
 """
 
 from collections.abc import Callable
@@ -35,7 +37,9 @@ class Outlet:
         """Queues output for playback, stretched by the clocks' difference."""
         if self.drift is not None:
             correction = self.control.update(self.playout.level, min(1.0, now - self._turned))
-            block = self.drift.push(block, correction).clip(-1, 1)  # it swings a little beyond what came
+            block = self.drift.push(block, correction).clip(
+                -1, 1
+            )  # it swings a little beyond what came
             captured -= HALF / self.rate
         self._turned = now
         self.playout.write(block, captured)
@@ -53,13 +57,26 @@ class Pump:
     `tap`, if set, hears every stretch of input and the output that came of it, in the worker.
     """
 
-    def __init__(self, session: Session, *, margin: float = 0.010, correct_drift: bool = True, monitor: bool = False) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        margin: float = 0.010,
+        correct_drift: bool = True,
+        monitor: bool = False,
+    ) -> None:
         line = session.line
         self.session, self.rate_in, self.rate_out = session, line.entry.rate_in, line.exit.rate_out
         self.captured, self.marks = Ring(int(CAPTURE_S * self.rate_in)), Ring(16_384, np.float64)
         window = max(0.080, 2.5 * line.chunk / line.rate)
-        self.outlet = Outlet(self.rate_out, margin=margin, window=window, correct_drift=correct_drift)
-        self.monitor = Outlet(self.rate_out, margin=margin, window=window, correct_drift=correct_drift) if monitor else None
+        self.outlet = Outlet(
+            self.rate_out, margin=margin, window=window, correct_drift=correct_drift
+        )
+        self.monitor = (
+            Outlet(self.rate_out, margin=margin, window=window, correct_drift=correct_drift)
+            if monitor
+            else None
+        )
         self.playout = self.outlet.playout
         self.overflow = self.repaired = 0
         self.muted = False
@@ -68,17 +85,22 @@ class Pump:
         self._delays, self._blocks_seen = np.full(DELAYS, np.inf), 0
         self._gain = 1.0
         self._mark = np.zeros(2)
-        self._ahead: list[tuple[int, float]] = []  # (stream position, capture time) of blocks that were not all there yet
+        self._ahead: list[
+            tuple[int, float]
+        ] = []  # (stream position, capture time) of blocks that were not all there yet
         self._following = 0.0  # capture time of the next sample if no mark says otherwise
 
     def capture(self, block: Samples, at: float, arrived: float | None = None) -> None:
-        """The input callback's: block (N,) float32 at rate_in, whose first sample was captured at time `at`, in seconds.
+        """The input callback's: block (N,) float32 at rate_in, whose first sample was captured at
+        time `at`, in seconds.
 
-        `arrived` is when the sound system handed it over: what it holds back itself, at the least, no dropping can win back,
-        so that much age is not held against the audio.
+        `arrived` is when the sound system handed it over: what it holds back itself, at the least,
+        no dropping can win back, so that much age is not held against the audio.
         """
         if arrived is not None:
-            self._delays[self._blocks_seen % len(self._delays)] = max(0.0, arrived - at - len(block) / self.rate_in)
+            self._delays[self._blocks_seen % len(self._delays)] = max(
+                0.0, arrived - at - len(block) / self.rate_in
+            )
             self._blocks_seen += 1
             self.device_delay = float(self._delays.min())
         self._mark[0], self._mark[1] = self.captured.written, at
@@ -86,27 +108,33 @@ class Pump:
         self.overflow += len(block) - self.captured.write(block)
 
     def play(self, out: Samples, at: float) -> None:
-        """The output callback's: fills out (N,) at rate_out, to sound from time `at`, in seconds."""
+        """The output callback's: fills out (N,) at rate_out, to sound from time `at`, in
+        seconds."""
         self.playout.read(out, at)
 
     def turn(self, now: float) -> int:
-        """The worker's: converts what was captured and queues it for playback; returns the samples converted."""
+        """The worker's: converts what was captured and queues it for playback; returns the samples
+        converted."""
         block, captured = self.process(now)
         self.deliver(block, captured, now)
         return len(block)
 
     def process(self, now: float) -> tuple[Samples, float]:
-        """Converts what was captured; returns output (N,) at rate_out and when its first sample was captured."""
+        """Converts what was captured; returns output (N,) at rate_out and when its first sample was
+        captured."""
         parts, blocks = list[Samples](), self._blocks()
         for block, at in blocks:
-            parts.append(self.session.push(self._usable(block), captured=at, now=now - self.device_delay))
+            parts.append(
+                self.session.push(self._usable(block), captured=at, now=now - self.device_delay)
+            )
         y = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         if self.tap is not None and blocks:
             self.tap(np.concatenate([block for block, _ in blocks]), y)
         return y, self.session.line.captured - len(y) / self.rate_out
 
     def _usable(self, block: Samples) -> Samples:
-        """A block as a device gave it, within [-1, 1]: what a driver does must not end the conversion. Repairs are counted."""
+        """A block as a device gave it, within [-1, 1]: what a driver does must not end the
+        conversion. Repairs are counted."""
         if np.abs(block).max(initial=0.0) <= 1:  # not so for NaN
             return block
         self.repaired += int(np.count_nonzero(~(np.abs(block) <= 1)))
@@ -126,10 +154,13 @@ class Pump:
 
     @property
     def dropped(self) -> int:
-        """Samples dropped on purpose so far, at rate_out: stale input, stale output, and what no queue could hold."""
+        """Samples dropped on purpose so far, at rate_out: stale input, stale output, and what no
+        queue could hold."""
         line, share_in = self.session.line, self.rate_out / self.rate_in
         stale = line.backlog.dropped * self.rate_out / line.rate
-        return round(stale + self.overflow * share_in) + self.playout.dropped + self.playout.rejected
+        return (
+            round(stale + self.overflow * share_in) + self.playout.dropped + self.playout.rejected
+        )
 
     def _blocks(self) -> list[tuple[Samples, float]]:
         """What the capture ring holds, block by block with capture times."""

@@ -11,11 +11,18 @@ if TYPE_CHECKING:
 
 __all__ = ["build"]
 
-BACKENDS = "auto, onnx, onnx-int8, openvino, openvino-bf16, openvino-int8, compile, cudagraph, tensorrt"
+BACKENDS = (
+    "auto, onnx, onnx-int8, openvino, openvino-bf16, openvino-int8, compile, cudagraph, tensorrt"
+)
 
 
 def target_of(
-    backend: str, precision: str | None, batch: str | None, flavour: str | None, capabilities: str | None, kernels: bool | None
+    backend: str,
+    precision: str | None,
+    batch: str | None,
+    flavour: str | None,
+    capabilities: str | None,
+    kernels: bool | None,
 ) -> "Target | None":
     """What the options for GPUs say; None when none was given.
 
@@ -38,23 +45,55 @@ def target_of(
     if not given:
         return None
     if backend == "auto":
-        raise ConfigError("auto chooses among the backends of the CPU: name --backend tensorrt or cudagraph with options for GPUs")
+        raise ConfigError(
+            "auto chooses among the backends of the CPU: name --backend tensorrt or cudagraph with"
+            " options for GPUs"
+        )
     return Target(**(GPU_BACKENDS.get(backend, Target()).model_dump() | given))
 
 
 def build(
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="directory of the engine; default: the cache")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="directory of the engine; default: the cache"),
+    ] = None,
     backend: Annotated[str, typer.Option(help=BACKENDS)] = "auto",
-    model: Annotated[str | None, typer.Option(help="a file of weights; default: the shipped streaming model")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
+    ] = None,
     chunk: Annotated[float, typer.Option(help="milliseconds a step, a multiple of 12.5")] = 25.0,
-    again: Annotated[bool, typer.Option(help="auto: measure even if this machine was measured before")] = False,
-    precision: Annotated[str | None, typer.Option(help="tensorrt: fp32 or fp16; default fp32")] = None,
-    batch: Annotated[str | None, typer.Option(help="tensorrt, cudagraph: sessions in a step, MIN:OPT:MAX; default 1:16:256")] = None,
-    flavour: Annotated[str | None, typer.Option(help="tensorrt: auto, tensorrt (data-center GPUs) or rtx (GeForce, RTX)")] = None,
-    capabilities: Annotated[str | None, typer.Option(help="rtx: compute capabilities, as 8.6,8.9,12.0; default: the GPU here")] = None,
-    kernels: Annotated[bool | None, typer.Option(help="tensorrt: leave our own kernels to torch; cudagraph: use them or not")] = None,
-    refit: Annotated[Path | None, typer.Option(help="tensorrt: an engine of the same kind whose weights are replaced")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="tensorrt: only list what converts and what falls back; needs no GPU")] = False,
+    again: Annotated[
+        bool, typer.Option(help="auto: measure even if this machine was measured before")
+    ] = False,
+    precision: Annotated[
+        str | None, typer.Option(help="tensorrt: fp32 or fp16; default fp32")
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(help="tensorrt, cudagraph: sessions in a step, MIN:OPT:MAX; default 1:16:256"),
+    ] = None,
+    flavour: Annotated[
+        str | None,
+        typer.Option(help="tensorrt: auto, tensorrt (data-center GPUs) or rtx (GeForce, RTX)"),
+    ] = None,
+    capabilities: Annotated[
+        str | None,
+        typer.Option(help="rtx: compute capabilities, as 8.6,8.9,12.0; default: the GPU here"),
+    ] = None,
+    kernels: Annotated[
+        bool | None,
+        typer.Option(help="tensorrt: leave our own kernels to torch; cudagraph: use them or not"),
+    ] = None,
+    refit: Annotated[
+        Path | None,
+        typer.Option(help="tensorrt: an engine of the same kind whose weights are replaced"),
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="tensorrt: only list what converts and what falls back; needs no GPU"
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Compile the streaming model's step for this machine, or for GPUs.
@@ -82,7 +121,8 @@ def build(
             return
         for name, figures in found["measured"].items():
             typer.echo(
-                f"{name:16s} p50 {figures['p50_ms']:7.2f} ms  p95 {figures['p95_ms']:7.2f} ms  fidelity {figures['fidelity_db']:5.1f} dB"
+                f"{name:16s} p50 {figures['p50_ms']:7.2f} ms  p95 {figures['p95_ms']:7.2f} ms "
+                f" fidelity {figures['fidelity_db']:5.1f} dB"
                 + ("  <- chosen" if name == chosen.name else "")
             )
         for name, reason in found["refused"].items():
@@ -99,12 +139,27 @@ def build(
         return
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     made = manifest.target
-    rows = "" if made is None else f", {made.flavour} {made.precision} for {made.batch[0]} to {made.batch[2]} sessions"
+    rows = (
+        ""
+        if made is None
+        else f", {made.flavour} {made.precision} for {made.batch[0]} to {made.batch[2]} sessions"
+    )
     gpus = "" if made is None else f" on compute capability {', '.join(made.capabilities)}"
-    typer.echo(f"{folder}: {backend}, {chunk:g} ms steps{rows}{gpus}, model {manifest.model[:12]}, {size / 1e6:.1f} MB")
+    typer.echo(
+        f"{folder}: {backend}, {chunk:g} ms steps{rows}{gpus}, model {manifest.model[:12]},"
+        f" {size / 1e6:.1f} MB"
+    )
 
 
-def show_plan(backend: str, converter: object, samples: int, target: "Target | None", as_json: bool, *, falls_only: bool = False) -> None:
+def show_plan(
+    backend: str,
+    converter: object,
+    samples: int,
+    target: "Target | None",
+    as_json: bool,
+    *,
+    falls_only: bool = False,
+) -> None:
     """Prints what TensorRT would take and what it would not.
 
     Raises:
@@ -116,7 +171,10 @@ def show_plan(backend: str, converter: object, samples: int, target: "Target | N
     from rtvc.models.streaming.interface import Converter
 
     if backend != "tensorrt":
-        raise ConfigError(f"--plan came with --backend {backend}, which converts no operators: use --backend tensorrt")
+        raise ConfigError(
+            f"--plan came with --backend {backend}, which converts no operators: use --backend"
+            " tensorrt"
+        )
     found = plan_of(cast(Converter, converter), samples, target or Target())
     if as_json:
         typer.echo(json.dumps(found.as_dict))

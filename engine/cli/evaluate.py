@@ -20,43 +20,85 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    pairs: Annotated[Path, typer.Option(help="list of conversions (tab-separated); recordings under eval/ beside it")] = Path(
-        "../shared/corpus/eval_pairs.tsv"
-    ),
-    model: Annotated[str | None, typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)")] = None,
-    more: Annotated[int, typer.Option(help="so many more pairs of the same corpus (eval.tsv beside the list), always the same", min=0)] = 0,
+    pairs: Annotated[
+        Path,
+        typer.Option(help="list of conversions (tab-separated); recordings under eval/ beside it"),
+    ] = Path("../shared/corpus/eval_pairs.tsv"),
+    model: Annotated[
+        str | None,
+        typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)"),
+    ] = None,
+    more: Annotated[
+        int,
+        typer.Option(
+            help=(
+                "so many more pairs of the same corpus (eval.tsv beside the list), always the same"
+            ),
+            min=0,
+        ),
+    ] = 0,
     limit: Annotated[int | None, typer.Option(help="only the first so many pairs", min=1)] = None,
-    json: Annotated[Path | None, typer.Option(help="write the result here, and a picture of an evaluation beside it (.png)")] = None,
-    report: Annotated[Path | None, typer.Option(help="write a page with audio players and spectrograms into this folder")] = None,
-    workers: Annotated[int, typer.Option(help="threads that measure; conversion always runs alone", min=1)] = 1,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="write the result here, and a picture of an evaluation beside it (.png)"),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="write a page with audio players and spectrograms into this folder"),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="threads that measure; conversion always runs alone", min=1)
+    ] = 1,
     chunk: Annotated[
-        float | None, typer.Option(help="convert in chunks of so many milliseconds, as a live stream", show_default=False)
+        float | None,
+        typer.Option(
+            help="convert in chunks of so many milliseconds, as a live stream", show_default=False
+        ),
     ] = None,
     backend: Annotated[
         str | None,
-        typer.Option(help="runs the stream's steps: auto, onnx-int8, …; default: plain torch", show_default=False),
+        typer.Option(
+            help="runs the stream's steps: auto, onnx-int8, …; default: plain torch",
+            show_default=False,
+        ),
     ] = None,
     fit: Fit = None,
     threads: Annotated[int, typer.Option(help="threads that convert", min=1)] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     compare: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(help="two results: is the second better? Nothing is converted", metavar="JSON JSON", show_default=False),
+        typer.Option(
+            help="two results: is the second better? Nothing is converted",
+            metavar="JSON JSON",
+            show_default=False,
+        ),
     ] = None,
     where: Annotated[
-        bool, typer.Option("--where", help="who loses the words: labels, encoder, decoder or converting; plain torch, voices not fitted")
+        bool,
+        typer.Option(
+            "--where",
+            help=(
+                "who loses the words: labels, encoder, decoder or converting; plain torch, voices"
+                " not fitted"
+            ),
+        ),
     ] = False,
-    bridge: Annotated[Path, typer.Option(help="for --where: weights that make labels, or a run of `rtvc train bridge`")] = Path(
-        "checkpoints/bridge.safetensors"
-    ),
+    bridge: Annotated[
+        Path,
+        typer.Option(help="for --where: weights that make labels, or a run of `rtvc train bridge`"),
+    ] = Path("checkpoints/bridge.safetensors"),
     teacher: Annotated[
-        Path | None, typer.Option(help="for --where: speech by `rtvc teacher generate`, whose content is exact", show_default=False)
+        Path | None,
+        typer.Option(
+            help="for --where: speech by `rtvc teacher generate`, whose content is exact",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Convert a list of recordings and measure the result.
 
-    A killed run goes on where it stopped: what was converted and measured is kept beside the result, what was said of the recordings
-    themselves is kept for every later run.
+    A killed run goes on where it stopped: what was converted and measured is kept beside the
+    result, what was said of the recordings themselves is kept for every later run.
 
     Examples: rtvc evaluate --more 140 --chunk 25 --backend auto --json result.json --report report
 
@@ -84,9 +126,15 @@ def evaluate(
         show_comparison(*compare, json)
         return
     if where and (chunk, backend, report) != (None, None, None):
-        raise ConfigError("--where says whole recordings again in plain torch: leave --chunk, --backend and --report out")
+        raise ConfigError(
+            "--where says whole recordings again in plain torch: leave --chunk, --backend and"
+            " --report out"
+        )
     if backend is not None and chunk is None:
-        raise ConfigError(f"--backend {backend} runs the steps of a stream: give --chunk as well, such as --chunk 25")
+        raise ConfigError(
+            f"--backend {backend} runs the steps of a stream: give --chunk as well, such as"
+            " --chunk 25"
+        )
     listed = read_pairs(pairs, limit, more)
     torch.set_num_threads(threads)
     if where:
@@ -98,11 +146,18 @@ def evaluate(
 
         return open_engine(steps, str(backend), samples)[0]
 
-    show_evaluation(LibraryConverter(model, chunk, device, fit, open_stepper if backend else None), listed, json, report, workers)
+    show_evaluation(
+        LibraryConverter(model, chunk, device, fit, open_stepper if backend else None),
+        listed,
+        json,
+        report,
+        workers,
+    )
 
 
 def picture_of(json: Path | None) -> Path | None:
-    """Where the picture of a result goes: beside it, nowhere where the result goes into a stream."""
+    """Where the picture of a result goes: beside it, nowhere where the result goes into a
+    stream."""
     from rtvc.files import is_stream
 
     return json.with_suffix(".png") if json and not is_stream(json) else None
@@ -117,8 +172,15 @@ def console_beside(json: Path | None) -> "Console":
     return Console(stderr=json is not None and is_standard_output(json))
 
 
-def show_evaluation(converter: "LibraryConverter", listed: "list[Pair]", json: Path | None, report: Path | None, workers: int) -> None:
-    """Converts and measures; writes the result, its picture and its page where asked; prints the summary."""
+def show_evaluation(
+    converter: "LibraryConverter",
+    listed: "list[Pair]",
+    json: Path | None,
+    report: Path | None,
+    workers: int,
+) -> None:
+    """Converts and measures; writes the result, its picture and its page where asked; prints the
+    summary."""
     from rtvc.cli.progress import stages
     from rtvc.evaluate.picture import overview
     from rtvc.evaluate.report import write_report
@@ -161,20 +223,30 @@ def show_evaluation(converter: "LibraryConverter", listed: "list[Pair]", json: P
 
 
 def show_comparison(first: Path, second: Path, json: Path | None) -> None:
-    """Prints whether the second result is better than the first, metric by metric; writes it where asked."""
+    """Prints whether the second result is better than the first, metric by metric; writes it where
+    asked."""
     from rtvc.evaluate.studies.compare import compare, read_result
     from rtvc.evaluate.tables import of_comparison
     from rtvc.files import write_json
 
     found = compare(read_result(first), read_result(second))
     if json:
-        differences = {metric: difference and difference._asdict() for metric, difference in found.items()}
+        differences = {
+            metric: difference and difference._asdict() for metric, difference in found.items()
+        }
         write_json(json, {"before": str(first), "after": str(second), "metrics": differences})
     console_beside(json).print(of_comparison(found, first.stem, second.stem))
 
 
-def show_where(converter: "LibraryConverter", listed: "list[Pair]", bridge: Path, teacher: Path | None, json: Path | None) -> None:
-    """Prints what every row and every step of `rtvc.evaluate.studies.where` gets; writes all of it where asked."""
+def show_where(
+    converter: "LibraryConverter",
+    listed: "list[Pair]",
+    bridge: Path,
+    teacher: Path | None,
+    json: Path | None,
+) -> None:
+    """Prints what every row and every step of `rtvc.evaluate.studies.where` gets; writes all of it
+    where asked."""
     from rtvc.cli.progress import stages
     from rtvc.evaluate.evaluators import standard
     from rtvc.evaluate.heard import Recordings
@@ -188,15 +260,26 @@ def show_where(converter: "LibraryConverter", listed: "list[Pair]", bridge: Path
     cache, recordings = caches(json)
     labels = BridgeLabels(bridge)
     own: dict[str, where.Labels] = {"labels": labels}
-    parts: list[tuple[str, Sequence[where.Row], Sequence[where.Step], list[Pair], dict[str, where.Labels], str]] = [
-        ("recordings", where.ROWS, where.STEPS, listed, own, labels.identity)
-    ]
+    parts: list[
+        tuple[
+            str, Sequence[where.Row], Sequence[where.Step], list[Pair], dict[str, where.Labels], str
+        ]
+    ] = [("recordings", where.ROWS, where.STEPS, listed, own, labels.identity)]
     if teacher is not None:
         speech = TeacherSpeech(teacher, cache / "teacher", len(listed))
         ears = Recordings(standard(), recordings)
         said = speech.pairs(lambda path: ears.heard(path).transcript())
         both = own | {"exact": speech}
-        parts.append(("teacher's speech", where.TEACHER_ROWS, where.TEACHER_STEPS, said, both, labels.identity + speech.identity))
+        parts.append(
+            (
+                "teacher's speech",
+                where.TEACHER_ROWS,
+                where.TEACHER_STEPS,
+                said,
+                both,
+                labels.identity + speech.identity,
+            )
+        )
     console, result = console_beside(json), {}
     for name, rows, steps, pairs, told, identity in parts:
         with stages([row.title for row in rows], 2 * len(pairs)) as advance:
@@ -215,7 +298,10 @@ def show_where(converter: "LibraryConverter", listed: "list[Pair]", bridge: Path
         console.print(of_costs(costs, f"{converter.name}, {name}"))
         result[name] = {
             "rows": found,
-            "costs": {step: {metric: d and d._asdict() for metric, d in cost.items()} for step, cost in costs.items()},
+            "costs": {
+                step: {metric: d and d._asdict() for metric, d in cost.items()}
+                for step, cost in costs.items()
+            },
         }
     if json:
         write_json(json, {**result, **provenance(), "commit": code, "model": converter.name})
@@ -223,7 +309,8 @@ def show_where(converter: "LibraryConverter", listed: "list[Pair]", bridge: Path
 
 
 def caches(json: Path | None) -> tuple[Path, Path]:
-    """Where conversions and what is said of them are kept, beside the result if there is one, and where what is said of recordings is."""
+    """Where conversions and what is said of them are kept, beside the result if there is one, and
+    where what is said of recordings is."""
     from rtvc.data.registry import cache_dir
 
     common = cache_dir() / "evaluate"

@@ -1,7 +1,9 @@
-"""The service as a Ray Serve application: replicas on cores or GPUs, scaled by the streams that they have, replaced one by one.
+"""The service as a Ray Serve application: replicas on cores or GPUs, scaled by the streams that
+they have, replaced one by one.
 
-Ray Serve places, watches, scales and replaces the replicas. The audio does not pass through it: its websocket proxy buffers
-without a bound in both directions, so every replica listens itself, behind the door.
+Ray Serve places, watches, scales and replaces the replicas. The audio does not pass through it: its
+websocket proxy buffers without a bound in both directions, so every replica listens itself, behind
+the door.
 """
 
 import asyncio
@@ -29,7 +31,8 @@ NAME = "rtvc"
 """Of the application, its deployment and, with a number, its vaults."""
 NAMESPACE = "rtvc"
 CHUNK_MS = 25.0
-"""Milliseconds a step where nobody says: the same everywhere, because a session goes on only where chunks are equal."""
+"""Milliseconds a step where nobody says: the same everywhere, because a session goes on only where
+chunks are equal."""
 VAULT_S = 2.0
 """Seconds that a vault is given to answer."""
 
@@ -47,7 +50,8 @@ class Fleet(BaseModel):
         vaults: actors that keep sessions; one serves some hundred streams.
         every_s: seconds between two saves of a session.
         spare: places a replica that only sessions of other replicas get; None takes one in eight.
-        share: of the places that may be taken before replicas are added: what is free must hold the sessions of one that dies.
+        share: of the places that may be taken before replicas are added: what is free must hold the
+            sessions of one that dies.
         up_s: seconds of need before replicas are added.
         down_s: seconds without need before replicas are removed.
         shutdown_s: seconds that a replica is given to hand over its sessions.
@@ -135,7 +139,8 @@ class RayShelf:
 
 
 class RayReplica:
-    """One replica: a server on a free port of its machine. Ray Serve makes it, asks how it is, and ends it.
+    """One replica: a server on a free port of its machine. Ray Serve makes it, asks how it is, and
+    ends it.
 
     Args:
         opener: makes the service; takes seconds.
@@ -152,7 +157,9 @@ class RayReplica:
         name = serve.get_replica_context().replica_id.unique_id
         service.settle(name, host, shelves, every=fleet.every_s, spare=fleet.spare)
         self._stack = AsyncExitStack()
-        service.port = await self._stack.enter_async_context(serving(service, host, 0, page=fleet.page))
+        service.port = await self._stack.enter_async_context(
+            serving(service, host, 0, page=fleet.page)
+        )
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What `by_streams` decides by."""
@@ -165,7 +172,10 @@ class RayReplica:
             EngineError: the pool is not stepped any more.
         """
         if not self.service.healthy:
-            raise EngineError("the threads that sessions need do not work any more: this replica is of no more use")
+            raise EngineError(
+                "the threads that sessions need do not work any more: this replica is of no"
+                " more use"
+            )
 
     async def __del__(self) -> None:
         service = getattr(self, "service", None)
@@ -175,13 +185,15 @@ class RayReplica:
 
 
 def wanted(streams: Sequence[float], places: Sequence[float], share: float) -> int:
-    """Replicas for so many streams, when a replica has so many places of which a share may be taken."""
+    """Replicas for so many streams, when a replica has so many places of which a share may be
+    taken."""
     mean = sum(places) / len(places) if places else 0.0
     return math.ceil(sum(streams) / (mean * share)) if mean else 1
 
 
 class ByStreams:
-    """Ray Serve's autoscaling policy: by the streams that the replicas have, not by requests, of which there are none.
+    """Ray Serve's autoscaling policy: by the streams that the replicas have, not by requests, of
+    which there are none.
 
     Args:
         share: of the places that may be taken.
@@ -208,13 +220,33 @@ def application(opener: Opener, fleet: Fleet, environment: dict[str, str] | None
     scaling: dict[str, Any] = {"num_replicas": fleet.least}
     if fleet.most > fleet.least:
         policy = {"policy_function": ByStreams, "policy_kwargs": {"share": fleet.share}}
-        config = {"min_replicas": fleet.least, "max_replicas": fleet.most, "upscale_delay_s": fleet.up_s, "downscale_delay_s": fleet.down_s}
-        scaling = {"autoscaling_config": {**config, "look_back_period_s": 2.0, "metrics_interval_s": 1.0, "policy": policy}}
-    variables = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(max(1, int(fleet.cores))), **(environment or {})}
+        config = {
+            "min_replicas": fleet.least,
+            "max_replicas": fleet.most,
+            "upscale_delay_s": fleet.up_s,
+            "downscale_delay_s": fleet.down_s,
+        }
+        scaling = {
+            "autoscaling_config": {
+                **config,
+                "look_back_period_s": 2.0,
+                "metrics_interval_s": 1.0,
+                "policy": policy,
+            }
+        }
+    variables = {
+        "OMP_WAIT_POLICY": "passive",
+        "OMP_NUM_THREADS": str(max(1, int(fleet.cores))),
+        **(environment or {}),
+    }
     deployment = serve.deployment(
         RayReplica,
         name=NAME,
-        ray_actor_options={"num_cpus": fleet.cores, "num_gpus": fleet.gpus, "runtime_env": {"env_vars": variables}},
+        ray_actor_options={
+            "num_cpus": fleet.cores,
+            "num_gpus": fleet.gpus,
+            "runtime_env": {"env_vars": variables},
+        },
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_timeout_s=fleet.shutdown_s,
@@ -225,15 +257,23 @@ def application(opener: Opener, fleet: Fleet, environment: dict[str, str] | None
 
 
 def deploy(opener: Opener, fleet: Fleet, environment: dict[str, str] | None = None) -> RayShelf:
-    """Runs the application on the Ray cluster that this process is connected to, or updates it there, replica by replica.
+    """Runs the application on the Ray cluster that this process is connected to, or updates it
+    there, replica by replica.
 
     Returns:
         the vault that knows the replicas.
     """
     ray, serve = ray_modules()
     for index in range(fleet.vaults):
-        options = {"name": f"{NAME}-vault-{index}", "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
-        ray.remote(Vault).options(**options, num_cpus=0, max_restarts=-1, max_concurrency=10_000).remote()
+        options = {
+            "name": f"{NAME}-vault-{index}",
+            "namespace": NAMESPACE,
+            "lifetime": "detached",
+            "get_if_exists": True,
+        }
+        ray.remote(Vault).options(
+            **options, num_cpus=0, max_restarts=-1, max_concurrency=10_000
+        ).remote()
     serve.start(proxy_location="Disabled")
     serve.run(application(opener, fleet, environment), name=NAME, route_prefix=None)
     return RayShelf(0)
@@ -254,7 +294,9 @@ def parse_replicas(text: str) -> dict[str, int]:
         ConfigError: something else.
     """
     least, _, most = text.partition(":")
-    if not (least.isdecimal() and (most or least).isdecimal() and 1 <= int(least) <= int(most or least)):
+    if not (
+        least.isdecimal() and (most or least).isdecimal() and 1 <= int(least) <= int(most or least)
+    ):
         raise ConfigError(f"{text!r} replicas came, N or LEAST:MOST was wanted, as in 2:8")
     return {"least": int(least), "most": int(most or least)}
 
@@ -276,21 +318,27 @@ def run_fleet(
     tls: tuple[Path, Path] | None = None,
     opener: Callable[[ServeConfig], MovingService] = open_moving,
 ) -> None:
-    """What `rtvc serve --ray` does: the application on a Ray cluster, and a door to it in this process, until SIGTERM or SIGINT.
+    """What `rtvc serve --ray` does: the application on a Ray cluster, and a door to it in this
+    process, until SIGTERM or SIGINT.
 
     Args:
         config: of every replica; without a chunk they step 25 ms, so that all are alike.
         settings: of the `Fleet`.
         host: of the door.
         port: of the door; 0 takes a free one.
-        address: of a Ray cluster, which keeps the application afterwards; None starts one here, which ends with this process.
+        address: of a Ray cluster, which keeps the application afterwards; None starts one here,
+            which ends with this process.
         tls: certificate chain and key, both PEM.
         opener: makes a replica's service, in its process.
     """
     ray, serve = ray_modules()
     fleet = Fleet(**settings)
-    config = config.model_copy(update={"voices": config.voices.resolve(), "chunk_ms": config.chunk_ms or CHUNK_MS})
-    local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 200 << 20}
+    config = config.model_copy(
+        update={"voices": config.voices.resolve(), "chunk_ms": config.chunk_ms or CHUNK_MS}
+    )
+    local: dict[str, Any] = (
+        {} if address else {"include_dashboard": False, "object_store_memory": 200 << 20}
+    )
     ray.init(address=address or "local", namespace=NAMESPACE, log_to_driver=False, **local)
     try:
         with tempfile.TemporaryDirectory(prefix="rtvc-tls-") as folder:
@@ -298,8 +346,15 @@ def run_fleet(
             if tls and certificate:
                 certificate.touch(0o600)
                 certificate.write_bytes(b"\n".join(path.read_bytes() for path in tls))
-            door = Door(host, port or free_port(host), deploy(functools.partial(opener, config), fleet).replicas, certificate=certificate)
-            asyncio.run(stay(door, f"{fleet.least} to {fleet.most} replicas\nlistening on {door.url}"))
+            door = Door(
+                host,
+                port or free_port(host),
+                deploy(functools.partial(opener, config), fleet).replicas,
+                certificate=certificate,
+            )
+            asyncio.run(
+                stay(door, f"{fleet.least} to {fleet.most} replicas\nlistening on {door.url}")
+            )
         if address is None:
             remove(fleet)
             serve.shutdown()

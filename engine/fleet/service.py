@@ -1,8 +1,9 @@
-"""A service among several: it saves its sessions where the others find them, and takes up those that clients bring along.
+"""A service among several: it saves its sessions where the others find them, and takes up those
+that clients bring along.
 
-A session belongs to the replica that its client's connection leads to, and stays there while the connection lives. When a
-client comes back through another replica, that one claims the session: from its owner as it is at that moment, or, when the
-owner is gone, as it was last saved.
+A session belongs to the replica that its client's connection leads to, and stays there while the
+connection lives. When a client comes back through another replica, that one claims the session:
+from its owner as it is at that moment, or, when the owner is gone, as it was last saved.
 """
 
 import asyncio
@@ -31,14 +32,16 @@ if TYPE_CHECKING:
     from rtvc.engine.server.connection import Connection
 
 FREEZE_S = 2.0
-"""A session whose state was not to be had for so long (its pool does not tick) is not saved this time."""
+"""A session whose state was not to be had for so long (its pool does not tick) is not saved this
+time."""
 LATER = "try again: another replica, or this one in a moment, takes the session up"
 
 log = logging.getLogger("rtvc.serve")
 
 
 class Shelf(Protocol):
-    """A vault, from a replica's side; each method as that of `Vault`, and failing with any exception when the vault is gone."""
+    """A vault, from a replica's side; each method as that of `Vault`, and failing with any
+    exception when the vault is gone."""
 
     async def save(self, owner: str, copies: Sequence[Copy]) -> list[str]: ...
     async def forget(self, owner: str, sessions: Sequence[str]) -> None: ...
@@ -49,7 +52,8 @@ class Shelf(Protocol):
 
 
 class MovingService(Service):
-    """A `Service` whose sessions survive it. Call `settle` before it is entered, and set `port` once it listens.
+    """A `Service` whose sessions survive it. Call `settle` before it is entered, and set `port`
+    once it listens.
 
     Attributes:
         every: seconds between two saves of a session.
@@ -60,7 +64,15 @@ class MovingService(Service):
     every = 1.0
     spare = 0
 
-    def settle(self, name: str, host: str, shelves: Sequence[Shelf], *, every: float = 1.0, spare: int | None = None) -> None:
+    def settle(
+        self,
+        name: str,
+        host: str,
+        shelves: Sequence[Shelf],
+        *,
+        every: float = 1.0,
+        spare: int | None = None,
+    ) -> None:
         """Tells it who and where it is.
 
         Args:
@@ -70,7 +82,13 @@ class MovingService(Service):
             every: seconds between two saves.
             spare: places for sessions of other replicas; by default one in eight.
         """
-        self.id, self.host, self.port, self.shelves, self.every = name, host, 0, list(shelves), every
+        self.id, self.host, self.port, self.shelves, self.every = (
+            name,
+            host,
+            0,
+            list(shelves),
+            every,
+        )
         self.spare = self.most // 8 if spare is None else spare
         self.saved = 0  # times that sessions were saved
 
@@ -97,7 +115,8 @@ class MovingService(Service):
         await self._save([call])
 
     async def finish(self, call: Call) -> None:
-        """As `Service.finish`; what was saved goes on being kept for a client that will say that it has everything."""
+        """As `Service.finish`; what was saved goes on being kept for a client that will say that it
+        has everything."""
         was_here = call.id in self.calls
         await super().finish(call)
         if was_here and not call.acknowledges:
@@ -116,7 +135,11 @@ class MovingService(Service):
             try:
                 await self._shelf(call.id).forget(self.id, [call.id])
             except Exception as error:
-                log.warning("session=%s could not be forgotten (%s): it is, some seconds later", call.id, type(error).__name__)
+                log.warning(
+                    "session=%s could not be forgotten (%s): it is, some seconds later",
+                    call.id,
+                    type(error).__name__,
+                )
 
     async def fetch(self, resume: Resume) -> None:
         """As `Service.fetch`.
@@ -129,12 +152,20 @@ class MovingService(Service):
         if resume.session in self.calls or resume.session in self.ended:
             return
         if len(self.calls) >= self.most:
-            raise Refusal(Code.FULL, f"all {self.most} places of this replica are taken", LATER, fatal=True)
+            raise Refusal(
+                Code.FULL, f"all {self.most} places of this replica are taken", LATER, fatal=True
+            )
         try:
-            data = await self._shelf(resume.session).claim(resume.session, digest(resume.key.get_secret_value()), self.id)
+            data = await self._shelf(resume.session).claim(
+                resume.session, digest(resume.key.get_secret_value()), self.id
+            )
         except Exception as error:
-            log.warning("session=%s cannot be claimed now (%s)", resume.session, type(error).__name__)
-            raise Refusal(Code.FULL, "where sessions are kept cannot be reached now", LATER, fatal=True) from error
+            log.warning(
+                "session=%s cannot be claimed now (%s)", resume.session, type(error).__name__
+            )
+            raise Refusal(
+                Code.FULL, "where sessions are kept cannot be reached now", LATER, fatal=True
+            ) from error
         if data is not None and resume.session not in self.calls:
             await asyncio.shield(self.task(self._adopt(data)))
 
@@ -147,7 +178,12 @@ class MovingService(Service):
         except PoolFullError as error:
             raise Refusal(Code.FULL, str(error), LATER, fatal=True) from error
         except EngineError as error:
-            raise Refusal(Code.TOO_LATE, "the saved session cannot be used here", "start a new session", fatal=True) from error
+            raise Refusal(
+                Code.TOO_LATE,
+                "the saved session cannot be used here",
+                "start a new session",
+                fatal=True,
+            ) from error
         if packed.session in self.calls:  # two connections brought the same session at once
             await self.control(member.leave)
             return
@@ -160,7 +196,9 @@ class MovingService(Service):
             call.moved = True
             await self.end(call)
             advice = "start a new session"
-            raise Refusal(Code.TOO_LATE, "the session was made by another model or chunk", advice, fatal=True) from error
+            raise Refusal(
+                Code.TOO_LATE, "the session was made by another model or chunk", advice, fatal=True
+            ) from error
         log.info("session=%s taken up", call.id)
 
     def _place(self, start: Start) -> Member:
@@ -168,7 +206,13 @@ class MovingService(Service):
         rate = self.pool.backend.sample_rate
         lag = None if start.max_lag_ms is None else start.max_lag_ms / 1000
         gate = Gate(rate) if start.gate else None
-        return self.pool.join(neutral, sample_rate=start.sample_rate, output_rate=start.output_rate, gate=gate, max_lag=lag)
+        return self.pool.join(
+            neutral,
+            sample_rate=start.sample_rate,
+            output_rate=start.output_rate,
+            gate=gate,
+            max_lag=lag,
+        )
 
     def _restore(self, member: Member, parcel: bytes) -> None:
         with self.pool.stepping:
@@ -176,19 +220,34 @@ class MovingService(Service):
             self.pool.states[member.slot] = member.unparcel(parcel)[0]
 
     async def freeze(self, call: Call) -> bytes | None:
-        """A session as it is between two steps, its output complete up to there; None when that is not to be had."""
+        """A session as it is between two steps, its output complete up to there; None when that is
+        not to be had."""
         assert isinstance(call, MovingCall)
         member, done = call.member, asyncio.get_running_loop().create_future()
-        moment = Moment(call.incoming.wanted, call.incoming.ended, call.samples_in, call.clock.offset, self._wall())
+        moment = Moment(
+            call.incoming.wanted,
+            call.incoming.ended,
+            call.samples_in,
+            call.clock.offset,
+            self._wall(),
+        )
 
-        def take() -> None:  # in the pool's thread, after the input that came so far and before the next step
+        def take() -> (
+            None
+        ):  # in the pool's thread, after the input that came so far and before the next step
             try:
                 line = member.line
-                self._soon(give, member.parcel(self.pool.states[member.slot : member.slot + 1]), line.delivered)
+                self._soon(
+                    give,
+                    member.parcel(self.pool.states[member.slot : member.slot + 1]),
+                    line.delivered,
+                )
             except EngineError:  # it is behind, in the middle of a chunk
                 self._soon(give, None, 0)
 
-        def give(parcel: bytes | None, delivered: int) -> None:  # in the event loop, behind all output up to there
+        def give(
+            parcel: bytes | None, delivered: int
+        ) -> None:  # in the event loop, behind all output up to there
             if not done.done():
                 fits = parcel is not None and delivered == call.collected
                 done.set_result(pack(call, parcel, moment) if fits and parcel is not None else None)
@@ -204,7 +263,8 @@ class MovingService(Service):
         return found
 
     async def hand_over(self) -> None:
-        """Goes down without ending a session: tells the clients, saves everything, and closes their connections, which resume elsewhere."""
+        """Goes down without ending a session: tells the clients, saves everything, and closes their
+        connections, which resume elsewhere."""
         self.draining = True
         log.info("handing over sessions=%d", len(self.calls))
         for shelf in self.shelves:  # from here on no client is led here
@@ -241,13 +301,17 @@ class MovingService(Service):
         for call in calls:
             data = await self.freeze(call) if call.id in self.calls else None
             if data is not None and call.id in self.calls:
-                batches.setdefault(self._index(call.id), []).append(Copy(call.id, digest(call.key), data))
+                batches.setdefault(self._index(call.id), []).append(
+                    Copy(call.id, digest(call.key), data)
+                )
         for index, copies in batches.items():
             try:
                 refused = await self.shelves[index].save(self.id, copies)
                 self.saved += len(copies) - len(refused)
             except Exception as error:
-                log.warning("%d sessions could not be saved (%s)", len(copies), type(error).__name__)
+                log.warning(
+                    "%d sessions could not be saved (%s)", len(copies), type(error).__name__
+                )
                 continue
             for session in refused:
                 log.warning("session=%s goes on at another replica", session)
@@ -274,10 +338,13 @@ class MovingService(Service):
         connection = self._detach(call)
         await self.end(call)
         if connection is not None:
-            connection.expel(Refusal(Code.SUPERSEDED, "the session goes on over another connection", fatal=True))
+            connection.expel(
+                Refusal(Code.SUPERSEDED, "the session goes on over another connection", fatal=True)
+            )
 
     def _detach(self, call: MovingCall) -> "Connection | None":
-        """Parts a session that goes elsewhere from its connection: what still arrives is thrown away, for the client sends it again."""
+        """Parts a session that goes elsewhere from its connection: what still arrives is thrown
+        away, for the client sends it again."""
         connection, call.connection, call.moved = call.connection, None, True
         if connection is not None:
             connection.call = None

@@ -1,8 +1,10 @@
-"""A session that can go on in another process: numbered so that both would send the same frames, and packed as bytes.
+"""A session that can go on in another process: numbered so that both would send the same frames,
+and packed as bytes.
 
-What another replica needs is the state of the stream between two steps, what of its output the client may not have, and
-the numbers at that moment. Everything after it can be computed again, because the client keeps what it sent: so nothing
-is lost however old the bytes are, as long as the client still has the input from there on.
+What another replica needs is the state of the stream between two steps, what of its output the
+client may not have, and the numbers at that moment. Everything after it can be computed again,
+because the client keeps what it sent: so nothing is lost however old the bytes are, as long as the
+client still has the input from there on.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,15 +21,29 @@ from rtvc.engine.streams.state_bytes import from_bytes, to_bytes
 Samples = NDArray[np.float32]
 
 AHEAD_S = 12.0
-"""Seconds of output by which a client can be ahead of a saved session: what clients keep of their input, and some more."""
-PLAIN = ("id", "key", "voice", "wet", "samples_out", "collected", "over", "finished", "gap", "dropped_in")
+"""Seconds of output by which a client can be ahead of a saved session: what clients keep of their
+input, and some more."""
+PLAIN = (
+    "id",
+    "key",
+    "voice",
+    "wet",
+    "samples_out",
+    "collected",
+    "over",
+    "finished",
+    "gap",
+    "dropped_in",
+)
 """Attributes of a call that are saved as they are."""
 
 
 class MovingCall(Call):
-    """A `Call` whose frames depend on nothing but the audio: one for every chunk of the model, then an empty one with END.
+    """A `Call` whose frames depend on nothing but the audio: one for every chunk of the model, then
+    an empty one with END.
 
-    A replica that takes the session up makes the frames that the client already has once more, and does not send them.
+    A replica that takes the session up makes the frames that the client already has once more, and
+    does not send them.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -46,7 +62,8 @@ class MovingCall(Call):
         self.over |= done
 
     def rewind(self, received: int) -> None:
-        """As `Call.rewind`; after a restoration the client may have frames that were not made here yet.
+        """As `Call.rewind`; after a restoration the client may have frames that were not made here
+        yet.
 
         Raises:
             SequenceError: they are no longer kept, or nobody can have made them.
@@ -55,12 +72,16 @@ class MovingCall(Call):
             super().rewind(received)
             return
         if received > self.outgoing.sequence + AHEAD_S / self.member.pool.tick_s:
-            raise SequenceError(f"frame {received} was wanted, {self.outgoing.sequence} is the next to be made: start a new session")
+            raise SequenceError(
+                f"frame {received} was wanted, {self.outgoing.sequence} is the next to be made:"
+                " start a new session"
+            )
         self.again.clear()
         self.received = received
 
     def hold(self) -> None:
-        """Until `frame` has caught up with the client nothing counts as stale: what the client has must be made again in full."""
+        """Until `frame` has caught up with the client nothing counts as stale: what the client has
+        must be made again in full."""
         self.restored = True
         self._limits = self.member.line.backlog.limit, self.waiting.limit
         self.member.line.backlog.limit = self.waiting.limit = None
@@ -92,7 +113,9 @@ class MovingCall(Call):
         """Where in the output the chunk ends that the next sample belongs to."""
         line, taken = self.member.line, self.waiting.taken
         if not self._chunks:
-            self._chunks = max(0, int((taken * line.rate / self.rate_out + line.latency) / line.chunk) - 1)
+            self._chunks = max(
+                0, int((taken * line.rate / self.rate_out + line.latency) / line.chunk) - 1
+            )
         while self._made(self._chunks) <= taken:
             self._chunks += 1
         return self._made(self._chunks)
@@ -112,7 +135,8 @@ class Moment:
         ended: whether input had ended.
         samples_in: that had come.
         offset: seconds from the client's clock to this machine's.
-        wall: seconds to add to the pool's clock to get the time of day, by which clocks of two machines are compared.
+        wall: seconds to add to the pool's clock to get the time of day, by which clocks of two
+            machines are compared.
     """
 
     wanted: int
@@ -131,7 +155,9 @@ def pack(call: MovingCall, parcel: bytes, moment: Moment) -> bytes:
         moment: its input up to the parcel.
     """
     kept = list(call.outgoing._kept)
-    sizes = np.array([(sequence, len(data), samples) for sequence, data, samples in kept], np.int64).reshape(-1, 3)
+    sizes = np.array(
+        [(sequence, len(data), samples) for sequence, data, samples in kept], np.int64
+    ).reshape(-1, 3)
     plain = {name: getattr(call, name) for name in PLAIN}
     tree = {
         **plain,
@@ -147,7 +173,8 @@ def pack(call: MovingCall, parcel: bytes, moment: Moment) -> bytes:
 
 
 class Packed:
-    """What `pack` wrote, read: settings first, so that a place can be found before anything is restored.
+    """What `pack` wrote, read: settings first, so that a place can be found before anything is
+    restored.
 
     Args:
         data: the bytes.
@@ -162,7 +189,8 @@ class Packed:
         self.start = Start.model_validate_json(self.tree["start"])
 
     def shift(self, wall: float) -> float:
-        """Seconds from the clock of the machine that saved to the clock here, whose difference to the time of day is `wall`."""
+        """Seconds from the clock of the machine that saved to the clock here, whose difference to
+        the time of day is `wall`."""
         return float(self.tree["wall"] - wall)
 
     def parcel(self, wall: float) -> bytes:
@@ -179,7 +207,11 @@ class Packed:
         for name in PLAIN:
             setattr(call, name, tree[name])
         call.hold()
-        call.incoming.wanted, call.incoming.ended, call.samples_in = tree["wanted"], tree["ended"], tree["samples_in"]
+        call.incoming.wanted, call.incoming.ended, call.samples_in = (
+            tree["wanted"],
+            tree["ended"],
+            tree["samples_in"],
+        )
         tree["waiting"]["marks"][:, 1] += shift
         call.waiting.restore(tree["waiting"])
         call.clock._least, call.clock._opened = tree["offset"] + shift, now

@@ -1,7 +1,9 @@
-"""Where the replicas of one service leave their sessions and find each other's: one object that outlives them all.
+"""Where the replicas of one service leave their sessions and find each other's: one object that
+outlives them all.
 
-It runs as an actor, and is a plain asynchronous class so that it can be tested without one. It holds copies only: if it is
-lost, every replica fills it again within one interval of saving, and no session notices.
+It runs as an actor, and is a plain asynchronous class so that it can be tested without one. It
+holds copies only: if it is lost, every replica fills it again within one interval of saving, and no
+session notices.
 """
 
 import asyncio
@@ -16,7 +18,8 @@ BEAT_S = 0.25
 ALIVE_S = 1.0
 """Seconds without a beat after which nothing is asked of a replica any more."""
 CLAIM_S = 0.5
-"""Seconds that the owner of a session is given to hand it over, before its last saved copy has to do."""
+"""Seconds that the owner of a session is given to hand it over, before its last saved copy has to
+do."""
 YOUNG_S = 3.0
 """Seconds after its start in which a vault cannot know that a session does not exist."""
 
@@ -77,11 +80,14 @@ class Vault:
 
     Args:
         keep: seconds after its last save for which a session is kept.
-        most: bytes above which the sessions saved longest ago are let go: they run on, but would not survive their replica.
+        most: bytes above which the sessions saved longest ago are let go: they run on, but would
+            not survive their replica.
         clock: seconds.
     """
 
-    def __init__(self, keep: float = 15.0, most: int = 1 << 30, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, keep: float = 15.0, most: int = 1 << 30, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.keep, self.most, self.clock, self.bytes = keep, most, clock, 0
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by the time of the last save
         self._seen: dict[str, _Seen] = {}
@@ -107,7 +113,8 @@ class Vault:
                 self._drop(session)
 
     async def claim(self, session: str, digest: bytes, by: str) -> bytes | None:
-        """A session for replica `by`, which owns it from now on; None if there is none with such a key.
+        """A session for replica `by`, which owns it from now on; None if there is none with such a
+        key.
 
         Raises:
             LookupError: it is too early to say.
@@ -128,7 +135,8 @@ class Vault:
         return kept.copy.data
 
     async def hand(self, owner: str, session: str, data: bytes | None) -> None:
-        """The owner's answer to a claim: the session as it is now, or None if the saved one has to do."""
+        """The owner's answer to a claim: the session as it is now, or None if the saved one has to
+        do."""
         known = self._kept.get(session)
         if known is not None and known.owner == owner and data is not None:
             self._put(Copy(session, known.copy.digest, data), owner)
@@ -137,7 +145,8 @@ class Vault:
             waiting.set_result(None)
 
     async def beat(self, replica: Replica, wait: float = BEAT_S) -> list[str]:
-        """A replica is alive; gives the sessions that others claim of it, as soon as there are any, or after `wait` seconds."""
+        """A replica is alive; gives the sessions that others claim of it, as soon as there are any,
+        or after `wait` seconds."""
         seen = self._seen.get(replica.name)
         if seen is None:
             seen = self._seen[replica.name] = _Seen(replica, self.clock())
@@ -157,7 +166,12 @@ class Vault:
         now = self.clock()
         self._seen = {name: seen for name, seen in self._seen.items() if now - seen.at <= self.keep}
         return sorted(
-            (seen.replica for name, seen in self._seen.items() if seen.replica.port and self._alive(name)), key=lambda replica: replica.name
+            (
+                seen.replica
+                for name, seen in self._seen.items()
+                if seen.replica.port and self._alive(name)
+            ),
+            key=lambda replica: replica.name,
         )
 
     async def leave(self, name: str) -> None:

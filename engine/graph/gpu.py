@@ -38,14 +38,16 @@ def need_gpu(what: str) -> Gpu:
     found = gpu()
     if found is None:
         raise EngineError(
-            f"{what} needs an NVIDIA GPU, and torch {torch.__version__} sees none: run it on a machine with a GPU, its driver and a "
-            "CUDA build of torch, or use a backend for CPUs (rtvc build --backend auto)"
+            f"{what} needs an NVIDIA GPU, and torch {torch.__version__} sees none: run it on a"
+            " machine with a GPU, its driver and a CUDA build of torch, or use a backend for CPUs"
+            " (rtvc build --backend auto)"
         )
     return found
 
 
 def placed(module: nn.Module, device: torch.device, kernels: bool = False) -> nn.Module:
-    """A model for stepping on a device: itself on a CPU, a copy elsewhere, so that conditions are still made where voices lie.
+    """A model for stepping on a device: itself on a CPU, a copy elsewhere, so that conditions are
+    still made where voices lie.
 
     Args:
         module: on a CPU.

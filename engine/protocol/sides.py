@@ -1,7 +1,9 @@
-"""Protocol version 1 without any socket: bytes and texts in, typed events out, for both ends of one connection.
+"""Protocol version 1 without any socket: bytes and texts in, typed events out, for both ends of one
+connection.
 
-Nothing that arrives can raise: what is not of the protocol becomes a `Refused`, whose error is to be sent back. The audio of
-a session (`Incoming`, `Outgoing`) outlives the connection; whoever owns it attaches it to the connection of the moment.
+Nothing that arrives can raise: what is not of the protocol becomes a `Refused`, whose error is to
+be sent back. The audio of a session (`Incoming`, `Outgoing`) outlives the connection; whoever owns
+it attaches it to the connection of the moment.
 """
 
 import hashlib
@@ -51,7 +53,8 @@ from rtvc.errors import ProtocolError
 Samples = NDArray[np.float32]
 
 ACKNOWLEDGE_S = 2.0
-"""Seconds of audio after which a client says that they have come, long before a server would have to forget them."""
+"""Seconds of audio after which a client says that they have come, long before a server would have
+to forget them."""
 
 
 class ServerSide:
@@ -69,7 +72,8 @@ class ServerSide:
         self._over = False  # a session has ended here, and none has begun since
 
     def receive(self, data: str | bytes) -> "ClientMessage | Audio | Uploaded | Refused | None":
-        """What a frame says; None when there is nothing to do. Once something fatal came, there is never anything to do."""
+        """What a frame says; None when there is nothing to do. Once something fatal came, there is
+        never anything to do."""
         if self.phase is Phase.CLOSED:
             return None
         event = self._text(data) if isinstance(data, str) else self._binary(data)
@@ -86,7 +90,8 @@ class ServerSide:
         return message.text()
 
     def attach(self, incoming: Incoming) -> None:
-        """The session whose audio arrives from now on; call it before `started` or `resumed` is sent."""
+        """The session whose audio arrives from now on; call it before `started` or `resumed` is
+        sent."""
         self.incoming, self._over = incoming, False
         self.phase = Phase.STOPPING if incoming.ended else Phase.LIVE
 
@@ -107,7 +112,12 @@ class ServerSide:
             fatal = self.phase is Phase.GREETING
             return Refused(message.error.model_copy(update={"fatal": fatal or message.error.fatal}))
         if isinstance(message, Hello) and message.version != VERSION:
-            return refuse(Code.VERSION, f"version {message.version} came, {VERSION} is spoken here", "use a matching client", fatal=True)
+            return refuse(
+                Code.VERSION,
+                f"version {message.version} came, {VERSION} is spoken here",
+                "use a matching client",
+                fatal=True,
+            )
         if isinstance(message, Hello) != (self.phase is Phase.GREETING):
             return self._unexpected(message.type, fatal=True)
         if isinstance(message, Start | Resume) and self.phase is not Phase.IDLE:
@@ -131,19 +141,35 @@ class ServerSide:
     def _announce(self, upload: Upload) -> "Upload | Refused":
         if self._file is not None:
             return refuse(
-                Code.UNEXPECTED, "an upload was announced while another is under way", "send them one after the other", fatal=True
+                Code.UNEXPECTED,
+                "an upload was announced while another is under way",
+                "send them one after the other",
+                fatal=True,
             )
         self._file = Receiving(upload, self.largest_upload)
         if self._file.skipped:
-            return refuse(Code.TOO_LARGE, f"a file of {upload.size} bytes was announced, at most {self.largest_upload} were wanted")
+            return refuse(
+                Code.TOO_LARGE,
+                f"a file of {upload.size} bytes was announced, at most {self.largest_upload} were"
+                " wanted",
+            )
         return upload
 
     def _unexpected(self, what: str, *, fatal: bool = False) -> Refused:
-        return refuse(Code.UNEXPECTED, f"`{what}` came {self.phase.value}, where it has no meaning", "see docs/protocol.md", fatal=fatal)
+        return refuse(
+            Code.UNEXPECTED,
+            f"`{what}` came {self.phase.value}, where it has no meaning",
+            "see docs/protocol.md",
+            fatal=fatal,
+        )
 
     def _binary(self, data: bytes) -> "Audio | Uploaded | Refused | None":
         if len(data) > LARGEST_FRAME:
-            return refuse(Code.TOO_LARGE, f"a frame of {len(data)} bytes came, at most {LARGEST_FRAME} were wanted", fatal=True)
+            return refuse(
+                Code.TOO_LARGE,
+                f"a frame of {len(data)} bytes came, at most {LARGEST_FRAME} were wanted",
+                fatal=True,
+            )
         if self.phase is Phase.GREETING:
             return self._unexpected("audio", fatal=True)
         try:
@@ -152,7 +178,9 @@ class ServerSide:
                 return self._piece(frame)
             return self._audio(frame)
         except SequenceError as problem:
-            return refuse(Code.BAD_SEQUENCE, str(problem), "number frames without a gap", fatal=True)
+            return refuse(
+                Code.BAD_SEQUENCE, str(problem), "number frames without a gap", fatal=True
+            )
         except ProtocolError as problem:
             return refuse(Code.BAD_FRAME, str(problem), "see docs/protocol.md", fatal=True)
 
@@ -176,15 +204,20 @@ class ServerSide:
 
 
 class ClientSide:
-    """The client's end, which remembers what it takes to resume: keep it over the connections of one session.
+    """The client's end, which remembers what it takes to resume: keep it over the connections of
+    one session.
 
     Args:
         client: what it calls itself.
-        capabilities: what it understands besides the protocol's core; who names `acknowledge` sends each `acknowledgement`.
-        keep: seconds of sent audio that are kept; systems may buffer megabytes of it that a lost connection takes along.
+        capabilities: what it understands besides the protocol's core; who names `acknowledge` sends
+            each `acknowledgement`.
+        keep: seconds of sent audio that are kept; systems may buffer megabytes of it that a lost
+            connection takes along.
     """
 
-    def __init__(self, client: str, capabilities: tuple[str, ...] = ("silence",), keep: float = 60.0) -> None:
+    def __init__(
+        self, client: str, capabilities: tuple[str, ...] = ("silence",), keep: float = 60.0
+    ) -> None:
         self.client, self.capabilities, self.keep = client, capabilities, keep
         self.incoming: Incoming | None = None
         self.outgoing: Outgoing | None = None
@@ -196,9 +229,11 @@ class ClientSide:
         self._final: int | None = None  # frames of a session that has just ended
 
     def acknowledgement(self, *, always: bool = False) -> str | None:
-        """A ping that says which frames have come, when enough of them have or a session has ended; None when there is no need.
+        """A ping that says which frames have come, when enough of them have or a session has ended;
+        None when there is no need.
 
-        The last frame of a session is acknowledged only once `stopped` has come, because the server forgets the session then.
+        The last frame of a session is acknowledged only once `stopped` has come, because the server
+        forgets the session then.
 
         Args:
             always: while a session runs, even if little has come.
@@ -219,7 +254,9 @@ class ClientSide:
             ConfigError: a token that no server has.
         """
         secret = None if token is None else SecretStr(token)
-        return made(Hello, version=VERSION, token=secret, client=self.client, capabilities=self.capabilities).text()
+        return made(
+            Hello, version=VERSION, token=secret, client=self.client, capabilities=self.capabilities
+        ).text()
 
     def start(self, settings: Start) -> str:
         """Asks for a session."""
@@ -227,13 +264,17 @@ class ClientSide:
         return settings.text()
 
     def audio(self, samples: Samples, timestamp: int, *, dropped: bool = False) -> bytes:
-        """The next frame of a running session: samples (N,) float32, captured at `timestamp` microseconds of the client's clock.
+        """The next frame of a running session: samples (N,) float32, captured at `timestamp`
+        microseconds of the client's clock.
 
         Raises:
             ProtocolError: without a session, or after `stop`.
         """
         if self.outgoing is None or self._stopping:
-            raise ProtocolError("audio came without a running session: wait for `started`, and send none after `stop`")
+            raise ProtocolError(
+                "audio came without a running session: wait for `started`, and send none after"
+                " `stop`"
+            )
         return self.outgoing.frame(samples, timestamp, dropped=dropped)
 
     def stop(self) -> str:
@@ -247,9 +288,13 @@ class ClientSide:
         Raises:
             ConfigError: a name that no voice can have.
         """
-        yield made(Upload, name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest()).text()
+        yield made(
+            Upload, name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest()
+        ).text()
         for index, at in enumerate(range(0, len(data), PIECE)):
-            yield Frame(UPLOAD | END * (at + PIECE >= len(data)), 0, index, 0, data[at : at + PIECE]).to_bytes()
+            yield Frame(
+                UPLOAD | END * (at + PIECE >= len(data)), 0, index, 0, data[at : at + PIECE]
+            ).to_bytes()
 
     def resume(self) -> str:
         """Asks for the session of the lost connection, on a new one, once `welcome` has come.
@@ -259,7 +304,9 @@ class ClientSide:
         """
         if self.started is None or self.incoming is None:
             raise ProtocolError("there is no session to resume: start one")
-        return Resume(session=self.started.session, key=self.started.key, received=self.incoming.wanted).text()
+        return Resume(
+            session=self.started.session, key=self.started.key, received=self.incoming.wanted
+        ).text()
 
     def again(self, resumed: Resumed) -> list[str | bytes]:
         """What must be sent again once `resumed` has come.

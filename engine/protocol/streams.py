@@ -1,6 +1,8 @@
-"""The two directions of a session's audio, which outlive a connection: numbered, kept for resending, checked on arrival.
+"""The two directions of a session's audio, which outlive a connection: numbered, kept for
+resending, checked on arrival.
 
-Either end has one of each: the client's `Outgoing` feeds the server's `Incoming`, and the other way round.
+Either end has one of each: the client's `Outgoing` feeds the server's `Incoming`, and the other way
+round.
 """
 
 import struct
@@ -76,7 +78,15 @@ class Outgoing:
         """Number of the oldest frame that is still kept; `sequence` when there is none."""
         return self._kept[0][0] if self._kept else self.sequence
 
-    def frame(self, samples: Samples, timestamp: int, *, end: bool = False, dropped: bool = False, silence: bool = False) -> bytes:
+    def frame(
+        self,
+        samples: Samples,
+        timestamp: int,
+        *,
+        end: bool = False,
+        dropped: bool = False,
+        silence: bool = False,
+    ) -> bytes:
         """The next frame.
 
         Args:
@@ -84,7 +94,8 @@ class Outgoing:
             timestamp: when the first sample was captured, in microseconds of the client's clock.
             end: nothing follows.
             dropped: audio before it was dropped.
-            silence: the samples are all zero and the peer understands silent frames: only their number is sent.
+            silence: the samples are all zero and the peer understands silent frames: only their
+                number is sent.
 
         Raises:
             ProtocolError: after 2^32 frames.
@@ -123,7 +134,10 @@ class Outgoing:
             SequenceError: they are no longer kept, or were never sent.
         """
         if not self.first <= wanted <= self.sequence:
-            raise SequenceError(f"frame {wanted} was asked for again, {self.first} to {self.sequence} can be had: start a new session")
+            raise SequenceError(
+                f"frame {wanted} was asked for again, {self.first} to {self.sequence} can be had:"
+                " start a new session"
+            )
         return [data for sequence, data, _ in self._kept if sequence >= wanted]
 
 
@@ -149,16 +163,27 @@ class Incoming:
             ProtocolError: the payload is not of the format, or holds more than a second.
         """
         if frame.format != self.format:
-            raise ProtocolError(f"an audio frame of format {frame.format} came, the session's is {self.format}: send what `start` named")
+            raise ProtocolError(
+                f"an audio frame of format {frame.format} came, the session's is {self.format}:"
+                " send what `start` named"
+            )
         if frame.sequence < self.wanted:
             return None
         if frame.sequence > self.wanted or self.ended:
-            raise SequenceError(f"audio frame {frame.sequence} came, {'none after the end' if self.ended else self.wanted} was wanted")
-        samples = self._silence(frame.payload) if frame.flags & SILENCE else self.codec.decode(frame.payload)
+            raise SequenceError(
+                f"audio frame {frame.sequence} came,"
+                f" {'none after the end' if self.ended else self.wanted} was wanted"
+            )
+        samples = (
+            self._silence(frame.payload)
+            if frame.flags & SILENCE
+            else self.codec.decode(frame.payload)
+        )
         end = bool(frame.flags & END)
         if len(samples) > LONGEST_S * self.rate:
             raise ProtocolError(
-                f"a frame of {len(samples)} samples came, at most {LONGEST_S * self.rate:.0f} were wanted: send smaller ones"
+                f"a frame of {len(samples)} samples came, at most {LONGEST_S * self.rate:.0f} were"
+                " wanted: send smaller ones"
             )
         self.wanted += 1
         self.ended = end
@@ -166,8 +191,14 @@ class Incoming:
 
     def _silence(self, payload: bytes) -> Samples:
         if len(payload) != COUNT.size:
-            raise ProtocolError(f"a silent frame with {len(payload)} bytes came, a number of {COUNT.size} bytes was wanted")
+            raise ProtocolError(
+                f"a silent frame with {len(payload)} bytes came, a number of {COUNT.size} bytes was"
+                " wanted"
+            )
         count = COUNT.unpack(payload)[0]
         if count > LONGEST_S * self.rate:
-            raise ProtocolError(f"a silent frame of {count} samples came, at most {LONGEST_S * self.rate:.0f} were wanted")
+            raise ProtocolError(
+                f"a silent frame of {count} samples came, at most {LONGEST_S * self.rate:.0f} were"
+                " wanted"
+            )
         return np.zeros(count, np.float32)

@@ -1,4 +1,5 @@
-"""One client's connection: reads frames, asks the service, and sends what there is to send, over any transport."""
+"""One client's connection: reads frames, asks the service, and sends what there is to send, over
+any transport."""
 
 import asyncio
 import contextlib
@@ -41,7 +42,8 @@ MOST_REPLIES = 64
 BURST_S = 2.0
 """Seconds of a client's allowance that it may use at once."""
 STALL_S = 0.1
-"""Seconds that one frame may take to be taken before its client counts as slow: its lag is then its own."""
+"""Seconds that one frame may take to be taken before its client counts as slow: its lag is then its
+own."""
 FAILURE_S = 1.0
 """Seconds that who has sent many wrong tokens waits for the answer to another one."""
 LAST_WORDS_S = 2.0
@@ -109,12 +111,16 @@ class Connection:
         self.service, self.transport, self.limits = service, transport, service.limits
         self.side = ServerSide(self.limits.upload_bytes)
         self.call: Call | None = None
-        self.done: Call | None = None  # the session that ended here last, until its client has all of it
+        self.done: Call | None = (
+            None  # the session that ended here last, until its client has all of it
+        )
         self.wake, self.taken = asyncio.Event(), asyncio.Event()
         self.heard, self.greeted = service.pool.clock(), False
         limits, clock = self.limits, service.pool.clock
         self._frames = Bucket(limits.frames_per_second, BURST_S * limits.frames_per_second, clock)
-        self._messages = Bucket(limits.messages_per_second, BURST_S * limits.messages_per_second, clock)
+        self._messages = Bucket(
+            limits.messages_per_second, BURST_S * limits.messages_per_second, clock
+        )
         self._replies: deque[str] = deque()
         self._mistakes = 0
         self._silence = self._acknowledges = self._left_well = False
@@ -123,7 +129,8 @@ class Connection:
         self.reception = Reception(service, self.side, transport.address, self._reply, self._note)
 
     async def run(self) -> None:
-        """Serves the client until it leaves or is expelled; its session, if one still runs, waits for it to come back."""
+        """Serves the client until it leaves or is expelled; its session, if one still runs, waits
+        for it to come back."""
         service = self.service
         service.connections.add(self)
         sender = asyncio.create_task(self._send())
@@ -146,7 +153,14 @@ class Connection:
         """Expels a client that has been silent for too long; the service asks now and then."""
         patience = self.limits.hello_s if self.side.phase is Phase.GREETING else self.limits.idle_s
         if now - self.heard > patience:
-            self.expel(Refusal(Code.IDLE, f"nothing came for {patience:g} s", "send audio, or a ping now and then", fatal=True))
+            self.expel(
+                Refusal(
+                    Code.IDLE,
+                    f"nothing came for {patience:g} s",
+                    "send audio, or a ping now and then",
+                    fatal=True,
+                )
+            )
         late = self.reception.overdue(now)
         if late is not None:
             self.expel(late)
@@ -158,11 +172,19 @@ class Connection:
             self._reader.cancel()
 
     def drain(self, seconds: float) -> None:
-        """The server goes down soon: a client with a session may end it, any other may go at once."""
+        """The server goes down soon: a client with a session may end it, any other may go at
+        once."""
         if self.side.phase is not Phase.GREETING:
             self._reply(Draining(seconds=seconds))
         if self.call is None and (self.done is None or not self._acknowledges):
-            self.expel(Refusal(Code.DRAINING, "this server is going down", "connect again: another one takes over", fatal=True))
+            self.expel(
+                Refusal(
+                    Code.DRAINING,
+                    "this server is going down",
+                    "connect again: another one takes over",
+                    fatal=True,
+                )
+            )
 
     def _outcome(self, task: "asyncio.Task[None]") -> Refusal | None:
         """Why a task of this connection ended; None when the client left."""
@@ -174,7 +196,9 @@ class Connection:
         if isinstance(error, Refusal):
             return error
         self.service.metrics.crashes.inc()
-        log.error("address=%s an error that should not happen", self.transport.address, exc_info=error)
+        log.error(
+            "address=%s an error that should not happen", self.transport.address, exc_info=error
+        )
         return Refusal(Code.INTERNAL, "something went wrong here", "connect again", fatal=True)
 
     async def _say_last(self, verdict: Refusal, sender: "asyncio.Task[None]") -> None:
@@ -190,7 +214,8 @@ class Connection:
                 await self.transport.close(CLOSE_CODES.get(error.code, 1008), error.code.value)
 
     async def _part(self, verdict: Refusal | None) -> None:
-        """Leaves the session: to wait for its client if that was lost, for good if it broke the rules."""
+        """Leaves the session: to wait for its client if that was lost, for good if it broke the
+        rules."""
         broke = verdict is not None and verdict.error.code not in (Code.IDLE, Code.DRAINING)
         for call in (self.done, self.call):
             if call is None or call.connection is not self:
@@ -198,7 +223,11 @@ class Connection:
             if broke or (call is self.done and self._left_well):
                 await self.service.end(call)
                 continue
-            log.info("session=%s waits for its client, address=%s was lost", call.id, self.transport.address)
+            log.info(
+                "session=%s waits for its client, address=%s was lost",
+                call.id,
+                self.transport.address,
+            )
             self.service.abandon(call)
             if call.finished:
                 await self.service.finish(call)
@@ -251,14 +280,25 @@ class Connection:
                 self._resume(event)
             case Update() if call is not None:
                 await service.change(call, event)
-                self._reply(Updated(voice=call.voice, pitch=call.member.pitch, prosody=call.member.prosody, wet=call.wet))
+                self._reply(
+                    Updated(
+                        voice=call.voice,
+                        pitch=call.member.pitch,
+                        prosody=call.member.prosody,
+                        wet=call.wet,
+                    )
+                )
             case Stop() if call is not None:
                 call.member.finish()
             case ListVoices():
                 self._reply(await service.stored(service.store.listed))
             case Ping():
                 await self._acknowledged(event.received)
-                self._reply(Pong(id=event.id, time=event.time, server_time=round(1e6 * service.pool.clock())))
+                self._reply(
+                    Pong(
+                        id=event.id, time=event.time, server_time=round(1e6 * service.pool.clock())
+                    )
+                )
             case AskStats():
                 self._stats()
             case Upload():
@@ -270,16 +310,26 @@ class Connection:
         address, failures = self.transport.address, self.service.failures
         if not self.service.access.token_is_right(hello.token):
             failures.add(address)
-            if failures.too_many(address):  # the right token never waits: others may share the address
+            if failures.too_many(
+                address
+            ):  # the right token never waits: others may share the address
                 await asyncio.sleep(FAILURE_S)
-            raise Refusal(Code.UNAUTHORIZED, "the token is missing or wrong", "ask who runs the server for one", fatal=True)
+            raise Refusal(
+                Code.UNAUTHORIZED,
+                "the token is missing or wrong",
+                "ask who runs the server for one",
+                fatal=True,
+            )
         others = [other for other in self.service.connections if other.greeted]
         same = sum(other.transport.address == address for other in others)
         if len(others) >= self.limits.connections or same >= self.limits.connections_per_address:
             raise Refusal(Code.FULL, "too many connections are open", "try again later", fatal=True)
         self.greeted = True
         self.transport.greeted()
-        self._silence, self._acknowledges = "silence" in hello.capabilities, "acknowledge" in hello.capabilities
+        self._silence, self._acknowledges = (
+            "silence" in hello.capabilities,
+            "acknowledge" in hello.capabilities,
+        )
         self._reply(self.service.welcome())
 
     def _attach(self, call: Call) -> None:
@@ -305,7 +355,13 @@ class Connection:
     def _started(self) -> None:
         call = self.call
         assert call is not None
-        log.info("session=%s started address=%s rate=%d format=%s", call.id, self.transport.address, call.rate_in, call.start.format)
+        log.info(
+            "session=%s started address=%s rate=%d format=%s",
+            call.id,
+            self.transport.address,
+            call.rate_in,
+            call.start.format,
+        )
         self._reply(
             Started.model_validate(
                 {
@@ -326,7 +382,9 @@ class Connection:
         if call.connection is not None:
             before, call.connection = call.connection, None
             before.call = before.done = None
-            before.expel(Refusal(Code.SUPERSEDED, "the session goes on over another connection", fatal=True))
+            before.expel(
+                Refusal(Code.SUPERSEDED, "the session goes on over another connection", fatal=True)
+            )
         self._attach(call)
         log.info("session=%s resumed address=%s", call.id, self.transport.address)
         self._reply(Resumed(session=call.id, wanted=call.incoming.wanted))
@@ -337,14 +395,26 @@ class Connection:
         if call is None:
             raise Refusal(Code.UNEXPECTED, "`stats` came without a session", "start one first")
         waiting = call.waiting.seconds
-        self._reply(Stats(**call.totals(), queued_ms=1000 * call.queued, waiting_ms=1000 * waiting, load=self.service.pool.load))
+        self._reply(
+            Stats(
+                **call.totals(),
+                queued_ms=1000 * call.queued,
+                waiting_ms=1000 * waiting,
+                load=self.service.pool.load,
+            )
+        )
 
     def _refuse(self, error: Error) -> None:
         """A mistake that can be forgiven, unless there are many."""
         self._note(error)
         self._mistakes += 1
         if self._mistakes > self.limits.mistakes:
-            raise Refusal(Code.RATE_LIMITED, f"more than {self.limits.mistakes} mistakes came", "see docs/protocol.md", fatal=True)
+            raise Refusal(
+                Code.RATE_LIMITED,
+                f"more than {self.limits.mistakes} mistakes came",
+                "see docs/protocol.md",
+                fatal=True,
+            )
         self._reply(error)
 
     def _note(self, error: Error) -> None:

@@ -1,7 +1,9 @@
-"""Decodes one untrusted audio file in a process of its own, with little memory, little time and no disk.
+"""Decodes one untrusted audio file in a process of its own, with little memory, little time and no
+disk.
 
-Run as a program: the file comes on stdin, `RATE\\n` and mono float32 samples leave on stdout; what is wrong leaves on stderr.
-Of ours it imports the mixing of channels alone, which needs numpy alone, so that it starts fast.
+Run as a program: the file comes on stdin, `RATE\\n` and mono float32 samples leave on stdout; what
+is wrong leaves on stderr. Of ours it imports the mixing of channels alone, which needs numpy alone,
+so that it starts fast.
 """
 
 import io
@@ -43,18 +45,25 @@ def decode(data: bytes, seconds: float) -> tuple[int, bytes]:
     try:
         file = soundfile.SoundFile(io.BytesIO(data))
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError):
-        raise ValueError("it is no audio file of a format known here (WAV, FLAC, Ogg Vorbis or Opus, MP3, AIFF)") from None
+        raise ValueError(
+            "it is no audio file of a format known here (WAV, FLAC, Ogg Vorbis or Opus, MP3, AIFF)"
+        ) from None
     with file:
         rate = int(file.samplerate)
         if not RATES[0] <= rate <= RATES[1] or not 1 <= file.channels <= CHANNELS:
-            raise ValueError(f"it has {file.channels} channels at {rate} Hz; 1 to {CHANNELS} at {RATES[0]} to {RATES[1]} Hz were wanted")
+            raise ValueError(
+                f"it has {file.channels} channels at {rate} Hz; 1 to {CHANNELS} at {RATES[0]} to"
+                f" {RATES[1]} Hz were wanted"
+            )
         most = int(seconds * min(rate, TOP_RATE))
         channels, parts, total = Channels(file.channels), [], 0
         try:
             while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
                 total += len(block)
                 if total > most:
-                    raise ValueError(f"it lasts longer than {most / rate:.3g} s: send the best part of it")
+                    raise ValueError(
+                        f"it lasts longer than {most / rate:.3g} s: send the best part of it"
+                    )
                 if not np.isfinite(block).all():
                     raise ValueError("it holds samples that are not finite")
                 channels.add(block)

@@ -1,4 +1,5 @@
-"""From settings to a service that is ready to serve: what the command line and a replica of a larger service both call."""
+"""From settings to a service that is ready to serve: what the command line and a replica of a
+larger service both call."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,15 +62,24 @@ def open_service(config: ServeConfig, kind: type[Service] = Service) -> Service:
     access = Access(config.token, config.origins, config.host, config.allow_no_origin)
     loaded, converter = streaming(config.model)
     if config.fit and not loaded.fittable:
-        raise ConfigError(f"voices of the model {loaded.model.name!r} cannot be fitted: leave --fit out")
+        raise ConfigError(
+            f"voices of the model {loaded.model.name!r} cannot be fitted: leave --fit out"
+        )
     chunk = None if config.chunk_ms is None else chunk_of(config.chunk_ms, converter)
     backend, _ = open_engine(converter, config.backend, chunk)
     tick, most = backend.chunk / backend.sample_rate, config.limits.sessions
     capacity = measure(backend, most=most) if config.measure else Capacity(tick, {}, most)
     if not capacity.rows:
-        slow = f"one step takes {1000 * capacity.p95[1]:.1f} ms of the {1000 * tick:g} ms that it may"
-        raise EngineError(f"{backend.name} is too slow here for a single session ({slow}): take another --backend or a longer --chunk")
-    store = VoiceStore(config.voices, loaded.model.space, config.limits.voices, weights=loaded.weights)
+        slow = (
+            f"one step takes {1000 * capacity.p95[1]:.1f} ms of the {1000 * tick:g} ms that it may"
+        )
+        raise EngineError(
+            f"{backend.name} is too slow here for a single session ({slow}): take another --backend"
+            " or a longer --chunk"
+        )
+    store = VoiceStore(
+        config.voices, loaded.model.space, config.limits.voices, weights=loaded.weights
+    )
 
     def make(samples: NDArray[np.float32], rate: int, name: str) -> Voice:
         return loaded.voice((samples, rate), name=name, fit=config.fit)

@@ -15,7 +15,8 @@ from rtvc.engine.streams.pool import Member, Pool
 Samples = NDArray[np.float32]
 
 PACE_S = 0.005
-"""Ticks are at least this far apart, and as far as one takes, up to a fifth of a chunk: what comes meanwhile is one batch."""
+"""Ticks are at least this far apart, and as far as one takes, up to a fifth of a chunk: what comes
+meanwhile is one batch."""
 ASLEEP_S = 0.25
 """Seconds between two looks while nobody is there."""
 STRIKES = 3
@@ -53,7 +54,13 @@ class Ticker(threading.Thread):
         fail: is told, in this thread, that the pool can no longer be stepped.
     """
 
-    def __init__(self, pool: Pool, metrics: Metrics, deliver: Callable[[list[Piece]], None], fail: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        metrics: Metrics,
+        deliver: Callable[[list[Piece]], None],
+        fail: Callable[[], None],
+    ) -> None:
         super().__init__(name="rtvc-ticker", daemon=True)
         self.pool, self.metrics, self.deliver, self.fail = pool, metrics, deliver, fail
         self.slowest = pool.tick_s / 5

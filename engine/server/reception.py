@@ -37,7 +37,13 @@ class Reception:
         reply: Callable[[ServerMessage], None],
         note: Callable[[Error], None],
     ) -> None:
-        self.service, self.side, self.address, self.reply, self.note = service, side, address, reply, note
+        self.service, self.side, self.address, self.reply, self.note = (
+            service,
+            side,
+            address,
+            reply,
+            note,
+        )
         a_minute = service.limits.uploads_per_minute
         self._allowance = Bucket(a_minute / 60, max(1.0, a_minute), service.pool.clock)
         self._arriving, self._announced_at = False, 0.0
@@ -60,7 +66,8 @@ class Reception:
             raise
 
     def overdue(self, now: float) -> Refusal | None:
-        """Why a file on its way should no longer keep the place that others could use, if there is a reason."""
+        """Why a file on its way should no longer keep the place that others could use, if there is
+        a reason."""
         limits, lasted = self.service.limits, now - self._announced_at
         if not self._arriving:
             return None
@@ -74,7 +81,8 @@ class Reception:
         return Refusal(Code.BAD_UPLOAD, why, advice, fatal=True)
 
     def arrived(self, file: Uploaded) -> None:
-        """Makes a voice of a whole file: even if the connection ends, and only then gives the place back."""
+        """Makes a voice of a whole file: even if the connection ends, and only then gives the place
+        back."""
         self._arriving = False
         self.service.task(self._make(file))
 
@@ -95,6 +103,12 @@ class Reception:
         except Exception:
             service.metrics.crashes.inc()
             log.exception("address=%s an upload failed", self.address)
-            self.reply(Error(code=Code.INTERNAL, message="something went wrong here", advice="try another recording"))
+            self.reply(
+                Error(
+                    code=Code.INTERNAL,
+                    message="something went wrong here",
+                    advice="try another recording",
+                )
+            )
         finally:
             service.uploads.release(self.address)

@@ -1,4 +1,5 @@
-"""Everything that the connections of one server share: the pool and its thread, the sessions, the voices, the limits.
+"""Everything that the connections of one server share: the pool and its thread, the sessions, the
+voices, the limits.
 
 A service knows nothing of sockets: `Connection` talks to one over whatever transport it is given.
 """
@@ -50,7 +51,8 @@ class Service:
 
     Attributes:
         call_type: what it makes of a session.
-        proxies: addresses of those who forward clients to it, and whose word about a client's address counts.
+        proxies: addresses of those who forward clients to it, and whose word about a client's
+            address counts.
 
     Args:
         backend: what runs the steps.
@@ -81,7 +83,9 @@ class Service:
         self.metrics = Metrics()
         self.pool = Pool(backend, slots=self.limits.sessions, capacity=capacity)
         self.calls: dict[str, Call] = {}
-        self.ended: dict[str, Call] = {}  # all was sent, and may be on its way; they have no place in the pool any more
+        self.ended: dict[
+            str, Call
+        ] = {}  # all was sent, and may be on its way; they have no place in the pool any more
         self.connections: set[Connection] = set()
         self.failures = Failures(self.limits.failures_per_minute)
         self.draining = False
@@ -92,7 +96,9 @@ class Service:
         self.uploads = Uploads(store, maker, self.limits, self._making)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ticker: Ticker | None = None
-        self._coming: Counter[str] = Counter()  # sessions that are being made, by the address of their client
+        self._coming: Counter[str] = (
+            Counter()
+        )  # sessions that are being made, by the address of their client
         self._probe: asyncio.Future[None] | None = None
         self._answered = 0.0  # when the control thread did something last, on the loop's clock
         self._gauges()
@@ -101,7 +107,11 @@ class Service:
         watch = self.metrics.watch
         watch("rtvc_sessions", "sessions that run", lambda: len(self.calls))
         waiting = "sessions whose client was lost and may come back"
-        watch("rtvc_sessions_waiting", waiting, lambda: sum(call.connection is None for call in list(self.calls.values())))
+        watch(
+            "rtvc_sessions_waiting",
+            waiting,
+            lambda: sum(call.connection is None for call in list(self.calls.values())),
+        )
         watch("rtvc_sessions_limit", "sessions that this machine holds", lambda: self.most)
         watch("rtvc_connections", "open connections", lambda: len(self.connections))
         watch("rtvc_load", "share of a tick that steps take (p95)", lambda: self.pool.load)
@@ -120,11 +130,16 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether a new session would be taken."""
-        return not self.draining and self.healthy and len(self.calls) + self._coming.total() < self.places
+        return (
+            not self.draining
+            and self.healthy
+            and len(self.calls) + self._coming.total() < self.places
+        )
 
     @property
     def healthy(self) -> bool:
-        """Whether the threads that sessions need do their work; only a restart helps if they do not."""
+        """Whether the threads that sessions need do their work; only a restart helps if they do
+        not."""
         ticks = self._ticker is not None and self._ticker.ticking
         return ticks and self.loop.time() - self._answered < CONTROL_S
 
@@ -187,15 +202,34 @@ class Service:
             Refusal: no place, no such voice or format, or the server is going down.
         """
         if not self.healthy:
-            raise Refusal(Code.INTERNAL, "this server converts nothing any more", "try another one", fatal=True)
+            raise Refusal(
+                Code.INTERNAL,
+                "this server converts nothing any more",
+                "try another one",
+                fatal=True,
+            )
         if self.draining:
-            raise Refusal(Code.DRAINING, "this server is going down", "connect again: another one takes over", fatal=True)
+            raise Refusal(
+                Code.DRAINING,
+                "this server is going down",
+                "connect again: another one takes over",
+                fatal=True,
+            )
         if start.format not in offered():
-            raise Refusal(Code.UNSUPPORTED, f"{start.format} is not spoken here", f"take one of {', '.join(offered())}")
+            raise Refusal(
+                Code.UNSUPPORTED,
+                f"{start.format} is not spoken here",
+                f"take one of {', '.join(offered())}",
+            )
         rates = (start.sample_rate, start.output_rate or start.sample_rate)
         if start.format == "opus" and not set(rates) <= set(OPUS_RATES):
-            raise Refusal(Code.UNSUPPORTED, f"Opus does not know {rates[0]} and {rates[1]} Hz", f"take one of {OPUS_RATES}")
-        # Not to be cancelled half-way with its client: a place that nobody knows of would never be given back.
+            raise Refusal(
+                Code.UNSUPPORTED,
+                f"Opus does not know {rates[0]} and {rates[1]} Hz",
+                f"take one of {OPUS_RATES}",
+            )
+        # Not to be cancelled half-way with its client: a place that nobody knows of would never be
+        # given back.
         starting = self.task(self._take_place(start, address))
         try:
             return await asyncio.shield(starting)
@@ -204,7 +238,8 @@ class Service:
             raise
 
     async def _take_place(self, start: Start, address: str) -> Call:
-        """Starts a session if there is a place for the address, or a session that has long been silent gives it one."""
+        """Starts a session if there is a place for the address, or a session that has long been
+        silent gives it one."""
         count = len(self.calls) + self._coming.total()
         own = sum(call.address == address for call in self.calls.values()) + self._coming[address]
         share, silent = self.limits.share(address, self.places), None
@@ -220,7 +255,10 @@ class Service:
         self._coming[address] += 1
         try:
             if silent is not None:
-                await self.dismiss(silent, Refusal(Code.IDLE, f"{SPARE_S:g} s without audio, and others wait", fatal=True))
+                await self.dismiss(
+                    silent,
+                    Refusal(Code.IDLE, f"{SPARE_S:g} s without audio, and others wait", fatal=True),
+                )
             call = await self._start(start)
             call.address = address
             return call
@@ -230,9 +268,14 @@ class Service:
                 del self._coming[address]
 
     def _silent(self, address: str | None) -> Call | None:
-        """The session that has been silent for the longest time, and long enough to lose its place; of one address, or of any."""
+        """The session that has been silent for the longest time, and long enough to lose its place;
+        of one address, or of any."""
         now = self.pool.clock()
-        found = [call for call in self.calls.values() if address in (None, call.address) and call.silent(now) > SPARE_S]
+        found = [
+            call
+            for call in self.calls.values()
+            if address in (None, call.address) and call.silent(now) > SPARE_S
+        ]
         return min(found, key=lambda call: call.spoke, default=None)
 
     async def _start(self, start: Start) -> Call:
@@ -255,9 +298,13 @@ class Service:
                 max_lag=None if start.max_lag_ms is None else start.max_lag_ms / 1000,
             )
         except PoolFullError as error:
-            raise Refusal(Code.FULL, str(error), "try again later, or another server", fatal=True) from error
+            raise Refusal(
+                Code.FULL, str(error), "try again later, or another server", fatal=True
+            ) from error
         except DependencyError as error:
-            raise Refusal(Code.UNSUPPORTED, "the gate is not installed here", "start without it") from error
+            raise Refusal(
+                Code.UNSUPPORTED, "the gate is not installed here", "start without it"
+            ) from error
         member.line.wet = member.line.wet_now = start.wet
         return member
 
@@ -267,7 +314,11 @@ class Service:
         Raises:
             Refusal: no such voice.
         """
-        voice = None if update.voice is None else await self.stored(functools.partial(self.store.choose, update.voice))
+        voice = (
+            None
+            if update.voice is None
+            else await self.stored(functools.partial(self.store.choose, update.voice))
+        )
         await self.control(functools.partial(self._change, call, update, voice))
         call.voice = call.voice if voice is None else voice.name
 
@@ -283,7 +334,8 @@ class Service:
             member.swap(voice)
 
     async def fetch(self, resume: Resume) -> None:
-        """Brings a session here that may be elsewhere, before it is resumed; a server alone has nowhere to look."""
+        """Brings a session here that may be elsewhere, before it is resumed; a server alone has
+        nowhere to look."""
 
     def resume(self, session: str, key: str, received: int) -> Call:
         """The session of a client that comes back, its output rewound.
@@ -293,7 +345,9 @@ class Service:
         """
         call = self.calls.get(session) or self.ended.get(session)
         if call is None or not call.is_key(key):
-            raise Refusal(Code.UNKNOWN_SESSION, "there is no such session here", "start a new one", fatal=True)
+            raise Refusal(
+                Code.UNKNOWN_SESSION, "there is no such session here", "start a new one", fatal=True
+            )
         try:
             call.rewind(received)
         except SequenceError as error:
@@ -311,7 +365,8 @@ class Service:
         call.connection, call.left = None, self.pool.clock()
 
     async def finish(self, call: Call) -> None:
-        """All of a session was sent: gives its place back, and keeps its output until `end`, for what was sent may get lost."""
+        """All of a session was sent: gives its place back, and keeps its output until `end`, for
+        what was sent may get lost."""
         if self.calls.pop(call.id, None) is not None:
             self._by_member.pop(call.member, None)
             self.ended[call.id] = call
@@ -327,16 +382,26 @@ class Service:
             await asyncio.shield(self.control(call.member.leave))
 
     async def drain(self) -> None:
-        """Takes no more sessions, tells everybody, and waits until all have ended or `drain_s` is over."""
+        """Takes no more sessions, tells everybody, and waits until all have ended or `drain_s` is
+        over."""
         self.draining = True
         log.info("draining sessions=%d seconds=%g", len(self.calls), self.limits.drain_s)
         for connection in list(self.connections):
             connection.drain(self.limits.drain_s)
         ends = self.loop.time() + self.limits.drain_s
-        while (self.calls or any(call.acknowledges for call in self.ended.values())) and self.loop.time() < ends:
+        while (
+            self.calls or any(call.acknowledges for call in self.ended.values())
+        ) and self.loop.time() < ends:
             await asyncio.sleep(min(SWEEP_S, 0.05))
         for connection in list(self.connections):
-            connection.expel(Refusal(Code.DRAINING, "the server went down", "connect again: another one takes over", fatal=True))
+            connection.expel(
+                Refusal(
+                    Code.DRAINING,
+                    "the server went down",
+                    "connect again: another one takes over",
+                    fatal=True,
+                )
+            )
 
     def _soon(self, work: Callable[..., None], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed while the last tick ran
@@ -353,7 +418,8 @@ class Service:
                 call.connection.wake.set()
 
     def _fail(self) -> None:
-        """The pool fails again and again: whoever has a session is told, and the places are given back."""
+        """The pool fails again and again: whoever has a session is told, and the places are given
+        back."""
         for call in list(self.calls.values()):
             why = Refusal(Code.INTERNAL, "the conversion failed", "start a new session", fatal=True)
             self.task(self.dismiss(call, why))
@@ -376,14 +442,17 @@ class Service:
                 log.exception("looking for idle clients failed")
 
     async def _look_around(self, now: float) -> None:
-        """Ends what nobody comes back for, or says nothing, and asks whether the control thread still answers."""
+        """Ends what nobody comes back for, or says nothing, and asks whether the control thread
+        still answers."""
         for call in [*self.calls.values(), *self.ended.values()]:
             if call.connection is None and now - call.left > self.limits.resume_s:
                 log.info("session=%s ended: its client did not come back", call.id)
                 await self.end(call)
             elif call.silent(now) > self.limits.silent_s and call.id in self.calls:
                 message = f"no audio came for {self.limits.silent_s:g} s"
-                await self.dismiss(call, Refusal(Code.IDLE, message, "start again when there is some", fatal=True))
+                await self.dismiss(
+                    call, Refusal(Code.IDLE, message, "start again when there is some", fatal=True)
+                )
         for connection in list(self.connections):
             connection.check(now)
         if self._probe is None or self._probe.done():

@@ -1,4 +1,5 @@
-"""One session as the server keeps it: a place in the pool, audio on its way in and out, and what it takes to resume."""
+"""One session as the server keeps it: a place in the pool, audio on its way in and out, and what it
+takes to resume."""
 
 import asyncio
 import hmac
@@ -24,9 +25,11 @@ Samples = NDArray[np.float32]
 FRAME_S = 0.1
 """Seconds of audio in the longest frame that is sent."""
 PATIENCE_S = 30.0
-"""Seconds that a new session has until its client takes it, on top of those that lost clients have."""
+"""Seconds that a new session has until its client takes it, on top of those that lost clients
+have."""
 UNACKNOWLEDGED = 2 << 20
-"""Bytes of sent audio that are kept for a client which acknowledges what it has, even if they last longer than `keep`."""
+"""Bytes of sent audio that are kept for a client which acknowledges what it has, even if they last
+longer than `keep`."""
 RECENT = 4_096
 """Frames whose lag is remembered."""
 
@@ -42,7 +45,9 @@ class Call:
         metrics: of the server.
     """
 
-    def __init__(self, member: Member, start: Start, voice: str, keep: float, metrics: Metrics) -> None:
+    def __init__(
+        self, member: Member, start: Start, voice: str, keep: float, metrics: Metrics
+    ) -> None:
         self.id, self.key = secrets.token_urlsafe(9), secrets.token_urlsafe(24)
         self.member, self.start, self.voice, self.metrics = member, start, voice, metrics
         self.wet = start.wet
@@ -53,7 +58,11 @@ class Call:
         nominal = member.latency + tick
         limit = None if start.max_lag_ms is None else nominal + start.max_lag_ms / 1000
         self.waiting = Backlog(self.rate_out, nominal=nominal, limit=limit)
-        self.clock, self.arrivals, self.lags = ClientClock(), Arrivals(self.rate_in), deque[float](maxlen=RECENT)
+        self.clock, self.arrivals, self.lags = (
+            ClientClock(),
+            Arrivals(self.rate_in),
+            deque[float](maxlen=RECENT),
+        )
         self.again: deque[bytes] = deque()
         self.samples_in = self.samples_out = 0
         self.ended = self.finished = False  # all output is here; all of it was sent
@@ -72,7 +81,11 @@ class Call:
 
     def attach(self, connection: "Connection", acknowledges: bool) -> None:
         """Its client is there; `acknowledges`: and says what it has."""
-        self.connection, self.acknowledges, self.address = connection, acknowledges, connection.transport.address
+        self.connection, self.acknowledges, self.address = (
+            connection,
+            acknowledges,
+            connection.transport.address,
+        )
         self.outgoing.limit = UNACKNOWLEDGED if acknowledges else 0
         self.stalled = self.outgoing.sequence > 0
 
@@ -95,14 +108,17 @@ class Call:
     def collect(self, samples: Samples, captured: float, done: bool) -> None:
         """Output of the pool, whose end was captured at `captured`."""
         if len(samples):
-            tail = self.member.line.end is not None and len(self.waiting)  # its end is padding that nobody captured
+            tail = self.member.line.end is not None and len(
+                self.waiting
+            )  # its end is padding that nobody captured
             self.waiting.append(samples, None if tail else captured - len(samples) / self.rate_out)
         self._trim()
         self.ended |= done
         self._note_losses()
 
     def has_room(self, limit: float) -> bool:
-        """Whether less than `limit` seconds of input and of output wait; `room` is set or cleared accordingly."""
+        """Whether less than `limit` seconds of input and of output wait; `room` is set or cleared
+        accordingly."""
         room = self.ended or (self.queued < limit and self.waiting.seconds < limit)
         if room:
             self.room.set()
@@ -130,13 +146,16 @@ class Call:
         self.again = deque(self.outgoing.again(received))
 
     def frame(self, silence: bool) -> bytes | None:
-        """The next frame to send, or None when there is none yet; `silence`: the client understands silent frames."""
+        """The next frame to send, or None when there is none yet; `silence`: the client understands
+        silent frames."""
         if self.again:
             return self.again.popleft()
         if self.finished:
             return None
         self._trim()
-        first = (self.waiting.taken / self.rate_out + self.dropped_in / self.member.line.rate) * self.rate_in
+        first = (
+            self.waiting.taken / self.rate_out + self.dropped_in / self.member.line.rate
+        ) * self.rate_in
         samples, captured = self._take()
         if samples is None:
             self.stalled = False
@@ -144,7 +163,9 @@ class Call:
         now = self.member.pool.clock()
         self.finished = self.ended and not len(self.waiting)
         quiet = silence and not samples.any()
-        data = self.outgoing.frame(samples, self.clock.back(captured), end=self.finished, dropped=self.gap, silence=quiet)
+        data = self.outgoing.frame(
+            samples, self.clock.back(captured), end=self.finished, dropped=self.gap, silence=quiet
+        )
         self.gap = False
         self.samples_out += len(samples)
         if len(samples):
@@ -157,7 +178,9 @@ class Call:
 
     def totals(self) -> dict[str, Any]:
         """The fields of `Totals`."""
-        p50, p95, p99 = np.percentile(self.lags, [50, 95, 99]).tolist() if self.lags else (0.0, 0.0, 0.0)
+        p50, p95, p99 = (
+            np.percentile(self.lags, [50, 95, 99]).tolist() if self.lags else (0.0, 0.0, 0.0)
+        )
         return {
             "frames_in": self.incoming.wanted,
             "frames_out": self.outgoing.sequence,
@@ -191,7 +214,10 @@ class Call:
 
     def _note_losses(self) -> None:
         """Passes on what the pool dropped or did too late since the last time."""
-        lost, late = self.member.line.backlog.dropped - self.dropped_in, self.member.late - self.late
+        lost, late = (
+            self.member.line.backlog.dropped - self.dropped_in,
+            self.member.late - self.late,
+        )
         if lost > 0:
             self.gap = True
             self.dropped_in += lost

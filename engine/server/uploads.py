@@ -1,4 +1,5 @@
-"""From an uploaded file to a voice in the store: decoded in a confined process, one at a time, and measured."""
+"""From an uploaded file to a voice in the store: decoded in a confined process, one at a time, and
+measured."""
 
 import asyncio
 import os
@@ -36,16 +37,31 @@ async def decoded(data: bytes, limits: ServerLimits) -> tuple[Samples, int]:
     Raises:
         Refusal: it cannot be decoded within the limits.
     """
-    ours = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(rtvc.__file__).parents[1])}
+    ours = {
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(rtvc.__file__).parents[1]),
+    }
     environment = {name: os.environ[name] for name in KEPT if name in os.environ} | ours
-    command = [sys.executable, str(Path(decode.__file__)), str(limits.upload_seconds), str(int(limits.decode_s) + 1)]
+    command = [
+        sys.executable,
+        str(Path(decode.__file__)),
+        str(limits.upload_seconds),
+        str(int(limits.decode_s) + 1),
+    ]
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment
+    )
     try:
         async with asyncio.timeout(limits.decode_s):
             out, problem = await process.communicate(data)
     except TimeoutError:
-        raise Refusal(Code.BAD_UPLOAD, f"the file took longer than {limits.decode_s:g} s to decode", "send a shorter one, as WAV") from None
+        raise Refusal(
+            Code.BAD_UPLOAD,
+            f"the file took longer than {limits.decode_s:g} s to decode",
+            "send a shorter one, as WAV",
+        ) from None
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
@@ -57,7 +73,11 @@ async def decoded(data: bytes, limits: ServerLimits) -> tuple[Samples, int]:
             if process.returncode == 3
             else "it cannot be decoded with the memory and time it is given"
         )
-        raise Refusal(Code.BAD_UPLOAD, f"the file cannot be used: {reason}", "send half a minute of one person speaking, as WAV or FLAC")
+        raise Refusal(
+            Code.BAD_UPLOAD,
+            f"the file cannot be used: {reason}",
+            "send half a minute of one person speaking, as WAV or FLAC",
+        )
     head, _, body = out.partition(b"\n")
     return np.frombuffer(body, "<f4").astype(np.float32), int(head)
 
@@ -72,7 +92,9 @@ class Uploads:
         executor: where `maker` runs, one at a time.
     """
 
-    def __init__(self, store: VoiceStore, maker: Maker, limits: ServerLimits, executor: Executor) -> None:
+    def __init__(
+        self, store: VoiceStore, maker: Maker, limits: ServerLimits, executor: Executor
+    ) -> None:
         self.store, self.maker, self.limits, self.executor = store, maker, limits, executor
         self._turn = asyncio.Semaphore(1)
         self._from: Counter[str] = Counter()
@@ -112,7 +134,9 @@ class Uploads:
         async with self._turn:
             samples, rate = await decoded(data, self.limits)
             try:
-                voice = await asyncio.get_running_loop().run_in_executor(self.executor, self._make, name, samples, rate)
+                voice = await asyncio.get_running_loop().run_in_executor(
+                    self.executor, self._make, name, samples, rate
+                )
             except (AudioError, VoiceError) as error:
                 raise Refusal(Code.BAD_UPLOAD, str(error)[:300]) from error
         report: dict[str, Any] = voice.references[0] if voice.references else {}

@@ -1,4 +1,5 @@
-"""The voices of a server: a folder of voice files, by name. Nothing is read or written anywhere else."""
+"""The voices of a server: a folder of voice files, by name. Nothing is read or written anywhere
+else."""
 
 import bisect
 import contextlib
@@ -35,7 +36,13 @@ SETTLED_NS = 2_000_000_000
 """Nanoseconds after which every file system gives a folder that changes another time."""
 LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What file systems say that know no hard links."""
-RESERVED = {"con", "prn", "aux", "nul", *(f"{device}{i}" for device in ("com", "lpt") for i in range(1, 10))}
+RESERVED = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{device}{i}" for device in ("com", "lpt") for i in range(1, 10)),
+}
 
 
 log = logging.getLogger("rtvc.serve")
@@ -48,7 +55,12 @@ def check_name(name: str) -> str:
         Refusal: it is no name, or tries to be a path.
     """
     composed = unicodedata.normalize("NFC", name)
-    bad = not NAME.fullmatch(composed) or ".." in composed or composed[-1] in " ." or composed.split(".")[0].lower() in RESERVED
+    bad = (
+        not NAME.fullmatch(composed)
+        or ".." in composed
+        or composed[-1] in " ."
+        or composed.split(".")[0].lower() in RESERVED
+    )
     if bad or len(composed.encode()) > 200:
         advice = "take 1 to 64 letters, digits, spaces and - + _ . ( ) '"
         raise Refusal(Code.BAD_NAME, "a name that no voice can have came", advice)
@@ -56,7 +68,8 @@ def check_name(name: str) -> str:
 
 
 class Names:
-    """The names of a folder's voices: it is read again only when it has changed, and then a few times a second at most.
+    """The names of a folder's voices: it is read again only when it has changed, and then a few
+    times a second at most.
 
     Args:
         folder: that is listed.
@@ -89,9 +102,15 @@ class Names:
         stamp = self.folder.stat().st_mtime_ns
         if stamp == self._stamp and self._settled:
             return
-        settled = time.time_ns() - stamp > SETTLED_NS  # otherwise another change may bear the same time
+        settled = (
+            time.time_ns() - stamp > SETTLED_NS
+        )  # otherwise another change may bear the same time
         with os.scandir(self.folder) as entries:
-            found = [entry.name.removesuffix(SUFFIX) for entry in entries if entry.name.endswith(SUFFIX) and entry.is_file()]
+            found = [
+                entry.name.removesuffix(SUFFIX)
+                for entry in entries
+                if entry.name.endswith(SUFFIX) and entry.is_file()
+            ]
         self._names = sorted(name for name in found if NAME.fullmatch(name))
         self._stamp, self._settled, self._read_at = stamp, settled, now
         self.readings += 1
@@ -105,7 +124,8 @@ class Names:
 
 
 class VoiceStore:
-    """Voice files in a folder; safe to use from several threads, and by several servers on one folder.
+    """Voice files in a folder; safe to use from several threads, and by several servers on one
+    folder.
 
     Args:
         folder: of `NAME.voice` files, made if it is not there.
@@ -135,7 +155,8 @@ class VoiceStore:
         return self._names.now()
 
     def listed(self) -> VoiceList:
-        """What a client is told: as many names, from the first on, as a reply has room for, and how many there are more."""
+        """What a client is told: as many names, from the first on, as a reply has room for, and how
+        many there are more."""
         names = self.names()
         room = itertools.accumulate(len(json.dumps(name)) + 1 for name in names[:MOST_LISTED])
         count = sum(size <= LONGEST_LIST for size in room)
@@ -177,7 +198,9 @@ class VoiceStore:
             OSError: the file cannot be read, which says nothing about what is in it.
             VoiceError: it is no voice, or one for another model.
         """
-        path.open("rb").close()  # the reader calls everything "not found", the want of a descriptor, too
+        path.open(
+            "rb"
+        ).close()  # the reader calls everything "not found", the want of a descriptor, too
         try:
             return usable(Voice.load(path), self.space, self.weights)
         except VoiceError as error:
@@ -208,11 +231,16 @@ class VoiceStore:
         if os.path.lexists(path):
             raise taken(path)
         if len(self.names()) >= self.most:
-            raise Refusal(Code.STORE_FULL, f"the store holds {self.most} voices", "ask who runs the server to remove some")
+            raise Refusal(
+                Code.STORE_FULL,
+                f"the store holds {self.most} voices",
+                "ask who runs the server to remove some",
+            )
         return path.name.removesuffix(SUFFIX)
 
     def add(self, name: str, voice: Voice) -> None:
-        """Stores a new voice: whole or not at all, and never in place of another one, whoever stores that.
+        """Stores a new voice: whole or not at all, and never in place of another one, whoever
+        stores that.
 
         Raises:
             Refusal: as `vacant`, or the disk is full.
@@ -225,7 +253,9 @@ class VoiceStore:
         except FileExistsError as error:
             raise taken(self._path(name)) from error
         except (OSError, VoiceError) as error:
-            raise Refusal(Code.STORE_FULL, "the voice cannot be stored", "tell who runs the server") from error
+            raise Refusal(
+                Code.STORE_FULL, "the voice cannot be stored", "tell who runs the server"
+            ) from error
         finally:
             with contextlib.suppress(OSError):
                 fresh.unlink(missing_ok=True)
@@ -239,7 +269,8 @@ class VoiceStore:
 
 
 def publish(fresh: Path, path: Path) -> None:
-    """Gives a file that is written its name, unless somebody has it: one step of the file system, not a check and an act.
+    """Gives a file that is written its name, unless somebody has it: one step of the file system,
+    not a check and an act.
 
     Raises:
         FileExistsError: somebody has it.
@@ -252,7 +283,9 @@ def publish(fresh: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in LINKLESS:
             raise
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # the name first, which one alone can get
+        os.close(
+            os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        )  # the name first, which one alone can get
         os.replace(fresh, path)
 
 

@@ -11,7 +11,8 @@ import torch
 from rtvc.engine.backends.base import Backend
 
 HEADROOM = 0.8
-"""Share of a tick that steps may fill: the rest is for edges, the gate, and whatever else the machine does."""
+"""Share of a tick that steps may fill: the rest is for edges, the gate, and whatever else the
+machine does."""
 
 
 class StepTimes:
@@ -50,7 +51,9 @@ class Capacity:
     rows: int
 
 
-def step_time(backend: Backend, rows: int, steps: int, clock: Callable[[], float] = time.perf_counter) -> StepTimes:
+def step_time(
+    backend: Backend, rows: int, steps: int, clock: Callable[[], float] = time.perf_counter
+) -> StepTimes:
     """Times `steps` steps of `rows` rows of quiet noise, after two that warm up."""
     size = next((b for b in backend.batches if b >= rows), rows)
     with torch.inference_mode():
@@ -74,7 +77,8 @@ class _Neutral:
 
 
 def measure(backend: Backend, *, most: int = 64, steps: int = 24) -> Capacity:
-    """Times steps of 1, 2, 4 ... rows until they no longer fit the tick, and places the capacity between the last two.
+    """Times steps of 1, 2, 4 ... rows until they no longer fit the tick, and places the capacity
+    between the last two.
 
     Args:
         backend: what to measure.

@@ -1,8 +1,10 @@
-"""The half of a session that knows nothing of models: edges, chunks, gate, swap, dry path, exact lengths.
+"""The half of a session that knows nothing of models: edges, chunks, gate, swap, dry path, exact
+lengths.
 
-`Session` steps one line at once; `Pool` gathers the work of many lines into one batch. A line hands out `Work`, is given
-the converted chunk back, and keeps every count: N input samples give exactly ceil(N * rate_out / rate_in) output samples,
-aligned with the input, less what was dropped and declared.
+`Session` steps one line at once; `Pool` gathers the work of many lines into one batch. A line hands
+out `Work`, is given the converted chunk back, and keeps every count: N input samples give exactly
+ceil(N * rate_out / rate_in) output samples, aligned with the input, less what was dropped and
+declared.
 """
 
 from collections import deque
@@ -37,7 +39,8 @@ class Work:
     Attributes:
         x: (N,) the chunk at the converter's rate.
         voices: conditions (1, V): the current one first; a second one is the voice being faded out.
-        gain: the gate's gain at the beginning and the end of the chunk; None when the output is to be thrown away.
+        gain: the gate's gain at the beginning and the end of the chunk; None when the output is to
+            be thrown away.
         captured: when x[0] was captured, in seconds.
     """
 
@@ -108,7 +111,9 @@ class Line:
         self.wet_now = self.wet
         self.was_open = self.gate is None
         self.fed = 0  # samples at the converter's rate that entered
-        self.skip = self.latency  # output samples still to throw away, so that output aligns with input
+        self.skip = (
+            self.latency
+        )  # output samples still to throw away, so that output aligns with input
         self.emitted = 0  # output samples at the converter's rate
         self.delivered = 0  # samples given to the caller
         self.end: int | None = None  # value of `emitted` at which the stream is complete
@@ -120,15 +125,20 @@ class Line:
         self.captured = 0.0  # when the end of what has left was captured, in seconds
 
     def swap(self, voice: Tensor) -> None:
-        """Another voice (1, V) from the next chunk on; within `FADE_S` of audio the old one is gone."""
+        """Another voice (1, V) from the next chunk on; within `FADE_S` of audio the old one is
+        gone."""
         if self.faded_out is None:
             self.faded_out = self.voice
         self.voice = voice
 
     def feed(self, block: Samples, captured: float | None = None) -> None:
         """block (N,) float32 at rate_in; `captured` is when its first sample was, in seconds."""
-        if captured is not None:  # the resampler's first output now is older by what it had kept waiting
-            captured -= (self.entry.received - self.entry.produced * self.entry.down / self.entry.up) / self.entry.rate_in
+        if (
+            captured is not None
+        ):  # the resampler's first output now is older by what it had kept waiting
+            captured -= (
+                self.entry.received - self.entry.produced * self.entry.down / self.entry.up
+            ) / self.entry.rate_in
         self._append(self.entry.push(block), captured)
 
     def finish(self) -> None:
@@ -151,11 +161,24 @@ class Line:
             EngineError: while work is handed out or waits: step first.
         """
         if self.todo:
-            raise EngineError(f"{len(self.todo)} steps of this session still wait: step them before it is parked")
+            raise EngineError(
+                f"{len(self.todo)} steps of this session still wait: step them before it is parked"
+            )
         tree: dict[str, Any] = {name: getattr(self, name) for name in COUNTS}
-        tree |= {"entry": self.entry.state(), "exit": self.exit.state(), "backlog": self.backlog.state(), "dry": self.dry}
-        tree |= {"voice": self.voice.cpu().numpy(), "out": np.concatenate([np.zeros(0, np.float32), *self.out])}
-        tree |= {"held": np.array(self.held, np.float32).reshape(-1, self.chunk), "asleep": np.array(self.asleep).reshape(-1, self.chunk)}
+        tree |= {
+            "entry": self.entry.state(),
+            "exit": self.exit.state(),
+            "backlog": self.backlog.state(),
+            "dry": self.dry,
+        }
+        tree |= {
+            "voice": self.voice.cpu().numpy(),
+            "out": np.concatenate([np.zeros(0, np.float32), *self.out]),
+        }
+        tree |= {
+            "held": np.array(self.held, np.float32).reshape(-1, self.chunk),
+            "asleep": np.array(self.asleep).reshape(-1, self.chunk),
+        }
         if self.faded_out is not None:
             tree["faded_out"] = self.faded_out.cpu().numpy()
         if self.gate is not None:
@@ -171,8 +194,15 @@ class Line:
         self.backlog.restore(tree["backlog"])
         self.dry, self.out = tree["dry"], [tree["out"]]
         self.voice = torch.from_numpy(tree["voice"]).to(self.voice.device)
-        self.faded_out = torch.from_numpy(tree["faded_out"]).to(self.voice.device) if "faded_out" in tree else None
-        self.held, self.asleep = deque(tree["held"]), deque(tree["asleep"], maxlen=self.asleep.maxlen)
+        self.faded_out = (
+            torch.from_numpy(tree["faded_out"]).to(self.voice.device)
+            if "faded_out" in tree
+            else None
+        )
+        self.held, self.asleep = (
+            deque(tree["held"]),
+            deque(tree["asleep"], maxlen=self.asleep.maxlen),
+        )
         self.todo.clear()
         if self.gate is not None:
             self.gate.restore(tree["gate"])
@@ -183,9 +213,15 @@ class Line:
         return bool(self.todo) or len(self.backlog) >= self.chunk
 
     def next(self, now: float | None = None) -> Work | None:
-        """The next step to do, or None when input is short; silent chunks are answered on the way without a step."""
+        """The next step to do, or None when input is short; silent chunks are answered on the way
+        without a step."""
         while not self.todo and len(self.backlog) >= self.chunk:
-            if now is not None and self.end is None and self.backlog.trim(now) and len(self.backlog) < self.chunk:
+            if (
+                now is not None
+                and self.end is None
+                and self.backlog.trim(now)
+                and len(self.backlog) < self.chunk
+            ):
                 break
             self._prepare()
         return self.todo.popleft() if self.todo else None
@@ -202,7 +238,8 @@ class Line:
             self.held.append(x)
             x, captured = self.held.popleft(), captured - self.held_chunks * self.chunk / self.rate
         if is_open and not self.was_open:
-            for sample in self.asleep:  # what the converter slept through, heard again so that its state is that of a listener
+            # What the converter slept through, heard again so that its state is that of a listener
+            for sample in self.asleep:
                 self.todo.append(Work(sample, (self.voice,), None, captured))
             self.asleep.clear()
             self.faded_out = None
@@ -251,10 +288,14 @@ class Line:
     def take(self) -> Samples:
         """Everything that is ready to leave, (N',) at rate_out, in [-1, 1].
 
-        The converter's output keeps within that already; resampling it can swing a little beyond, and the dry path is as
-        loud as the input, so both are cut here.
+        The converter's output keeps within that already; resampling it can swing a little beyond,
+        and the dry path is as loud as the input, so both are cut here.
         """
-        if self.end is not None and self.emitted >= self.end and self.exit.produced < self.exit.length(self.emitted):
+        if (
+            self.end is not None
+            and self.emitted >= self.end
+            and self.exit.produced < self.exit.length(self.emitted)
+        ):
             self.out.append(self.exit.flush())
         y = np.concatenate(self.out) if self.out else np.zeros(0, np.float32)
         self.out.clear()
@@ -267,4 +308,6 @@ class Line:
     def total(self) -> int:
         """Output samples that the input so far amounts to, declared drops deducted."""
         wanted = -(-self.entry.received * self.exit.rate_out // self.entry.rate_in)
-        return wanted - self.exit.length(self.fed) + self.exit.length(self.fed - self.backlog.dropped)
+        return (
+            wanted - self.exit.length(self.fed) + self.exit.length(self.fed - self.backlog.dropped)
+        )

@@ -1,8 +1,10 @@
-"""Many sessions as rows of one batch, stepped together: join, leave and idle without recompiling anything.
+"""Many sessions as rows of one batch, stepped together: join, leave and idle without recompiling
+anything.
 
-Every tick takes at most one chunk of each member that has one, most urgent first; members that are behind get further
-rounds while time is left. States lie in one matrix (slots, S): a row is gathered, stepped and put back.
-`push`, `pull` and the controls may be called from other threads than the one that ticks.
+Every tick takes at most one chunk of each member that has one, most urgent first; members that are
+behind get further rounds while time is left. States lie in one matrix (slots, S): a row is
+gathered, stepped and put back. `push`, `pull` and the controls may be called from other threads
+than the one that ticks.
 """
 
 import threading
@@ -37,16 +39,29 @@ class PoolFullError(EngineError):
 
 
 class Member(Controls):
-    """One session of a pool: `push` and `pull` return at once, `Pool.tick` does the work between."""
+    """One session of a pool: `push` and `pull` return at once, `Pool.tick` does the work
+    between."""
 
-    def __init__(self, pool: "Pool", slot: int, voice: Styled, line: Line, *, deadline: float, pitch: float, prosody: float) -> None:
+    def __init__(
+        self,
+        pool: "Pool",
+        slot: int,
+        voice: Styled,
+        line: Line,
+        *,
+        deadline: float,
+        pitch: float,
+        prosody: float,
+    ) -> None:
         super().__init__(pool.backend, voice, pitch=pitch, prosody=prosody)
         self.pool, self.slot, self.deadline = pool, slot, deadline
         line.voice = self.condition()
         self.line = line
         self.late = self.steps = 0
         self.done = self.gone = False
-        self._arrived: deque[tuple[int, float]] = deque()  # where a block ended in the line's backlog, and when it came
+        self._arrived: deque[tuple[int, float]] = (
+            deque()
+        )  # where a block ended in the line's backlog, and when it came
         self._inbox: deque[Callable[[], None]] = deque([self._start])
         self._outbox: deque[Samples] = deque()
         self._clock_end = 0.0
@@ -56,14 +71,17 @@ class Member(Controls):
         self._inbox.append(change)
         self.pool.wake.set()
 
-    def push(self, block: ArrayLike, *, captured: float | None = None, arrived: float | None = None) -> None:
+    def push(
+        self, block: ArrayLike, *, captured: float | None = None, arrived: float | None = None
+    ) -> None:
         """A block of mono floats.
 
         Args:
             block: (N,) samples.
             captured: when the first was, on the pool's clock; by default the block has just ended.
-            arrived: when the block came, on the pool's clock. Where it is said, urgency and lateness are judged by it and not by
-                `captured`, which strangers say: nobody is served before others, or counted as late, for what is claimed.
+            arrived: when the block came, on the pool's clock. Where it is said, urgency and
+                lateness are judged by it and not by `captured`, which strangers say: nobody is
+                served before others, or counted as late, for what is claimed.
 
         Raises:
             AudioError: for a block that is not mono, not floats or not finite.
@@ -84,7 +102,8 @@ class Member(Controls):
             self._arrived.append((self.line.backlog.taken + len(self.line.backlog), arrived))
 
     def due(self) -> float | None:
-        """When the next chunk of the backlog had come in full, plus the deadline; None when nobody says."""
+        """When the next chunk of the backlog had come in full, plus the deadline; None when nobody
+        says."""
         end = self.line.backlog.taken + self.line.chunk
         while len(self._arrived) > 1 and self._arrived[0][0] < end:
             self._arrived.popleft()
@@ -115,18 +134,21 @@ class Member(Controls):
         self.pool.leave(self)
 
     def park(self) -> bytes:
-        """The whole session as bytes, for `Pool.resume` here or on another machine; waits for a tick that is under way."""
+        """The whole session as bytes, for `Pool.resume` here or on another machine; waits for a
+        tick that is under way."""
         with self.pool.stepping:
             self.settle()
             return self.parcel(self.pool.states[self.slot : self.slot + 1])
 
     def settle(self) -> None:
-        """Carries out what was asked since the last tick; the pool calls it with `stepping` held."""
+        """Carries out what was asked since the last tick; the pool calls it with `stepping`
+        held."""
         while self._inbox:
             self._inbox.popleft()()
 
     def collect(self) -> None:
-        """Moves what the line has ready to where `pull` finds it; the pool calls it with `stepping` held."""
+        """Moves what the line has ready to where `pull` finds it; the pool calls it with `stepping`
+        held."""
         if not self.line.out and self.line.end is None:
             return
         samples = self.line.take()
@@ -158,16 +180,27 @@ class Pool:
     """
 
     def __init__(
-        self, backend: Backend, *, slots: int = 64, capacity: Capacity | None = None, clock: Callable[[], float] = time.perf_counter
+        self,
+        backend: Backend,
+        *,
+        slots: int = 64,
+        capacity: Capacity | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.backend, self.clock = backend, clock
         self.capacity = measure(backend, most=slots) if capacity is None else capacity
-        self.states = backend.initial(slots + 1)  # the last row is scratch, for batches that are padded
+        self.states = backend.initial(
+            slots + 1
+        )  # the last row is scratch, for batches that are padded
         self.members: dict[int, Member] = {}
         self.free = list(range(slots))
         self.tick_s = backend.chunk / backend.sample_rate
         self.times = StepTimes()
-        self.stepping, self.registry, self.wake = threading.Lock(), threading.Lock(), threading.Event()
+        self.stepping, self.registry, self.wake = (
+            threading.Lock(),
+            threading.Lock(),
+            threading.Event(),
+        )
 
     def join(
         self,
@@ -190,8 +223,10 @@ class Pool:
             pitch: semitones added to the pitch.
             prosody: 0 keeps the speaker's own register and range, 1 takes the voice's.
             gate: skips silence.
-            max_lag: seconds of age above which queued audio is dropped down to one chunk; None never drops.
-            deadline: seconds after a chunk's last sample was captured by which it should be converted; by default two ticks.
+            max_lag: seconds of age above which queued audio is dropped down to one chunk; None
+                never drops.
+            deadline: seconds after a chunk's last sample was captured by which it should be
+                converted; by default two ticks.
 
         Raises:
             PoolFullError: when the measured capacity or the slots are used up.
@@ -202,7 +237,9 @@ class Pool:
             rate,
             chunk,
             self.backend.latency,
-            self.backend.condition(checks.voice(voice), pitch=checks.pitch(pitch), prosody=checks.prosody(prosody)),
+            self.backend.condition(
+                checks.voice(voice), pitch=checks.pitch(pitch), prosody=checks.prosody(prosody)
+            ),
             rate_in=sample_rate,
             rate_out=sample_rate if output_rate is None else output_rate,
             gate=gate,
@@ -211,16 +248,20 @@ class Pool:
         with self.registry:
             if len(self.members) >= self.capacity.rows or not self.free:
                 raise PoolFullError(
-                    f"{len(self.members)} sessions run and this machine was measured to hold {self.capacity.rows} at "
-                    f"{1000 * self.tick_s:.1f} ms ticks: try again later, or on another machine"
+                    f"{len(self.members)} sessions run and this machine was measured to hold"
+                    f" {self.capacity.rows} at {1000 * self.tick_s:.1f} ms ticks: try again later,"
+                    " or on another machine"
                 )
             slot = self.free.pop()
             limit = 2 * self.tick_s if deadline is None else deadline
-            member = self.members[slot] = Member(self, slot, voice, line, deadline=limit, pitch=pitch, prosody=prosody)
+            member = self.members[slot] = Member(
+                self, slot, voice, line, deadline=limit, pitch=pitch, prosody=prosody
+            )
         return member
 
     def resume(self, data: bytes, voice: Styled, **settings: object) -> Member:
-        """A place for a session that was parked; `voice` and settings as for `join`, the parked voice and controls win."""
+        """A place for a session that was parked; `voice` and settings as for `join`, the parked
+        voice and controls win."""
         member = self.join(voice, **settings)  # type: ignore[arg-type]
         with self.stepping:
             member.settle()
@@ -260,13 +301,17 @@ class Pool:
                 rows += sum(len(work.voices) for _, work, _ in turn)
                 self._step(turn, present - began)
                 if self.clock() - began > HEADROOM * self.tick_s:
-                    break  # who is behind waits for the next tick, so that it comes in time for everybody
+                    # Who is behind waits for the next tick, so that it comes in time for everybody
+                    break
             for member in members:
                 member.collect()
             return rows
 
-    def serve(self, stop: threading.Event, done: Callable[[Sequence[Member]], None] | None = None) -> None:
-        """Ticks whenever something was pushed, until `stop` is set; `done` hears the members after every tick."""
+    def serve(
+        self, stop: threading.Event, done: Callable[[Sequence[Member]], None] | None = None
+    ) -> None:
+        """Ticks whenever something was pushed, until `stop` is set; `done` hears the members after
+        every tick."""
         while not stop.is_set():
             self.wake.wait(self.tick_s)
             self.wake.clear()
@@ -287,11 +332,18 @@ class Pool:
             due = member.due()
             work = member.line.next(now)
             if work is not None:
-                turns.append((member, work, work.captured + self.tick_s + member.deadline if due is None else due))
+                turns.append(
+                    (
+                        member,
+                        work,
+                        work.captured + self.tick_s + member.deadline if due is None else due,
+                    )
+                )
         return sorted(turns, key=lambda turn: turn[2])
 
     def _step(self, turn: list[Turn], shift: float) -> None:
-        """Steps one round in batches as large as the backend takes; `shift` takes the pool's clock to the caller's present."""
+        """Steps one round in batches as large as the backend takes; `shift` takes the pool's clock
+        to the caller's present."""
         most = self.backend.batches[-1] if self.backend.batches else max(2, self.capacity.rows)
         while turn:
             batch, rows = list[Turn](), 0
@@ -318,7 +370,9 @@ class Pool:
             slots += [len(self.states) - 1] * (size - rows)
             voices = torch.cat([voices, voices[:1].expand(size - rows, -1)])
         index = torch.tensor(slots, device=self.backend.device)
-        y, states = self.backend.step(torch.from_numpy(x).to(self.backend.device), voices, self.states[index])
+        y, states = self.backend.step(
+            torch.from_numpy(x).to(self.backend.device), voices, self.states[index]
+        )
         firsts = np.cumsum([0] + [len(work.voices) for _, work, _ in batch])[:-1].tolist()
         kept = states[firsts]
         for row in broken_rows(kept):
@@ -326,4 +380,7 @@ class Pool:
             batch[row][0].resets += 1
         self.states[index[firsts]] = kept
         out = y[:, 0].cpu().numpy()
-        return [list(out[first : first + len(work.voices)]) for first, (_, work, _) in zip(firsts, batch, strict=True)]
+        return [
+            list(out[first : first + len(work.voices)])
+            for first, (_, work, _) in zip(firsts, batch, strict=True)
+        ]

@@ -1,4 +1,5 @@
-"""One person speaking: blocks of any size at any rate go in, the same speech in another voice comes out."""
+"""One person speaking: blocks of any size at any rate go in, the same speech in another voice comes
+out."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -26,12 +27,14 @@ from rtvc.voices.voice import mixed_fine
 Samples = NDArray[np.float32]
 
 PIECE_S = 1.0
-"""Longer blocks are taken in pieces of this many seconds, so that memory does not grow with a file."""
+"""Longer blocks are taken in pieces of this many seconds, so that memory does not grow with a
+file."""
 
 
 @dataclass
 class Style:
-    """What `mix` makes of several voices: two style vectors, (128,) each, and what fitting added, (F,)."""
+    """What `mix` makes of several voices: two style vectors, (128,) each, and what fitting added,
+    (F,)."""
 
     acoustic: Tensor
     prosodic: Tensor
@@ -46,9 +49,14 @@ def blend(weights: Mapping[Styled, float]) -> Style:
             voices of different style spaces.
     """
     shares = checks.shares(weights)
-    spaces = {str(space) for voice in weights if (space := getattr(voice, "space", None)) is not None}
+    spaces = {
+        str(space) for voice in weights if (space := getattr(voice, "space", None)) is not None
+    }
     if len(spaces) > 1:
-        raise VoiceError(f"voices of the style spaces {', '.join(sorted(spaces))} came, one space was wanted: make them with one model")
+        raise VoiceError(
+            f"voices of the style spaces {', '.join(sorted(spaces))} came, one space was wanted:"
+            " make them with one model"
+        )
     return Style(
         torch.stack([share * voice.acoustic for voice, share in shares]).sum(0),
         torch.stack([share * voice.prosodic for voice, share in shares]).sum(0),
@@ -60,21 +68,36 @@ def check_block(block: ArrayLike) -> Samples:
     """A block of mono samples as (N,) float32.
 
     Raises:
-        AudioError: for another shape, whole numbers, or values that are not finite or were never scaled to [-1, 1].
+        AudioError: for another shape, whole numbers, or values that are not finite or were never
+            scaled to [-1, 1].
     """
     try:
         samples = np.asarray(block.detach().cpu() if isinstance(block, Tensor) else block)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise AudioError(f"{checks.what(block)} came as a block, (N,) mono samples were wanted: pass an array of floats") from error
+        raise AudioError(
+            f"{checks.what(block)} came as a block, (N,) mono samples were wanted: pass an array of"
+            " floats"
+        ) from error
     if samples.ndim != 1:
-        raise AudioError(f"a block of shape {samples.shape} came, (N,) mono samples were wanted: mix the channels down first")
+        raise AudioError(
+            f"a block of shape {samples.shape} came, (N,) mono samples were wanted: mix the"
+            " channels down first"
+        )
     if samples.dtype.kind != "f":
-        raise AudioError(f"a block of {samples.dtype} came, floats in [-1, 1] were wanted: divide integers by their full scale")
+        raise AudioError(
+            f"a block of {samples.dtype} came, floats in [-1, 1] were wanted: divide integers by"
+            " their full scale"
+        )
     peak = np.abs(samples).max(initial=0.0)
     if not np.isfinite(peak):
-        raise AudioError("a block with infinite or undefined samples came: find where the capture went wrong")
+        raise AudioError(
+            "a block with infinite or undefined samples came: find where the capture went wrong"
+        )
     if peak > LOUDEST:
-        raise AudioError(f"a block that reaches {peak:.6g} came, samples from -1 to 1 were wanted: divide 16-bit integers by 32768")
+        raise AudioError(
+            f"a block that reaches {peak:.6g} came, samples from -1 to 1 were wanted: divide 16-bit"
+            " integers by 32768"
+        )
     return samples.astype(np.float32, copy=False)
 
 
@@ -86,7 +109,8 @@ class Controls:
         self._pitch, self._prosody = checks.pitch(pitch), checks.prosody(prosody)
         self.line: Line
         self.resets = 0
-        """How often the converter's state was no longer finite and began anew: 0, unless a model or a machine is at fault."""
+        """How often the converter's state was no longer finite and began anew: 0, unless a model or
+        a machine is at fault."""
 
     def apply(self, change: Callable[[], None]) -> None:
         """Carries out a change of the line: at once here, between two steps in a pool."""
@@ -120,7 +144,8 @@ class Controls:
 
     @property
     def pitch(self) -> float:
-        """Semitones added to the pitch, -24 to 24; another value raises an `AudioError` and leaves the old one."""
+        """Semitones added to the pitch, -24 to 24; another value raises an `AudioError` and leaves
+        the old one."""
         return self._pitch
 
     @pitch.setter
@@ -129,7 +154,8 @@ class Controls:
 
     @property
     def prosody(self) -> float:
-        """0 keeps the speaker's own register and range, 1 takes the voice's; another value raises an `AudioError`."""
+        """0 keeps the speaker's own register and range, 1 takes the voice's; another value raises
+        an `AudioError`."""
         return self._prosody
 
     @prosody.setter
@@ -138,7 +164,8 @@ class Controls:
 
     @property
     def wet(self) -> float:
-        """1 is the converted voice, 0 the input as it was, equally late; changes are faded over 20 ms."""
+        """1 is the converted voice, 0 the input as it was, equally late; changes are faded over 20
+        ms."""
         return self.line.wet
 
     @wet.setter
@@ -148,7 +175,8 @@ class Controls:
 
     @property
     def latency(self) -> float:
-        """Seconds by which output lags input when every step is instant: model, edges and one chunk."""
+        """Seconds by which output lags input when every step is instant: model, edges and one
+        chunk."""
         line = self.line
         return line.entry.delay + (line.latency + line.chunk) / line.rate + line.exit.delay
 
@@ -165,27 +193,43 @@ class Controls:
 
     def parcel(self, state: Tensor) -> bytes:
         """The whole stream as bytes; state (1, S) is the converter's."""
-        styles = {"acoustic": self._voice.acoustic.numpy(), "prosodic": self._voice.prosodic.numpy()}
+        styles = {
+            "acoustic": self._voice.acoustic.numpy(),
+            "prosodic": self._voice.prosodic.numpy(),
+        }
         fine: Tensor | None = getattr(self._voice, "fine", None)
         if fine is not None:
             styles["fine"] = fine.numpy()
         controls = {"pitch": self._pitch, "prosody": self._prosody, **styles}
-        return to_bytes({"for": self.fingerprint(), "line": self.line.state(), "state": state.cpu().numpy(), "controls": controls})
+        return to_bytes(
+            {
+                "for": self.fingerprint(),
+                "line": self.line.state(),
+                "state": state.cpu().numpy(),
+                "controls": controls,
+            }
+        )
 
     def unparcel(self, data: bytes) -> Tensor:
         """Goes on from parked bytes; returns the converter's state (1, S).
 
         Raises:
-            EngineError: when they are no session, one of another kind, or one whose state is not finite.
+            EngineError: when they are no session, one of another kind, or one whose state is not
+                finite.
             AudioError: for controls that no session has.
         """
         tree = from_bytes(data)
         if tree.get("for") != self.fingerprint():
-            raise EngineError(f"a session parked as {tree.get('for')} came, {self.fingerprint()} was wanted: resume it with equal settings")
+            raise EngineError(
+                f"a session parked as {tree.get('for')} came, {self.fingerprint()} was wanted:"
+                " resume it with equal settings"
+            )
         try:
             controls, state = tree["controls"], torch.from_numpy(tree["state"])
             fine = torch.from_numpy(controls["fine"]) if "fine" in controls else None
-            style = Style(torch.from_numpy(controls["acoustic"]), torch.from_numpy(controls["prosodic"]), fine)
+            style = Style(
+                torch.from_numpy(controls["acoustic"]), torch.from_numpy(controls["prosodic"]), fine
+            )
             pitch, prosody = checks.pitch(controls["pitch"]), checks.prosody(controls["prosody"])
             checks.wet(tree["line"]["wet"])
             if state.shape != (1, self.backend.layout.size):
@@ -195,7 +239,9 @@ class Controls:
             voice = checks.voice(style)
             self.line.restore(tree["line"])
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise EngineError(f"a parked session came that is damaged ({error!r}): pass what `park` returned") from error
+            raise EngineError(
+                f"a parked session came that is damaged ({error!r}): pass what `park` returned"
+            ) from error
         self._voice, self._pitch, self._prosody = voice, pitch, prosody
         return state.to(self.backend.device)
 
@@ -247,35 +293,44 @@ class Session(Controls):
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One thread at a time: two would take turns at the stream's state and lose audio between them.
+        """One thread at a time: two would take turns at the stream's state and lose audio between
+        them.
 
         Raises:
             EngineError: another thread is inside.
         """
         if not self._entered.acquire(blocking=False):
-            raise EngineError("two threads came to one stream at once: open one for each, or put a lock around it")
+            raise EngineError(
+                "two threads came to one stream at once: open one for each, or put a lock around it"
+            )
         try:
             yield
         finally:
             self._entered.release()
 
-    def push(self, block: ArrayLike, *, captured: float | None = None, now: float | None = None) -> Samples:
+    def push(
+        self, block: ArrayLike, *, captured: float | None = None, now: float | None = None
+    ) -> Samples:
         """A block (N,) of floats -> everything that is ready, (N',) float32 at the output rate.
 
         Args:
             block: mono samples in [-1, 1].
-            captured: when the first sample was captured, in seconds; with `now`, stale audio is dropped by the backlog's rule.
+            captured: when the first sample was captured, in seconds; with `now`, stale audio is
+                dropped by the backlog's rule.
             now: the present on the same clock.
 
         Raises:
-            AudioError: for a block that is not mono, not floats, not finite or beyond 4; nothing of it was heard.
+            AudioError: for a block that is not mono, not floats, not finite or beyond 4; nothing of
+                it was heard.
             EngineError: after `flush`, or while another thread is inside.
         """
         samples = check_block(block)
         captured, now = checks.moment(captured, "captured"), checks.moment(now, "now")
         with self._alone():
             if self.line.end is not None:
-                raise EngineError("a block came after `flush`: call `reset` to begin another stream")
+                raise EngineError(
+                    "a block came after `flush`: call `reset` to begin another stream"
+                )
             piece = max(1, int(PIECE_S * self.line.entry.rate_in))
             for start in range(0, len(samples), piece):
                 when = None if captured is None else captured + start / self.line.entry.rate_in
@@ -284,7 +339,8 @@ class Session(Controls):
             return self.line.take()
 
     def flush(self) -> Samples:
-        """The rest of the stream, as if silence followed: afterwards every input sample has its output."""
+        """The rest of the stream, as if silence followed: afterwards every input sample has its
+        output."""
         with self._alone():
             self.line.finish()
             self._run(None)
@@ -315,13 +371,18 @@ class Session(Controls):
             self.line.accept(work, self._step(work))
 
     def _step(self, work: Work) -> list[Samples]:
-        """Steps one chunk for every voice of `work`; the first voice's state is the one that lives on."""
+        """Steps one chunk for every voice of `work`; the first voice's state is the one that lives
+        on."""
         rows, x = len(work.voices), torch.from_numpy(work.x)
         if rows == 1:
-            y, self.state = self.backend.step(x.to(self.backend.device)[None, None], work.voices[0], self.state)
+            y, self.state = self.backend.step(
+                x.to(self.backend.device)[None, None], work.voices[0], self.state
+            )
         else:
             y, states = self.backend.step(
-                x.to(self.backend.device).expand(rows, 1, -1).contiguous(), torch.cat(work.voices), self.state.expand(rows, -1).contiguous()
+                x.to(self.backend.device).expand(rows, 1, -1).contiguous(),
+                torch.cat(work.voices),
+                self.state.expand(rows, -1).contiguous(),
             )
             self.state = states[:1].clone()
         if not is_finite(self.state):

@@ -119,7 +119,8 @@ def _chunked(
     sound: bytes,
     before: int,
 ) -> Patched | None:
-    """`repaired` of a file of chunks; `before` bytes of the chunk `sound` come before its samples."""
+    """`repaired` of a file of chunks; `before` bytes of the chunk `sound` come before its
+    samples."""
     at = 12
     while at + 8 <= len(head):
         length, rest = int.from_bytes(head[at + 4 : at + 8], order), size - at - 8

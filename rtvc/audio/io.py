@@ -36,7 +36,8 @@ SUFFIXES = {
 STREAMED = ".wav"
 """Stands for the suffix of a pipe or device that has none of these."""
 BLOCK = 1 << 18
-"""Frames that are decoded at once: a header that lies about its length cannot make us allocate for it."""
+"""Frames that are decoded at once: a header that lies about its length cannot make us allocate for
+it."""
 
 
 class Opened(NamedTuple):
@@ -88,11 +89,15 @@ def reading(path: StrPath) -> Iterator[None]:
     try:
         yield
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        raise AudioError(f"{path} cannot be read as audio ({reason(error)}): convert it to WAV, or check that it is whole") from error
+        raise AudioError(
+            f"{path} cannot be read as audio ({reason(error)}): convert it to WAV, or check that it"
+            " is whole"
+        ) from error
 
 
 def decode(path: StrPath) -> tuple[Samples, int]:
-    """Every channel of a file, as it is; `rtvc.audio.recording` reads long ones without holding them whole.
+    """Every channel of a file, as it is; `rtvc.audio.recording` reads long ones without holding
+    them whole.
 
     Args:
         path: of a file or pipe in a format that libsndfile knows (WAV, FLAC, Ogg Vorbis and Opus,
@@ -123,8 +128,8 @@ def reason(error: Exception) -> str:
 def mono(wave: Samples, what: str = "the recording") -> Samples:
     """wave (N,) or (N, C) -> (N,), as loud as the loudest channel.
 
-    Channels are weighted by their levels: silent ones are left out, and where they cancel each other
-    the loudest is used alone, with a warning.
+    Channels are weighted by their levels: silent ones are left out, and where they cancel each
+    other the loudest is used alone, with a warning.
     """
     if wave.ndim == 1 or wave.shape[1] == 1:
         return wave.reshape(-1)
@@ -134,24 +139,33 @@ def mono(wave: Samples, what: str = "the recording") -> Samples:
 
 
 def as_samples(wave: object, what: str) -> Samples:
-    """Samples that a caller holds, as float32 in -1..1: floats as they are, 16- or 32-bit integers by their full scale.
+    """Samples that a caller holds, as float32 in -1..1: floats as they are, 16- or 32-bit integers
+    by their full scale.
 
     Raises:
         AudioError: something else.
     """
     wanted = "floating point or 16- or 32-bit integer samples were wanted"
     if isinstance(wave, str | os.PathLike):
-        raise AudioError(f"the path {wave} came as {what}, {wanted}: read it first, as with soundfile.read")
+        raise AudioError(
+            f"the path {wave} came as {what}, {wanted}: read it first, as with soundfile.read"
+        )
     try:
         array = wave.detach().cpu() if isinstance(wave, Tensor) else wave
-        array = np.asarray(array.float() if isinstance(array, Tensor) and array.is_floating_point() else array)
+        array = np.asarray(
+            array.float() if isinstance(array, Tensor) and array.is_floating_point() else array
+        )
     except (TypeError, ValueError, RuntimeError) as error:
-        raise AudioError(f"a value of type {type(wave).__name__} came as {what}, {wanted}: pass one array") from error
+        raise AudioError(
+            f"a value of type {type(wave).__name__} came as {what}, {wanted}: pass one array"
+        ) from error
     if array.dtype in (np.int16, np.int32):
         return np.asarray(array / np.float64(-np.iinfo(array.dtype).min), np.float32)
     if not np.issubdtype(array.dtype, np.floating):
         raise AudioError(f"{what} holds values of type {array.dtype}, {wanted}")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+    with np.errstate(
+        over="ignore"
+    ):  # what float32 cannot hold becomes infinite, and is refused as such
         return np.asarray(array, np.float32)
 
 
@@ -161,7 +175,8 @@ def read(path: StrPath, *, rate: int = SAMPLE_RATE, checked: bool = True) -> Ten
     Args:
         path: of the file.
         rate: wanted, in Hz.
-        checked: refuse recordings that cannot be used (`check_recording`); otherwise only files that cannot be read.
+        checked: refuse recordings that cannot be used (`check_recording`); otherwise only files
+            that cannot be read.
 
     Returns:
         (N,) float32 in about -1..1.
@@ -174,7 +189,9 @@ def read(path: StrPath, *, rate: int = SAMPLE_RATE, checked: bool = True) -> Ten
     return torch.from_numpy(open_recording(path, checked=checked).samples(rate))
 
 
-def prepare(wave: object, rate: object, what: str = "the recording", *, checked: bool = True) -> Tensor:
+def prepare(
+    wave: object, rate: object, what: str = "the recording", *, checked: bool = True
+) -> Tensor:
     """Samples that a caller holds, as `read` would return them.
 
     Args:
@@ -194,7 +211,9 @@ def prepare(wave: object, rate: object, what: str = "the recording", *, checked:
     return torch.from_numpy(recording_of(wave, rate, what, checked=checked).samples(SAMPLE_RATE))
 
 
-def check_output(path: StrPath, *, sources: Iterable[StrPath] = (), force: bool | None = None) -> Path:
+def check_output(
+    path: StrPath, *, sources: Iterable[StrPath] = (), force: bool | None = None
+) -> Path:
     """The path, if a recording can be written there; to be asked before long work.
 
     Args:
@@ -214,7 +233,8 @@ def check_output(path: StrPath, *, sources: Iterable[StrPath] = (), force: bool 
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix in `SUFFIXES` by which a target is written; `.wav` for a pipe or device of another.
+    """The suffix in `SUFFIXES` by which a target is written; `.wav` for a pipe or device of
+    another.
 
     Raises:
         AudioError: a file with a suffix that cannot be written.

@@ -40,7 +40,8 @@ def opened(path: StrPath) -> Iterator["SoundFile"]:
         with soundfile.SoundFile(better or (named(path) if regular else source)) as file:
             if not file.frames and size > HEAD:
                 raise AudioError(
-                    f"{path} holds 0 samples by its header, but {size} bytes: convert it to WAV with a program that repairs it"
+                    f"{path} holds 0 samples by its header, but {size} bytes: convert it to WAV"
+                    " with a program that repairs it"
                 )
             yield file
 

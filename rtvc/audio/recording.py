@@ -50,7 +50,9 @@ class Recording:
 
     def mono(self, rate: float) -> Iterator[Samples]:
         """The mixed samples at `rate` Hz, (N,) at a time."""
-        return resampled((mixed(block, self.mix) for block in self.blocks()), self.rate, check_rate(rate))
+        return resampled(
+            (mixed(block, self.mix) for block in self.blocks()), self.rate, check_rate(rate)
+        )
 
     def chunks(self, rate: float, size: int, multiple: int) -> Iterator[Samples]:
         """The same, (size,) at a time; zeros make the last a multiple of so many samples."""
@@ -68,15 +70,21 @@ class Recording:
 
     def samples(self, rate: float) -> Samples:
         """All of it at once, (N,) float32 at `rate` Hz."""
-        whole, at = np.empty(resampled_length(self.frames, self.rate, check_rate(rate)), np.float32), 0
+        whole, at = (
+            np.empty(resampled_length(self.frames, self.rate, check_rate(rate)), np.float32),
+            0,
+        )
         for piece in self.mono(rate):
             whole[at : at + len(piece)] = piece
             at += len(piece)
         return whole
 
 
-def looked_through(what: str, rate: int, blocks: Iterable[Samples], *, checked: bool, most: int = KEPT) -> tuple[Intake, list[Samples]]:
-    """What is known after all blocks (N, C), and the blocks themselves unless they are more than `most` bytes.
+def looked_through(
+    what: str, rate: int, blocks: Iterable[Samples], *, checked: bool, most: int = KEPT
+) -> tuple[Intake, list[Samples]]:
+    """What is known after all blocks (N, C), and the blocks themselves unless they are more than
+    `most` bytes.
 
     Raises:
         AudioError: as `check_recording` if `checked`; otherwise for samples that are none.
@@ -122,7 +130,9 @@ def open_recording(path: StrPath, *, checked: bool = True) -> Recording:
     return Recording(what, file.rate, intake.frames, mix, (lambda: kept) if kept else again)
 
 
-def recording_of(wave: object, rate: object, what: str = "the recording", *, checked: bool = True) -> Recording:
+def recording_of(
+    wave: object, rate: object, what: str = "the recording", *, checked: bool = True
+) -> Recording:
     """Samples that a caller holds, looked through.
 
     Args:
@@ -141,7 +151,13 @@ def recording_of(wave: object, rate: object, what: str = "the recording", *, che
     mix = intake.channels.mix()
     check_mix(mix, what)
     step = max(1, PIECE // columns.shape[1])
-    return Recording(what, native, len(columns), mix, lambda: (columns[at : at + step] for at in range(0, len(columns), step)))
+    return Recording(
+        what,
+        native,
+        len(columns),
+        mix,
+        lambda: (columns[at : at + step] for at in range(0, len(columns), step)),
+    )
 
 
 def write_pieces(path: StrPath, pieces: Iterable[Samples], rate: int) -> Path:
@@ -160,11 +176,16 @@ def write_pieces(path: StrPath, pieces: Iterable[Samples], rate: int) -> Path:
     container, subtype = SUFFIXES[suffix_of(path)]
     form: dict[str, Any] = {"subtype": subtype, "format": container}
     try:
-        with replacing(path) as fresh, soundfile.SoundFile(named(fresh), "w", check_rate(rate), 1, **form) as sink:
+        with (
+            replacing(path) as fresh,
+            soundfile.SoundFile(named(fresh), "w", check_rate(rate), 1, **form) as sink,
+        ):
             for piece in pieces:
                 sink.write(np.clip(piece, -1, 1))
     except OutputError as error:
         raise AudioError(str(error)) from error
     except (soundfile.SoundFileError, ValueError) as error:
-        raise AudioError(f"{path} cannot be written ({reason(error)}): check the free space and the sample rate") from error
+        raise AudioError(
+            f"{path} cannot be written ({reason(error)}): check the free space and the sample rate"
+        ) from error
     return path

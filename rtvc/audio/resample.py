@@ -1,7 +1,8 @@
 """Changing the sample rate of whole recordings, by soxr.
 
-Streams do not use it: soxr's own streams hold back up to 39 ms between 48 and 24 kHz, on the way in and again on the
-way out. The edges of a session (`rtvc.engine.streams.resampler`) resample sample by sample instead.
+Streams do not use it: soxr's own streams hold back up to 39 ms between 48 and 24 kHz, on the way in
+and again on the way out. The edges of a session (`rtvc.engine.streams.resampler`) resample sample
+by sample instead.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,19 +27,24 @@ def check_rate(rate: object, highest: int = HIGHEST_RATE) -> int:
     wanted = f"a whole number of Hz from {LOWEST_RATE} to {highest} was wanted"
     hertz = real(rate)
     if hertz is None:
-        raise AudioError(f"a sample rate of type {type(rate).__name__} came, {wanted}: pass what the file or the device says")
+        raise AudioError(
+            f"a sample rate of type {type(rate).__name__} came, {wanted}: pass what the file or the"
+            " device says"
+        )
     if not LOWEST_RATE <= hertz <= highest or hertz != int(hertz):
         raise AudioError(f"a sample rate of {rate} Hz came, {wanted}: check the device or the file")
     return int(hertz)
 
 
 def resampled_length(samples: int, source: int, target: int) -> int:
-    """How many samples `samples` of them become: samples * target / source, rounded, halves upwards."""
+    """How many samples `samples` of them become: samples * target / source, rounded, halves
+    upwards."""
     return (2 * samples * target + source) // (2 * source)
 
 
 def resample(wave: Samples, source: int, target: int) -> Samples:
-    """A whole recording at another rate, by soxr in its high quality: linear phase, aligned with the input.
+    """A whole recording at another rate, by soxr in its high quality: linear phase, aligned with
+    the input.
 
     Args:
         wave: (N,) or (N, C) at `source` Hz.
@@ -58,7 +64,8 @@ def resample(wave: Samples, source: int, target: int) -> Samples:
 
 
 def resampled(pieces: Iterable[Samples], source: int, target: int) -> Iterator[Samples]:
-    """As `resample`, of a recording that comes in pieces (N,): what is ready of it after each, (M,) float32.
+    """As `resample`, of a recording that comes in pieces (N,): what is ready of it after each, (M,)
+    float32.
 
     The pieces add up to `resampled_length` of what came.
     """

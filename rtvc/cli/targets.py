@@ -8,7 +8,9 @@ import typer
 from rtvc.cli import say
 from rtvc.files import is_standard_output
 
-Force = Annotated[bool, typer.Option("--force", help="write even over a file that the command reads")]
+Force = Annotated[
+    bool, typer.Option("--force", help="write even over a file that the command reads")
+]
 
 
 def tell(text: str, output: Path | None) -> None:

@@ -1,4 +1,5 @@
-"""Arrays that are costly to make, kept on disk and mapped into memory when they are needed again."""
+"""Arrays that are costly to make, kept on disk and mapped into memory when they are needed
+again."""
 
 import contextlib
 import hashlib
@@ -24,7 +25,8 @@ def key_of(path: Path, *settings: object) -> str:
 
 
 class Cache:
-    """Arrays by key: on disk in `folder` if there is one, and the last used ones in memory up to `megabytes`. Thread-safe."""
+    """Arrays by key: on disk in `folder` if there is one, and the last used ones in memory up to
+    `megabytes`. Thread-safe."""
 
     def __init__(self, folder: Path | None = None, megabytes: float = 512.0) -> None:
         self.folder, self.limit = folder, int(megabytes * 2**20)

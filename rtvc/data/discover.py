@@ -1,4 +1,5 @@
-"""Which files of a folder are recordings: those that libsndfile opens, and those that only look so."""
+"""Which files of a folder are recordings: those that libsndfile opens, and those that only look
+so."""
 
 from pathlib import Path
 
@@ -20,9 +21,22 @@ FOREIGN = frozenset(
     )
 )
 """Suffixes of other files that hold sound."""
-MAGIC = (b"fLaC", b"OggS", b"caff", b".snd", b"NIST_1A", b"Creative Voice File", b"ID3", b"riff.\x91")
+MAGIC = (
+    b"fLaC",
+    b"OggS",
+    b"caff",
+    b".snd",
+    b"NIST_1A",
+    b"Creative Voice File",
+    b"ID3",
+    b"riff.\x91",
+)
 """How recordings begin, whatever their names are."""
-FORMS: dict[bytes, tuple[bytes, ...]] = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"RF64": (b"WAVE",)}
+FORMS: dict[bytes, tuple[bytes, ...]] = {
+    b"RIFF": (b"WAVE",),
+    b"RIFX": (b"WAVE",),
+    b"RF64": (b"WAVE",),
+}
 FORMS[b"FORM"] = (b"AIFF", b"AIFC", b"8SVX", b"16SV")
 """Containers that hold other things as well, and what they say when they hold sound."""
 

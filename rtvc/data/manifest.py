@@ -17,7 +17,12 @@ from rtvc.errors import OutputError, TrainingError
 from rtvc.files import check_target, is_stream, kind, parsed, write
 
 COLUMNS = ("path", "speaker", "seconds", "bandwidth_rate", "text", "phonemes")
-ALIASES = {"transcript": "text", "bandwidth": "bandwidth_rate", "duration": "seconds", "ipa": "phonemes"}
+ALIASES = {
+    "transcript": "text",
+    "bandwidth": "bandwidth_rate",
+    "duration": "seconds",
+    "ipa": "phonemes",
+}
 SUFFIXES = (".tsv", ".jsonl")
 """Of what is written."""
 HIGHEST_RATE = 1_000_000
@@ -98,7 +103,10 @@ def _rows(path: Path, lines: list[bytes]) -> Iterator[tuple[int, Mapping[str, st
             columns = line.split("\t")
             if "path" not in columns:
                 came = ", ".join(columns[: len(COLUMNS)])[:200]
-                raise TrainingError(f"{path}, line {number}: no path; the columns {', '.join(COLUMNS)} were wanted, {came!r} came")
+                raise TrainingError(
+                    f"{path}, line {number}: no path; the columns {', '.join(COLUMNS)} were wanted,"
+                    f" {came!r} came"
+                )
         else:
             yield number, dict(zip(columns, line.split("\t"), strict=False))
 
@@ -194,7 +202,8 @@ def check_manifest(path: Path, *, sources: Iterable[Path] = (), force: bool | No
 
 
 def unwritable(entry: Entry, suffix: str) -> str:
-    """Why a recording's path or speaker cannot stand in a manifest of this suffix; empty if it can."""
+    """Why a recording's path or speaker cannot stand in a manifest of this suffix; empty if it
+    can."""
     for what, text in (("path", str(entry.path)), ("speaker", entry.speaker)):
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             return f"its {what} is not UTF-8: rename it"
@@ -204,7 +213,8 @@ def unwritable(entry: Entry, suffix: str) -> str:
 
 
 def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
-    """Writes a manifest at once; paths below its folder become relative, so that the tree can be moved.
+    """Writes a manifest at once; paths below its folder become relative, so that the tree can be
+    moved.
 
     Raises:
         TrainingError: as `check_manifest`, or an entry cannot be written (`unwritable`).
@@ -242,7 +252,8 @@ def flat(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """The text as people can read it: what does not print is written as in Python, `\\t`, `\\x1b`."""
+    """The text as people can read it: what does not print is written as in Python, `\\t`,
+    `\\x1b`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -1,4 +1,5 @@
-"""Finding recordings, their speakers and texts in a folder, and refusing what cannot be trained on."""
+"""Finding recordings, their speakers and texts in a folder, and refusing what cannot be trained
+on."""
 
 import os
 import warnings
@@ -66,7 +67,12 @@ def find(source: Path) -> list[Entry | Refusal]:
     visible = (path for path in source.rglob("*") if not path.name.startswith("."))
     files = sorted(path for path in visible if is_recording(path))
     present = set(files)
-    second = {path for path in files if path.stem.endswith("_mic2") and path.with_name(path.name.replace("_mic2", "_mic1")) in present}
+    second = {
+        path
+        for path in files
+        if path.stem.endswith("_mic2")
+        and path.with_name(path.name.replace("_mic2", "_mic1")) in present
+    }
     if not files:
         suffixes = ", ".join(sorted(OPENED))
         raise TrainingError(f"{source} holds no recordings: files ending in {suffixes} were wanted")
@@ -127,8 +133,8 @@ def text(data: bytes, name: str) -> str:
 
 @lru_cache(maxsize=64)
 def chapter_texts(folder: Path) -> dict[bytes, bytes]:
-    """LibriSpeech's transcripts of a chapter: name of the recording -> text, both as they are in the
-    file, so that one bad line spoils no other."""
+    """LibriSpeech's transcripts of a chapter: name of the recording -> text, both as they are in
+    the file, so that one bad line spoils no other."""
     found = {}
     for path in sorted(folder.glob("*.trans.txt")):
         for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
@@ -146,7 +152,10 @@ def check(entry: Entry, limits: Limits) -> Entry | Refusal:
         wave, rate = decode(entry.path)
         seconds = len(wave) / rate
         if not limits.shortest <= seconds <= limits.longest:
-            return Refusal(entry.path, f"lasts {seconds:.2f} s, {limits.shortest:g} to {limits.longest:g} s were wanted")
+            return Refusal(
+                entry.path,
+                f"lasts {seconds:.2f} s, {limits.shortest:g} to {limits.longest:g} s were wanted",
+            )
         check_recording(wave, rate, entry.path.name)
         report = measure(wave, rate)
     except (AudioError, DamagedWarning, MemoryError) as error:
@@ -156,7 +165,11 @@ def check(entry: Entry, limits: Limits) -> Entry | Refusal:
             return Refusal(entry.path, reason)
         return Refusal(entry.path, str(error))
     if report.snr < limits.quietest_snr:
-        return Refusal(entry.path, f"speech is {report.snr:.0f} dB above the noise, {limits.quietest_snr:g} dB were wanted")
+        return Refusal(
+            entry.path,
+            f"speech is {report.snr:.0f} dB above the noise, {limits.quietest_snr:g} dB were"
+            " wanted",
+        )
     heard = next((r for r in RATES if r / 2 >= report.bandwidth - 250), SAMPLE_RATE)
     return replace(entry, seconds=seconds, bandwidth_rate=min(heard, entry.bandwidth_rate))
 
@@ -200,8 +213,11 @@ def check_all(
     return kept, refused
 
 
-def with_phonemes(entries: Sequence[Entry], language: str, batch: int = 256) -> Iterator[Entry | Refusal]:
-    """The recordings with the IPA of their texts; those without text, or with phonemes already, pass unchanged.
+def with_phonemes(
+    entries: Sequence[Entry], language: str, batch: int = 256
+) -> Iterator[Entry | Refusal]:
+    """The recordings with the IPA of their texts; those without text, or with phonemes already,
+    pass unchanged.
 
     Raises:
         DependencyError: eSpeak NG is not installed.
@@ -214,7 +230,9 @@ def with_phonemes(entries: Sequence[Entry], language: str, batch: int = 256) -> 
         part = wanted[start : start + batch]
         # Capitals throughout are a corpus's habit, not a text to be spelled letter by letter.
         texts = [entry.text.lower() if entry.text.isupper() else entry.text for entry in part]
-        spoken |= {entry.path: ipa for entry, ipa in zip(part, phonemize(texts, language), strict=True)}
+        spoken |= {
+            entry.path: ipa for entry, ipa in zip(part, phonemize(texts, language), strict=True)
+        }
     for entry in entries:
         ipa = flat(spoken.get(entry.path, entry.phonemes))
         if entry.text and not ipa:

@@ -1,4 +1,5 @@
-"""Pieces of labelled speech for training: which recording comes next, and which part of it at which speed."""
+"""Pieces of labelled speech for training: which recording comes next, and which part of it at which
+speed."""
 
 import hashlib
 import threading
@@ -24,7 +25,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """A piece of an utterance played at another speed: pitch, formants and tempo move together, which makes a new speaker."""
+    """A piece of an utterance played at another speed: pitch, formants and tempo move together,
+    which makes a new speaker."""
 
     utterance: Utterance
     start: int
@@ -34,7 +36,9 @@ class Cut:
     """Length in frames of HOP samples, after the change of speed."""
 
     @classmethod
-    def draw(cls, utterance: Utterance, frames: int, speed: float, rng: np.random.Generator) -> "Cut":
+    def draw(
+        cls, utterance: Utterance, frames: int, speed: float, rng: np.random.Generator
+    ) -> "Cut":
         """A random piece; silence follows an utterance that is shorter."""
         spare = len(utterance.audio) - cls.needed(frames, speed)
         return cls(utterance, int(rng.integers(0, max(1, spare + 1))), speed, frames)
@@ -58,17 +62,24 @@ class Cut:
         return x[before] * (1 - share) + x[before + 1] * share
 
     def seconds(self, offset: int) -> Array:
-        """Times in the utterance of the points `offset` samples (of the piece) after the beginnings of its frames, (frames,)."""
-        seconds: Array = ((np.arange(self.frames) * HOP + offset) * self.speed + self.start) / SAMPLE_RATE
+        """Times in the utterance of the points `offset` samples (of the piece) after the beginnings
+        of its frames, (frames,)."""
+        seconds: Array = (
+            (np.arange(self.frames) * HOP + offset) * self.speed + self.start
+        ) / SAMPLE_RATE
         return seconds
 
     def units(self, offset: int) -> Tensor:
         """Unit numbers at the times of `seconds`, (L, frames) int64."""
-        return torch.from_numpy(self.utterance.units[:, self.utterance.frames_at(self.seconds(offset))].astype(np.int64))
+        return torch.from_numpy(
+            self.utterance.units[:, self.utterance.frames_at(self.seconds(offset))].astype(np.int64)
+        )
 
     def phonemes(self, offset: int) -> Tensor:
         """Phonemes at the times of `seconds`, (frames,) int64."""
-        return torch.from_numpy(self.utterance.phonemes[self.utterance.frames_at(self.seconds(offset))].astype(np.int64))
+        return torch.from_numpy(
+            self.utterance.phonemes[self.utterance.frames_at(self.seconds(offset))].astype(np.int64)
+        )
 
     def within(self, offset: int) -> Tensor:
         """Whether the utterance still lasts at the times of `seconds`, (frames,) bool."""
@@ -80,7 +91,8 @@ class Cut:
         return torch.from_numpy(log_f0) + float(np.log(self.speed)), torch.from_numpy(voiced)
 
     def cutoff(self) -> float:
-        """Hz up to which the piece holds what was truly recorded; above half the sample rate where all of it is."""
+        """Hz up to which the piece holds what was truly recorded; above half the sample rate where
+        all of it is."""
         half = SAMPLE_RATE / 2 + 1
         if self.utterance.bandwidth >= SAMPLE_RATE:
             return half * min(1.0, self.speed)
@@ -88,13 +100,15 @@ class Cut:
 
 
 class Speech:
-    """The utterances of some folders. What cannot be read is remembered in `remarks` and replaced by another utterance.
+    """The utterances of some folders. What cannot be read is remembered in `remarks` and replaced
+    by another utterance.
 
     Args:
         folders: of .npz files, searched in depth.
         shares: how much of what is drawn comes of each folder; None takes equal shares.
         shortest: seconds; what is shorter is left out.
-        held_out: utterances that `pick` never gives: all of some speakers, chosen by a hash of their names, of every folder as many.
+        held_out: utterances that `pick` never gives: all of some speakers, chosen by a hash of
+            their names, of every folder as many.
         kept: utterances kept in memory, about 0.5 MB each.
         temper: within a folder speakers are drawn with weights of (number of utterances)^temper.
         with_text: leave out what has no transcript.
@@ -131,14 +145,22 @@ class Speech:
                 kept_back += len(some)
             self.of_speaker.append(mine)
         if not any(self.of_speaker):
-            raise TrainingError(f"expected labelled speech in {', '.join(map(str, folders))}, got none: `rtvc data label` makes it")
+            raise TrainingError(
+                f"expected labelled speech in {', '.join(map(str, folders))}, got none: `rtvc data"
+                " label` makes it"
+            )
         given = np.array(shares if shares is not None else [1.0] * len(folders), np.float64)
         if len(given) != len(folders):
-            raise TrainingError(f"expected a share for each of {len(folders)} folders, got {len(given)}")
+            raise TrainingError(
+                f"expected a share for each of {len(folders)} folders, got {len(given)}"
+            )
         given = given * [bool(mine) for mine in self.of_speaker]
         self.shares = given / given.sum()
         self.names = [sorted(mine) for mine in self.of_speaker]
-        weights = [np.array([len(mine[s]) ** temper for s in names]) for mine, names in zip(self.of_speaker, self.names, strict=True)]
+        weights = [
+            np.array([len(mine[s]) ** temper for s in names])
+            for mine, names in zip(self.of_speaker, self.names, strict=True)
+        ]
         self.weights = [w / w.sum() if len(w) else w for w in weights]
         self._load = lru_cache(maxsize=kept)(lambda number: load_utterance(self.files[number]))
 
@@ -165,7 +187,8 @@ class Speech:
         return mine[int(rng.integers(len(mine)))]
 
     def copy_of(self, number: int, rng: np.random.Generator) -> Array | None:
-        """The same words in another voice, (N,) int16, where there is a copy (`rtvc.train.material.copies`)."""
+        """The same words in another voice, (N,) int16, where there is a copy
+        (`rtvc.train.material.copies`)."""
         if number not in self._copies:
             self._copies[number] = copies_of(self.files[number])
         paths = self._copies[number]
@@ -174,7 +197,10 @@ class Speech:
     def beside(self, number: int, rng: np.random.Generator) -> int:
         """Another utterance of the same speaker where there is one, else the same."""
         speaker = self.speakers[number]
-        mine = next((place[speaker] for place in self.of_speaker if number in place.get(speaker, ())), [number])
+        mine = next(
+            (place[speaker] for place in self.of_speaker if number in place.get(speaker, ())),
+            [number],
+        )
         others = [other for other in mine if other != number]
         return others[int(rng.integers(len(others)))] if others else number
 
@@ -195,7 +221,9 @@ class Speech:
                             self.bad.add(number)
                             self.lines.append(f"{self.files[number]}\t{flat(str(error))}")
             number = self.pick(rng)
-        raise TrainingError(f"twenty utterances in a row cannot be used; the last was {self.files[number]}")
+        raise TrainingError(
+            f"twenty utterances in a row cannot be used; the last was {self.files[number]}"
+        )
 
     def remarks(self) -> list[str]:
         """Files that were refused since the last call: path and reason."""

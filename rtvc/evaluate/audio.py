@@ -1,4 +1,5 @@
-"""Recordings for the evaluators: 24 kHz mono in memory, 16 kHz where an evaluator was trained at it."""
+"""Recordings for the evaluators: 24 kHz mono in memory, 16 kHz where an evaluator was trained at
+it."""
 
 from pathlib import Path
 

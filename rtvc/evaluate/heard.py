@@ -40,7 +40,9 @@ def fingerprint(kind: str) -> str:
 class Heard:
     """One waveform as the evaluators hear it."""
 
-    def __init__(self, ears: Evaluators, wave: Callable[[], Wave], stem: Path | None, lag: int = 0) -> None:
+    def __init__(
+        self, ears: Evaluators, wave: Callable[[], Wave], stem: Path | None, lag: int = 0
+    ) -> None:
         """Nothing is heard yet.
 
         Args:
@@ -90,7 +92,9 @@ class Heard:
 
     def _said(self, kind: str, ask: Callable[[Wave], Any]) -> npt.NDArray[Any]:
         if kind not in self._kept:
-            file = self._stem and self._stem.with_name(f"{self._stem.name}-{fingerprint(kind)}.{kind}.npy")
+            file = self._stem and self._stem.with_name(
+                f"{self._stem.name}-{fingerprint(kind)}.{kind}.npy"
+            )
             if file and file.is_file():
                 found: npt.NDArray[Any] = np.load(file, allow_pickle=False)
             else:
@@ -102,7 +106,8 @@ class Heard:
 
 
 class Recordings:
-    """The recordings themselves: the same for every model, so what is said of them is kept by content."""
+    """The recordings themselves: the same for every model, so what is said of them is kept by
+    content."""
 
     def __init__(self, ears: Evaluators, folder: Path | None) -> None:
         self._ears, self._folder = ears, folder

@@ -8,13 +8,15 @@ from rtvc.evaluate.judges.optional import need
 
 @functools.cache
 def normaliser() -> Callable[[str], str]:
-    """Whisper's: case, punctuation, contractions, numbers and British spellings made one (Radford et al. 2022, appendix C)."""
+    """Whisper's: case, punctuation, contractions, numbers and British spellings made one (Radford
+    et al. 2022, appendix C)."""
     made: Callable[[str], str] = need("whisper_normalizer.english").EnglishTextNormalizer()
     return made
 
 
 def wer(reference: str, hypothesis: str) -> tuple[int, int]:
-    """Errors (substitutions, insertions and deletions) and words of the reference, of the normalised texts."""
+    """Errors (substitutions, insertions and deletions) and words of the reference, of the
+    normalised texts."""
     truth, heard = normaliser()(reference), normaliser()(hypothesis)
     words = len(truth.split())
     if not words:

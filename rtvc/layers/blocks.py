@@ -36,10 +36,14 @@ class ConvBlock(Streaming):
 
 
 class AdaBlock(nn.Module):
-    """A residual block of two adaptive norms, `y, state = block(x, style, state)`: norm, leaky ReLU, dilated causal
-    convolution, norm, leaky ReLU, pointwise convolution (the AdaIN residual block of StyleTTS made causal)."""
+    """A residual block of two adaptive norms, `y, state = block(x, style, state)`: norm, leaky
+    ReLU, dilated causal convolution, norm, leaky ReLU, pointwise convolution (the AdaIN residual
+    block of StyleTTS made causal).
+    """
 
-    def __init__(self, channels: int, kernel: int, dilation: int = 1, statistics: Statistics = "frame") -> None:
+    def __init__(
+        self, channels: int, kernel: int, dilation: int = 1, statistics: Statistics = "frame"
+    ) -> None:
         super().__init__()
         self.first, self.second = StyleNorm(channels, statistics), StyleNorm(channels, statistics)
         self.conv = Conv(channels, channels, kernel, dilation=dilation)

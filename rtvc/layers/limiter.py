@@ -55,8 +55,12 @@ class Limiter(Streaming):
             ValueError: for another N.
         """
         if x.shape[-1] % BLOCK:
-            raise ValueError(f"a chunk of {x.shape[-1]} samples came, a multiple of {BLOCK} was wanted")
-        blocks = torch.where(x.abs() <= FINITE, x, torch.zeros_like(x)).reshape(x.shape[0], -1, BLOCK)
+            raise ValueError(
+                f"a chunk of {x.shape[-1]} samples came, a multiple of {BLOCK} was wanted"
+            )
+        blocks = torch.where(x.abs() <= FINITE, x, torch.zeros_like(x)).reshape(
+            x.shape[0], -1, BLOCK
+        )
         reduction = self.reduction(blocks.abs().amax(-1), state.to(x.dtype))
         gain = torch.exp(-torch.cat([state.to(x.dtype), reduction], 1))
         ramp = torch.arange(1, BLOCK + 1, device=x.device).to(x.dtype) / BLOCK
@@ -76,7 +80,11 @@ class Limiter(Streaming):
         for part in wanted.split(SCAN, 1):
             at = torch.arange(part.shape[1], device=part.device)
             lag = (at[:, None] - at[None]).to(part.dtype)
-            left = torch.where(lag >= 0, part[:, None] - self.fall * lag.clamp(min=0), torch.zeros_like(part)[:, None])
+            left = torch.where(
+                lag >= 0,
+                part[:, None] - self.fall * lag.clamp(min=0),
+                torch.zeros_like(part)[:, None],
+            )
             found = torch.maximum(left.amax(-1), last - self.fall * (at + 1).to(part.dtype))
             last = found[:, -1:]
             parts.append(found)

@@ -1,8 +1,9 @@
-"""A model whose adaptive norms, blocks, source and iSTFT run as the fused kernels: same parameters, same states, same sound.
+"""A model whose adaptive norms, blocks, source and iSTFT run as the fused kernels: same parameters,
+same states, same sound.
 
-`fused(model)` returns a twin that shares every parameter and buffer with the model, so that either may be trained,
-saved or loaded; `fuse(model)` makes the model itself its twin, as training does. On a CPU both run the kernels' plain
-torch references.
+`fused(model)` returns a twin that shares every parameter and buffer with the model, so that either
+may be trained, saved or loaded; `fuse(model)` makes the model itself its twin, as training does. On
+a CPU both run the kernels' plain torch references.
 """
 
 import math
@@ -49,13 +50,22 @@ class FusedAdaBlock(AdaBlock):
             y, _ = self.out(y, self.out.initial(y.shape[0]))
             return x + y, (first, past, second)
         y, past, first = self.step(x, None, self.first, one, first, self.conv, past)
-        y, _, second = self.step(y, x, self.second, two, second, self.out, x.new_zeros(x.shape[0], self.out.inputs, 0))
+        y, _, second = self.step(
+            y, x, self.second, two, second, self.out, x.new_zeros(x.shape[0], self.out.inputs, 0)
+        )
         return y, (first, past, second)
 
-    def activated(self, norm: StyleNorm, x: Tensor, style: Tensor, state: State) -> tuple[Tensor, State]:
+    def activated(
+        self, norm: StyleNorm, x: Tensor, style: Tensor, state: State
+    ) -> tuple[Tensor, State]:
         """The norm and its leaky ReLU, differentiable."""
         gamma, beta = style[:, : norm.channels], style[:, norm.channels : 2 * norm.channels]
-        options: dict[str, Any] = {"activation": "leaky", "slope": SLOPE, "eps": EPSILON, "implementation": self.implementation}
+        options: dict[str, Any] = {
+            "activation": "leaky",
+            "slope": SLOPE,
+            "eps": EPSILON,
+            "implementation": self.implementation,
+        }
         if norm.statistics == "frame":
             return frame_norm(x, gamma, beta, **options), state
         if norm.statistics == "running":
@@ -64,7 +74,14 @@ class FusedAdaBlock(AdaBlock):
         return F.leaky_relu(y, SLOPE), state
 
     def step(
-        self, x: Tensor, skip: Tensor | None, norm: StyleNorm, style: Tensor, state: State, conv: Any, past: Tensor
+        self,
+        x: Tensor,
+        skip: Tensor | None,
+        norm: StyleNorm,
+        style: Tensor,
+        state: State,
+        conv: Any,
+        past: Tensor,
     ) -> tuple[Tensor, Tensor, State]:
         """One launch: norm, leaky ReLU, convolution with its past, and the skip."""
         kind: Norm = "frame"
@@ -78,7 +95,9 @@ class FusedAdaBlock(AdaBlock):
             kind, scale, shift = "affine", gain - 1, shift - mean * gain
         elif norm.statistics == "film":
             kind = "affine"
-        styled: dict[str, Any] = {"scale": scale, "shift": shift, "plus_one": True} if kind != "none" else {}
+        styled: dict[str, Any] = (
+            {"scale": scale, "shift": shift, "plus_one": True} if kind != "none" else {}
+        )
         y, past = block_step(
             x,
             past,
@@ -120,7 +139,16 @@ class FusedConvBlock(ConvBlock):
             implementation=how,
         )
         none = x.new_zeros(x.shape[0], self.channels, 0)
-        y, _ = block_step(y, none, self.out.weight, self.out.bias, skip=x, norm="none", activation="gelu", implementation=how)
+        y, _ = block_step(
+            y,
+            none,
+            self.out.weight,
+            self.out.bias,
+            skip=x,
+            norm="none",
+            activation="gelu",
+            implementation=how,
+        )
         return y, state
 
 
@@ -139,20 +167,33 @@ class FusedSource(HarmonicSource):
 
     implementation: Implementation
 
-    def forward(self, f0: Tensor, voicing: Tensor, state: SourceState) -> tuple[Tensor, SourceState]:
-        """f0 (B, T) in Hz and voicing (B, T) in 0..1, at the end of each segment -> pulses (B, T * hop)."""
+    def forward(
+        self, f0: Tensor, voicing: Tensor, state: SourceState
+    ) -> tuple[Tensor, SourceState]:
+        """f0 (B, T) in Hz and voicing (B, T) in 0..1, at the end of each segment -> pulses (B, T *
+        hop)."""
         rate, hop, how = self.sample_rate, self.hop, self.implementation
         f0 = f0.double()
-        pulses, phase = harmonic_source(f0, voicing, *state, sample_rate=rate, hop=hop, implementation=how)
+        pulses, phase = harmonic_source(
+            f0, voicing, *state, sample_rate=rate, hop=hop, implementation=how
+        )
         return pulses, SourceState(f0[:, -1:], voicing[:, -1:], phase)
 
 
 def styled(
-    norm: AdaIN1d, x: Tensor, style: Tensor, how: Implementation, activation: str, slope: float = 0.2, alpha: Tensor | None = None
+    norm: AdaIN1d,
+    x: Tensor,
+    style: Tensor,
+    how: Implementation,
+    activation: str,
+    slope: float = 0.2,
+    alpha: Tensor | None = None,
 ) -> Tensor:
     """`norm(x, style)` and the activation after it, in one launch."""
     gamma, beta = norm.fc(style).chunk(2, 1)
-    return adain(x, gamma, beta, activation=activation, slope=slope, alpha=alpha, implementation=how)
+    return adain(
+        x, gamma, beta, activation=activation, slope=slope, alpha=alpha, implementation=how
+    )
 
 
 class FusedAdainResBlk1d(styletts_vc.AdainResBlk1d):
@@ -177,11 +218,21 @@ class FusedAdaINResBlock(AdaINResBlock):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """x (B, C, T), style (B, S) -> y (B, C, T)."""
-        layers = zip(self.convs1, self.convs2, self.adain1, self.adain2, self.alpha1, self.alpha2, strict=True)
+        layers = zip(
+            self.convs1,
+            self.convs2,
+            self.adain1,
+            self.adain2,
+            self.alpha1,
+            self.alpha2,
+            strict=True,
+        )
         for conv1, conv2, adain1, adain2, alpha1, alpha2 in layers:
             first, second = cast(AdaIN1d, adain1), cast(AdaIN1d, adain2)
             y = conv1(styled(first, x, style, self.implementation, "snake", alpha=alpha1.flatten()))
-            x = x + conv2(styled(second, y, style, self.implementation, "snake", alpha=alpha2.flatten()))
+            x = x + conv2(
+                styled(second, y, style, self.implementation, "snake", alpha=alpha2.flatten())
+            )
         return x
 
 
@@ -191,18 +242,27 @@ class FusedISTFTNetGenerator(ISTFTNetGenerator):
     implementation: Implementation
 
     def wave(self, spectrum: Tensor) -> Tensor:
-        """spectrum (B, 2 * bins, T), log-magnitudes over what the phases are sines of -> (B, 1, (T - 1) * hop).
+        """spectrum (B, 2 * bins, T), log-magnitudes over what the phases are sines of -> (B, 1, (T
+        - 1) * hop).
 
-        Where fewer windows overlap than in the middle, at both ends, the sum is divided by the fewer.
+        Where fewer windows overlap than in the middle, at both ends, the sum is divided by the
+        fewer.
         """
         size, hop, frames = self.n_fft, self.hop, spectrum.shape[-1]
         window = self.window.double()
         matrix = synthesis_matrix(size, hop, window).to(spectrum)
         tail = spectrum.new_zeros(spectrum.shape[0], 1, size - hop)
-        y, tail = istft(spectrum, tail, matrix, hop=hop, form="sine", implementation=self.implementation)
+        y, tail = istft(
+            spectrum, tail, matrix, hop=hop, form="sine", implementation=self.implementation
+        )
         power = window.square()[None, :, None].expand(1, size, frames)
         whole = F.fold(power, (1, (frames - 1) * hop + size), (1, size), stride=(1, hop))[0, 0, 0]
-        middle = F.pad(window.square(), (0, -size % hop)).reshape(-1, hop).sum(0).repeat(frames + size // hop)[: whole.shape[0]]
+        middle = (
+            F.pad(window.square(), (0, -size % hop))
+            .reshape(-1, hop)
+            .sum(0)
+            .repeat(frames + size // hop)[: whole.shape[0]]
+        )
         inner = slice(size // 2, whole.shape[0] - size // 2)
         return torch.cat([y, tail], -1)[..., inner] * (middle / whole)[inner].to(spectrum)
 
@@ -220,7 +280,8 @@ FUSED: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def fused(model: Model, implementation: Implementation = "auto") -> Model:
-    """The model's twin on fused kernels; parameters and buffers are shared, hooks are not carried over.
+    """The model's twin on fused kernels; parameters and buffers are shared, hooks are not carried
+    over.
 
     Args:
         model: any module; unknown parts stay as they are.
@@ -229,7 +290,9 @@ def fused(model: Model, implementation: Implementation = "auto") -> Model:
     return cast(Model, twin(model, implementation, {}))
 
 
-def twin(module: nn.Module, implementation: Implementation, done: dict[int, nn.Module]) -> nn.Module:
+def twin(
+    module: nn.Module, implementation: Implementation, done: dict[int, nn.Module]
+) -> nn.Module:
     """One module of the twin; a module that occurs twice in the model occurs twice in the twin."""
     if id(module) in done:
         return done[id(module)]
@@ -237,14 +300,17 @@ def twin(module: nn.Module, implementation: Implementation, done: dict[int, nn.M
     new: Callable[[Any], nn.Module] = kind.__new__
     made = done[id(module)] = new(kind)
     made.__dict__.update(module.__dict__)
-    made.__dict__["_modules"] = {name: child and twin(child, implementation, done) for name, child in module._modules.items()}
+    made.__dict__["_modules"] = {
+        name: child and twin(child, implementation, done) for name, child in module._modules.items()
+    }
     if kind is not type(module):
         equip(made, implementation)
     return made
 
 
 def fuse(model: nn.Module, implementation: Implementation = "auto") -> int:
-    """Makes a model its own twin, in place: whoever holds one of its parts holds a fused part. Returns how many changed."""
+    """Makes a model its own twin, in place: whoever holds one of its parts holds a fused part.
+    Returns how many changed."""
     parts = [module for module in model.modules() if type(module) in FUSED]
     for module in parts:
         module.__class__ = FUSED[type(module)]

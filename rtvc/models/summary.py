@@ -69,9 +69,11 @@ class Cost:
         training: of those, in training (all or none).
         inference: of those, in inference (all or none).
         idle: of those, which this forward does not reach.
-        mult_adds: multiplications with an addition in convolutions, linear layers, attention and LSTMs.
+        mult_adds: multiplications with an addition in convolutions, linear layers, attention and
+            LSTMs.
         mult_adds_published: as printed, None where nothing is.
-        mult_adds_by_layer_outputs: what the tool behind the printed figures gives (`count_by_layer_outputs`).
+        mult_adds_by_layer_outputs: what the tool behind the printed figures gives
+            (`count_by_layer_outputs`).
         forward_backward_size: outputs of all innermost layers, and their gradients.
         running_time: median of the timed forwards, no gradients.
         why: why the printed figure differs.
@@ -101,7 +103,9 @@ def leaf_outputs(module: nn.Module) -> Iterator[list[tuple[nn.Module, Any]]]:
     def note(layer: nn.Module, _: object, output: object) -> None:
         seen.append((layer, output))
 
-    handles = [layer.register_forward_hook(note) for layer in module.modules() if not any(layer.children())]
+    handles = [
+        layer.register_forward_hook(note) for layer in module.modules() if not any(layer.children())
+    ]
     try:
         yield seen
     finally:
@@ -123,10 +127,11 @@ def tensors(value: Any) -> list[Tensor]:
 def count_by_layer_outputs(layers: Sequence[tuple[nn.Module, Any]]) -> int:
     """Mult-adds as torchinfo 1.x counts them: parameters times the size of each layer's output.
 
-    A parameter called `weight` or `bias` counts once for each row, in convolutions once for each output frame; any other name with
-    `weight` or `bias` in it, as those of LSTMs, once for each entry of the first two axes of the output. That is right for an LSTM
-    over (B, T, C). For `weight_v` and `weight_orig` of normed convolutions, whose output is (B, C, T), it counts channels in place
-    of frames, and for a packed LSTM output, (frames, C), frames times channels.
+    A parameter called `weight` or `bias` counts once for each row, in convolutions once for each
+    output frame; any other name with `weight` or `bias` in it, as those of LSTMs, once for each
+    entry of the first two axes of the output. That is right for an LSTM over (B, T, C). For
+    `weight_v` and `weight_orig` of normed convolutions, whose output is (B, C, T), it counts
+    channels in place of frames, and for a packed LSTM output, (frames, C), frames times channels.
     """
     total = 0
     for layer, output in layers:
@@ -141,7 +146,8 @@ def count_by_layer_outputs(layers: Sequence[tuple[nn.Module, Any]]) -> int:
 
 
 def reached(outputs: Sequence[Tensor]) -> set[int]:
-    """Ids of the parameters that these outputs depend on, found by walking back through the graph."""
+    """Ids of the parameters that these outputs depend on, found by walking back through the
+    graph."""
     pending = [output.grad_fn for output in outputs if output.grad_fn is not None]
     seen, found = set(pending), set()
     while pending:
@@ -200,8 +206,11 @@ def measure(part: Part, frames: int = 192, repeats: int = 3) -> Cost:
 
 
 def summarise(parts: Sequence[Part], frames: int = 192, repeats: int = 3) -> dict[str, Any]:
-    """Costs of all components and their sums, ready for JSON: {"frames", "components": […], "total": {…}}."""
+    """Costs of all components and their sums, ready for JSON: {"frames", "components": […],
+    "total": {…}}."""
     costs = [asdict(measure(part, frames, repeats)) for part in parts]
-    summed = [key for key, value in costs[0].items() if isinstance(value, int | float)] if costs else []
+    summed = (
+        [key for key, value in costs[0].items() if isinstance(value, int | float)] if costs else []
+    )
     total = {key: sum(cost[key] or 0 for cost in costs) for key in summed}
     return {"frames": frames, "components": costs, "total": total}

@@ -31,7 +31,8 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """The parts of the streaming model in a run directory, its exported weights, or a file that `save_file` wrote.
+    """The parts of the streaming model in a run directory, its exported weights, or a file that
+    `save_file` wrote.
 
     Raises:
         CheckpointError: there are none, or their sizes cannot be told.
@@ -40,7 +41,10 @@ def read_source(path: Path) -> Source:
     wanted = {name for name, child in model.named_children() if child.state_dict()}
     parts = {name: weights for name, weights in load_weights(path).items() if name in wanted}
     if not parts:
-        raise CheckpointError(f"{path} holds no part of the streaming model: name runs of stream_content, stream_pitch and stream")
+        raise CheckpointError(
+            f"{path} holds no part of the streaming model: name runs of stream_content,"
+            " stream_pitch and stream"
+        )
     note = _note(path)
     try:
         if note.get("format") == FORMAT:
@@ -48,12 +52,21 @@ def read_source(path: Path) -> Source:
         else:
             config = RunNote.model_validate_json(note["config"]).model
     except KeyError as error:
-        raise CheckpointError(f"{path} does not say what sizes its model has: export it with this version's stages") from error
+        raise CheckpointError(
+            f"{path} does not say what sizes its model has: export it with this version's stages"
+        ) from error
     except ValidationError as error:
         raise CheckpointError(
-            f"{path} does not say what sizes its model has ({first_problem(error)}): export it with this version's stages"
+            f"{path} does not say what sizes its model has ({first_problem(error)}): export it with"
+            " this version's stages"
         ) from error
-    return Source(path, parts, config, printable(note.get("stage", "stream")), printable(note.get("step", "?")))
+    return Source(
+        path,
+        parts,
+        config,
+        printable(note.get("stage", "stream")),
+        printable(note.get("step", "?")),
+    )
 
 
 class RunNote(BaseModel):
@@ -74,23 +87,36 @@ def _note(path: Path) -> dict[str, str]:
     try:
         told = Origin.model_validate(found[1])
     except ValidationError as error:
-        raise CheckpointError(f"the checkpoint of {path} is not that of a run ({first_problem(error)}): name another run") from error
+        raise CheckpointError(
+            f"the checkpoint of {path} is not that of a run ({first_problem(error)}): name"
+            " another run"
+        ) from error
     return {"config": told.config, "stage": told.stage, "step": str(found[0])}
 
 
 def assemble(sources: Sequence[Source]) -> StreamingConverter:
-    """One model of the parts of several sources; where two have the same part, the later one's is taken.
+    """One model of the parts of several sources; where two have the same part, the later one's is
+    taken.
 
     Raises:
-        CheckpointError: a part is missing, or does not have the size that the others' configuration says.
+        CheckpointError: a part is missing, or does not have the size that the others' configuration
+            says.
     """
     if not sources:
-        raise CheckpointError("nothing to put together: name runs of stream_content, stream_pitch and stream")
+        raise CheckpointError(
+            "nothing to put together: name runs of stream_content, stream_pitch and stream"
+        )
     chosen = {name: source for source in sources for name in source.parts}
     sizes = {source.model for source in chosen.values()}
     if len(sizes) > 1:
-        first, *_ = differing = [f"{source.path} has {source.model}" for source in {s.model: s for s in chosen.values()}.values()]
-        raise CheckpointError(f"the runs are of models of different sizes, {first} and {differing[1]}: train them with one [model]")
+        first, *_ = differing = [
+            f"{source.path} has {source.model}"
+            for source in {s.model: s for s in chosen.values()}.values()
+        ]
+        raise CheckpointError(
+            f"the runs are of models of different sizes, {first} and {differing[1]}: train them"
+            " with one [model]"
+        )
     (size,) = sizes
     model = outlined(lambda: StreamingConverter(size), "the runs' configuration")
     needed = [name for name, child in model.named_children() if child.state_dict()]
@@ -100,33 +126,54 @@ def assemble(sources: Sequence[Source]) -> StreamingConverter:
             "stream_content trains encoder, stream_pitch pitch, stream all the others"
         )
     for name in needed:
-        filled(model.get_submodule(name), chosen[name].parts[name], f"{name} of {chosen[name].path}")
-    if bad := [name for name, weight in model.state_dict().items() if not weight.half().isfinite().all()]:
-        raise CheckpointError(f"{listed(bad)} cannot be written in float16, some weights are too large: the run has diverged")
+        filled(
+            model.get_submodule(name), chosen[name].parts[name], f"{name} of {chosen[name].path}"
+        )
+    if bad := [
+        name for name, weight in model.state_dict().items() if not weight.half().isfinite().all()
+    ]:
+        raise CheckpointError(
+            f"{listed(bad)} cannot be written in float16, some weights are too large: the run has"
+            " diverged"
+        )
     return model.eval()
 
 
 def export(paths: Sequence[Path], out: Path, facts: Mapping[str, str] | None = None) -> Path:
-    """Writes one file of the streaming model, its origin in the header: parts, stages, steps, the commit of the code.
+    """Writes one file of the streaming model, its origin in the header: parts, stages, steps, the
+    commit of the code.
 
     Args:
-        paths: run directories, exported weights, or files of earlier models, in the order in which later ones replace earlier ones.
+        paths: run directories, exported weights, or files of earlier models, in the order in which
+            later ones replace earlier ones.
         out: safetensors file.
         facts: added to the header.
     """
     sources = [read_source(path) for path in paths]
     model = assemble(sources)
-    origin = {name: f"{source.stage} step {source.step}" for source in sources for name in source.parts}
+    origin = {
+        name: f"{source.stage} step {source.step}" for source in sources for name in source.parts
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
-    return save_file(model, out, {"parts": json.dumps(origin, sort_keys=True), "commit": commit(), **(facts or {})})
+    return save_file(
+        model,
+        out,
+        {"parts": json.dumps(origin, sort_keys=True), "commit": commit(), **(facts or {})},
+    )
 
 
 def commit() -> str:
-    """The commit of the code that runs, `+` behind it when the files differ; `unknown` outside a checkout."""
+    """The commit of the code that runs, `+` behind it when the files differ; `unknown` outside a
+    checkout."""
     here = Path(__file__).parent
     try:
         told = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True, check=True, timeout=20
+            ["git", "describe", "--always", "--dirty=+"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -70,14 +70,21 @@ def find_reference(recording: object) -> Reference:
     """
     if isinstance(recording, str | os.PathLike):
         with opened(recording) as file:
-            return search(file.blocks, file.rate, file.frames, os.fspath(recording), Path(recording).name)
+            return search(
+                file.blocks, file.rate, file.frames, os.fspath(recording), Path(recording).name
+            )
     if not isinstance(recording, tuple):
         raise VoiceError(
-            f"{checks.what(recording)} came as a reference, a path, (samples, rate) or a Voice was wanted: "
-            "several are passed one by one, as in vc.voice(*paths)"
+            f"{checks.what(recording)} came as a reference, a path, (samples, rate) or a Voice was"
+            " wanted: several are passed one by one, as in vc.voice(*paths)"
         )
-    if len(recording) != 2 or (isinstance(recording[0], Real) and not isinstance(recording[1], Real)):
-        raise VoiceError("a tuple came as a reference, (samples, rate) was wanted: an array first, then its rate in Hz")
+    if len(recording) != 2 or (
+        isinstance(recording[0], Real) and not isinstance(recording[1], Real)
+    ):
+        raise VoiceError(
+            "a tuple came as a reference, (samples, rate) was wanted: an array first, then its rate"
+            " in Hz"
+        )
     what, (wave, rate) = "the recording", recording
     array, native = as_samples(wave, what), check_rate(rate)
     check_samples(array, what)
@@ -117,8 +124,8 @@ def search(blocks: Iterable[Samples], rate: int, frames: int, what: str, name: s
     seconds = sum(speech.seconds for speech in found)
     if seconds < LEAST_S:
         raise AudioError(
-            f"no speech was found in {intake.frames / rate:.1f} s of {what}: noise, music or silence makes no voice; "
-            "use a recording of one person who speaks, 5 to 20 s of it"
+            f"no speech was found in {intake.frames / rate:.1f} s of {what}: noise, music or"
+            " silence makes no voice; use a recording of one person who speaks, 5 to 20 s of it"
         )
     samples = np.concatenate(kept)
     whole = frames if length >= most else intake.frames
@@ -166,7 +173,9 @@ def compared(reference: Reference, styles: Styles, space: str, device: torch.dev
     if two_groups(found) < APART[space]:
         return reference
     told = "it sounds as if two people speak in it: use a recording of one, or cut the other out"
-    return replace(reference, report=replace(reference.report, advice=(*reference.report.advice, told)))
+    return replace(
+        reference, report=replace(reference.report, advice=(*reference.report.advice, told))
+    )
 
 
 def two_groups(styles: Tensor) -> float:

@@ -89,7 +89,9 @@ def find_speech(wave: Samples, rate: int) -> Speech:
     return Speech(rises & widened(voiced, REACH), moving)
 
 
-def pitch(frames: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def pitch(
+    frames: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """frames (T, FRAME) -> how periodic each is, up to 1, and its period in samples, (T,) each."""
     window = np.hanning(FRAME + 2)[1:-1]
     hertz = np.fft.rfftfreq(FFT, 1 / RATE)

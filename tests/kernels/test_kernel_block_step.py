@@ -1,4 +1,5 @@
-"""The block step kernel against plain torch and float64, its carried past, and the blocks of the streaming model made of it."""
+"""The block step kernel against plain torch and float64, its carried past, and the blocks of the
+streaming model made of it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -49,7 +50,9 @@ def draw(
     ]
 
 
-CASES = [  # batch, channels, outputs, frames, taps, dilation, norm, activation, skip and bias, style of all rows, 1 + scale
+# Batch, channels, outputs, frames, taps, dilation, norm, activation, skip and bias, style of all
+# rows, 1 + scale
+CASES = [
     (31, 70, 40, 2, 3, 4, "frame", "leaky", False, False, True),
     (3, 33, 150, 1, 1, 1, "frame", "snake", True, False, False),
     (2, 48, 37, 5, 3, 1, "frame", "none", True, True, False),
@@ -60,7 +63,9 @@ CASES = [  # batch, channels, outputs, frames, taps, dilation, norm, activation,
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_output_and_past_are_as_good_as_plain_torch(case: tuple[Any, ...], dtype: torch.dtype) -> None:
+def test_output_and_past_are_as_good_as_plain_torch(
+    case: tuple[Any, ...], dtype: torch.dtype
+) -> None:
     tensors = [None if z is None else z.to(dtype) for z in draw(*case)]
     step = Step(case[6], case[7], case[5], 0.2, 1e-5, case[10])
     y, past = forward(*tensors, step)  # type: ignore[arg-type, call-arg]
@@ -81,14 +86,27 @@ def test_two_steps_are_a_block_of_the_streaming_model() -> None:
         wanted, state = ada(x, style, state)
         none = x.new_zeros(2, 12, 0)
         a, b, c, d = (style[:, i : i + 12] for i in range(0, 48, 12))
-        h, past = block_step(x, past, ada.conv.weight, ada.conv.bias, scale=a, shift=b, plus_one=True, dilation=2)
-        y, _ = block_step(h, none, ada.out.weight, ada.out.bias, scale=c, shift=d, plus_one=True, skip=x)
+        h, past = block_step(
+            x, past, ada.conv.weight, ada.conv.bias, scale=a, shift=b, plus_one=True, dilation=2
+        )
+        y, _ = block_step(
+            h, none, ada.out.weight, ada.out.bias, scale=c, shift=d, plus_one=True, skip=x
+        )
         assert error(y, wanted) < 1e-12 and error(past, state[1]) < 1e-12
         wanted, other = conv(x, other)
         h, second = block_step(
-            x, second, conv.conv.weight, conv.conv.bias, scale=conv.scale, shift=conv.shift, activation="none", dilation=4
+            x,
+            second,
+            conv.conv.weight,
+            conv.conv.bias,
+            scale=conv.scale,
+            shift=conv.shift,
+            activation="none",
+            dilation=4,
         )
-        y, _ = block_step(h, none, conv.out.weight, conv.out.bias, skip=x, norm="none", activation="gelu")
+        y, _ = block_step(
+            h, none, conv.out.weight, conv.out.bias, skip=x, norm="none", activation="gelu"
+        )
         assert error(y, wanted) < 1e-12 and error(second, other) < 1e-12
 
 
@@ -104,7 +122,13 @@ def test_the_operator_is_registered_and_gradients_take_the_reference() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     x, past, weight, _, scale, shift, _, _ = draw(*CASES[0])
-    assert x is not None and past is not None and weight is not None and scale is not None and shift is not None
+    assert (
+        x is not None
+        and past is not None
+        and weight is not None
+        and scale is not None
+        and shift is not None
+    )
     style: dict[str, Any] = {"scale": scale, "shift": shift}
     for wrong, match in (
         ({"norm": "batch"}, "norm"),

@@ -1,6 +1,8 @@
-"""On a GPU nothing may lie on the CPU: a step that makes a tensor there fails, or cannot be captured as a CUDA graph.
+"""On a GPU nothing may lie on the CPU: a step that makes a tensor there fails, or cannot be
+captured as a CUDA graph.
 
-Without a GPU, models run on fake tensors of another device, and every tensor that an operation makes is looked at.
+Without a GPU, models run on fake tensors of another device, and every tensor that an operation
+makes is looked at.
 """
 
 import copy
@@ -29,7 +31,9 @@ class OnlyThere(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         for leaf in pytree.tree_leaves(found):
-            assert not isinstance(leaf, Tensor) or leaf.device == ELSEWHERE, f"{func} gave a tensor on {leaf.device}"
+            assert not isinstance(leaf, Tensor) or leaf.device == ELSEWHERE, (
+                f"{func} gave a tensor on {leaf.device}"
+            )
         return found
 
 
@@ -47,7 +51,9 @@ def run(module: nn.Module, call: Callable[[nn.Module, Callable[..., Tensor]], An
     with FakeTensorMode():
         module._apply(lambda x: torch.empty(x.shape, dtype=x.dtype, device=ELSEWHERE))
         with torch.inference_mode(), OnlyThere():  # type: ignore[no-untyped-call]
-            return call(module, lambda *shape, **options: torch.empty(*shape, device=ELSEWHERE, **options))
+            return call(
+                module, lambda *shape, **options: torch.empty(*shape, device=ELSEWHERE, **options)
+            )
 
 
 @pytest.mark.parametrize("twin", [False, True])

@@ -1,4 +1,5 @@
-"""The streaming AdaIN kernel against plain torch and float64, forward and backward, in either memory order."""
+"""The streaming AdaIN kernel against plain torch and float64, forward and backward, in either
+memory order."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +32,9 @@ def plain(x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None, activati
     return z if alpha is None else z + (1 / alpha[:, None]) * torch.sin(alpha[:, None] * z) ** 2
 
 
-def draw(batch: int, channels: int, frames: int, activation: str, first: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def draw(
+    batch: int, channels: int, frames: int, activation: str, first: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     x = torch.randn(batch, frames, channels).mT if first else torch.randn(batch, channels, frames)
     style = torch.randn(batch, 3 * channels)  # gamma and beta are slices of a wider style
     alpha = torch.rand(channels) + 0.5 if activation == "snake" else None
@@ -47,13 +50,20 @@ CASES = [  # batch, channels, frames, activation, frames first in memory, elemen
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_forward_and_backward_are_as_good_as_plain_torch(case: tuple[int, int, int, str, bool, int], dtype: torch.dtype) -> None:
+def test_forward_and_backward_are_as_good_as_plain_torch(
+    case: tuple[int, int, int, str, bool, int], dtype: torch.dtype
+) -> None:
     batch, channels, frames, activation, first, elements = case
-    x, gamma, beta, alpha = (None if z is None else z.to(dtype) for z in draw(batch, channels, frames, activation, first))
+    x, gamma, beta, alpha = (
+        None if z is None else z.to(dtype) for z in draw(batch, channels, frames, activation, first)
+    )
     assert x is not None and gamma is not None and beta is not None
     y, mean, rstd = forward(x, gamma, beta, alpha, activation, 0.2, 1e-5, elements=elements)
     assert y.stride() == x.stride()
-    low, high = leaves(x, gamma, beta, alpha, dtype=dtype), leaves(x, gamma, beta, alpha, dtype=torch.float64)
+    low, high = (
+        leaves(x, gamma, beta, alpha, dtype=dtype),
+        leaves(x, gamma, beta, alpha, dtype=torch.float64),
+    )
     rough, exact = (plain(a, g, b, c, activation) for a, g, b, c in (low, high))  # type: ignore[arg-type]
     as_good_as_torch("y", y, rough.detach(), exact.detach())
     dy = torch.randn(x.shape).to(dtype)
@@ -70,7 +80,9 @@ def test_it_is_the_norm_of_the_streaming_model() -> None:
     layer = StyleNorm(12, "frame").double()
     x, style = torch.randn(2, 12, 7, dtype=torch.float64), torch.randn(2, 24, dtype=torch.float64)
     wanted, _ = layer(x, style, ())
-    torch.testing.assert_close(frame_norm(x, style[:, :12], style[:, 12:]), wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        frame_norm(x, style[:, :12], style[:, 12:]), wanted, rtol=0, atol=1e-12
+    )
 
 
 def test_a_tile_holds_whole_frames() -> None:
@@ -81,10 +93,15 @@ def test_a_tile_holds_whole_frames() -> None:
 
 @pytest.mark.parametrize("activation", ["none", "snake"])
 def test_the_operator_is_registered_correctly(activation: str) -> None:
-    inputs: list[Any] = [None if z is None else z.double().detach().requires_grad_() for z in draw(2, 5, 4, activation, True)]
+    inputs: list[Any] = [
+        None if z is None else z.double().detach().requires_grad_()
+        for z in draw(2, 5, 4, activation, True)
+    ]
     torch.library.opcheck(frame_norm_operator, (*inputs, activation, 0.2, 1e-5))
     torch.use_deterministic_algorithms(False)
-    assert torch.autograd.gradcheck(lambda *leaf: frame_norm_operator(*leaf, activation, 0.2, 1e-5)[0], inputs)
+    assert torch.autograd.gradcheck(
+        lambda *leaf: frame_norm_operator(*leaf, activation, 0.2, 1e-5)[0], inputs
+    )
 
 
 def test_what_does_not_fit_is_refused() -> None:

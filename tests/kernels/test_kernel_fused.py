@@ -1,4 +1,5 @@
-"""The model on fused kernels is the model: same parameters, same sound, same states, same loss curve."""
+"""The model on fused kernels is the model: same parameters, same sound, same states, same loss
+curve."""
 
 from typing import Any, get_args
 
@@ -11,7 +12,14 @@ from rtvc.kernels.toolchain.dispatch import Implementation
 from rtvc.layers.blocks import AdaBlock
 from rtvc.layers.norm import Statistics
 from rtvc.layers.verify import verify_contract
-from rtvc.models.fused import FusedAdaBlock, FusedConvBlock, FusedIstft, FusedISTFTNetGenerator, FusedSource, fused
+from rtvc.models.fused import (
+    FusedAdaBlock,
+    FusedConvBlock,
+    FusedIstft,
+    FusedISTFTNetGenerator,
+    FusedSource,
+    fused,
+)
 from rtvc.models.streaming import StreamingConfig, StreamingConverter
 from rtvc.models.styletts2.generator import AdaINResBlock, ISTFTNetGenerator
 from rtvc.models.styletts2.source import Draws
@@ -45,7 +53,9 @@ def double(state: Any) -> Any:
 def test_the_twin_sounds_and_remembers_like_the_model(statistics: Statistics, grad: bool) -> None:
     """In float64, where the operators run their references: three chunks, states carried."""
     model = converter(statistics).double()
-    model.decoder.source.ramp = torch.arange(1, 301, dtype=torch.float64) / 300  # voicing moves along it: no float32 rounding here
+    model.decoder.source.ramp = (
+        torch.arange(1, 301, dtype=torch.float64) / 300
+    )  # voicing moves along it: no float32 rounding here
     other = fused(model, "fused")
     kinds = {type(module) for module in other.modules()}
     assert {FusedAdaBlock, FusedConvBlock, FusedIstft, FusedSource} <= kinds
@@ -57,10 +67,14 @@ def test_the_twin_sounds_and_remembers_like_the_model(statistics: Statistics, gr
             x = torch.randn(2, 1, 300 * frames, dtype=torch.float64) * 0.1
             wanted, state = model(x, voice, state)
             got, mine = other(x, voice, mine)
-            torch.testing.assert_close(got, wanted, rtol=0, atol=1e-9 * float(wanted.detach().abs().max()))
+            torch.testing.assert_close(
+                got, wanted, rtol=0, atol=1e-9 * float(wanted.detach().abs().max())
+            )
     assert pytree.tree_structure(mine) == pytree.tree_structure(state)
     for a, b in zip(pytree.tree_leaves(mine), pytree.tree_leaves(state), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-9 * max(1.0, float(b.detach().abs().max())))
+        torch.testing.assert_close(
+            a, b, rtol=0, atol=1e-9 * max(1.0, float(b.detach().abs().max()))
+        )
 
 
 def test_in_float32_the_twin_is_as_exact_as_the_model_and_keeps_its_types() -> None:
@@ -76,16 +90,23 @@ def test_in_float32_the_twin_is_as_exact_as_the_model_and_keeps_its_types() -> N
             got, mine = other(x, voice, mine)
             wanted, exact = best(x.double(), voice.double(), exact)
             as_good_as_torch(f"{frames} frames", got, plain, wanted)
-    assert [leaf.dtype for leaf in pytree.tree_leaves(mine)] == [leaf.dtype for leaf in pytree.tree_leaves(state)]
+    assert [leaf.dtype for leaf in pytree.tree_leaves(mine)] == [
+        leaf.dtype for leaf in pytree.tree_leaves(state)
+    ]
 
 
 def test_the_twin_learns_like_the_model() -> None:
-    """Equal loss curves on a seed, for the blocks that train through kernels: adaptive norms, and AdaIN with either activation."""
+    """Equal loss curves on a seed, for the blocks that train through kernels: adaptive norms, and
+    AdaIN with either activation."""
 
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.ada, self.leaky, self.snake = AdaBlock(12, 3, 2), AdainResBlk1d(12, 12, 24), AdaINResBlock(12, 3, (1,), 24)
+            self.ada, self.leaky, self.snake = (
+                AdaBlock(12, 3, 2),
+                AdainResBlk1d(12, 12, 24),
+                AdaINResBlock(12, 3, (1,), 24),
+            )
 
         def forward(self, x: Tensor, style: Tensor) -> Tensor:
             y, _ = self.ada(x, style[:, :48], self.ada.initial(len(x)))
@@ -97,7 +118,9 @@ def test_the_twin_learns_like_the_model() -> None:
         plain = Net().double()
         net = fused(plain, implementation)
         optimiser = torch.optim.AdamW(plain.parameters(), 1e-2)
-        x, style, target = (torch.randn(3, *shape, dtype=torch.float64) for shape in ((12, 30), (48,), (12, 30)))
+        x, style, target = (
+            torch.randn(3, *shape, dtype=torch.float64) for shape in ((12, 30), (48,), (12, 30))
+        )
         losses = []
         for _ in range(8):
             loss = (net(x, style) - target).square().mean()
@@ -114,7 +137,14 @@ def test_the_twin_learns_like_the_model() -> None:
 
 def test_the_istftnet_head_equals_torch_istft_to_the_last_sample() -> None:
     torch.manual_seed(0)
-    plain = ISTFTNetGenerator(style_dim=16, channels=16, rates=(3, 2), kernels=(6, 4), block_kernels=(3,), block_dilations=((1,),)).double()
+    plain = ISTFTNetGenerator(
+        style_dim=16,
+        channels=16,
+        rates=(3, 2),
+        kernels=(6, 4),
+        block_kernels=(3,),
+        block_dilations=((1,),),
+    ).double()
     other = fused(plain)
     assert isinstance(other, FusedISTFTNetGenerator)
     x, style, f0 = torch.randn(2, 16, 9), torch.randn(2, 16), torch.full((2, 9), 150.0)

@@ -1,4 +1,5 @@
-"""Training on the fused operators is the same training: the stream stage, switched on and off, on one seed."""
+"""Training on the fused operators is the same training: the stream stage, switched on and off, on
+one seed."""
 
 import json
 from collections.abc import Iterator
@@ -122,14 +123,23 @@ def test_loss_curves_are_equal_on_a_seed(config: Path, tmp_path: Path, float64: 
 
 
 @pytest.mark.parametrize(("precision", "rounding"), [("float32", 2**-20), ("bfloat16", 2**-8)])
-def test_every_batch_costs_the_same_in(config: Path, tmp_path: Path, precision: str, rounding: float) -> None:
+def test_every_batch_costs_the_same_in(
+    config: Path, tmp_path: Path, precision: str, rounding: float
+) -> None:
     """At weights that stay as they are, so that nothing multiplies what is rounded.
 
     A loss is a mean over 10,000 magnitudes, whose roundings are independent and average out: what
     is left is less than one rounding of bfloat16 (2^-8), or a few sums of float32 (8 * 2^-23).
     """
     still = [
-        curve(config, tmp_path / fused, f"fused={fused}", f"precision={precision}", "optimizer.lr=1e-12") for fused in ("false", "true")
+        curve(
+            config,
+            tmp_path / fused,
+            f"fused={fused}",
+            f"precision={precision}",
+            "optimizer.lr=1e-12",
+        )
+        for fused in ("false", "true")
     ]
     assert len(still[0]) == 8 and still[1] == pytest.approx(still[0], rel=rounding)
     learned = curve(config, tmp_path / "learned", "fused=true", f"precision={precision}")
@@ -138,7 +148,10 @@ def test_every_batch_costs_the_same_in(config: Path, tmp_path: Path, precision: 
 
 def test_a_cpu_trains_on_plain_torch_unless_told_otherwise(config: Path, tmp_path: Path) -> None:
     assert not fused_parts(trainer(config, tmp_path / "auto"))
-    assert fused_parts(trainer(config, tmp_path / "on", "fused=true")) == {FusedAdaBlock, FusedIstft}
+    assert fused_parts(trainer(config, tmp_path / "on", "fused=true")) == {
+        FusedAdaBlock,
+        FusedIstft,
+    }
     with pytest.raises(ConfigError, match="fused"):
         trainer(config, tmp_path / "odd", "fused=sometimes")
 

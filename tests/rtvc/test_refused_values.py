@@ -30,7 +30,18 @@ from rtvc.errors import AudioError, EngineError, RtvcError, VoiceError
 from rtvc.models.streaming.interface import conditioned
 from rtvc.voices.voice import Voice
 
-IMPOSSIBLE: list[Any] = [math.nan, math.inf, -math.inf, 1e6, "1", None, True, [1.0], 1j, torch.tensor(1.0)]
+IMPOSSIBLE: list[Any] = [
+    math.nan,
+    math.inf,
+    -math.inf,
+    1e6,
+    "1",
+    None,
+    True,
+    [1.0],
+    1j,
+    torch.tensor(1.0),
+]
 """Values that no control takes."""
 
 
@@ -49,8 +60,14 @@ def voice(value: float = 0.3) -> Voice:
 
 @pytest.mark.parametrize("value", IMPOSSIBLE, ids=repr)
 @pytest.mark.parametrize("control", ["pitch", "prosody", "wet"])
-def test_a_refused_control_leaves_the_old_one_and_the_sound(vc: VoiceConverter, control: str, value: Any) -> None:
-    x, stream, plain = noise(6_000), vc.stream(voice(), pitch=2, prosody=0.5, wet=0.75), vc.stream(voice(), pitch=2, prosody=0.5, wet=0.75)
+def test_a_refused_control_leaves_the_old_one_and_the_sound(
+    vc: VoiceConverter, control: str, value: Any
+) -> None:
+    x, stream, plain = (
+        noise(6_000),
+        vc.stream(voice(), pitch=2, prosody=0.5, wet=0.75),
+        vc.stream(voice(), pitch=2, prosody=0.5, wet=0.75),
+    )
     first = stream.push(x)
     with pytest.raises(AudioError, match=r"a number from (-24 to 24|0 to 1) was wanted"):
         setattr(stream, control, value)
@@ -74,23 +91,45 @@ def test_the_limits_themselves_are_taken(vc: VoiceConverter) -> None:
         stream.pitch = pitch  # type: ignore[assignment]
         assert stream.pitch == float(pitch)
     stream.prosody = stream.wet = np.int64(1)  # type: ignore[assignment]
-    for control, outside in (("pitch", 24.001), ("pitch", -25), ("prosody", -1e-9), ("wet", 1.0001)):
+    for control, outside in (
+        ("pitch", 24.001),
+        ("pitch", -25),
+        ("prosody", -1e-9),
+        ("wet", 1.0001),
+    ):
         with pytest.raises(AudioError):
             setattr(stream, control, outside)
 
 
-@pytest.mark.parametrize("weights", [{}, {"nan": math.nan}, {"inf": math.inf}, {"none": None}, {"text": "1"}, {"one": -1.0}, {"zero": 0.0}])
-def test_a_mix_of_impossible_weights_leaves_the_old_voice(vc: VoiceConverter, weights: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {},
+        {"nan": math.nan},
+        {"inf": math.inf},
+        {"none": None},
+        {"text": "1"},
+        {"one": -1.0},
+        {"zero": 0.0},
+    ],
+)
+def test_a_mix_of_impossible_weights_leaves_the_old_voice(
+    vc: VoiceConverter, weights: dict[str, Any]
+) -> None:
     stream = vc.stream(voice())
     before = stream.line.voice
-    with pytest.raises(VoiceError, match=r"the weights .* came, finite numbers were wanted, at least one above 0"):
+    with pytest.raises(
+        VoiceError, match=r"the weights .* came, finite numbers were wanted, at least one above 0"
+    ):
         stream.mix({voice(index): weight for index, weight in enumerate(weights.values())})
     with pytest.raises(VoiceError, match="at least one above 0"):
         Voice.mix({voice(index): weight for index, weight in enumerate(weights.values())})
     assert stream.line.voice is before
 
 
-@pytest.mark.parametrize("wrong", ["r.flac", None, 3, {"acoustic": 1}, torch.zeros(128), np.zeros(128)], ids=repr)
+@pytest.mark.parametrize(
+    "wrong", ["r.flac", None, 3, {"acoustic": 1}, torch.zeros(128), np.zeros(128)], ids=repr
+)
 def test_what_is_no_voice_is_told_to_be_none(vc: VoiceConverter, wrong: Any) -> None:
     stream = vc.stream(voice())
     uses: list[Callable[[], Any]] = [
@@ -100,13 +139,21 @@ def test_what_is_no_voice_is_told_to_be_none(vc: VoiceConverter, wrong: Any) -> 
         lambda: stream.mix({"r.flac": 1.0}),  # type: ignore[dict-item]
     ]
     for use in uses:
-        with pytest.raises(VoiceError, match=r"came as a voice, a Voice was wanted: make one with `vc\.voice\('reference\.wav'\)`"):
+        with pytest.raises(
+            VoiceError,
+            match=(
+                r"came as a voice, a Voice was wanted: make one with"
+                r" `vc\.voice\('reference\.wav'\)`"
+            ),
+        ):
             use()
 
 
 def test_a_voice_that_comes_to_nan_is_refused_and_the_old_one_speaks_on() -> None:
     class Overflowing(DelayConverter):
-        def condition(self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
+        def condition(
+            self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0
+        ) -> Tensor:
             return super().condition(acoustic, prosodic, pitch=pitch, prosody=prosody) * 1e30
 
     huge = TestVoice(gain=1e30)
@@ -141,7 +188,9 @@ def test_of_a_refused_block_nothing_was_heard(vc: VoiceConverter, block: Any, wh
     with pytest.raises(AudioError, match=why):
         stream.push(block)
     with pytest.raises(AudioError):
-        Pool(TorchBackend(TinyConverter(), 600), capacity=Capacity(0.025, {}, 4)).join(TestVoice(1)).push(block)
+        Pool(TorchBackend(TinyConverter(), 600), capacity=Capacity(0.025, {}, 4)).join(
+            TestVoice(1)
+        ).push(block)
     wanted = np.concatenate([plain.push(x), plain.push(x), plain.flush()])
     np.testing.assert_array_equal(np.concatenate([first, stream.push(x), stream.flush()]), wanted)
 
@@ -159,7 +208,9 @@ def test_times_that_are_none_are_refused(vc: VoiceConverter, moment: Any) -> Non
             stream.push(noise(100), **times)
 
 
-@pytest.mark.parametrize("rate", [48_000, 48_000.0, np.float64(48_000), np.int32(48_000), Fraction(48_000)])
+@pytest.mark.parametrize(
+    "rate", [48_000, 48_000.0, np.float64(48_000), np.int32(48_000), Fraction(48_000)]
+)
 def test_whole_rates_of_any_type_are_rates(vc: VoiceConverter, rate: Any) -> None:
     x = noise(24_000)
     stream = vc.stream(voice(), sample_rate=rate, output_rate=rate)
@@ -168,7 +219,9 @@ def test_whole_rates_of_any_type_are_rates(vc: VoiceConverter, rate: Any) -> Non
     assert type(Resampler(rate, 24_000).rate_in) is int
 
 
-@pytest.mark.parametrize("rate", [44_100.5, "48000", math.nan, math.inf, 0, -1, True, [48_000], 10**9])
+@pytest.mark.parametrize(
+    "rate", [44_100.5, "48000", math.nan, math.inf, 0, -1, True, [48_000], 10**9]
+)
 def test_other_rates_are_refused_everywhere(vc: VoiceConverter, rate: Any) -> None:
     x = speech(1.0)
     for use in (
@@ -178,7 +231,9 @@ def test_other_rates_are_refused_everywhere(vc: VoiceConverter, rate: Any) -> No
         lambda: vc.convert(x, 16_000, voice(), output_rate=rate),
         lambda: vc.voice((x, rate)),
     ):
-        with pytest.raises(RtvcError, match=r"a whole number of Hz from 4000 to|an array first, then its rate"):
+        with pytest.raises(
+            RtvcError, match=r"a whole number of Hz from 4000 to|an array first, then its rate"
+        ):
             use()
 
 
@@ -239,7 +294,9 @@ def test_in_a_pool_only_the_broken_row_begins_anew() -> None:
     for y in outputs:
         assert len(y) == len(x) and np.isfinite(y).all()
         np.testing.assert_array_equal(y[3_600:], x[3_600:])
-    assert is_finite(pool.states) and broken_rows(torch.tensor([[1.0, 2.0], [math.nan, 0.0], [math.inf, -math.inf]])) == [1, 2]
+    assert is_finite(pool.states) and broken_rows(
+        torch.tensor([[1.0, 2.0], [math.nan, 0.0], [math.inf, -math.inf]])
+    ) == [1, 2]
 
 
 def test_whatever_a_converter_says_leaves_within_full_scale() -> None:
@@ -248,14 +305,22 @@ def test_whatever_a_converter_says_leaves_within_full_scale() -> None:
     """
     x = np.sign(np.sin(np.arange(30_000) / 7)).astype(np.float32)
     for gain, wet in ((30.0, 1.0), (1.0, 0.0), (1.0, 0.5)):
-        stream = Session(TorchBackend(DelayConverter(), 600), TestVoice(gain=gain), sample_rate=24_000, output_rate=44_100, wet=wet)
+        stream = Session(
+            TorchBackend(DelayConverter(), 600),
+            TestVoice(gain=gain),
+            sample_rate=24_000,
+            output_rate=44_100,
+            wet=wet,
+        )
         y = np.concatenate([stream.push(3 * x), stream.flush()])
         assert np.abs(y).max() == 1.0
 
 
 def test_models_of_whole_recordings_are_limited_as_well() -> None:
     class Blasting(WholeModel):
-        def convert(self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float) -> Tensor:
+        def convert(
+            self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float
+        ) -> Tensor:
             return 200 * wave
 
     vc = VoiceConverter(Blasting())
@@ -277,7 +342,13 @@ def test_two_threads_in_one_stream_are_an_error_and_lose_nothing() -> None:
     thread = threading.Thread(target=lambda: parts.append(stream.push(x)))
     thread.start()
     assert inside.wait(10)
-    for use in (lambda: stream.push(x), stream.flush, stream.reset, stream.park, lambda: stream.resume(b"")):
+    for use in (
+        lambda: stream.push(x),
+        stream.flush,
+        stream.reset,
+        stream.park,
+        lambda: stream.resume(b""),
+    ):
         with pytest.raises(EngineError, match="two threads came to one stream at once"):
             use()
     stream.wet = 1.0  # controls may be turned from another thread
@@ -302,12 +373,19 @@ def test_parked_bytes_with_impossible_values_are_refused() -> None:
 
 
 def test_a_device_that_gives_nonsense_does_not_end_a_live_conversion() -> None:
-    pump = Pump(Session(TorchBackend(DelayConverter(), 600), TestVoice(gain=1.0)), correct_drift=False)
+    pump = Pump(
+        Session(TorchBackend(DelayConverter(), 600), TestVoice(gain=1.0)), correct_drift=False
+    )
     block = noise(3_000)
     block[100:103] = math.nan, math.inf, 1e9
     pump.capture(block, 0.0)
     heard, _ = pump.process(0.2)
-    assert pump.repaired == 3 and np.isfinite(heard).all() and heard[100] == 0 and heard[101] == heard[102] == 1
+    assert (
+        pump.repaired == 3
+        and np.isfinite(heard).all()
+        and heard[100] == 0
+        and heard[101] == heard[102] == 1
+    )
 
 
 def test_the_pitch_keys_end_at_the_limits() -> None:
@@ -321,4 +399,7 @@ def test_the_pitch_keys_end_at_the_limits() -> None:
 
 
 def test_a_line_takes_whole_float_rates() -> None:
-    assert Line(24_000, 600, 0, torch.zeros(1, 1), rate_in=48_000.0, rate_out=44_100.0).exit.rate_out == 44_100
+    assert (
+        Line(24_000, 600, 0, torch.zeros(1, 1), rate_in=48_000.0, rate_out=44_100.0).exit.rate_out
+        == 44_100
+    )

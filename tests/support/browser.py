@@ -14,7 +14,9 @@ WEB = Path(__file__).parents[2] / "clients" / "web"
 
 def executable() -> str:
     """The browser; the test is skipped where there is none."""
-    pytest.importorskip("playwright", reason="Playwright is not installed: pip install 'rtvc-engine[test]'")
+    pytest.importorskip(
+        "playwright", reason="Playwright is not installed: pip install 'rtvc-engine[test]'"
+    )
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
@@ -23,7 +25,8 @@ def executable() -> str:
 
 @contextmanager
 def chromium(microphone: Path | None = None) -> Iterator[Any]:
-    """A browser that hears a WAV file, over and over, when a page asks for the microphone, and allows it without asking."""
+    """A browser that hears a WAV file, over and over, when a page asks for the microphone, and
+    allows it without asking."""
     path = executable()
     from playwright.sync_api import sync_playwright
 
@@ -53,7 +56,8 @@ WORKLET = """(text) => {
     globalThis.registerProcessor = (name, kind) => (globalThis.made = kind);
     (0, eval)(text);
 }"""
-"""Evaluated on an empty page: what an audio worklet finds around it, so that time can be simulated."""
+"""Evaluated on an empty page: what an audio worklet finds around it, so that time can be
+simulated."""
 
 
 def worklet(browser: Any, name: str) -> Any:

@@ -1,4 +1,5 @@
-"""A server whose model gives back what it hears; as a program (`tests/support/serving.py FOLDER LIMITS-AS-JSON`) a process of its own."""
+"""A server whose model gives back what it hears; as a program (`tests/support/serving.py FOLDER
+LIMITS-AS-JSON`) a process of its own."""
 
 import asyncio
 import json
@@ -40,7 +41,15 @@ def make_service(folder, *, rows=64, chunk=600, access=None, backend=None, kind=
             store.add(name, gain_voice(gain, name))
     backend = backend or TorchBackend(DelayConverter(), chunk)
     capacity = Capacity(chunk / 24_000, {}, rows)
-    return kind(backend, store, loudness_voice, ServerLimits(**limits), access or Access(), capacity=capacity, name="test")
+    return kind(
+        backend,
+        store,
+        loudness_voice,
+        ServerLimits(**limits),
+        access or Access(),
+        capacity=capacity,
+        name="test",
+    )
 
 
 @asynccontextmanager

@@ -1,4 +1,5 @@
-"""Content that stands in the encoder's place: a recording's labels, or the exact content of the teacher's speech."""
+"""Content that stands in the encoder's place: a recording's labels, or the exact content of the
+teacher's speech."""
 
 import hashlib
 from collections.abc import Callable
@@ -20,7 +21,8 @@ MEL_FRAMES = 2
 
 
 class BridgeLabels:
-    """The labels that the encoder learned from: what a large recogniser hears, translated by the bridge."""
+    """The labels that the encoder learned from: what a large recogniser hears, translated by the
+    bridge."""
 
     def __init__(self, path: Path) -> None:
         """From a run of stage `bridge`, or weights that it exported.
@@ -34,8 +36,12 @@ class BridgeLabels:
 
         weights = load_weights(path)
         if "bridge" not in weights:
-            raise ConfigError(f"{path} holds {', '.join(weights)}, a bridge was wanted: name one with --bridge")
-        self._net = BridgeNet.of_weights({name: tensor.float() for name, tensor in weights["bridge"].items()})
+            raise ConfigError(
+                f"{path} holds {', '.join(weights)}, a bridge was wanted: name one with --bridge"
+            )
+        self._net = BridgeNet.of_weights(
+            {name: tensor.float() for name, tensor in weights["bridge"].items()}
+        )
         self._listen = Listener()
         self._kept: dict[Path, Tensor] = {}
         digest = hashlib.sha256()
@@ -58,7 +64,8 @@ class BridgeLabels:
 
 
 class TeacherSpeech:
-    """Utterances that `rtvc teacher generate` wrote, as recordings in a folder, and their exact content."""
+    """Utterances that `rtvc teacher generate` wrote, as recordings in a folder, and their exact
+    content."""
 
     def __init__(self, made: Path, folder: Path, count: int) -> None:
         """The first `count` of them.
@@ -74,7 +81,10 @@ class TeacherSpeech:
         """
         files = sorted(made.glob("*.npz"))[:count]
         if not files:
-            raise ConfigError(f"{made} holds no .npz files: name a folder that `rtvc teacher generate` wrote, or leave --teacher out")
+            raise ConfigError(
+                f"{made} holds no .npz files: name a folder that `rtvc teacher generate` wrote, or"
+                " leave --teacher out"
+            )
         self._files = {folder / f"{file.stem}.wav": file for file in files}
         digest = hashlib.sha256()
         for recording, file in self._files.items():
@@ -85,7 +95,8 @@ class TeacherSpeech:
         self.identity = digest.hexdigest()[:16]
 
     def pairs(self, transcribe: Callable[[Path], str]) -> list[Pair]:
-        """Each with itself, in the words that a recogniser hears in it: the teacher keeps no text."""
+        """Each with itself, in the words that a recogniser hears in it: the teacher keeps no
+        text."""
         return [Pair(path, "teacher", (path,), transcribe(path)) for path in self._files]
 
     def __call__(self, path: Path) -> Tensor:

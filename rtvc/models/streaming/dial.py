@@ -1,4 +1,5 @@
-"""The converter with a latency dial: waveform in, waveform out, `y, state = model(x, voice, state)`."""
+"""The converter with a latency dial: waveform in, waveform out, `y, state = model(x, voice,
+state)`."""
 
 import math
 from typing import NamedTuple
@@ -23,7 +24,8 @@ from rtvc.models.streaming.timbre import WIDTH, Memory, ReferenceTokens, StyleTo
 SEMITONE = math.log(2) / 12
 """In log Hz."""
 SPEECH_DEPTH = 5.0
-"""Nepers below a reference's loudest frame within which its frames are speech and not pauses: 43 dB."""
+"""Nepers below a reference's loudest frame within which its frames are speech and not pauses: 43
+dB."""
 QUIETEST = -2.0
 """Floor of level-normalised log-mels: below it there is only the noise of the room."""
 
@@ -44,7 +46,8 @@ class DialConfig(BaseModel):
     decoder_dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
     statistics: Statistics = "frame"
     timbre: tuple[int, ...] = ()
-    """Numbers of the decoder's blocks that cross attention to the voice's tokens follows, counted from 1."""
+    """Numbers of the decoder's blocks that cross attention to the voice's tokens follows, counted
+    from 1."""
     tokens: int = Field(default=16, ge=1, le=256)
     """Tokens pooled from a reference; as many more come from its style."""
     phase_bins: int = Field(default=0, ge=0, le=301)
@@ -76,7 +79,8 @@ class DialConverter(nn.Module):
     """The streaming converter. Its latency is a setting: `set_lookahead` before a session begins.
 
     Attributes:
-        acoustic_size: A, numbers in an acoustic style: the style vector, and behind it the tokens of the reference, flat.
+        acoustic_size: A, numbers in an acoustic style: the style vector, and behind it the tokens
+            of the reference, flat.
     """
 
     sample_rate = SAMPLE_RATE
@@ -121,7 +125,8 @@ class DialConverter(nn.Module):
         self.encoder.set_lookahead(frames)
         self.late_energy, self.late_melody = Delay(1, frames), Delay(2, frames)
         self.late_melody.like = self.late_melody.like.double()  # as PitchNet tells it
-        # A frame is complete `fall` samples after its peak, and the decoder completes the samples before the peak.
+        # A frame is complete `fall` samples after its peak, and the decoder completes the samples
+        # before the peak.
         self.latency = self.config.encoder.fall + frames * HOP
 
     def initial(self, batch: int) -> DialState:
@@ -138,15 +143,19 @@ class DialConverter(nn.Module):
         )
 
     def decoding(self, acoustic: Tensor) -> Tensor:
-        """acoustic (B, A) -> what the decoder needs of a voice: the memory of its tokens, every scale and shift (B, M + S)."""
+        """acoustic (B, A) -> what the decoder needs of a voice: the memory of its tokens, every
+        scale and shift (B, M + S)."""
         style, tokens = acoustic[:, :STYLE], acoustic[:, STYLE:].unflatten(-1, (-1, WIDTH))
         scales: Tensor = self.affine(style)
         if self.memory is None or self.style_tokens is None:
             return scales
         return torch.cat([self.memory(torch.cat([tokens, self.style_tokens(style)], 1)), scales], 1)
 
-    def condition(self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
-        """acoustic (B, A) and prosodic (B, 128) -> (B, V): the prosody targets and all that the decoder needs.
+    def condition(
+        self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0
+    ) -> Tensor:
+        """acoustic (B, A) and prosodic (B, 128) -> (B, V): the prosody targets and all that the
+        decoder needs.
 
         Args:
             acoustic: timbre: the style, and behind it the tokens of the reference.
@@ -158,7 +167,8 @@ class DialConverter(nn.Module):
         return torch.cat([self.targets(prosodic), controls, self.decoding(acoustic)], 1)
 
     def forward(self, x: Tensor, voice: Tensor, state: DialState) -> tuple[Tensor, DialState]:
-        """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency` samples late."""
+        """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency`
+        samples late."""
         heard, analysis = self.analysis(x, state.analysis)
         mel = heard[:, :BANDS]
         content, encoder = self.encoder(mel, state.content)
@@ -166,25 +176,41 @@ class DialConverter(nn.Module):
         melody, pitch = self.pitch(heard[:, BANDS:], state.pitch)
         melody, late_melody = self.late_melody(melody, state.melody)
         energy, late_energy = self.late_energy(energy_of(mel), state.energy)
-        (log_f0, loudness), prosody = self.prosody(melody[:, 0], melody[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody)
-        wave, decoder = self.decoder(content, log_f0, melody[:, 1], loudness[:, None], voice[:, Prosody.TARGETS :], state.decoder)
+        (log_f0, loudness), prosody = self.prosody(
+            melody[:, 0], melody[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody
+        )
+        wave, decoder = self.decoder(
+            content,
+            log_f0,
+            melody[:, 1],
+            loudness[:, None],
+            voice[:, Prosody.TARGETS :],
+            state.decoder,
+        )
         wave, limiter = self.limiter(wave, state.limiter)
-        return wave, DialState(analysis, late_energy, encoder, pitch, late_melody, prosody, decoder, limiter)
+        return wave, DialState(
+            analysis, late_energy, encoder, pitch, late_melody, prosody, decoder, limiter
+        )
 
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic (B, A) and prosodic style (B, 128)."""
+        """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic (B, A) and prosodic
+        style (B, 128)."""
         heard, _ = self.analysis(wave, self.analysis.initial(len(wave)))
         melody, _ = self.pitch(heard[:, BANDS:], self.pitch.initial(len(wave)))
         return self.styles_of(heard[:, :BANDS], melody)
 
     def styles_of(self, mel: Tensor, melody: Tensor) -> tuple[Tensor, Tensor]:
-        """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic (B, A) and prosodic style (B, 128)."""
+        """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic (B, A) and prosodic style (B,
+        128)."""
         energy = energy_of(mel)[:, 0]
         mask = energy > energy.amax(1, keepdim=True) - SPEECH_DEPTH
         level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
-        # The style must not depend on how loud the reference was recorded: log-mels are shifted to a common level.
+        # The style must not depend on how loud the reference was recorded: log-mels are shifted to
+        # a common level.
         level_mel = (mel - level[:, None, None] / 4).clamp(min=QUIETEST)[:, : audible_bands()]
-        voiced = torch.stack([(melody[:, 0] - 5.0) * 2 * melody[:, 1], melody[:, 1]], 1).to(mel.dtype)
+        voiced = torch.stack([(melody[:, 0] - 5.0) * 2 * melody[:, 1], melody[:, 1]], 1).to(
+            mel.dtype
+        )
         style, frames = self.acoustic.with_frames(level_mel, mask)
         prosodic = self.prosodic(torch.cat([level_mel, voiced], 1), mask)
         if self.reference_tokens is None:

@@ -1,4 +1,5 @@
-"""What every streaming converter offers: sessions, servers, builders and benchmarks are written against this alone."""
+"""What every streaming converter offers: sessions, servers, builders and benchmarks are written
+against this alone."""
 
 from typing import Protocol
 
@@ -10,7 +11,8 @@ from rtvc.layers.contract import State
 
 
 class Styled(Protocol):
-    """What a converter needs of a voice: two (128,) float32 vectors. `rtvc.voices.voice.Voice` is one, and may have `fine` (F,) as well."""
+    """What a converter needs of a voice: two (128,) float32 vectors. `rtvc.voices.voice.Voice` is
+    one, and may have `fine` (F,) as well."""
 
     @property
     def acoustic(self) -> Tensor:
@@ -29,7 +31,8 @@ class Converter(Protocol):
     Attributes:
         sample_rate: of input and output, in Hz.
         hop: every chunk holds a multiple of this many samples.
-        latency: samples by which the output lags the input (mel window and look-ahead, without the chunk itself).
+        latency: samples by which the output lags the input (mel window and look-ahead, without the
+            chunk itself).
     """
 
     sample_rate: int
@@ -40,8 +43,11 @@ class Converter(Protocol):
         """The state before the first sample, for `batch` sessions."""
         ...
 
-    def condition(self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
-        """Everything a step needs to know of a voice, computed once: (B, V), mixable by weighted sums only per style vector.
+    def condition(
+        self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0
+    ) -> Tensor:
+        """Everything a step needs to know of a voice, computed once: (B, V), mixable by weighted
+        sums only per style vector.
 
         Its last numbers are what the decoder is told of the timbre: what `Voice.fine` is added to.
 
@@ -54,33 +60,52 @@ class Converter(Protocol):
         ...
 
     def __call__(self, x: Tensor, voice: Tensor, state: State) -> tuple[Tensor, State]:
-        """x (B, 1, N) waveform, voice (B, V) from `condition` -> y (B, 1, N) waveform and the next state."""
+        """x (B, 1, N) waveform, voice (B, V) from `condition` -> y (B, 1, N) waveform and the next
+        state."""
         ...
 
 
-def conditioned(converter: Converter, voice: Styled, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
-    """Everything a step needs to know of a voice, (1, V): `Converter.condition`, and on top of its last numbers the voice's `fine`.
+def conditioned(
+    converter: Converter, voice: Styled, *, pitch: float = 0.0, prosody: float = 1.0
+) -> Tensor:
+    """Everything a step needs to know of a voice, (1, V): `Converter.condition`, and on top of its
+    last numbers the voice's `fine`.
 
     Raises:
-        VoiceError: `fine` is longer than what the converter is told of a voice, or what comes of the voice is not finite.
+        VoiceError: `fine` is longer than what the converter is told of a voice, or what comes of
+            the voice is not finite.
     """
-    place = next(iter(converter.parameters()), voice.acoustic) if isinstance(converter, nn.Module) else voice.acoustic
-    acoustic, prosodic = (style[None].to(place.device) for style in (voice.acoustic, voice.prosodic))
+    place = (
+        next(iter(converter.parameters()), voice.acoustic)
+        if isinstance(converter, nn.Module)
+        else voice.acoustic
+    )
+    acoustic, prosodic = (
+        style[None].to(place.device) for style in (voice.acoustic, voice.prosodic)
+    )
     condition = converter.condition(acoustic, prosodic, pitch=pitch, prosody=prosody)
     fine: Tensor | None = getattr(voice, "fine", None)
     if fine is None:
         return finite(condition)
     if len(fine) > condition.shape[1]:
-        raise VoiceError(f"a voice fitted to {len(fine)} numbers came, this model takes {condition.shape[1]}: fit it again with this model")
-    return finite(torch.cat([condition[:, : -len(fine)], condition[:, -len(fine) :] + fine.to(condition)], 1))
+        raise VoiceError(
+            f"a voice fitted to {len(fine)} numbers came, this model takes {condition.shape[1]}:"
+            " fit it again with this model"
+        )
+    return finite(
+        torch.cat([condition[:, : -len(fine)], condition[:, -len(fine) :] + fine.to(condition)], 1)
+    )
 
 
 def finite(condition: Tensor) -> Tensor:
-    """A condition (1, V), if every number of it is finite: one that is not would silence a stream for ever.
+    """A condition (1, V), if every number of it is finite: one that is not would silence a stream
+    for ever.
 
     Raises:
         VoiceError: one is not.
     """
     if not condition.isfinite().all():
-        raise VoiceError("this voice comes to NaN or infinity in this model: make it again from its recordings")
+        raise VoiceError(
+            "this voice comes to NaN or infinity in this model: make it again from its recordings"
+        )
     return condition

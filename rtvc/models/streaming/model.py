@@ -25,11 +25,13 @@ Dilations = Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=64)]
 
 
 REGISTER = (2.0, 9.0)
-"""Mean log F0 that a voice may ask for, 7 Hz to 8 kHz: no voice is near either end, and what lies far beyond has no F0."""
+"""Mean log F0 that a voice may ask for, 7 Hz to 8 kHz: no voice is near either end, and what lies
+far beyond has no F0."""
 
 
 class StreamingConfig(BaseModel):
-    """Sizes of the streaming model. The defaults are those of the shipped weights, the bounds what any file may ask for."""
+    """Sizes of the streaming model. The defaults are those of the shipped weights, the bounds what
+    any file may ask for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,17 +73,22 @@ class StreamingConverter(nn.Module):
         super().__init__()
         self.config = c = config or StreamingConfig()
         self.analysis = Analysis()
-        self.encoder = ContentEncoder(audible_bands(), c.content_hidden, c.content_kernel, c.content_dilations, c.right)
+        self.encoder = ContentEncoder(
+            audible_bands(), c.content_hidden, c.content_kernel, c.content_dilations, c.right
+        )
         self.pitch = PitchNet(PITCH_BINS, c.pitch_hidden, 3, c.pitch_dilations)
         self.now = Delay(BANDS, c.right)
         self.prosody = Prosody()
-        self.decoder = Decoder(CONTENT, c.decoder_hidden, c.decoder_kernel, c.decoder_dilations, c.statistics)
+        self.decoder = Decoder(
+            CONTENT, c.decoder_hidden, c.decoder_kernel, c.decoder_dilations, c.statistics
+        )
         self.limiter = Limiter(SAMPLE_RATE)
         self.affine = nn.Linear(STYLE, self.decoder.style_size)
         self.targets = ProsodyHead()
         self.acoustic = StyleEncoder(audible_bands(), c.acoustic_hidden)
         self.prosodic = StyleEncoder(audible_bands() + 2, c.prosodic_hidden)
-        # A window reaches 600 samples past its centre, and the synthesis needs no sample beyond a frame's centre.
+        # A window reaches 600 samples past its centre, and the synthesis needs no sample beyond a
+        # frame's centre.
         self.latency = 2 * HOP + c.right * HOP
 
     def initial(self, batch: int) -> ConverterState:
@@ -96,8 +103,11 @@ class StreamingConverter(nn.Module):
             self.limiter.initial(batch),
         )
 
-    def condition(self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
-        """acoustic and prosodic (B, 128) -> (B, V): every scale and shift of the decoder, and the prosody targets.
+    def condition(
+        self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0
+    ) -> Tensor:
+        """acoustic and prosodic (B, 128) -> (B, V): every scale and shift of the decoder, and the
+        prosody targets.
 
         Args:
             acoustic: timbre.
@@ -107,36 +117,52 @@ class StreamingConverter(nn.Module):
         """
         register, spreads = self.targets(prosodic).split([1, 2], -1)
         register = register.clamp(*REGISTER)
-        controls = acoustic.new_tensor([pitch * 0.0577622650466621, prosody]).expand(len(acoustic), 2)
+        controls = acoustic.new_tensor([pitch * 0.0577622650466621, prosody]).expand(
+            len(acoustic), 2
+        )
         return torch.cat([register, spreads, controls, self.affine(acoustic)], 1)
 
-    def forward(self, x: Tensor, voice: Tensor, state: ConverterState) -> tuple[Tensor, ConverterState]:
-        """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency` samples late."""
+    def forward(
+        self, x: Tensor, voice: Tensor, state: ConverterState
+    ) -> tuple[Tensor, ConverterState]:
+        """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency`
+        samples late."""
         heard, analysis = self.analysis(x, state.analysis)
         mel = heard[:, :BANDS]
         content, encoder = self.encoder(mel, state.content)
         pitch, pitch_state = self.pitch(heard[:, BANDS:], state.pitch)
         current, now = self.now(mel, state.now)
         energy = torch.cat([energy_of(current), energy_of(mel)], 1)
-        (log_f0, loud), prosody = self.prosody(pitch[:, 0], pitch[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody)
+        (log_f0, loud), prosody = self.prosody(
+            pitch[:, 0], pitch[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody
+        )
         energy = energy + (loud - energy[:, 0])[:, None]
-        wave, decoder = self.decoder(content, log_f0, pitch[:, 1], energy, voice[:, Prosody.TARGETS :], state.decoder)
+        wave, decoder = self.decoder(
+            content, log_f0, pitch[:, 1], energy, voice[:, Prosody.TARGETS :], state.decoder
+        )
         wave, limiter = self.limiter(wave, state.limiter)
         return wave, ConverterState(analysis, now, encoder, pitch_state, prosody, decoder, limiter)
 
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic and prosodic style, (B, 128) each."""
+        """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic and prosodic style,
+        (B, 128) each."""
         heard, _ = self.analysis(wave, self.analysis.initial(len(wave)))
         mel = heard[:, :BANDS]
         pitch, _ = self.pitch(heard[:, BANDS:], self.pitch.initial(len(wave)))
         return self.styles_of(mel, pitch)
 
     def styles_of(self, mel: Tensor, pitch: Tensor) -> tuple[Tensor, Tensor]:
-        """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic and prosodic style, (B, 128) each."""
+        """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic and prosodic style, (B, 128)
+        each."""
         energy = energy_of(mel)[:, 0]
-        mask = energy > energy.amax(1, keepdim=True) - 5.0  # within 43 dB of the loudest frame: speech, not pauses
+        mask = (
+            energy > energy.amax(1, keepdim=True) - 5.0
+        )  # within 43 dB of the loudest frame: speech, not pauses
         level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
-        # The style must not depend on how loud the reference was recorded: log-mels are shifted to a common level.
+        # The style must not depend on how loud the reference was recorded: log-mels are shifted to
+        # a common level.
         level_mel = (mel - level[:, None, None] / 4).clamp(min=-2.0)[:, : audible_bands()]
         voiced = torch.stack([(pitch[:, 0] - 5.0) * 2 * pitch[:, 1], pitch[:, 1]], 1).to(mel.dtype)
-        return self.acoustic(level_mel, mask), self.prosodic(torch.cat([level_mel, voiced], 1), mask)
+        return self.acoustic(level_mel, mask), self.prosodic(
+            torch.cat([level_mel, voiced], 1), mask
+        )

@@ -23,9 +23,9 @@ def bin_centres(bins: int = F0_BINS, highest: float = F0_MAX) -> Tensor:
 class PitchNet(Streaming):
     """Log-power of the low bins and mel (B, C, T) -> log F0 over voicing (B, 2, T).
 
-    The classifier's probabilities around their peak are averaged, which is finer than a bin and never averages two
-    octaves. No look-ahead of its own: its frame t speaks for the time 1.5 frames after the centre of mel frame t - 1,
-    which that frame's window and the next one's cover.
+    The classifier's probabilities around their peak are averaged, which is finer than a bin and
+    never averages two octaves. No look-ahead of its own: its frame t speaks for the time 1.5 frames
+    after the centre of mel frame t - 1, which that frame's window and the next one's cover.
     """
 
     centres: Tensor
@@ -40,7 +40,9 @@ class PitchNet(Streaming):
         highest: float = F0_MAX,
     ) -> None:
         super().__init__()
-        self.trunk = Serial(Conv(inputs, hidden, 3), *(ConvBlock(hidden, kernel, d) for d in dilations))
+        self.trunk = Serial(
+            Conv(inputs, hidden, 3), *(ConvBlock(hidden, kernel, d) for d in dilations)
+        )
         self.norm = nn.LayerNorm(hidden)
         self.out = nn.Linear(hidden, bins + 1)
         self.register_buffer("centres", bin_centres(bins, highest), persistent=False)
@@ -62,5 +64,11 @@ class PitchNet(Streaming):
         width = 3.0 * (self.centres[1] - self.centres[0])
         distance = self.centres - peak
         near = torch.softmax(bins.masked_fill(distance.abs() > width, -1e4), -1)
-        # Phases add up what float32 would round off here; distances to the peak and float64 keep that below hearing and measure.
-        return torch.stack([peak[..., 0].double() + (near * distance).sum(-1).double(), voicing.double()], 1), state
+        # Phases add up what float32 would round off here; distances to the peak and float64 keep
+        # that below hearing and measure.
+        return (
+            torch.stack(
+                [peak[..., 0].double() + (near * distance).sum(-1).double(), voicing.double()], 1
+            ),
+            state,
+        )

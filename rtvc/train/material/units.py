@@ -1,7 +1,9 @@
-"""Units: clusters of a recogniser's inner layers, the classes that content is trained to tell apart.
+"""Units: clusters of a recogniser's inner layers, the classes that content is trained to tell
+apart.
 
-A network that regresses a recogniser's features averages what it is not sure of, and sounds so; one that classifies their clusters
-keeps the alternatives apart (soft units: van Niekerk et al. 2022, "A Comparison of Discrete and Soft Speech Units", section 3).
+A network that regresses a recogniser's features averages what it is not sure of, and sounds so; one
+that classifies their clusters keeps the alternatives apart (soft units: van Niekerk et al. 2022, "A
+Comparison of Discrete and Soft Speech Units", section 3).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +23,8 @@ CLUSTERS = 500
 ROUNDS = 25
 """Of k-means; the distance falls by less than 0.1 % in the last."""
 EVERY = 3
-"""Every so-many-th frame of a recording is used to find the clusters: neighbours say nearly the same."""
+"""Every so-many-th frame of a recording is used to find the clusters: neighbours say nearly the
+same."""
 
 Listen = Callable[[Array], Tensor]
 """A recording (N,) at 24 kHz -> layers (L, T, C) at 50 Hz."""
@@ -66,7 +69,9 @@ class Codebook:
                     raise ValueError(f"expected the format {FORMAT}")
                 return cls(*(file.get_tensor(name) for name in ("mean", "deviation", "centroids")))
         except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is no codebook of units ({error}): `rtvc data codebook` makes one") from error
+            raise CheckpointError(
+                f"{path} is no codebook of units ({error}): `rtvc data codebook` makes one"
+            ) from error
 
 
 def nearest(x: Tensor, centroids: Tensor) -> Tensor:
@@ -85,7 +90,9 @@ def cluster(frames: Sequence[Tensor], clusters: int = CLUSTERS, seed: int = 0) -
     heard = torch.cat(list(frames), 1)
     layers, count, _ = heard.shape
     if count < clusters:
-        raise TrainingError(f"expected at least {clusters} frames of speech, got {count}: name more recordings")
+        raise TrainingError(
+            f"expected at least {clusters} frames of speech, got {count}: name more recordings"
+        )
     mean, deviation = heard.mean(1), heard.std(1).clamp_min(1e-3)
     x = (heard - mean[:, None]) / deviation[:, None]
     generator = torch.Generator().manual_seed(seed)
@@ -97,7 +104,9 @@ def cluster(frames: Sequence[Tensor], clusters: int = CLUSTERS, seed: int = 0) -
             sizes = torch.bincount(owner[layer], minlength=clusters)
             # an empty cluster starts again at a random frame
             fresh = x[layer, torch.randint(count, (clusters,), generator=generator)]
-            centroids[layer] = torch.where(sizes[:, None] > 0, sums / sizes.clamp_min(1)[:, None], fresh)
+            centroids[layer] = torch.where(
+                sizes[:, None] > 0, sums / sizes.clamp_min(1)[:, None], fresh
+            )
     return Codebook(mean, deviation, centroids)
 
 

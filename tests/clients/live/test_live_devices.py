@@ -1,4 +1,5 @@
-"""Live conversion without a sound card: the worker, the keys, the display, lost devices, and the choice of devices."""
+"""Live conversion without a sound card: the worker, the keys, the display, lost devices, and the
+choice of devices."""
 
 import io
 import json
@@ -30,7 +31,8 @@ ALL = [MIC, SPEAKER, CARD]
 
 
 class FakeStream:
-    """A sound card driven by a thread at real time: the microphone hears a counting tone, the speaker remembers."""
+    """A sound card driven by a thread at real time: the microphone hears a counting tone, the
+    speaker remembers."""
 
     made: ClassVar[list] = []
 
@@ -47,7 +49,8 @@ class FakeStream:
         while self.running:
             if self.incoming:
                 self.callback(
-                    (0.1 * np.sin(np.arange(at, at + self.block) / 10)).astype(np.float32), time.perf_counter() - self.block / self.rate
+                    (0.1 * np.sin(np.arange(at, at + self.block) / 10)).astype(np.float32),
+                    time.perf_counter() - self.block / self.rate,
                 )
             else:
                 out = np.empty(self.block, np.float32)
@@ -63,9 +66,13 @@ class FakeStream:
 
 @pytest.fixture
 def cards(monkeypatch):
-    monkeypatch.setattr(stream_module, "hurry", lambda: False)  # the test process keeps its own priority
+    monkeypatch.setattr(
+        stream_module, "hurry", lambda: False
+    )  # the test process keeps its own priority
     FakeStream.made.clear()
-    monkeypatch.setattr(stream_module, "pick", lambda wanted, kind, known=None: pick(wanted, kind, ALL))
+    monkeypatch.setattr(
+        stream_module, "pick", lambda wanted, kind, known=None: pick(wanted, kind, ALL)
+    )
     monkeypatch.setattr(stream_module, "refresh", lambda: None)
     monkeypatch.setattr(stream_module, "RETRY_S", 0.05)
     return FakeStream.made
@@ -73,7 +80,9 @@ def cards(monkeypatch):
 
 def make(**settings):
     config = LiveConfig(gate=False, margin_ms=30, **settings)
-    return Live(TorchBackend(DelayConverter(), 300), TestVoice(gain=1.0), config, streams=FakeStream)
+    return Live(
+        TorchBackend(DelayConverter(), 300), TestVoice(gain=1.0), config, streams=FakeStream
+    )
 
 
 def until(condition, seconds=15):
@@ -130,7 +139,11 @@ def test_keys_bypass_mute_swap_and_quit(cards):
     live, voices = make(), [TestVoice(gain=1.0), TestVoice(gain=0.5)]
     assert act("b", live, voices) and live.status()["bypass"]
     assert act("b", live, voices) and not live.status()["bypass"]
-    assert act("m", live, voices) and live.status()["muted"] and "muted" in line(live.status() | {"state": "running"})
+    assert (
+        act("m", live, voices)
+        and live.status()["muted"]
+        and "muted" in line(live.status() | {"state": "running"})
+    )
     assert act("2", live, voices) and live.session.line.voice.item() == 0.5
     assert act("9", live, voices) and act("x", live, voices) and act("", live, voices)
     assert act("+", live, voices) and act("+", live, voices) and act("-", live, voices)
@@ -188,7 +201,9 @@ def test_the_heartbeat_mixes_channels_and_doubts_strange_delays():
 
 def test_meters():
     assert meter(-60) == "········" and meter(0) == "████████" and meter(-30).count("█") == 4
-    assert level(np.zeros(10, np.float32)) == -120.0 and level(np.ones(10, np.float32)) == pytest.approx(0.0, abs=1e-9)
+    assert level(np.zeros(10, np.float32)) == -120.0 and level(
+        np.ones(10, np.float32)
+    ) == pytest.approx(0.0, abs=1e-9)
     assert level(np.zeros(0, np.float32)) == -120.0
 
 
@@ -197,18 +212,30 @@ def test_the_doctor_recommends_the_shortest_safe_chunk(monkeypatch):
 
     def chosen(_, chunk, again=False):
         p95 = {300: 9.0, 600: 10.0, 1200: 10.0}[chunk]
-        return TorchBackend(converter, chunk), {"backend": "torch-eager", "measured": {"torch-eager": {"p50_ms": 5.0, "p95_ms": p95}}}
+        return TorchBackend(converter, chunk), {
+            "backend": "torch-eager",
+            "measured": {"torch-eager": {"p50_ms": 5.0, "p95_ms": p95}},
+        }
 
     monkeypatch.setattr(doctor_module, "choose", chosen)
-    monkeypatch.setattr(doctor_module, "sound", lambda: {"devices": [], "device_ms": 20.0, "problem": "no server"})
+    monkeypatch.setattr(
+        doctor_module, "sound", lambda: {"devices": [], "device_ms": 20.0, "problem": "no server"}
+    )
     report = doctor_module.examine(converter)
-    assert report["speed"]["recommended"] == {"chunk_ms": 25.0, "engine": "torch-eager", "step_p95_ms": 10.0}
+    assert report["speed"]["recommended"] == {
+        "chunk_ms": 25.0,
+        "engine": "torch-eager",
+        "step_p95_ms": 10.0,
+    }
     assert report["expected_ms"] == 25 + 37.5 + 10 + 10 + 10 + 20
     assert "no server" in report["advice"] and report["cpu"]["cores"]
     monkeypatch.setattr(
         doctor_module,
         "choose",
-        lambda *_, **__: (chosen(0, 300)[0], {"backend": "torch-eager", "measured": {"torch-eager": {"p95_ms": 99}}}),
+        lambda *_, **__: (
+            chosen(0, 300)[0],
+            {"backend": "torch-eager", "measured": {"torch-eager": {"p95_ms": 99}}},
+        ),
     )
     assert doctor_module.examine(converter)["expected_ms"] is None
 
@@ -217,7 +244,15 @@ def test_doctor_and_devices_print_for_people_and_machines(monkeypatch):
     from rtvc.clients.cli import doctor as doctor_cli
 
     monkeypatch.setattr(
-        doctor_module, "sound", lambda: {"devices": [MIC.row()], "input": "Blue mic", "output": "x", "device_ms": 1.0, "problem": None}
+        doctor_module,
+        "sound",
+        lambda: {
+            "devices": [MIC.row()],
+            "input": "Blue mic",
+            "output": "x",
+            "device_ms": 1.0,
+            "problem": None,
+        },
     )
     import typer
 

@@ -1,4 +1,5 @@
-"""The browser page in real headless Chromium, against a live server: what a person does with it, and what comes out."""
+"""The browser page in real headless Chromium, against a live server: what a person does with it,
+and what comes out."""
 
 import re
 import shutil
@@ -47,7 +48,8 @@ def browser(microphone: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]:
-    """A server whose model gives back what it hears, times 1 (`one`) or 0.5 (`half`); with the page."""
+    """A server whose model gives back what it hears, times 1 (`one`) or 0.5 (`half`); with the
+    page."""
     with background(tmp_path_factory.mktemp("voices"), page=WEB) as (service, url):
         yield service, page_of(url)
 
@@ -64,7 +66,10 @@ def opened(browser: Any, url: str, **settings: Any) -> Iterator[Any]:
     page, problems = context.new_page(), list[str]()
     page.set_default_timeout(WAIT)
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: problems.append(message.text) if message.type == "error" else None,
+    )
     page.goto(url)
     try:
         yield page
@@ -79,11 +84,18 @@ def reach(page: Any, state: str) -> None:
 
 
 def talk(
-    page: Any, folder: Path, seconds: float, meanwhile: Any = lambda: None, afterwards: Any = lambda: None
+    page: Any,
+    folder: Path,
+    seconds: float,
+    meanwhile: Any = lambda: None,
+    afterwards: Any = lambda: None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Start, speak, Stop, save: what was said and what was heard, as 16-bit numbers, and their rate; nothing is left out."""
+    """Start, speak, Stop, save: what was said and what was heard, as 16-bit numbers, and their
+    rate; nothing is left out."""
     page.check("#headphones")  # no echo cancellation: the microphone is heard as it is
-    page.select_option("#slow", "whole")  # or a busy machine would leave stale audio out, as promised
+    page.select_option(
+        "#slow", "whole"
+    )  # or a busy machine would leave stale audio out, as promised
     page.click("#go")
     reach(page, "live")
     page.wait_for_timeout(500 * seconds)
@@ -111,21 +123,30 @@ def converted(backend: Any, voice: Any, said: np.ndarray, rate: int, **settings:
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
-    """How well the loud half of 0.3 s stretches of `a` is found somewhere in `b`: the median of their largest normalised correlations."""
+    """How well the loud half of 0.3 s stretches of `a` is found somewhere in `b`: the median of
+    their largest normalised correlations."""
     length, size = 3 * RATE // 10, 1 << (len(b) + RATE).bit_length()
     spectrum, energy = np.fft.rfft(b, size), np.cumsum(np.concatenate([[0.0], np.square(b)]))
-    norms = np.sqrt(np.maximum(energy[length:] - energy[:-length], 1e-3 * energy[-1] * length / len(b)))
+    norms = np.sqrt(
+        np.maximum(energy[length:] - energy[:-length], 1e-3 * energy[-1] * length / len(b))
+    )
     pieces = [a[at : at + length] for at in range(0, len(a) - length, length)]
     loud = sorted(pieces, key=lambda piece: -float(np.square(piece).sum()))[: len(pieces) // 2]
     found = [
-        np.fft.irfft(spectrum * np.conj(np.fft.rfft(piece, size)), size)[: len(norms)] / norms / np.linalg.norm(piece) for piece in loud
+        np.fft.irfft(spectrum * np.conj(np.fft.rfft(piece, size)), size)[: len(norms)]
+        / norms
+        / np.linalg.norm(piece)
+        for piece in loud
     ]
     return float(np.median([piece.max() for piece in found]))
 
 
 @pytest.mark.slow
-def test_real_speech_is_converted_as_it_is_offline(browser: Any, microphone: Path, tmp_path: Path) -> None:
-    """Must hold to the last bit: the shipped model, a voice made of a dropped reference, a microphone, and back."""
+def test_real_speech_is_converted_as_it_is_offline(
+    browser: Any, microphone: Path, tmp_path: Path
+) -> None:
+    """Must hold to the last bit: the shipped model, a voice made of a dropped reference, a
+    microphone, and back."""
     from rtvc.api import load
     from rtvc.engine.server.app import serving
     from rtvc.engine.server.service import Service
@@ -133,11 +154,19 @@ def test_real_speech_is_converted_as_it_is_offline(browser: Any, microphone: Pat
     from rtvc.engine.streams.capacity import Capacity
 
     loaded = load()
-    backend, store = TorchBackend(loaded.model.converter, 1200), VoiceStore(tmp_path / "voices", loaded.model.space)  # type: ignore[attr-defined]
+    backend, store = (
+        TorchBackend(loaded.model.converter, 1200),
+        VoiceStore(tmp_path / "voices", loaded.model.space),
+    )  # type: ignore[attr-defined]
 
     @asynccontextmanager
     async def serve() -> Any:
-        service = Service(backend, store, lambda x, rate, name: loaded.voice((x, rate), name=name), capacity=Capacity(0.05, {}, 4))
+        service = Service(
+            backend,
+            store,
+            lambda x, rate, name: loaded.voice((x, rate), name=name),
+            capacity=Capacity(0.05, {}, 4),
+        )
         async with serving(service, page=WEB) as port:
             yield f"http://127.0.0.1:{port}/"
 
@@ -153,10 +182,14 @@ def test_real_speech_is_converted_as_it_is_offline(browser: Any, microphone: Pat
         assert float(page.inner_text("#lag")) > 50
         voice = Voice.load(tmp_path / "voices" / "Anna.voice")
         offline = converted(backend, voice, said, rate)
-        assert np.abs(heard - offline).max() <= 1, "the page heard what the engine makes of the same input"
+        assert np.abs(heard - offline).max() <= 1, (
+            "the page heard what the engine makes of the same input"
+        )
         spoken, _ = soundfile.read(microphone)
         alike = likeness(said / 32_768, np.tile(spoken, 2)), likeness(heard / 32_768, said / 32_768)
-        assert alike[0] > 0.95 and alike[1] < 0.8, "real speech was sent, and another voice came back"
+        assert alike[0] > 0.95 and alike[1] < 0.8, (
+            "real speech was sent, and another voice came back"
+        )
         assert np.abs(heard).max() > 1000
 
 
@@ -169,16 +202,31 @@ def test_original_and_converted(browser: Any, server: tuple[Any, str], tmp_path:
         page.get_by_role("radio", name="half").check()
         page.get_by_role("radio", name="Converted").focus()
         page.keyboard.press("ArrowRight")
-        assert page.get_by_role("radio", name="Original").is_checked() and page.inner_text("#speaking") == ""
+        assert (
+            page.get_by_role("radio", name="Original").is_checked()
+            and page.inner_text("#speaking") == ""
+        )
         said, heard, rate = talk(page, tmp_path, 1.6)
         assert np.abs(heard - converted(backend, gain_voice(0.5), said, rate, wet=0.0)).max() <= 1
-        said, heard, rate = talk(page, tmp_path, 2.4, lambda: page.get_by_role("radio", name="Converted").check(force=True))
-        dry, wet = (converted(backend, gain_voice(0.5), said, rate, wet=share) for share in (0.0, 1.0))
+        said, heard, rate = talk(
+            page,
+            tmp_path,
+            2.4,
+            lambda: page.get_by_role("radio", name="Converted").check(force=True),
+        )
+        dry, wet = (
+            converted(backend, gain_voice(0.5), said, rate, wet=share) for share in (0.0, 1.0)
+        )
         quarter = len(said) // 4
-        assert np.abs(heard[:quarter] - dry[:quarter]).max() <= 1 and np.abs(heard[-quarter:] - wet[-quarter:]).max() <= 1
+        assert (
+            np.abs(heard[:quarter] - dry[:quarter]).max() <= 1
+            and np.abs(heard[-quarter:] - wet[-quarter:]).max() <= 1
+        )
 
 
-def test_a_broken_connection_is_taken_up_again(browser: Any, server: tuple[Any, str], tmp_path: Path) -> None:
+def test_a_broken_connection_is_taken_up_again(
+    browser: Any, server: tuple[Any, str], tmp_path: Path
+) -> None:
     _, url = server
 
     @asynccontextmanager
@@ -188,7 +236,9 @@ def test_a_broken_connection_is_taken_up_again(browser: Any, server: tuple[Any, 
 
     def impatient(request: Any) -> None:
         text = (WEB / "connection.js").read_text()
-        hasty = text.replace("DEAF_MS = 5000", "DEAF_MS = 400").replace("PING_MS = 2000", "PING_MS = 100")
+        hasty = text.replace("DEAF_MS = 5000", "DEAF_MS = 400").replace(
+            "PING_MS = 2000", "PING_MS = 100"
+        )
         assert hasty != text
         request.fulfill(body=hasty, content_type="text/javascript")
 
@@ -242,7 +292,9 @@ def test_recording_a_reference_and_mixing(browser: Any, server: tuple[Any, str])
         page.wait_for_timeout(300)
         page.click("text=Finish")
         page.wait_for_selector("text=That was too short")
-        page.set_input_files("#file", {"name": "broken.wav", "mimeType": "audio/wav", "buffer": b"no audio" * 100})
+        page.set_input_files(
+            "#file", {"name": "broken.wav", "mimeType": "audio/wav", "buffer": b"no audio" * 100}
+        )
         page.wait_for_selector("text=cannot be used")
         page.check("#mix")
         page.get_by_role("checkbox", name="half").check()
@@ -269,9 +321,15 @@ def test_recording_a_reference_and_mixing(browser: Any, server: tuple[Any, str])
         assert not service.calls
 
 
-def test_a_resting_page_connects_again_and_a_full_server_says_so(browser: Any, tmp_path: Path) -> None:
+def test_a_resting_page_connects_again_and_a_full_server_says_so(
+    browser: Any, tmp_path: Path
+) -> None:
     server = background(tmp_path, page=WEB, idle_s=0.8, rows=1)
-    with server as (service, url), opened(browser, page_of(url)) as first, opened(browser, page_of(url)) as second:
+    with (
+        server as (service, url),
+        opened(browser, page_of(url)) as first,
+        opened(browser, page_of(url)) as second,
+    ):
         for page in (first, second):
             page.wait_for_selector("text=Resting")
             assert page.inner_text("#trouble") == "" and page.is_enabled("#go")
@@ -291,16 +349,25 @@ def test_a_resting_page_connects_again_and_a_full_server_says_so(browser: Any, t
 
 def test_a_token_is_asked_for_and_stays_out_of_the_address(browser: Any, tmp_path: Path) -> None:
     token = "correct-horse-battery"
-    with background(tmp_path, page=WEB, access=Access(SecretStr(token))) as (_, url), opened(browser, page_of(url)) as page:
+    with (
+        background(tmp_path, page=WEB, access=Access(SecretStr(token))) as (_, url),
+        opened(browser, page_of(url)) as page,
+    ):
         page.wait_for_selector("#door:visible")
-        assert page.locator("#token").evaluate("(field) => field === document.activeElement && field.type === 'password'")
+        assert page.locator("#token").evaluate(
+            "(field) => field === document.activeElement && field.type === 'password'"
+        )
         page.keyboard.type("wrong-horse-battery")
         page.keyboard.press("Enter")
         page.wait_for_selector("#trouble:has-text('token')")
         page.fill("#token", token)
         page.keyboard.press("Enter")
         reach(page, "ready")
-        assert page.is_hidden("#door") and page.input_value("#token") == "" and page.inner_text("#trouble") == ""
+        assert (
+            page.is_hidden("#door")
+            and page.input_value("#token") == ""
+            and page.inner_text("#trouble") == ""
+        )
         assert page.url == page_of(url) and token not in page.content()
         page.reload()
         reach(page, "ready")
@@ -310,7 +377,21 @@ def test_it_works_behind_tls(browser: Any, tmp_path: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl, which makes the certificate, is not installed")
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-keyout", key, "-out", certificate, "-subj", "/CN=localhost"]
+    made = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+        "-subj",
+        "/CN=localhost",
+    ]
     subprocess.run(["openssl", *map(str, made)], check=True, capture_output=True)
     with background(tmp_path / "voices", page=WEB, tls=secure(certificate, key)) as (_, url):
         assert url.startswith("wss://")
@@ -321,15 +402,24 @@ def test_it_works_behind_tls(browser: Any, tmp_path: Path) -> None:
 def test_the_microphone_may_be_refused(browser: Any, server: tuple[Any, str]) -> None:
     with opened(browser, server[1]) as page:
         reach(page, "ready")
-        page.add_init_script("navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', 'NotAllowedError'); };")
+        page.add_init_script(
+            "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no',"
+            " 'NotAllowedError'); };"
+        )
         page.reload()
         reach(page, "ready")
         page.click("#go")
         page.wait_for_selector("text=The microphone was not allowed")
-        assert page.get_by_role("alert").inner_text() and page.is_enabled("#go") and page.inner_text("#go-text") == "Start"
+        assert (
+            page.get_by_role("alert").inner_text()
+            and page.is_enabled("#go")
+            and page.inner_text("#go-text") == "Start"
+        )
 
 
-def test_everything_is_reached_by_keyboard_and_has_a_name(browser: Any, server: tuple[Any, str]) -> None:
+def test_everything_is_reached_by_keyboard_and_has_a_name(
+    browser: Any, server: tuple[Any, str]
+) -> None:
     with opened(browser, server[1]) as page:
         reach(page, "ready")
         seen = list[str]()
@@ -339,17 +429,34 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(browser: Any, server: 
             if not focused.count():
                 break
             outline = focused.evaluate(
-                "(e) => { const s = (x) => getComputedStyle(x); const of = e.closest('.either') ? e.nextElementSibling : e;"
-                " return parseFloat(s(of).outlineWidth) * (s(of).outlineStyle !== 'none'); }"
+                "(e) => { const s = (x) => getComputedStyle(x); const of = e.closest('.either') ?"
+                " e.nextElementSibling : e; return parseFloat(s(of).outlineWidth) *"
+                " (s(of).outlineStyle !== 'none'); }"
             )
             assert outline >= 2, "the focus is visible"
             seen.append(focused.evaluate("(e) => e.id || e.value || e.className"))
         assert seen == [*dict.fromkeys(seen)], "no trap"
-        order = ["skip", "go", "wet", "volume", "mix", "half", "pitch", "prosody", "name", "record", "choose", "source", "slow"]
+        order = [
+            "skip",
+            "go",
+            "wet",
+            "volume",
+            "mix",
+            "half",
+            "pitch",
+            "prosody",
+            "name",
+            "record",
+            "choose",
+            "source",
+            "slow",
+        ]
         assert [name for name in seen if name in order] == order and seen[-1] == "headphones", seen
         for control in page.locator("button, input:not(#file), select, canvas, progress").all():
             labels = "[...(e.labels ?? [])].map((label) => label.innerText).join()"
-            name = control.evaluate(f"(e) => e.getAttribute('aria-label') || {labels} || e.innerText")
+            name = control.evaluate(
+                f"(e) => e.getAttribute('aria-label') || {labels} || e.innerText"
+            )
             assert name.strip(), control.evaluate("(e) => e.outerHTML")
         page.locator("#go").focus()
         page.keyboard.press("Enter")
@@ -361,19 +468,32 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(browser: Any, server: 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone_and_reads_well(browser: Any, server: tuple[Any, str], scheme: str) -> None:
-    # Without motion: a button that has just been enabled is measured in its own colours, not half way between two.
-    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme, "reduced_motion": "reduce"}
+    # Without motion: a button that has just been enabled is measured in its own colours, not half
+    # way between two.
+    phone = {
+        "viewport": {"width": 360, "height": 740},
+        "color_scheme": scheme,
+        "reduced_motion": "reduce",
+    }
     with opened(browser, server[1], **phone) as page:
         reach(page, "ready")
         assert page.locator("html").evaluate("(e) => e.scrollWidth") <= 360, "nothing sticks out"
-        for selector in ("#status", ".hint", "#go", "dt", ".either input:checked + span", ".lane-name"):
-            ink, ground = page.locator(selector).first.evaluate(
-                """(e) => {
-                    const opaque = (x) => { while (x && getComputedStyle(x).backgroundColor === 'rgba(0, 0, 0, 0)') x = x.parentElement;
-                                            return getComputedStyle(x).backgroundColor; };
+        for selector in (
+            "#status",
+            ".hint",
+            "#go",
+            "dt",
+            ".either input:checked + span",
+            ".lane-name",
+        ):
+            ink, ground = page.locator(selector).first.evaluate("""(e) => {
+                    const opaque = (x) => {
+                        while (x && getComputedStyle(x).backgroundColor === 'rgba(0, 0, 0, 0)')
+                            x = x.parentElement;
+                        return getComputedStyle(x).backgroundColor;
+                    };
                     return [getComputedStyle(e).color, opaque(e)];
-                }"""
-            )
+                }""")
             assert contrast(ink, ground) >= 4.5, (selector, ink, ground)
 
 

@@ -1,4 +1,5 @@
-"""A local Ray cluster with two replicas behind the door: one is killed, one is replaced, and no client loses a sample."""
+"""A local Ray cluster with two replicas behind the door: one is killed, one is replaced, and no
+client loses a sample."""
 
 import asyncio
 import json
@@ -32,7 +33,8 @@ def free_port():
 
 
 def begin_ray(attempts=3):
-    """Starts Ray, which gives its own processes 30 s to come up: too little for a machine on which ten others compute."""
+    """Starts Ray, which gives its own processes 30 s to come up: too little for a machine on which
+    ten others compute."""
     for left in reversed(range(attempts)):
         try:
             ray.init(
@@ -59,9 +61,15 @@ def cluster(tmp_path_factory):
 
     voices = tmp_path_factory.mktemp("voices")
     make_service(voices)  # writes the voices
-    variables = {"FLEET_VOICES": str(voices), "PYTHONPATH": str(Path(__file__).parents[2] / "support")}
+    variables = {
+        "FLEET_VOICES": str(voices),
+        "PYTHONPATH": str(Path(__file__).parents[2] / "support"),
+    }
     before = dict(os.environ)
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(Path(__file__).parents[2] / "support")}
+    os.environ |= {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": str(Path(__file__).parents[2] / "support"),
+    }
     begin_ray()
     try:
         shelf = deploy(open_fleet_service, FLEET, variables)
@@ -75,7 +83,8 @@ def cluster(tmp_path_factory):
 
 
 async def speak(client, x, heard, enough):
-    """Sends x at the pace of a microphone until it is enough, and hears what comes; gives how much was sent."""
+    """Sends x at the pace of a microphone until it is enough, and hears what comes; gives how much
+    was sent."""
     began, sent = time.perf_counter(), 0
 
     async def blocks():
@@ -106,33 +115,52 @@ def pid_of(replica):
     """The process that listens on a replica's port."""
     import psutil
 
-    return next(c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == replica.port and c.status == "LISTEN")
+    return next(
+        c.pid
+        for c in psutil.net_connections("tcp")
+        if c.laddr and c.laddr.port == replica.port and c.status == "LISTEN"
+    )
 
 
 async def conversations(shelf, disturb, clients=4):
-    """Several clients through the door while something happens, and a second longer; gives how often each had to resume."""
+    """Several clients through the door while something happens, and a second longer; gives how
+    often each had to resume."""
     port, enough = free_port(), asyncio.Event()
     async with Door("127.0.0.1", port, shelf.replicas) as door, AsyncExitStack() as stack:
         await two(shelf)
         while len(door.slots) < 2:
             await asyncio.sleep(0.1)
         await asyncio.sleep(0.5)
-        xs, heard = [noise(24_000 * 150, seed) for seed in range(clients)], [[] for _ in range(clients)]
+        xs, heard = (
+            [noise(24_000 * 150, seed) for seed in range(clients)],
+            [[] for _ in range(clients)],
+        )
         opened = [
-            await stack.enter_async_context(rtvc.clients.connect(f"ws://127.0.0.1:{port}", "half", format="f32", window=4.0)) for _ in xs
+            await stack.enter_async_context(
+                rtvc.clients.connect(f"ws://127.0.0.1:{port}", "half", format="f32", window=4.0)
+            )
+            for _ in xs
         ]
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(speak(*each, enough)) for each in zip(opened, xs, heard, strict=True)]
+            tasks = [
+                group.create_task(speak(*each, enough))
+                for each in zip(opened, xs, heard, strict=True)
+            ]
             await asyncio.sleep(1.0)
             counts = [replica.sessions for replica in await two(shelf)]
-            assert sum(counts) == clients and min(counts) >= 1, f"the door led all to one replica: {counts}"
+            assert sum(counts) == clients and min(counts) >= 1, (
+                f"the door led all to one replica: {counts}"
+            )
             await disturb()
             await asyncio.sleep(1.0)
             enough.set()
         for client, x, parts, task in zip(opened, xs, heard, tasks, strict=True):
             sent = task.result()
             np.testing.assert_allclose(np.concatenate(parts), 0.5 * x[:sent], atol=1e-6)
-            assert client.totals.samples_in == client.totals.samples_out == sent > 48_000 and client.totals.dropped_ms == 0
+            assert (
+                client.totals.samples_in == client.totals.samples_out == sent > 48_000
+                and client.totals.dropped_ms == 0
+            )
         return [client.link.resumed for client in opened]
 
 
@@ -189,7 +217,10 @@ def test_the_door_answers_for_the_replicas_and_keeps_their_metrics_to_itself(clu
             assert json.loads((await asyncio.to_thread(get, "/readyz"))[1])["limit"] == 8
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 await asyncio.to_thread(get, "/metrics")
-            assert b"rtvc_sessions_limit 8" in (await asyncio.to_thread(get, "/metrics", replicas[0].port, replicas[0].host))[1]
+            assert (
+                b"rtvc_sessions_limit 8"
+                in (await asyncio.to_thread(get, "/metrics", replicas[0].port, replicas[0].host))[1]
+            )
 
     asyncio.run(asyncio.wait_for(main(), 60))
 
@@ -209,7 +240,9 @@ def test_an_application_that_scales(tmp_path):
     ready = application(open_fleet_service, Fleet(least=1, most=5, gpus=0.5, cores=2))
     deployment = ready._bound_deployment
     scaling = deployment._deployment_config.autoscaling_config
-    assert (scaling.min_replicas, scaling.max_replicas) == (1, 5) and deployment.ray_actor_options["num_gpus"] == 0.5
+    assert (scaling.min_replicas, scaling.max_replicas) == (1, 5) and deployment.ray_actor_options[
+        "num_gpus"
+    ] == 0.5
     assert deployment.ray_actor_options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "2"
     assert scaling.policy.get_policy() is not None
 
@@ -234,7 +267,10 @@ def test_the_command_line_says_what_it_wants(tmp_path):
     from rtvc.engine.fleet.app import parse_replicas
     from rtvc.errors import ConfigError
 
-    assert parse_replicas("3") == {"least": 3, "most": 3} and parse_replicas("2:8") == {"least": 2, "most": 8}
+    assert parse_replicas("3") == {"least": 3, "most": 3} and parse_replicas("2:8") == {
+        "least": 2,
+        "most": 8,
+    }
     for bad in ("0", "4:2", "many", "2:", ":2", "1:2:3"):
         if bad == "2:":
             assert parse_replicas(bad) == {"least": 2, "most": 2}
@@ -248,7 +284,9 @@ def test_the_command_line_says_what_it_wants(tmp_path):
     application = typer.Typer()
     application.command()(serve)
     found = CliRunner().invoke(application, ["--ray"])
-    assert isinstance(found.exception, ConfigError) and "every machine of the cluster sees" in str(found.exception)
+    assert isinstance(found.exception, ConfigError) and "every machine of the cluster sees" in str(
+        found.exception
+    )
 
 
 def test_a_vault_that_is_gone_is_an_error_and_not_a_hang(cluster):

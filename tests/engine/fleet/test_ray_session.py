@@ -1,4 +1,5 @@
-"""Sessions that move between replicas, in one process and without Ray: what a crash, a move and a shutdown do to the audio."""
+"""Sessions that move between replicas, in one process and without Ray: what a crash, a move and a
+shutdown do to the audio."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -87,7 +88,11 @@ def test_a_replica_that_dies_costs_no_sample(tmp_path, rate, output, format, gat
         vault, x = Vault(), noise(3 * rate, 3)
         settings = {"sample_rate": rate, "output_rate": output, "format": format, "gate": gate}
         whole = None
-        async with replica(tmp_path, "a", vault) as a, replica(tmp_path, "b", vault, every=0.1) as b, Client(a.url) as client:
+        async with (
+            replica(tmp_path, "a", vault) as a,
+            replica(tmp_path, "b", vault, every=0.1) as b,
+            Client(a.url) as client,
+        ):
             await client.start(**settings)
             await client.speak(x, rate=rate)
             await client.stop()
@@ -106,19 +111,31 @@ def test_a_replica_that_dies_costs_no_sample(tmp_path, rate, output, format, gat
             await client.speak(x[2 * rate :], rate=rate)
             stopped = await client.stop()
             y = client.samples()
-            assert len(y) == len(whole) == stopped.samples_out and stopped.dropped_ms == 0 and client.audio[-1].end
+            assert (
+                len(y) == len(whole) == stopped.samples_out
+                and stopped.dropped_ms == 0
+                and client.audio[-1].end
+            )
             np.testing.assert_array_equal(y, whole)
-            assert stopped.frames_out == len(client.audio) > ahead > 0 and stopped.samples_in == len(x)
+            assert stopped.frames_out == len(
+                client.audio
+            ) > ahead > 0 and stopped.samples_in == len(x)
             assert started.session in a.calls and not b.calls, "nobody told the dead one"
 
     run(main)
 
 
-@pytest.mark.parametrize("moment", ["before any audio", "before the first save", "after stop", "when all has come"])
+@pytest.mark.parametrize(
+    "moment", ["before any audio", "before the first save", "after stop", "when all has come"]
+)
 def test_dying_at_awkward_moments(tmp_path, moment):
     async def main():
         vault, x = Vault(), noise(36_100)
-        async with replica(tmp_path, "a", vault, every=60) as a, replica(tmp_path, "b", vault) as b, Client(a.url) as client:
+        async with (
+            replica(tmp_path, "a", vault, every=60) as a,
+            replica(tmp_path, "b", vault) as b,
+            Client(a.url) as client,
+        ):
             await client.start(voice="half")
             if moment == "before any audio":
                 a.reach.broken = True
@@ -163,7 +180,11 @@ async def finish(client):
 def test_a_session_moves_while_its_owner_lives(tmp_path):
     async def main():
         vault, x = Vault(), noise(72_000)
-        async with replica(tmp_path, "a", vault, every=60) as a, replica(tmp_path, "b", vault) as b, Client(a.url) as client:
+        async with (
+            replica(tmp_path, "a", vault, every=60) as a,
+            replica(tmp_path, "b", vault) as b,
+            Client(a.url) as client,
+        ):
             started = await client.start()
             await client.speak(x[:24_000])
             await client.send(Update(voice="half", wet=1.0).text())
@@ -189,7 +210,11 @@ def test_going_down_hands_over_and_the_python_client_does_not_notice(tmp_path, c
 
     async def main():
         vault, x = Vault(), noise(24_000 * 3)
-        async with replica(tmp_path, "a", vault) as a, replica(tmp_path, "b", vault) as b, Route(a.url) as route:
+        async with (
+            replica(tmp_path, "a", vault) as a,
+            replica(tmp_path, "b", vault) as b,
+            Route(a.url) as route,
+        ):
             async with rtvc.clients.connect(route.url, voice="half", format="f32", window=1.0) as c:
                 parts = []
 
@@ -260,11 +285,15 @@ def test_live_audio_loses_what_is_stale_and_says_so(tmp_path):
             cuts = [index for index, audio in enumerate(client.audio) if audio.dropped]
             assert cuts and cuts[0] >= before
             away = 1_000 * (back - saved) / 24_000
-            step = 1_000 * block / 24_000  # audio is dropped in whole steps, and one that is stale in part is kept
+            step = (
+                1_000 * block / 24_000
+            )  # audio is dropped in whole steps, and one that is stale in part is kept
             assert away - 1_000 * limit - step <= stopped.dropped_ms < away
             assert len(y) == round(96_000 - 24 * stopped.dropped_ms)
             assert stopped.lag_p50_ms < 100  # a block, a chunk, the model's 37.5 ms
-            position = np.concatenate([[0], np.cumsum([len(audio.samples) for audio in client.audio])])
+            position = np.concatenate(
+                [[0], np.cumsum([len(audio.samples) for audio in client.audio])]
+            )
             whole = position[cuts[0]]
             np.testing.assert_allclose(y[:whole], x[:whole], atol=1e-6)
             np.testing.assert_allclose(y[back - len(x) :], x[back:], atol=1e-6)
@@ -275,13 +304,23 @@ def test_live_audio_loses_what_is_stale_and_says_so(tmp_path):
 def test_strangers_and_impossible_resumptions(tmp_path):
     async def main():
         vault = Vault()
-        async with replica(tmp_path, "a", vault) as a, replica(tmp_path, "b", vault, rows=1) as b, Client(a.url) as client:
+        async with (
+            replica(tmp_path, "a", vault) as a,
+            replica(tmp_path, "b", vault, rows=1) as b,
+            Client(a.url) as client,
+        ):
             started = await client.start()
             await client.speak(noise(24_000))
-            assert await vault.claim(started.session, digest("a wrong key"), "b") is None and started.session in a.calls
+            assert (
+                await vault.claim(started.session, digest("a wrong key"), "b") is None
+                and started.session in a.calls
+            )
             async with Client(b.url) as stranger:
                 vault._began = float("-inf")
-                stranger.side.incoming, stranger.side.started = client.side.incoming, started.model_copy(update={"session": "nobody's"})
+                stranger.side.incoming, stranger.side.started = (
+                    client.side.incoming,
+                    started.model_copy(update={"session": "nobody's"}),
+                )
                 with pytest.raises(Refusal) as caught:
                     await stranger.resume()
                 assert caught.value.args[0].code is Code.UNKNOWN_SESSION
@@ -305,7 +344,11 @@ def test_strangers_and_impossible_resumptions(tmp_path):
 def test_a_replica_with_another_chunk_cannot_take_it_up(tmp_path):
     async def main():
         vault = Vault()
-        async with replica(tmp_path, "a", vault) as a, replica(tmp_path, "b", vault, chunk=1_200) as b, Client(a.url) as client:
+        async with (
+            replica(tmp_path, "a", vault) as a,
+            replica(tmp_path, "b", vault, chunk=1_200) as b,
+            Client(a.url) as client,
+        ):
             await client.start()
             await client.speak(noise(4_800))
             client.lose()
@@ -320,7 +363,12 @@ def test_a_replica_with_another_chunk_cannot_take_it_up(tmp_path):
 def test_new_sessions_leave_room_for_those_that_move(tmp_path):
     async def main():
         vault = Vault()
-        async with replica(tmp_path, "a", vault, rows=3, spare=1) as a, Client(a.url) as one, Client(a.url) as two, Client(a.url) as three:
+        async with (
+            replica(tmp_path, "a", vault, rows=3, spare=1) as a,
+            Client(a.url) as one,
+            Client(a.url) as two,
+            Client(a.url) as three,
+        ):
             await one.start()
             assert a.ready
             await two.start()
@@ -335,7 +383,11 @@ def test_new_sessions_leave_room_for_those_that_move(tmp_path):
 def test_while_the_vault_is_away_sessions_go_on_and_nobody_is_sent_off_for_good(tmp_path):
     async def main():
         vault, x = Vault(), noise(48_000)
-        async with replica(tmp_path, "a", vault, every=0.1) as a, replica(tmp_path, "b", vault) as b, Client(a.url) as client:
+        async with (
+            replica(tmp_path, "a", vault, every=0.1) as a,
+            replica(tmp_path, "b", vault) as b,
+            Client(a.url) as client,
+        ):
             started = await client.start()
             a.reach.broken = b.reach.broken = True
             await client.speak(x[:24_000])
@@ -380,10 +432,17 @@ def test_clocks_of_two_machines(tmp_path):
             call = a.calls[started.session]
             packed = Packed(await a.freeze(call))
             wall = packed.tree["wall"] - 1_000
-            before, after = (from_bytes(data)["line"] for data in (packed.tree["parcel"].tobytes(), packed.parcel(wall)))
+            before, after = (
+                from_bytes(data)["line"]
+                for data in (packed.tree["parcel"].tobytes(), packed.parcel(wall))
+            )
             assert after["captured"] - before["captured"] == pytest.approx(1_000, abs=1e-3)
-            np.testing.assert_allclose(after["backlog"]["marks"][:, 1] - before["backlog"]["marks"][:, 1], 1_000, atol=1e-3)
-            np.testing.assert_array_equal(after["backlog"]["marks"][:, 0], before["backlog"]["marks"][:, 0])
+            np.testing.assert_allclose(
+                after["backlog"]["marks"][:, 1] - before["backlog"]["marks"][:, 1], 1_000, atol=1e-3
+            )
+            np.testing.assert_array_equal(
+                after["backlog"]["marks"][:, 0], before["backlog"]["marks"][:, 0]
+            )
             for line in (before, after):
                 line["captured"] = line["backlog"]["marks"] = None
             assert to_bytes({"line": before}) == to_bytes({"line": after})

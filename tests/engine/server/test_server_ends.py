@@ -1,4 +1,5 @@
-"""The end of a session survives a path that breaks there: what was sent counts only once the client has said that it is here."""
+"""The end of a session survives a path that breaks there: what was sent counts only once the client
+has said that it is here."""
 
 import asyncio
 
@@ -27,7 +28,9 @@ async def settled(service):
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize(("after", "silence"), [(0.0, 1.0), (0.0, 0.0), (0.02, 0.3), (0.1, 0.3), (0.3, 0.1)])
+@pytest.mark.parametrize(
+    ("after", "silence"), [(0.0, 1.0), (0.0, 0.0), (0.02, 0.3), (0.1, 0.3), (0.3, 0.1)]
+)
 def test_a_path_cut_at_the_end_costs_no_sample(tmp_path, after, silence):
     async def main():
         async with served(tmp_path) as (service, url), Route(url) as route:
@@ -51,7 +54,8 @@ def test_a_path_cut_at_the_end_costs_no_sample(tmp_path, after, silence):
 
 @pytest.mark.parametrize("lost", range(1, 8))
 def test_whichever_of_the_last_frames_is_lost_it_comes_again(tmp_path, lost):
-    """The client hears nothing of the last frames and of `stopped`, as if they were in a buffer when the path broke."""
+    """The client hears nothing of the last frames and of `stopped`, as if they were in a buffer
+    when the path broke."""
 
     async def main():
         async with served(tmp_path) as (service, url), Client(url) as client:
@@ -62,7 +66,9 @@ def test_whichever_of_the_last_frames_is_lost_it_comes_again(tmp_path, lost):
             session = side.started, side.outgoing, side.incoming
             stopped = await client.stop()
             frames = stopped.frames_out
-            assert not service.pool.members and len(service.ended) == 1  # its place is free, its output is kept
+            assert (
+                not service.pool.members and len(service.ended) == 1
+            )  # its place is free, its output is kept
             side.started, side.outgoing, side.incoming = session
             side.incoming.wanted, side.incoming.ended = max(0, frames + 1 - lost), False
             del client.audio[max(0, frames + 1 - lost) :]
@@ -130,7 +136,11 @@ def test_finished_sessions_are_bounded(tmp_path):
 def test_going_down_waits_for_the_last_acknowledgement(tmp_path):
     async def main():
         settings = {"drain_s": 10.0}
-        async with served(tmp_path, **settings) as (service, url), Route(url) as route, rtvc.clients.connect(route.url, "one", **F32) as c:
+        async with (
+            served(tmp_path, **settings) as (service, url),
+            Route(url) as route,
+            rtvc.clients.connect(route.url, "one", **F32) as c,
+        ):
             await c.send(noise(24_000))
             finishing = asyncio.create_task(c.finish())
             route.stalled = True

@@ -1,4 +1,5 @@
-"""Whatever is sent, nothing breaks: hostile frames against both ends without sockets, and against a live server."""
+"""Whatever is sent, nothing breaks: hostile frames against both ends without sockets, and against a
+live server."""
 
 import asyncio
 import random
@@ -39,7 +40,9 @@ def test_any_bytes_are_a_frame_or_an_error(data):
 @given(
     st.one_of(
         st.text(max_size=200),
-        st.recursive(st.none() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)).map(str),
+        st.recursive(
+            st.none() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+        ).map(str),
     )
 )
 def test_any_text_is_a_message_or_refused(text):

@@ -12,7 +12,20 @@ from calling import Client, Refusal, noise
 from serving import make_service, served
 from websockets.exceptions import ConnectionClosed
 
-from rtvc.engine.protocol.messages import Code, Draining, Error, ListVoices, Ping, Pong, Resumed, Start, Stats, Update, Updated, VoiceList
+from rtvc.engine.protocol.messages import (
+    Code,
+    Draining,
+    Error,
+    ListVoices,
+    Ping,
+    Pong,
+    Resumed,
+    Start,
+    Stats,
+    Update,
+    Updated,
+    VoiceList,
+)
 from rtvc.engine.server.app import run
 from rtvc.engine.server.service import Service
 
@@ -28,14 +41,18 @@ def test_a_session_converts_every_sample(tmp_path):
                 stopped = await client.stop()
                 np.testing.assert_allclose(client.samples(), gain * x, atol=1e-6)
                 assert client.audio[-1].end and started.latency_ms == 62.5
-                assert stopped.samples_in == stopped.samples_out == 30_000 and stopped.dropped_ms == 0
+                assert (
+                    stopped.samples_in == stopped.samples_out == 30_000 and stopped.dropped_ms == 0
+                )
                 assert stopped.frames_out == len(client.audio) and stopped.lag_p99_ms > 0
             assert not service.calls and not service.pool.members
 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("rate", "output", "format"), [(48_000, 16_000, "s16"), (44_100, None, "f32")])
+@pytest.mark.parametrize(
+    ("rate", "output", "format"), [(48_000, 16_000, "s16"), (44_100, None, "f32")]
+)
 def test_other_rates_and_formats(tmp_path, rate, output, format):
     async def main():
         async with served(tmp_path) as (_, url), Client(url) as client:
@@ -46,7 +63,9 @@ def test_other_rates_and_formats(tmp_path, rate, output, format):
             y = client.samples()
             at = np.arange(len(y)) / (output or rate)
             assert len(y) == (output or rate)
-            np.testing.assert_allclose(y[2_000:-2_000], 0.5 * np.sin(2 * np.pi * 440 * at)[2_000:-2_000], atol=2e-3)
+            np.testing.assert_allclose(
+                y[2_000:-2_000], 0.5 * np.sin(2 * np.pi * 440 * at)[2_000:-2_000], atol=2e-3
+            )
 
     asyncio.run(main())
 
@@ -79,7 +98,9 @@ def test_timestamps_name_the_audio_in_the_frame(tmp_path):
             await client.stop()
             starts = np.cumsum([0, *[len(audio.samples) for audio in client.audio]])[:-1] / 24_000
             stated = np.array([audio.timestamp / 1e6 for audio in client.audio]) - began
-            assert np.median(np.abs(stated - starts)) < 0.02  # the model's own delay of 37.5 ms would show
+            assert (
+                np.median(np.abs(stated - starts)) < 0.02
+            )  # the model's own delay of 37.5 ms would show
 
     asyncio.run(main())
 
@@ -140,7 +161,14 @@ def test_a_lost_connection_is_resumed_without_losing_a_sample(tmp_path):
             await client.speak(x[30_000:])
             await client.stop()
             np.testing.assert_array_equal(client.samples(), x)
-            assert len(service.metrics.registry.get_sample_value("rtvc_sessions_resumed_total").__str__()) and not service.calls
+            assert (
+                len(
+                    service.metrics.registry.get_sample_value(
+                        "rtvc_sessions_resumed_total"
+                    ).__str__()
+                )
+                and not service.calls
+            )
 
     asyncio.run(main())
 
@@ -194,7 +222,15 @@ def test_a_fast_sender_is_slowed_down_and_loses_nothing(tmp_path):
             x, most = noise(24_000 * 30), 0.0
             speaking = asyncio.create_task(client.speak(x, block=2_400))
             while not speaking.done():
-                most = max([most, *[max(call.queued, call.waiting.seconds) for call in service.calls.values()]])
+                most = max(
+                    [
+                        most,
+                        *[
+                            max(call.queued, call.waiting.seconds)
+                            for call in service.calls.values()
+                        ],
+                    ]
+                )
                 await asyncio.sleep(0.005)
             await client.stop()
             np.testing.assert_array_equal(client.samples(), x)
@@ -235,11 +271,17 @@ def test_a_slow_reader_loses_its_oldest_audio_and_nobody_elses(tmp_path):
 
 def test_draining_lets_sessions_end_and_refuses_new_ones(tmp_path):
     async def main():
-        async with served(tmp_path, drain_s=5) as (service, url), Client(url) as busy, Client(url) as idle:
+        async with (
+            served(tmp_path, drain_s=5) as (service, url),
+            Client(url) as busy,
+            Client(url) as idle,
+        ):
             await busy.start()
             draining = asyncio.create_task(service.drain())
             assert (await idle.expect(Draining)).seconds == 5
-            assert (await idle.expect(Error)).code is Code.DRAINING and await idle.messages.get() is None
+            assert (
+                await idle.expect(Error)
+            ).code is Code.DRAINING and await idle.messages.get() is None
             await busy.expect(Draining)
             async with Client(url) as late:
                 with pytest.raises(Refusal, match="draining"):
@@ -267,7 +309,9 @@ def test_idle_clients_are_closed(tmp_path):
         async with served(tmp_path, idle_s=0.4, hello_s=0.3) as (_, url):
             from websockets.asyncio.client import connect
 
-            async with connect(url, origin="http://127.0.0.1:" + url.split(":")[2].split("/")[0]) as silent:
+            async with connect(
+                url, origin="http://127.0.0.1:" + url.split(":")[2].split("/")[0]
+            ) as silent:
                 assert '"idle"' in await asyncio.wait_for(silent.recv(), 2)
             async with Client(url) as client:
                 assert (await client.expect(Error, 2)).code is Code.IDLE
@@ -285,14 +329,20 @@ def test_a_failing_pool_tells_its_clients(tmp_path):
             raise RuntimeError("no more memory")
 
     async def main():
-        async with served(tmp_path, backend=Broken(DelayConverter(), 600)) as (service, url), Client(url) as client:
+        async with (
+            served(tmp_path, backend=Broken(DelayConverter(), 600)) as (service, url),
+            Client(url) as client,
+        ):
             await client.start()
             for second in range(5):
                 with contextlib.suppress(ConnectionClosed):
                     await client.speak(noise(600, second), paced=True)
             assert (await client.expect(Error, 5)).code is Code.INTERNAL
             await asyncio.sleep(0.2)
-            assert not service.calls and service.metrics.registry.get_sample_value("rtvc_internal_errors_total") >= 3
+            assert (
+                not service.calls
+                and service.metrics.registry.get_sample_value("rtvc_internal_errors_total") >= 3
+            )
 
     asyncio.run(main())
 
@@ -314,7 +364,9 @@ def test_resumed_names_the_next_frame(tmp_path):
 def test_run_serves_until_it_is_told_to_stop(tmp_path):
     async def main():
         stop, address = asyncio.Event(), asyncio.get_running_loop().create_future()
-        running = asyncio.create_task(run(make_service(tmp_path), "127.0.0.1", 0, ready=address.set_result, stop=stop))
+        running = asyncio.create_task(
+            run(make_service(tmp_path), "127.0.0.1", 0, ready=address.set_result, stop=stop)
+        )
         async with Client(await address) as client:
             await client.start()
             await client.speak(noise(2_400))
@@ -329,7 +381,9 @@ def test_run_serves_until_it_is_told_to_stop(tmp_path):
 def test_a_second_signal_ends_it_at_once(tmp_path):
     async def main():
         address = asyncio.get_running_loop().create_future()
-        running = asyncio.create_task(run(make_service(tmp_path), "127.0.0.1", 0, ready=address.set_result))
+        running = asyncio.create_task(
+            run(make_service(tmp_path), "127.0.0.1", 0, ready=address.set_result)
+        )
         async with Client(await address) as client:
             await client.start()
             os.kill(os.getpid(), signal.SIGTERM)
@@ -348,7 +402,10 @@ def test_a_session_is_not_swept_away_while_it_is_made(tmp_path):
             return call
 
     async def main():
-        async with served(tmp_path, kind=Stuttering, resume_s=0.1) as (_, url), Client(url) as client:
+        async with (
+            served(tmp_path, kind=Stuttering, resume_s=0.1) as (_, url),
+            Client(url) as client,
+        ):
             await client.start()
             await client.speak(noise(2_400))
             assert (await client.stop()).samples_out == 2_400
@@ -364,7 +421,10 @@ def test_a_session_whose_client_left_while_it_was_made_is_given_back(tmp_path):
             return call
 
     async def main():
-        async with served(tmp_path, kind=Slow, resume_s=0.2) as (service, url), Client(url) as client:
+        async with (
+            served(tmp_path, kind=Slow, resume_s=0.2) as (service, url),
+            Client(url) as client,
+        ):
             await client.send(client.side.start(Start(sample_rate=24_000, voice="one")))
             await asyncio.sleep(0.1)
             client.lose()

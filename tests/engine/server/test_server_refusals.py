@@ -1,4 +1,5 @@
-"""Who and what a server turns away: tokens, origins, sizes, floods; and that its log tells no secrets."""
+"""Who and what a server turns away: tokens, origins, sizes, floods; and that its log tells no
+secrets."""
 
 import asyncio
 import json
@@ -30,7 +31,9 @@ UNREADABLE = ("[", "]", "[::1", "[x]", "a:b:c", "a:-1", "a:99999", "[::1]x", "//
 async def fetch(url, path):
     def get():
         try:
-            with urllib.request.urlopen(url.replace("ws", "http", 1).removesuffix("/v1") + path) as answer:
+            with urllib.request.urlopen(
+                url.replace("ws", "http", 1).removesuffix("/v1") + path
+            ) as answer:
                 return answer.status, dict(answer.headers), answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, dict(error.headers), error.read().decode()
@@ -42,7 +45,10 @@ def test_a_wrong_token_is_refused_counted_and_never_logged(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
 
     async def main():
-        async with served(tmp_path, access=Access(SecretStr(TOKEN)), failures_per_minute=3) as (service, url):
+        async with served(tmp_path, access=Access(SecretStr(TOKEN)), failures_per_minute=3) as (
+            service,
+            url,
+        ):
             async with Client(url, TOKEN) as client:
                 await client.start()
                 key = client.side.started.key.get_secret_value()
@@ -51,28 +57,50 @@ def test_a_wrong_token_is_refused_counted_and_never_logged(tmp_path, caplog):
             for token in (None, "guessed-token", "é" * 20):
                 with pytest.raises(Refusal, match="unauthorized"):
                     await Client(url, token).connect()
-            async with Client(url, TOKEN):  # wrong tokens of others at its address do not lock out the right one
+            async with Client(
+                url, TOKEN
+            ):  # wrong tokens of others at its address do not lock out the right one
                 pass
             began = time.perf_counter()
             with pytest.raises(Refusal, match="unauthorized"):
                 await Client(url, "guessed-token").connect()
             assert time.perf_counter() - began >= FAILURE_S
-            assert service.metrics.registry.get_sample_value("rtvc_refusals_total", {"code": "unauthorized"}) == 4
+            assert (
+                service.metrics.registry.get_sample_value(
+                    "rtvc_refusals_total", {"code": "unauthorized"}
+                )
+                == 4
+            )
             return key
 
     key = asyncio.run(main())
     assert "code=unauthorized" in caplog.text
-    server_log = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("rtvc"))
+    server_log = "\n".join(
+        record.getMessage() for record in caplog.records if record.name.startswith("rtvc")
+    )
     assert TOKEN not in server_log and "guessed-token" not in server_log and key not in server_log
 
 
-@pytest.mark.parametrize("origin", [None, "null", "http://evil.example", "http://127.0.0.1.evil.example", "http://127.0.0.1:1", "file://"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        None,
+        "null",
+        "http://evil.example",
+        "http://127.0.0.1.evil.example",
+        "http://127.0.0.1:1",
+        "file://",
+    ],
+)
 def test_strange_and_missing_origins_are_refused(tmp_path, origin, caplog):
     async def main():
         async with served(tmp_path) as (service, url):
             with pytest.raises(InvalidStatus, match="403"):
                 await Client(url, origin=origin).connect()
-            assert service.metrics.registry.get_sample_value("rtvc_refusals_total", {"code": "origin"}) == 1
+            assert (
+                service.metrics.registry.get_sample_value("rtvc_refusals_total", {"code": "origin"})
+                == 1
+            )
 
     asyncio.run(main())
     assert "code=origin" in caplog.text
@@ -116,7 +144,9 @@ def test_headers_that_cannot_be_read_are_refused_and_counted(tmp_path):
             for bad in sendable:
                 with pytest.raises(InvalidStatus, match="403"):
                     await Client(url, origin=f"http://{bad}").connect()
-            assert service.metrics.registry.get_sample_value("rtvc_refusals_total", {"code": "origin"}) == len(sendable)
+            assert service.metrics.registry.get_sample_value(
+                "rtvc_refusals_total", {"code": "origin"}
+            ) == len(sendable)
 
     asyncio.run(main())
 
@@ -162,7 +192,10 @@ def test_oversized_frames_and_unreadable_texts_close_only_their_connection(tmp_p
 
 def test_floods_of_messages_wait_and_too_many_mistakes_end_it(tmp_path):
     async def main():
-        async with served(tmp_path, messages_per_second=50, mistakes=5) as (_, url), Client(url) as client:
+        async with (
+            served(tmp_path, messages_per_second=50, mistakes=5) as (_, url),
+            Client(url) as client,
+        ):
             began = time.perf_counter()
             for index in range(150):
                 await client.send(Ping(id=index).text())
@@ -172,7 +205,10 @@ def test_floods_of_messages_wait_and_too_many_mistakes_end_it(tmp_path):
             for _ in range(6):
                 await client.send("{}")
             codes = [(await client.expect(Error)).code for _ in range(6)]
-            assert codes == [Code.MALFORMED] * 5 + [Code.RATE_LIMITED] and await client.messages.get() is None
+            assert (
+                codes == [Code.MALFORMED] * 5 + [Code.RATE_LIMITED]
+                and await client.messages.get() is None
+            )
 
     asyncio.run(main())
 
@@ -192,9 +228,12 @@ def test_connections_are_counted_by_what_a_known_proxy_says(tmp_path):
         async with served(tmp_path, connections_per_address=1) as (service, url):
             for known in (False, True):
                 service.proxies = frozenset({"127.0.0.1"} if known else ())
-                # The last entry is the proxy's word; what stands before it is the client's own claim.
+                # The last entry is the proxy's word; what stands before it is the client's own
+                # claim.
                 async with Client(url, forwarded="10.9.9.9, 10.0.0.1"):
-                    assert {c.transport.address for c in service.connections} == {"10.0.0.1" if known else "127.0.0.1"}
+                    assert {c.transport.address for c in service.connections} == {
+                        "10.0.0.1" if known else "127.0.0.1"
+                    }
                     with pytest.raises(InvalidStatus, match="503"):
                         await Client(url, forwarded="10.8.8.8, 10.0.0.1").connect()
                     if known:
@@ -213,15 +252,31 @@ def test_plain_http(tmp_path):
     async def main():
         async with served(tmp_path / "voices", rows=1, page=page) as (service, url):
             status, headers, body = await fetch(url, "/?x=1")
-            assert (status, body) == (200, "this is index.html") and "script-src 'self'" in headers["Content-Security-Policy"]
+            assert (status, body) == (200, "this is index.html") and "script-src 'self'" in headers[
+                "Content-Security-Policy"
+            ]
             status, headers, _ = await fetch(url, "/main.js")
             assert (
-                status == 200 and headers["Content-Type"].startswith("text/javascript") and headers["X-Content-Type-Options"] == "nosniff"
+                status == 200
+                and headers["Content-Type"].startswith("text/javascript")
+                and headers["X-Content-Type-Options"] == "nosniff"
             )
-            for path in ("/notes.txt", "/secret.py", "/../page/main.js", "/%2e%2e/voices/one.voice", "//etc/passwd", "/page/"):
+            for path in (
+                "/notes.txt",
+                "/secret.py",
+                "/../page/main.js",
+                "/%2e%2e/voices/one.voice",
+                "//etc/passwd",
+                "/page/",
+            ):
                 assert (await fetch(url, path))[0] == 404
             assert (await fetch(url, "/healthz"))[0] == 200
-            assert json.loads((await fetch(url, "/readyz"))[2]) == {"ready": True, "draining": False, "sessions": 0, "limit": 1}
+            assert json.loads((await fetch(url, "/readyz"))[2]) == {
+                "ready": True,
+                "draining": False,
+                "sessions": 0,
+                "limit": 1,
+            }
             async with Client(url) as client:
                 await client.start()
                 await client.speak(noise(6_000))
@@ -272,14 +327,18 @@ def test_tls(tmp_path):
         str(certificate),
     ]
     try:
-        subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+        subprocess.run(
+            [*command, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True
+        )
     except FileNotFoundError:
         pytest.skip("openssl is not installed")
 
     async def main():
         async with serving(make_service(tmp_path / "voices"), tls=secure(certificate, key)) as port:
             trust = ssl.create_default_context(cafile=str(certificate))
-            async with connect(f"wss://127.0.0.1:{port}/v1", ssl=trust, origin=f"https://127.0.0.1:{port}") as socket:
+            async with connect(
+                f"wss://127.0.0.1:{port}/v1", ssl=trust, origin=f"https://127.0.0.1:{port}"
+            ) as socket:
                 await socket.send('{"type":"hello","version":1}')
                 assert '"welcome"' in await socket.recv()
 

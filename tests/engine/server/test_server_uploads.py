@@ -42,10 +42,22 @@ def test_recordings_become_voices(tmp_path):
                 assert started.voice == name
                 await client.stop()
             await client.send(ListVoices().text())
-            assert (await client.expect(VoiceList)).voices == ("anna", "béla 2", "half", "one", "Ωmega")
+            assert (await client.expect(VoiceList)).voices == (
+                "anna",
+                "béla 2",
+                "half",
+                "one",
+                "Ωmega",
+            )
 
     asyncio.run(main())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["anna.voice", "béla 2.voice", "half.voice", "one.voice", "Ωmega.voice"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "anna.voice",
+        "béla 2.voice",
+        "half.voice",
+        "one.voice",
+        "Ωmega.voice",
+    ]
 
 
 NAMES = [
@@ -91,7 +103,10 @@ def test_uploads_that_cannot_be_used_are_refused_and_leave_nothing(tmp_path, cap
     ]
 
     async def main():
-        async with served(tmp_path, uploads_per_minute=100, upload_bytes=1 << 20) as (service, url), Client(url) as client:
+        async with (
+            served(tmp_path, uploads_per_minute=100, upload_bytes=1 << 20) as (service, url),
+            Client(url) as client,
+        ):
             for name, data, reason in cases:
                 began = time.perf_counter()
                 with pytest.raises(Refusal, match=reason):
@@ -126,7 +141,10 @@ def test_decoding_is_stopped_when_it_takes_too_long(tmp_path):
 
 def test_uploads_are_counted_and_the_store_is_bounded(tmp_path):
     async def main():
-        async with served(tmp_path, uploads_per_minute=2, voices=3, uploads_at_once=1) as (service, url), Client(url) as client:
+        async with (
+            served(tmp_path, uploads_per_minute=2, voices=3, uploads_at_once=1) as (service, url),
+            Client(url) as client,
+        ):
             await upload(client, "third", recording())
             with pytest.raises(Refusal, match="store_full"):
                 await upload(client, "fourth", recording())
@@ -164,9 +182,13 @@ def test_a_file_that_never_arrives_gives_its_place_back(tmp_path):
 
 
 def test_the_decoder_alone():
-    rate, samples = decode.decode(recording(1.0, 16_000, data=np.stack([speech(1.0), -0.5 * speech(1.0)], 1)), 2.0)
+    rate, samples = decode.decode(
+        recording(1.0, 16_000, data=np.stack([speech(1.0), -0.5 * speech(1.0)], 1)), 2.0
+    )
     assert rate == 16_000
-    np.testing.assert_allclose(np.frombuffer(samples, "<f4"), speech(1.0), atol=1e-4)  # opposed: the loudest channel alone
+    np.testing.assert_allclose(
+        np.frombuffer(samples, "<f4"), speech(1.0), atol=1e-4
+    )  # opposed: the loudest channel alone
     for data, reason in [
         (b"", "no audio file"),
         (recording(2.1), "longer than 2 s"),

@@ -1,4 +1,5 @@
-"""Pools: members equal sessions stepped alone; joining, leaving, idling and overload keep their promises."""
+"""Pools: members equal sessions stepped alone; joining, leaving, idling and overload keep their
+promises."""
 
 import threading
 
@@ -60,7 +61,9 @@ def test_desynchronised_members_equal_sessions_stepped_alone(kind):
 
 
 def test_admission_stops_at_the_measured_capacity_and_places_are_given_back():
-    pool = Pool(TorchBackend(DelayConverter(), 600), slots=8, capacity=Capacity(0.025, {}, 2), clock=still)
+    pool = Pool(
+        TorchBackend(DelayConverter(), 600), slots=8, capacity=Capacity(0.025, {}, 2), clock=still
+    )
     first = pool.join(TestVoice(gain=1.0))
     pool.join(TestVoice(gain=1.0))
     with pytest.raises(PoolFullError, match="measured to hold 2"):
@@ -87,7 +90,8 @@ def test_a_reused_place_starts_from_silence():
 
 
 def test_a_member_that_floods_waits_and_the_others_do_not():
-    """With a clock that makes every step eat the whole tick, one chunk a member a tick is all there is."""
+    """With a clock that makes every step eat the whole tick, one chunk a member a tick is all there
+    is."""
     time = [0.0]
 
     class Slow(TorchBackend):
@@ -141,7 +145,10 @@ def test_late_chunks_are_counted_and_stale_audio_is_dropped():
 
 def test_a_swap_inside_a_pool_is_a_second_row_for_one_tick():
     backend = TorchBackend(DelayConverter(), 600)
-    pool, session = Pool(backend, capacity=EIGHT, clock=still), Session(backend, TestVoice(gain=1.0))
+    pool, session = (
+        Pool(backend, capacity=EIGHT, clock=still),
+        Session(backend, TestVoice(gain=1.0)),
+    )
     member, ones = pool.join(TestVoice(gain=1.0)), np.ones(1_200, np.float32)
     outputs = []
     for _ in range(3):
@@ -160,7 +167,10 @@ def test_park_and_resume_move_a_member_between_pools():
     x = noise(12_000)
     session = Session(backend, TestVoice(3), sample_rate=48_000)
     wanted = np.concatenate([session.push(x), session.flush()])
-    here, there = Pool(backend, capacity=EIGHT, clock=still), Pool(backend, capacity=EIGHT, clock=still)
+    here, there = (
+        Pool(backend, capacity=EIGHT, clock=still),
+        Pool(backend, capacity=EIGHT, clock=still),
+    )
     there.join(TestVoice(5))
     member = here.join(TestVoice(3), sample_rate=48_000)
     member.push(x[:5_000])
@@ -194,7 +204,9 @@ def test_reset_inside_a_pool_starts_over():
 def test_serve_ticks_in_a_thread_until_it_is_stopped():
     pool = Pool(TorchBackend(DelayConverter(), 600), capacity=EIGHT)
     stop, heard = threading.Event(), threading.Event()
-    thread = threading.Thread(target=pool.serve, args=(stop, lambda members: members[0].steps == 5 and heard.set()))
+    thread = threading.Thread(
+        target=pool.serve, args=(stop, lambda members: members[0].steps == 5 and heard.set())
+    )
     thread.start()
     try:
         member = pool.join(TestVoice(gain=1.0))
@@ -219,7 +231,9 @@ def test_capacity_is_where_the_measured_p95_meets_the_tick(monkeypatch):
     found = measure(backend)
     assert found.rows == 5 and set(found.p95) == {1, 2, 4, 8}
     assert measure(backend, most=3).rows == 2
-    monkeypatch.setattr(capacity, "step_time", lambda backend, rows, steps: timed(backend, 99, steps))
+    monkeypatch.setattr(
+        capacity, "step_time", lambda backend, rows, steps: timed(backend, 99, steps)
+    )
     assert measure(backend).rows == 0
 
 

@@ -56,7 +56,9 @@ def test_thirty_random_chunkings_equal_the_offline_conversion(backend):
     converter, voice = backend.converter, TestVoice(2)
     condition = backend.condition(voice)
     with torch.inference_mode():
-        padded = torch.nn.functional.pad(torch.from_numpy(x), (0, converter.latency + 300 - (len(x) + converter.latency) % 300))
+        padded = torch.nn.functional.pad(
+            torch.from_numpy(x), (0, converter.latency + 300 - (len(x) + converter.latency) % 300)
+        )
         y, _ = converter(padded[None, None], condition, converter.initial(1))
     wanted = y[0, 0, converter.latency : converter.latency + len(x)].numpy()
     session = Session(backend, voice)
@@ -83,7 +85,10 @@ def test_files_longer_than_a_piece_pass_in_pieces(delay):
     np.testing.assert_array_equal(np.concatenate([session.push(x), session.flush()]), x)
 
 
-@pytest.mark.parametrize(("rate_in", "rate_out"), [(48_000, 24_000), (24_000, 44_100), (44_100, 24_000), (16_000, 24_000), (24_000, 8_000)])
+@pytest.mark.parametrize(
+    ("rate_in", "rate_out"),
+    [(48_000, 24_000), (24_000, 44_100), (44_100, 24_000), (16_000, 24_000), (24_000, 8_000)],
+)
 def test_resampled_tones_keep_phase_and_level(rate_in, rate_out):
     edge = Resampler(rate_in, rate_out)
     tone = np.sin(2 * np.pi * 1000 * np.arange(rate_in // 2) / rate_in).astype(np.float32)
@@ -117,7 +122,8 @@ def test_unusable_rates_and_blocks_are_refused(backend):
 
 
 def test_a_swap_is_complete_within_20_ms_and_has_no_step(delay):
-    """Through a pure delay the voice is a gain: its path from 1 to -1 shows the fade sample by sample."""
+    """Through a pure delay the voice is a gain: its path from 1 to -1 shows the fade sample by
+    sample."""
     session = Session(delay, TestVoice(gain=1.0))
     ones = np.ones(6_000, np.float32)
     before = session.push(ones)
@@ -210,7 +216,11 @@ def test_a_parked_session_keeps_a_swap_that_has_not_sounded_yet(delay):
 
 
 def test_states_are_packed_without_loss(backend):
-    state = {"phase": torch.rand(3, 1, dtype=torch.float64), "row": torch.tensor([1, 996, 2**24 - 1]), "x": torch.randn(3, 2, 5)}
+    state = {
+        "phase": torch.rand(3, 1, dtype=torch.float64),
+        "row": torch.tensor([1, 996, 2**24 - 1]),
+        "x": torch.randn(3, 2, 5),
+    }
     layout = Layout.of({name: leaf[:1] for name, leaf in state.items()})
     packed = layout.pack(state)
     assert packed.shape == (3, layout.size) == (3, 13) and packed.dtype == torch.float32

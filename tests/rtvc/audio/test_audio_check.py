@@ -13,7 +13,8 @@ RATE = 16000
 
 
 def speech_like(seconds: float = 2.0, gain: float = 0.3) -> np.ndarray:
-    """Noise whose loudness comes and goes four times a second, (N,) float32, peaks of about `gain`."""
+    """Noise whose loudness comes and goes four times a second, (N,) float32, peaks of about
+    `gain`."""
     at = np.arange(int(RATE * seconds)) / RATE
     noise = np.random.default_rng(0).standard_normal(len(at)) / 4
     return (gain * noise * (1 - np.cos(8 * math.pi * at)) / 2).astype(np.float32)
@@ -24,7 +25,9 @@ def test_a_good_recording_passes_without_a_word() -> None:
         warnings.simplefilter("error")
         check_recording(speech_like(), RATE)
         check_recording(np.stack([speech_like()] * 2, 1), RATE)
-        check_recording(0.9 * np.sin(2 * math.pi * 100 * np.arange(48000) / 48000).astype(np.float32), 48000)
+        check_recording(
+            0.9 * np.sin(2 * math.pi * 100 * np.arange(48000) / 48000).astype(np.float32), 48000
+        )
         rounded = np.round(speech_like(gain=0.9) * 32767) / 32768
         check_recording(rounded.astype(np.float32), RATE)
 
@@ -44,7 +47,10 @@ def test_a_good_recording_passes_without_a_word() -> None:
         (speech_like() * 1e-4, r"is silent: .* check the microphone"),
         (
             np.clip(speech_like() * 9, -0.3, 0.3),
-            r"is clipped: \d+% of its samples are cut off, less than 5% was wanted; record it with less gain",
+            (
+                r"is clipped: \d+% of its samples are cut off, less than 5% was wanted; record it"
+                r" with less gain"
+            ),
         ),
     ],
 )
@@ -55,7 +61,9 @@ def test_unusable_recordings_are_refused(wave: np.ndarray, wanted: str) -> None:
 
 def test_a_little_clipping_is_warned_about() -> None:
     wave = speech_like(gain=0.9)
-    with pytest.warns(AudioWarning, match=r"slightly clipped \(\d\.\d% of its samples\): record it with less gain"):
+    with pytest.warns(
+        AudioWarning, match=r"slightly clipped \(\d\.\d% of its samples\): record it with less gain"
+    ):
         check_recording(np.clip(wave, -0.3 * wave.max(), 0.3 * wave.max()), RATE)
 
 

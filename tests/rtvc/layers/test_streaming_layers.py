@@ -1,4 +1,5 @@
-"""The layers of the streaming model: causal norms, blocks, source, short-time synthesis, running statistics."""
+"""The layers of the streaming model: causal norms, blocks, source, short-time synthesis, running
+statistics."""
 
 import math
 
@@ -19,12 +20,15 @@ STATISTICS: list[Statistics] = ["frame", "film", "running", "predicted"]
 
 
 class Styled(Streaming):
-    """A layer that takes a style, with one style fixed a row: an ordinary layer under the contract."""
+    """A layer that takes a style, with one style fixed a row: an ordinary layer under the
+    contract."""
 
     def __init__(self, layer: StyleNorm | AdaBlock) -> None:
         super().__init__()
         self.layer = layer
-        self.style = nn.Parameter(torch.randn(layer.style_size, generator=torch.Generator().manual_seed(3)) * 0.3)
+        self.style = nn.Parameter(
+            torch.randn(layer.style_size, generator=torch.Generator().manual_seed(3)) * 0.3
+        )
 
     def initial(self, batch: int) -> State:
         return self.layer.initial(batch)
@@ -60,11 +64,14 @@ def test_stft_and_istft_reconstruct_with_the_declared_lag() -> None:
     x = torch.randn(2, 1, 3000, dtype=torch.float64)
     spectrum, _ = stft(x, stft.initial(2).double())
     y, _ = istft(spectrum, istft.initial(2).double())
-    torch.testing.assert_close(y[..., 450:], x[..., :-450], rtol=0, atol=1e-6)  # the DFT matrices are stored as float32
+    torch.testing.assert_close(
+        y[..., 450:], x[..., :-450], rtol=0, atol=1e-6
+    )  # the DFT matrices are stored as float32
 
 
 @pytest.mark.parametrize(
-    ("layer", "channels", "unit"), [(Stft(12, 3), 1, 3), (Istft(12, 3), 14, 1), (Serial(Stft(8, 2), Istft(8, 2)), 1, 2)]
+    ("layer", "channels", "unit"),
+    [(Stft(12, 3), 1, 3), (Istft(12, 3), 14, 1), (Serial(Stft(8, 2), Istft(8, 2)), 1, 2)],
 )
 def test_short_time_layers_keep_the_contract(layer: Streaming, channels: int, unit: int) -> None:
     verify_contract(layer, channels, unit=unit)
@@ -99,7 +106,9 @@ def test_source_keeps_the_contract() -> None:
 @pytest.mark.parametrize("f0", [80.0, 147.3, 410.0])
 def test_source_has_the_pitch_and_power_asked_for(f0: float) -> None:
     source = HarmonicSource(24_000, 300).double()
-    wave, _ = source(torch.full((1, 80), f0).double(), torch.ones(1, 80).double(), source.initial(1))
+    wave, _ = source(
+        torch.full((1, 80), f0).double(), torch.ones(1, 80).double(), source.initial(1)
+    )
     wave = wave[0, 2400:]
     assert 0.9 < wave.square().mean().sqrt() < 1.1
     spectrum = torch.fft.rfft(wave * torch.hann_window(len(wave), dtype=wave.dtype)).abs()
@@ -113,7 +122,9 @@ def test_source_is_continuous_when_a_harmonic_leaves() -> None:
     source = HarmonicSource(24_000, 300).double()
     glide = torch.linspace(118.0, 122.0, 80).double()[None]
     wave, _ = source(glide, torch.ones(1, 80).double(), source.initial(1))
-    reference, _ = source(torch.full((1, 80), 120.5).double(), torch.ones(1, 80).double(), source.initial(1))
+    reference, _ = source(
+        torch.full((1, 80), 120.5).double(), torch.ones(1, 80).double(), source.initial(1)
+    )
     assert wave.diff().abs().max() < 1.2 * reference.diff().abs().max()
 
 

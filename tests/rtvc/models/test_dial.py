@@ -1,4 +1,5 @@
-"""The converter with a latency dial: the contract at every setting, and latency as declared, to the sample."""
+"""The converter with a latency dial: the contract at every setting, and latency as declared, to the
+sample."""
 
 from fractions import Fraction
 
@@ -83,7 +84,9 @@ def test_attention_keeps_the_contract_and_forgets_what_is_out_of_its_span() -> N
     changed = x.clone()
     changed[..., :10] = 0
     whole, other = (block(each, block.initial(1))[0] for each in (x, changed))
-    assert torch.equal(whole[..., 19:], other[..., 19:]) and not torch.equal(whole[..., 18], other[..., 18])
+    assert torch.equal(whole[..., 19:], other[..., 19:]) and not torch.equal(
+        whole[..., 18], other[..., 18]
+    )
 
 
 def test_grown_attention_changes_nothing_at_first() -> None:
@@ -91,7 +94,9 @@ def test_grown_attention_changes_nothing_at_first() -> None:
     assert torch.equal(AttentionBlock(12, heads=3)(x, AttentionBlock(12, heads=3).initial(2))[0], x)
 
 
-@pytest.mark.parametrize(("lookahead", "milliseconds"), zip(LOOKAHEADS, (10.0, 22.5, 35.0, 60.0, 110.0), strict=True))
+@pytest.mark.parametrize(
+    ("lookahead", "milliseconds"), zip(LOOKAHEADS, (10.0, 22.5, 35.0, 60.0, 110.0), strict=True)
+)
 def test_declared_latency_is_the_measured_one(lookahead: int, milliseconds: float) -> None:
     """The aligned output at t changes with the input up to t + latency, and with nothing later."""
     model = small().double()
@@ -100,7 +105,8 @@ def test_declared_latency_is_the_measured_one(lookahead: int, milliseconds: floa
     layer, at = WithVoice(model), 40 * 300
     x = torch.randn(1, 1, 80 * 300, dtype=torch.float64)
     whole, _ = layer(x, layer.initial(1))
-    # From one sample before the last of a chunk on: the frame that hears it is the first that may differ.
+    # From one sample before the last of a chunk on: the frame that hears it is the first that may
+    # differ.
     cut = x.clone()
     cut[..., at:] = 0
     y, _ = layer(cut, layer.initial(1))
@@ -121,7 +127,9 @@ def test_frames_peak_where_the_analysis_says() -> None:
 
 
 def test_equal_halves_are_the_hann_window() -> None:
-    assert torch.allclose(asymmetric_window(600, 600), torch.hann_window(1200, dtype=torch.float64), atol=1e-12)
+    assert torch.allclose(
+        asymmetric_window(600, 600), torch.hann_window(1200, dtype=torch.float64), atol=1e-12
+    )
     window = asymmetric_window(960, 240)
     assert len(window) == 1200 and int(window.argmax()) == 960 and float(window[-1]) > 0
 
@@ -144,9 +152,14 @@ def test_tokens_of_the_reference_move_the_voice() -> None:
     model = small()
     wave = torch.randn(1, 1, 40 * 300, generator=torch.Generator().manual_seed(2)) * 0.1
     acoustic, prosodic = model.styles(wave)
-    assert acoustic.shape == (1, 128 + 4 * 128) == (1, model.acoustic_size) and prosodic.shape == (1, 128)
+    assert acoustic.shape == (1, 128 + 4 * 128) == (1, model.acoustic_size) and prosodic.shape == (
+        1,
+        128,
+    )
     other = torch.cat([acoustic[:, :128], -acoustic[:, 128:]], 1)
-    outputs = [model(wave, model.condition(a, prosodic), model.initial(1))[0] for a in (acoustic, other)]
+    outputs = [
+        model(wave, model.condition(a, prosodic), model.initial(1))[0] for a in (acoustic, other)
+    ]
     assert (outputs[0] - outputs[1]).abs().max() > 1e-4
     plain = small(timbre=())
     assert plain.styles(wave)[0].shape == (1, 128) == (1, plain.acoustic_size)

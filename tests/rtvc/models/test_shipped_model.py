@@ -1,4 +1,5 @@
-"""The weights in the repository: their size, and that they do in a stream what they do offline, on real speech."""
+"""The weights in the repository: their size, and that they do in a stream what they do offline, on
+real speech."""
 
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def speech() -> Tensor:
 
 
 def spoken(model: StreamingConverter, x: Tensor, sizes: list[int]) -> tuple[Tensor, SourceState]:
-    """What comes of x (1, 1, N) cut into `sizes`, (1, 1, N), and the harmonic source's last state."""
+    """What comes of x (1, 1, N) cut into `sizes`, (1, 1, N), and the harmonic source's last
+    state."""
     reference = read(EXAMPLES / "reference.flac")[: 400 * 300][None, None].to(x)
     voice = model.condition(*model.styles(reference))
     state, parts = model.initial(1), []
@@ -62,8 +64,8 @@ UNEVEN = [300] * 40 + [600] * 70 + [1500] * 12
 def test_streaming_equals_offline_in_float32(model: StreamingConverter, speech: Tensor) -> None:
     """As plain torch runs the model, with its pitch network in float64.
 
-    Then phases are equal, and a sample differs by how its float32 sums are ordered: at most K = 1,152
-    terms each, whose roundings of 2^-24 add up to sqrt(K) 2^-24 = 2e-6; five such layers in
+    Then phases are equal, and a sample differs by how its float32 sums are ordered: at most K =
+    1,152 terms each, whose roundings of 2^-24 add up to sqrt(K) 2^-24 = 2e-6; five such layers in
     quadrature give 5e-6.
     """
     whole, one = spoken(exact(model), speech, [speech.shape[-1]])
@@ -72,11 +74,15 @@ def test_streaming_equals_offline_in_float32(model: StreamingConverter, speech: 
     assert (many.phase - one.phase).abs() < 1e-9
 
 
-def test_in_float32_throughout_the_phase_drifts_by_one_rounding_of_f0_a_frame(model: StreamingConverter, speech: Tensor) -> None:
-    """Compiled backends compute the pitch in float32 as well, and the source adds up what is rounded.
+def test_in_float32_throughout_the_phase_drifts_by_one_rounding_of_f0_a_frame(
+    model: StreamingConverter, speech: Tensor
+) -> None:
+    """Compiled backends compute the pitch in float32 as well, and the source adds up what is
+    rounded.
 
     F0 is a peak's float64 frequency plus a float32 distance below a tenth, which costs it less than
-    one rounding, 2^-23, a frame. So the phase errs by less than that share of the cycles that went by.
+    one rounding, 2^-23, a frame. So the phase errs by less than that share of the cycles that went
+    by.
     """
     _, one = spoken(model, speech, [speech.shape[-1]])
     _, many = spoken(model, speech, UNEVEN)
@@ -94,8 +100,11 @@ def test_streaming_equals_offline_in_float64(speech: Tensor) -> None:
     assert (chunks - whole).abs().max() < 1e-10
 
 
-def test_it_takes_the_register_of_the_reference(model: StreamingConverter, vc: rtvc.VoiceConverter, voice: rtvc.Voice) -> None:
-    """The bundled source is a man, the reference a woman: the pitch must rise, and fall again without prosody transfer."""
+def test_it_takes_the_register_of_the_reference(
+    model: StreamingConverter, vc: rtvc.VoiceConverter, voice: rtvc.Voice
+) -> None:
+    """The bundled source is a man, the reference a woman: the pitch must rise, and fall again
+    without prosody transfer."""
     x, sr = read(EXAMPLES / "source.flac").numpy(), 24_000
 
     def register(y: np.ndarray) -> float:  # type: ignore[type-arg]
@@ -104,7 +113,11 @@ def test_it_takes_the_register_of_the_reference(model: StreamingConverter, vc: r
         pitch, _ = model.pitch(heard[:, 80:], model.pitch.initial(1))
         return float(pitch[0, 0][pitch[0, 1] > 0.7].exp().median())
 
-    own, taken, kept = register(x), register(vc.convert(x, sr, voice)), register(vc.convert(x, sr, voice, prosody=0.0))
+    own, taken, kept = (
+        register(x),
+        register(vc.convert(x, sr, voice)),
+        register(vc.convert(x, sr, voice, prosody=0.0)),
+    )
     assert taken > 1.3 * own
     assert abs(np.log2(kept / own)) < 0.1
 
@@ -114,11 +127,14 @@ def test_silence_stays_silent(model: StreamingConverter) -> None:
     assert y[..., 12_000:].square().mean().sqrt() < 3e-3
 
 
-@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000])
+@pytest.mark.parametrize(
+    "rate", [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000]
+)
 def test_sessions_equal_the_offline_conversion_for_random_blocks_at_every_rate(
     rate: int, vc: rtvc.VoiceConverter, voice: rtvc.Voice
 ) -> None:
-    """Three random cuttings at each of ten rates, of real speech: the same as resampling, converting and resampling the whole."""
+    """Three random cuttings at each of ten rates, of real speech: the same as resampling,
+    converting and resampling the whole."""
     x = resample(read(EXAMPLES / "source.flac").numpy()[24_000 : 24_000 + 29_950], 24_000, rate)
 
     def resampled(y: np.ndarray, rate_in: int, rate_out: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -141,7 +157,9 @@ def test_sessions_equal_the_offline_conversion_for_random_blocks_at_every_rate(
         assert error < 1e-5, error
 
 
-def test_a_stream_opens_any_backend_by_name(monkeypatch: pytest.MonkeyPatch, vc: rtvc.VoiceConverter, voice: rtvc.Voice) -> None:
+def test_a_stream_opens_any_backend_by_name(
+    monkeypatch: pytest.MonkeyPatch, vc: rtvc.VoiceConverter, voice: rtvc.Voice
+) -> None:
     opened: list[object] = []
 
     def open_engine(*arguments: object) -> tuple[TorchBackend, dict[str, object]]:

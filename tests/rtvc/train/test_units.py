@@ -23,7 +23,9 @@ from tests.support.unit_speech import make_unit_speech, utterance
 def test_clusters_are_found_and_kept(tmp_path: Path) -> None:
     centres = torch.tensor([[[5.0, 0.0], [0.0, 5.0], [-5.0, -5.0]]]).repeat(2, 1, 1)
     which = torch.arange(300) % 3
-    heard = centres[:, which] + 0.1 * torch.randn(2, 300, 2, generator=torch.Generator().manual_seed(0))
+    heard = centres[:, which] + 0.1 * torch.randn(
+        2, 300, 2, generator=torch.Generator().manual_seed(0)
+    )
     book = cluster([heard[:, :100], heard[:, 100:]], clusters=12)
     book.save(tmp_path / "book.safetensors")
     units = Codebook.load(tmp_path / "book.safetensors").units(heard)
@@ -61,7 +63,8 @@ def test_an_utterance_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_labels_stand_where_the_piece_sounds() -> None:
-    """A piece played faster, seen at an offset: every frame has the label of the instant it sounds."""
+    """A piece played faster, seen at an offset: every frame has the label of the instant it
+    sounds."""
     made = utterance("bert", 3)
     piece = Cut(made, start=4800, speed=1.25, frames=40)
     seconds = piece.seconds(60)
@@ -82,7 +85,9 @@ def test_held_out_speakers_are_never_drawn_and_broken_files_are_told(tmp_path: P
     drawn = [speech.pick(rng) for _ in range(400)]
     for place, name in enumerate(("a", "b")):
         mine = [n for n in drawn if speech.files[n].parent.name == name]
-        kept_back = {speech.speakers[n] for n in speech.held_out if speech.files[n].parent.name == name}
+        kept_back = {
+            speech.speakers[n] for n in speech.held_out if speech.files[n].parent.name == name
+        }
         assert kept_back and not kept_back & {speech.speakers[n] for n in mine}
         assert abs(len(mine) / 400 - (0.75, 0.25)[place]) < 0.08
     assert any("cut_off.npz" in line for line in speech.remarks())
@@ -97,7 +102,9 @@ def test_copies_say_the_same_in_other_voices_or_do_not_count(tmp_path: Path) -> 
             path.unlink()
         else:
             save_utterance(path, utterance(path.stem.split("_")[0], int(path.stem[-1]), 5.0))
-    book = Codebook(torch.zeros(2, 1), torch.ones(2, 1), torch.arange(20.0)[None, :, None].repeat(2, 1, 1))
+    book = Codebook(
+        torch.zeros(2, 1), torch.ones(2, 1), torch.arange(20.0)[None, :, None].repeat(2, 1, 1)
+    )
     asked: list[str] = []
 
     def voice_of(wave: np.ndarray) -> Voice:  # type: ignore[type-arg]
@@ -107,13 +114,23 @@ def test_copies_say_the_same_in_other_voices_or_do_not_count(tmp_path: Path) -> 
         asked.append(voice.name)
         return -wave
 
-    said = {name: load_utterance(folder / f"{name}_0.npz").units for name in ("anna", "bert", "carl", "dora")}
+    said = {
+        name: load_utterance(folder / f"{name}_0.npz").units
+        for name in ("anna", "bert", "carl", "dora")
+    }
 
     def listen(wave: np.ndarray) -> torch.Tensor:  # type: ignore[type-arg]
         """What anna and bert say is understood, the others' is not."""
-        known = {hash(load_utterance(p).audio[:99].tobytes()): load_utterance(p).units for p in folder.glob("[ab]*_[01].npz")}
+        known = {
+            hash(load_utterance(p).audio[:99].tobytes()): load_utterance(p).units
+            for p in folder.glob("[ab]*_[01].npz")
+        }
         units = known.get(hash((-wave[:99] * 32768).round().astype(np.int16).tobytes()))
-        return torch.zeros(2, 250, 1) if units is None else torch.from_numpy(units.astype(np.float32))[..., None]
+        return (
+            torch.zeros(2, 250, 1)
+            if units is None
+            else torch.from_numpy(units.astype(np.float32))[..., None]
+        )
 
     done = make_copies(folder, convert, voice_of, book, listen)
     assert (done.made, done.differ, done.found) == (4, 4, 0) and len(asked) == 8 and said
@@ -147,4 +164,8 @@ def test_blanks_go_to_the_nearer_phoneme_and_long_ones_are_pauses() -> None:
     path = np.array([-1, 0, -1, -1, 1, *[-1] * 40, 2])
     found = spread(path, [7, 8, 9], silence=20)
     assert found[:5].tolist() == [7, 7, 7, 8, 8]
-    assert found[5:10].tolist() == [8] * 5 and found[10:40].tolist() == [BOUNDARY] * 30 and found[40:].tolist() == [9] * 6
+    assert (
+        found[5:10].tolist() == [8] * 5
+        and found[10:40].tolist() == [BOUNDARY] * 30
+        and found[40:].tolist() == [9] * 6
+    )
