@@ -7,6 +7,7 @@ them under pytest-benchmark, in one process, so that ratios hold on a busy machi
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -180,20 +181,14 @@ def cases(
         if samples % converter.hop:
             continue
         for backend in backends:
-            yield Case(
-                "step", backend, chunk_ms, lambda b=backend, s=samples: step(converter, b, s)
-            )  # type: ignore[misc]
+            yield Case("step", backend, chunk_ms, partial(step, converter, backend, samples))
         if hasattr(converter, "decoder"):
             for name, make in parts(converter, samples).items():
                 yield Case(name, "torch-eager", chunk_ms, make)
     for chunk_ms in chunks or EDGE_CHUNKS_MS:
         for backend in backends:
-            yield Case(
-                "session-48k",
-                backend,
-                chunk_ms,
-                lambda b=backend, ms=chunk_ms: session(converter, b, ms),
-            )  # type: ignore[misc]
+            whole = partial(session, converter, backend, chunk_ms)
+            yield Case("session-48k", backend, chunk_ms, whole)
         for name, make in edges(chunk_ms).items():
             yield Case(
                 name,

@@ -29,13 +29,12 @@ def backend(name: str, converter: Any, bench: Bench, most: int) -> Any:
         from rtvc.engine.backends.eager import TorchBackend
 
         return TorchBackend(copy.deepcopy(converter).to(bench.device), CHUNK, device=device)
-    from rtvc.engine.graph.target import Target
+    from rtvc.engine.graph.target import Precision, Target
 
     batch = (1, min(64, most), most)
     if name.startswith("tensorrt"):
-        return tensorrt(
-            converter, Target(precision=name.removeprefix("tensorrt-"), batch=batch), bench
-        )  # type: ignore[arg-type]
+        precision: Precision = "fp16" if name == "tensorrt-fp16" else "fp32"
+        return tensorrt(converter, Target(precision=precision, batch=batch), bench)
     from rtvc.engine.backends.cudagraph import CudaGraphBackend
     from rtvc.engine.backends.double_buffer import capture, direct
 

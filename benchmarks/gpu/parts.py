@@ -73,13 +73,13 @@ def correctness(stem: str, bench: Bench) -> dict[str, Any]:
     """Every way of a kernel at odd sizes and, on a GPU, at streaming sizes, in every precision,
     against float64."""
     dtypes = (torch.float32,) if bench.dry else (torch.float32, torch.float16, torch.bfloat16)
-    sizes = ("odd",) if bench.dry else ("odd", "streaming")
+    sizes: tuple[Size, ...] = ("odd",) if bench.dry else ("odd", "streaming")
     rows = [
         check(case, bench.device, dtype)
         for size in sizes
         for case in cases(stem, size)
         for dtype in dtypes
-    ]  # type: ignore[arg-type]
+    ]
     right = all(value["right"] for row in rows for value in row.values() if isinstance(value, dict))
     return {"right": right, "rows": rows}
 

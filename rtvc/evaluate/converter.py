@@ -152,9 +152,8 @@ class LibraryConverter:
         from rtvc.audio.io import prepare
 
         x = prepare(wave, rate).to(self._converter.device)
-        y, seconds = streamed(
-            self._converter.model.converter, x, voice, self._samples, self._stepper
-        )  # type: ignore[attr-defined]
+        converter = self._converter.model.converter  # type: ignore[attr-defined]
+        y, seconds = streamed(converter, x, voice, self._samples, self._stepper)
         return y.float().cpu().numpy(), seconds
 
     def _key(self) -> str:

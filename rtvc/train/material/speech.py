@@ -1,7 +1,7 @@
 """Batches of whole utterances with their phonemes, speakers and a second recording as style
 reference."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -164,11 +164,10 @@ class Utterances:
         return self.corpus.speaker_index[self.corpus.entries[number].speaker]
 
 
-def held_out(config: DataConfig, **how: object) -> Utterances | None:
+def held_out(config: DataConfig, **how: Any) -> Utterances | None:
     """The recordings for held-out measurements, None where the configuration names none. They are
     the same at every step."""
     if config.valid is None:
         return None
-    return Utterances(
-        config.model_copy(update={"manifest": config.valid, "balance": 0.0}), 0, **how
-    )  # type: ignore[arg-type]
+    data = config.model_copy(update={"manifest": config.valid, "balance": 0.0})
+    return Utterances(data, 0, **how)
