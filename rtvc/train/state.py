@@ -24,6 +24,7 @@ from rtvc.errors import CheckpointError, TrainingError
 from rtvc.files import TEMPORARY, write
 from rtvc.models.loading import listed, load_into
 from rtvc.models.read_checkpoint import read_pickle, read_states
+from rtvc.models.streaming.eight_bits import unpacked
 from rtvc.printable import first_problem
 from rtvc.tensorfile import opened
 from rtvc.train.config import nearest
@@ -204,7 +205,7 @@ def load_weights(path: Path) -> dict[str, dict[str, Tensor]]:
     if path.suffix != ".safetensors":
         return read_states(path)
     with opened(path) as file:
-        flat = file.read()
+        flat = unpacked(file.read())
     modules: dict[str, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
         module, _, rest = name.partition(".")

@@ -15,7 +15,15 @@ from rtvc.layers.limiter import Limiter
 from rtvc.layers.norm import Statistics
 from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, AnalysisState, audible_bands
 from rtvc.models.streaming.decoder import Decoder, DecoderState
-from rtvc.models.streaming.encoder import ContentEncoder, EncoderConfig
+from rtvc.models.streaming.encoder import (
+    BlockNumbers,
+    Channels,
+    ContentEncoder,
+    Dilations,
+    EncoderConfig,
+    Taps,
+)
+from rtvc.models.streaming.model import REGISTER
 from rtvc.models.streaming.pitch import PitchNet
 from rtvc.models.streaming.prosody import Prosody, ProsodyState
 from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
@@ -36,24 +44,24 @@ class DialConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     encoder: EncoderConfig = EncoderConfig()
-    pitch_hidden: int = Field(default=192, ge=1, le=2048)
-    pitch_dilations: tuple[int, ...] = (1, 2, 4, 8)
+    pitch_hidden: Channels = 192
+    pitch_dilations: Dilations = (1, 2, 4, 8)
     pitch_bins: int = Field(default=160, ge=2, le=1024)
     pitch_highest: float = Field(default=1100.0, gt=100, le=1200)
     """Hz: sung notes reach 1,000, and the analysis shows the network sound up to 1,200."""
-    decoder_hidden: int = Field(default=384, ge=1, le=2048)
-    decoder_kernel: int = Field(default=3, ge=1, le=31)
-    decoder_dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
+    decoder_hidden: Channels = 384
+    decoder_kernel: Taps = 3
+    decoder_dilations: Dilations = (1, 2, 4, 1, 2, 4)
     statistics: Statistics = "frame"
-    timbre: tuple[int, ...] = ()
+    timbre: BlockNumbers = ()
     """Numbers of the decoder's blocks that cross attention to the voice's tokens follows, counted
     from 1."""
     tokens: int = Field(default=16, ge=1, le=256)
     """Tokens pooled from a reference; as many more come from its style."""
     phase_bins: int = Field(default=0, ge=0, le=301)
     """Lowest bins of the harmonic filter whose phase is free, 40 Hz apart."""
-    acoustic_hidden: int = Field(default=256, ge=1, le=2048)
-    prosodic_hidden: int = Field(default=128, ge=1, le=2048)
+    acoustic_hidden: Channels = 256
+    prosodic_hidden: Channels = 128
 
 
 def pitch_net(config: DialConfig) -> PitchNet:
@@ -163,8 +171,10 @@ class DialConverter(nn.Module):
             pitch: semitones added to the pitch.
             prosody: 0 keeps the source's register and range, 1 takes the voice's.
         """
+        register, spreads = self.targets(prosodic).split([1, 2], -1)
+        register = register.clamp(*REGISTER)
         controls = acoustic.new_tensor([pitch * SEMITONE, prosody]).expand(len(acoustic), 2)
-        return torch.cat([self.targets(prosodic), controls, self.decoding(acoustic)], 1)
+        return torch.cat([register, spreads, controls, self.decoding(acoustic)], 1)
 
     def forward(self, x: Tensor, voice: Tensor, state: DialState) -> tuple[Tensor, DialState]:
         """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency`

@@ -8,6 +8,7 @@ trained to tell units of speech apart (soft units: van Niekerk et al. 2022, sect
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,13 @@ LOOKAHEADS = (0, 1, 2, 4, 8)
 """Frames of look-ahead that the dial has, 12.5 ms each."""
 TAPS = 5
 """Most taps of a right context; a longer one skips frames."""
+Channels = Annotated[int, Field(ge=1, le=2048)]
+Taps = Annotated[int, Field(ge=1, le=31)]
+Dilations = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=64)]
+BlockNumbers = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(max_length=64)]
+Settings = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=64)], ...], Field(min_length=1, max_length=16)
+]
 
 
 class EncoderConfig(BaseModel):
@@ -33,13 +41,13 @@ class EncoderConfig(BaseModel):
 
     fall: int = Field(default=240, ge=1, le=600)
     """Samples of the analysis window after its peak, of 1,200: with 600 it is a Hann window."""
-    hidden: int = Field(default=384, ge=1, le=2048)
-    kernel: int = Field(default=3, ge=1, le=31)
-    dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 1, 2, 4, 8, 16)
-    attention: tuple[int, ...] = ()
+    hidden: Channels = 384
+    kernel: Taps = 3
+    dilations: Dilations = (1, 2, 4, 8, 16, 1, 2, 4, 8, 16)
+    attention: BlockNumbers = ()
     """Numbers of the convolution blocks that an attention block follows, counted from 1."""
-    content: int = Field(default=192, ge=1, le=2048)
-    lookaheads: tuple[int, ...] = LOOKAHEADS
+    content: Channels = 192
+    lookaheads: Settings = LOOKAHEADS
 
 
 class RightContext(Streaming):

@@ -14,6 +14,8 @@ from rtvc.models.streaming.style import STYLE
 
 WIDTH, HEADS = 128, 4
 """Numbers in a token, and heads of the attention."""
+PARTS = ("reference_tokens", "style_tokens", "memory")
+"""What a converter that has tokens calls the modules that make them."""
 
 
 class ReferenceTokens(nn.Module):

@@ -29,6 +29,7 @@ from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.dial import DialConfig, DialConverter
+from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator, Verdict
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.losses import feature_matching, lsgan_discriminator, lsgan_generator
@@ -46,7 +47,6 @@ from rtvc.train.streaming.units import noisy
 BELIEVED_F0 = 1_000.0
 """Hz; estimates above it are mostly mistakes."""
 STYLE_PARTS = ("acoustic", "prosodic", "targets")
-TIMBRE_PARTS = ("reference_tokens", "style_tokens", "memory")
 LISTENED = (3, 7)
 """Blocks of the judge whose outputs are compared, counted from 0."""
 HEAD_START = 100
