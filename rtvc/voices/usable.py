@@ -22,8 +22,8 @@ def usable(voice: Voice, space: str | None, weights: str | None) -> Voice:
     """
     if voice.space not in (None, space):
         raise VoiceError(
-            f"{voice.name!r} was made for the model {voice.space!r}, this is {space!r}: make it"
-            " again"
+            f"expected a voice of the model {space!r}, got {voice.name!r} of {voice.space!r}: make"
+            f" it again from its recordings, rtvc voice create RECORDING… -o {voice.name}.voice"
         )
     fits = weights is not None and voice.fitted == weights
     return voice if fits or voice.fine is None else voice.unfitted()

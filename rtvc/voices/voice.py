@@ -20,7 +20,8 @@ from rtvc.tensorfile import FLOATS, opened
 from rtvc.voices.provenance import fitted_weights, mix_parts, read_source, reference_reports
 
 STYLE = 128
-"""Numbers in either style vector."""
+"""Numbers in either style vector, and in a token of timbre."""
+MOST_TOKENS = 256
 SUFFIX = ".voice"
 """Of voice files: what does not end so is taken for a recording."""
 FORMAT = "rtvc-voice"
@@ -42,7 +43,8 @@ class Voice:
     """What a converter needs to know of a speaker.
 
     Attributes:
-        acoustic: (128,) float32, timbre.
+        acoustic: (128,) float32, timbre; models that hear timbre as tokens keep K of them behind
+            it, (128 + 128 K,).
         prosodic: (128,) float32, pitch register and range, energy, rhythm.
         fine: (F,) float32, added to the scales and shifts of one model's decoder; None unless
             `rtvc.voices.fit` fitted the voice.
@@ -64,10 +66,11 @@ class Voice:
         object.__setattr__(self, "name", shown_name(self.name) or "voice")
         for part in ("acoustic", "prosodic"):
             vector = getattr(self, part).detach().to("cpu", torch.float32).contiguous()
-            if vector.shape != (STYLE,):
+            most = STYLE * (1 + MOST_TOKENS) if part == "acoustic" else STYLE
+            if vector.ndim != 1 or vector.shape[0] % STYLE or not 0 < vector.shape[0] <= most:
                 raise VoiceError(
-                    f"the {part} style of {self.name!r} has the shape {tuple(vector.shape)},"
-                    f" ({STYLE},) was wanted"
+                    f"expected the {part} style of {self.name!r} to have the shape ({STYLE},), got"
+                    f" {tuple(vector.shape)}: make the voice again from its recordings"
                 )
             if not vector.isfinite().all():
                 raise VoiceError(
@@ -214,6 +217,11 @@ class Voice:
         """
         shares = checks.shares(weights)
         space = common_space(*weights)
+        if len({voice.acoustic.shape[0] for voice in weights}) > 1:
+            raise VoiceError(
+                "expected acoustic styles of one length, got voices of several models: make them"
+                " again from their recordings"
+            )
         parts = [
             {"name": voice.name, "share": round(share, 6), "source": voice.source}
             for voice, share in shares

@@ -118,7 +118,8 @@ def test_impossible_references_are_refused(vc: VoiceConverter, tmp_path: Path) -
     foreign = Voice(torch.ones(128), torch.ones(128), "eve", {"space": "other"})
     for use in (vc.voice, lambda v: vc.convert(speech(), 16000, v), vc.stream):
         with pytest.raises(
-            VoiceError, match="'eve' was made for the model 'other', this is 'tiny': make it again"
+            VoiceError,
+            match="expected a voice of the model 'tiny', got 'eve' of 'other': make it again",
         ):
             use(foreign)
 

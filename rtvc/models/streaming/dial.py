@@ -5,6 +5,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -153,10 +154,13 @@ class DialConverter(nn.Module):
     def decoding(self, acoustic: Tensor) -> Tensor:
         """acoustic (B, A) -> what the decoder needs of a voice: the memory of its tokens, every
         scale and shift (B, M + S)."""
-        style, tokens = acoustic[:, :STYLE], acoustic[:, STYLE:].unflatten(-1, (-1, WIDTH))
+        style = acoustic[:, :STYLE]
         scales: Tensor = self.affine(style)
         if self.memory is None or self.style_tokens is None:
             return scales
+        # A style from elsewhere, without a recording, has the tokens of silence.
+        given = F.pad(acoustic[:, STYLE:], (0, self.acoustic_size - acoustic.shape[1]))
+        tokens = given.unflatten(-1, (-1, WIDTH))
         return torch.cat([self.memory(torch.cat([tokens, self.style_tokens(style)], 1)), scales], 1)
 
     def condition(
@@ -166,7 +170,8 @@ class DialConverter(nn.Module):
         decoder needs.
 
         Args:
-            acoustic: timbre: the style, and behind it the tokens of the reference.
+            acoustic: timbre: the style, and behind it the tokens of the reference, if there are any
+                (B, 128).
             prosodic: pitch register and range, energy range.
             pitch: semitones added to the pitch.
             prosody: 0 keeps the source's register and range, 1 takes the voice's.

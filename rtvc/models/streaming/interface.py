@@ -8,15 +8,16 @@ from torch import Tensor, nn
 
 from rtvc.errors import VoiceError
 from rtvc.layers.contract import State
+from rtvc.models.streaming.style import STYLE
 
 
 class Styled(Protocol):
-    """What a converter needs of a voice: two (128,) float32 vectors. `rtvc.voices.voice.Voice` is
+    """What a converter needs of a voice: two float32 vectors. `rtvc.voices.voice.Voice` is
     one, and may have `fine` (F,) as well."""
 
     @property
     def acoustic(self) -> Tensor:
-        """(128,) timbre."""
+        """(128,) timbre; behind it, in voices of models that have them, tokens of 128 each."""
         ...
 
     @property
@@ -83,6 +84,12 @@ def conditioned(
     acoustic, prosodic = (
         style[None].to(place.device) for style in (voice.acoustic, voice.prosodic)
     )
+    fitting = {STYLE, getattr(converter, "acoustic_size", STYLE)}
+    if acoustic.shape[1] not in fitting:
+        raise VoiceError(
+            f"expected an acoustic style of {' or '.join(map(str, sorted(fitting)))} numbers, got"
+            f" {acoustic.shape[1]}: make the voice again from its recordings (rtvc voice create)"
+        )
     condition = converter.condition(acoustic, prosodic, pitch=pitch, prosody=prosody)
     fine: Tensor | None = getattr(voice, "fine", None)
     if fine is None:
