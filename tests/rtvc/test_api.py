@@ -119,7 +119,7 @@ def test_impossible_references_are_refused(vc: VoiceConverter, tmp_path: Path) -
     for use in (vc.voice, lambda v: vc.convert(speech(), 16000, v), vc.stream):
         with pytest.raises(
             VoiceError,
-            match="expected a voice of the model 'tiny', got 'eve' of 'other': make it again",
+            match="model 'tiny', got 'eve' of 'other': make it again",
         ):
             use(foreign)
 
