@@ -117,10 +117,7 @@ def test_impossible_references_are_refused(vc: VoiceConverter, tmp_path: Path) -
         vc.voice((np.ones(10), 16000))
     foreign = Voice(torch.ones(128), torch.ones(128), "eve", {"space": "other"})
     for use in (vc.voice, lambda v: vc.convert(speech(), 16000, v), vc.stream):
-        with pytest.raises(
-            VoiceError,
-            match="model 'tiny', got 'eve' of 'other': make it again",
-        ):
+        with pytest.raises(VoiceError, match="model 'tiny', got 'eve' of 'other': make it again"):
             use(foreign)
 
 

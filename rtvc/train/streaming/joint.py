@@ -29,6 +29,7 @@ from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.dial import DialConfig, DialConverter
+from rtvc.models.streaming.style import STYLE
 from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator, Verdict
 from rtvc.train.config import RunConfig, Section
@@ -90,6 +91,9 @@ class JointConfig(SpeechRun):
     gain: tuple[float, float] = (-1.0, 0.7)
     """Range of the log-gain of pieces, which the decoder must follow; limited so that nothing
     clips."""
+    without_tokens: float = Field(default=0.1, ge=0, le=1)
+    """Share of voices that the decoder knows by their style alone, as those that come without a
+    recording."""
     grow: bool = True
     """Whether decoder and style encoders begin as those of the shipped model, where names and
     shapes agree."""
@@ -256,6 +260,11 @@ class Joint(SpeechStage):
         reference = self.mel(batch["reference"])
         melody = torch.stack([batch["reference_f0"], batch["reference_voiced"]], 1)
         acoustic, prosodic = (style.float() for style in self.model.styles_of(reference, melody))
+        if self.model.decoder.training:
+            kept = (
+                torch.rand(len(acoustic), 1, device=acoustic.device) >= self.config.without_tokens
+            )
+            acoustic = torch.cat([acoustic[:, :STYLE], acoustic[:, STYLE:] * kept], 1)
         return Heard(
             content,
             energy_of(self.mel(batch["wave"])),
