@@ -7,18 +7,22 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import BaseModel
 from safetensors import safe_open
 
 from rtvc.cli import main
 from rtvc.errors import CheckpointError, ConfigError, TrainingError
 from rtvc.models.streaming.assets import load_file, save_file
+from rtvc.models.streaming.dial import DialConverter
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
+from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
 from rtvc.train.config import load_config
 from rtvc.train.export import export
 from rtvc.train.recipe import TRAINED, Step, follow, plan, run_step
 from rtvc.train.registry import default_config, stage_type
-from rtvc.train.state import Checkpoints, save_weights
+from rtvc.train.state import Checkpoints, load_weights, save_weights
 from rtvc.train.streaming.stream import PARTS
+from tests.rtvc.models.test_dial import small
 from tests.rtvc.train.test_train_stream import SIZES
 
 CONFIG = StreamingConfig(**SIZES)  # type: ignore[arg-type]
@@ -219,3 +223,42 @@ def test_a_command_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
         Step("show", ("train", "recipe", "m.tsv", "-o", "x.safetensors", "--dry-run", "--json"))
     )
     assert code == 0 and len(json.loads(printed)) == 9
+
+
+def dial_run(
+    folder: Path, stage: str, config: BaseModel, model: DialConverter, *parts: str
+) -> Path:
+    note = {"stage": stage, "step": "9", "config": json.dumps({"model": config.model_dump()})}
+    states = {name: model.get_submodule(name).state_dict() for name in parts}
+    save_weights(folder / "weights.safetensors", states, note)
+    return folder
+
+
+def test_runs_of_the_dial_become_one_model_in_eight_bits(tmp_path: Path) -> None:
+    model = small()
+    config = model.config
+    units = dial_run(tmp_path / "units", "Units", config.encoder, small(), "encoder")
+    # Stage `melody` knows nothing of the decoder's size.
+    pitched = config.model_copy(update={"decoder_hidden": 48})
+    melody = dial_run(tmp_path / "melody", "Melody", pitched, model, "pitch")
+    rest = ("encoder", "decoder", "affine", "targets", "acoustic", "prosodic", *TIMBRE_PARTS)
+    joint = dial_run(tmp_path / "joint", "Joint", config, model, *rest)
+    path = export([units, melody, joint], tmp_path / "dial.safetensors")
+    made = load_file(path, lookahead=12.5)
+    assert isinstance(made, DialConverter) and made.config == config
+    again = load_file(export([path], tmp_path / "again.safetensors"))
+    for name, weight in model.state_dict().items():
+        levels = 127 if weight.ndim > 1 and weight.numel() >= 4096 else 2**10
+        step = weight.abs().max() / levels
+        assert (made.state_dict()[name] - weight).abs().max() <= 0.57 * step + 1e-7, name
+        assert torch.allclose(made.state_dict()[name], again.state_dict()[name], atol=1e-5), name
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["parts"])["encoder"] == "Joint step 9"
+    assert load_weights(path)["encoder"].keys() == model.encoder.state_dict().keys()
+
+    with pytest.raises(CheckpointError, match="a run that gives the decoder"):
+        export([units, melody], tmp_path / "none.safetensors")
+    other = config.encoder.model_copy(update={"fall": 600})
+    late = dial_run(tmp_path / "late", "Units", other, model, "encoder")
+    with pytest.raises(CheckpointError, match="different sizes"):
+        export([melody, joint, late], tmp_path / "none.safetensors")
