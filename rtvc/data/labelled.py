@@ -110,8 +110,8 @@ def load_utterance(path: Path) -> Utterance:
         ) from error
     if missing := {"audio", "content", "phon", "f0"} - set(found):
         raise AudioError(
-            f"{path} lacks {', '.join(sorted(missing))}: {', '.join(sorted(found))} came; make it"
-            " again"
+            f"{path}: expected {', '.join(sorted(missing))} beside {', '.join(sorted(found))}, got"
+            " none: make it again"
         )
     audio, content, phonemes, f0 = (found[name] for name in ("audio", "content", "phon", "f0"))
     frames = len(phonemes)
@@ -124,8 +124,7 @@ def load_utterance(path: Path) -> Utterance:
         or len(audio) < CONTENT_HOP * frames
     ):
         raise AudioError(
-            f"{path} holds {shapes}; (N >= 600 T), ({CONTENT}, T), (T), (2T) were wanted: make it"
-            " again"
+            f"{path}: expected (N >= 600 T), ({CONTENT}, T), (T), (2T), got {shapes}: make it again"
         )
     if not np.isfinite(content).all() or not np.isfinite(f0).all():
         raise AudioError(f"{path} holds labels that are not finite: make it again")

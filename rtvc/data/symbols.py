@@ -30,8 +30,8 @@ def encode(ipa: str) -> list[int]:
     tokens = [TOKENS[symbol] for symbol in ipa if symbol in TOKENS and symbol != "$"]
     if not tokens:
         raise TrainingError(
-            f"nothing of {ipa!r} is in the phoneme alphabet: IPA was wanted, as `rtvc data prepare`"
-            " makes it from text"
+            f"expected IPA, as `rtvc data prepare` makes it from text, got {ipa!r}, of which"
+            " nothing is in the phoneme alphabet"
         )
     return [BOUNDARY, *tokens, BOUNDARY]
 

@@ -159,7 +159,7 @@ def load_config(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ConfigError(
-                f"{path} has {path.stat().st_size} bytes, at most {LARGEST_FILE} were wanted: it is"
+                f"expected at most {LARGEST_FILE} bytes, got {path.stat().st_size} in {path}: it is"
                 " no configuration"
             )
         table = parsed(path.read_text("utf-8-sig"))
@@ -179,7 +179,7 @@ def parsed(text: str) -> dict[str, Any]:
         ValueError: it is none, nests deeper than DEEPEST, or holds a number beyond MOST.
     """
     if len(text) > LARGEST_FILE:
-        raise ValueError(f"it has {len(text)} characters, at most {LARGEST_FILE} were wanted")
+        raise ValueError(f"expected at most {LARGEST_FILE} characters, got {len(text)}")
     if DOTTED.search(text):
         raise ValueError(f"it nests values deeper than {DEEPEST}")
     try:
@@ -194,9 +194,7 @@ def _check(value: object, depth: int) -> None:
     if depth > DEEPEST:
         raise ValueError(f"it nests values deeper than {DEEPEST}")
     if isinstance(value, int | float) and not -MOST <= value <= MOST:
-        raise ValueError(
-            f"it holds the number {printable(value, 30)}, from {-MOST} to {MOST} was wanted"
-        )
+        raise ValueError(f"expected numbers from {-MOST} to {MOST}, got {printable(value, 30)}")
     for part in (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     ):
@@ -207,7 +205,7 @@ def apply_override(table: dict[str, Any], override: str) -> None:
     """Writes one `key=value` into a table, in place."""
     key, found, text = override.partition("=")
     if not found or not key.strip():
-        raise ConfigError(f"--set takes key=value, {override!r} came")
+        raise ConfigError(f"--set: expected key=value, got {override!r}")
     try:
         value = parsed(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

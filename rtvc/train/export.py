@@ -151,9 +151,9 @@ def assemble(sources: Sequence[Source]) -> StreamingModel:
     needed = [name for name, child in model.named_children() if child.state_dict()]
     if missing := [name for name in needed if name not in chosen]:
         raise CheckpointError(
-            f"no run gives {', '.join(missing)}; {', '.join(str(s.path) for s in sources)} came: "
-            "stream_content or units train the encoder, stream_pitch or melody the pitch, stream or"
-            " joint all the others"
+            f"expected runs that give {', '.join(missing)}, got"
+            f" {', '.join(str(s.path) for s in sources)}: stream_content or units train the"
+            " encoder, stream_pitch or melody the pitch, stream or joint all the others"
         )
     for name in needed:
         if chosen[name].sizes(name) != whole.sizes(name):

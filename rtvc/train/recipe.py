@@ -80,7 +80,7 @@ def plan(
         stage, dot, rest = override.partition(".")
         if not dot or stage not in TRAINED:
             raise ConfigError(
-                f"--set takes STAGE.key=value, {override!r} came; {nearest(stage, TRAINED)}"
+                f"--set: expected STAGE.key=value, got {override!r}; {nearest(stage, TRAINED)}"
             )
         settings[stage].append(rest)
 

@@ -143,7 +143,7 @@ class Checkpoints:
         try:
             if note.stat().st_size > LARGEST_NOTE:
                 raise CheckpointError(
-                    f"{note} has {note.stat().st_size} bytes, at most {LARGEST_NOTE} were wanted:"
+                    f"expected at most {LARGEST_NOTE} bytes, got {note.stat().st_size} in {note}:"
                     " it is no checkpoint's"
                 )
             facts = Facts.model_validate_json(note.read_bytes())
@@ -162,8 +162,8 @@ class Checkpoints:
             ) from error
         if not whole:
             raise CheckpointError(
-                f"{path} is damaged: {size} bytes came, {facts.bytes} with another checksum were"
-                " written"
+                f"{path} is damaged: expected {facts.bytes} bytes of the checksum beside it, got"
+                f" {size}"
             )
         return load_tensors(path)
 
@@ -175,7 +175,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except CheckpointError as error:
         raise CheckpointError(f"{path} does not load as plain tensors: {error}") from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, a dict was wanted")
+        raise CheckpointError(f"expected a dict in {path}, got a {type(state).__name__}")
     return state
 
 

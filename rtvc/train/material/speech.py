@@ -108,8 +108,8 @@ class Utterances:
         tokens = encode(entry.phonemes) if self.text else [0]
         if 2 * len(tokens) >= mel.shape[1]:
             raise AudioError(
-                f"{len(tokens)} phonemes came with {mel.shape[1]} mel frames: the text is not of"
-                " this recording"
+                f"expected fewer than {mel.shape[1] // 2} phonemes in {mel.shape[1]} mel frames,"
+                f" got {len(tokens)}: the text is not of this recording"
             )
         return F.pad(wave, (0, max(0, mel.shape[1] * HOP - len(wave)))), mel, torch.tensor(tokens)
 

@@ -73,7 +73,7 @@ def fit_style_map(model: StreamingConverter, files: Iterable[Path], ridge: float
         levels.append(speech_level(energy(offline(model.analysis, wave)[:, :BANDS])[:, 0]))
     if len(inputs) < FEWEST:
         raise TrainingError(
-            f"{len(inputs)} utterances of the teacher came, at least {FEWEST} are needed: run `rtvc"
+            f"expected at least {FEWEST} utterances of the teacher, got {len(inputs)}: run `rtvc"
             " teacher generate`"
         )
     x, y = torch.stack(inputs).double(), torch.stack(outputs).double()

@@ -109,7 +109,8 @@ def best_path(log_probabilities: Array, tokens: Sequence[int]) -> Array:
     repeated = sum(a == b for a, b in pairwise(tokens))
     if frames < len(tokens) + repeated:
         raise AudioError(
-            f"{len(tokens)} phonemes came with {frames} frames: the text is not of this recording"
+            f"expected at most {frames} phonemes in {frames} frames, got {len(tokens) + repeated}:"
+            " the text is not of this recording"
         )
     emission = log_probabilities[:, labels]
     score = np.full(states, -np.inf)
@@ -188,7 +189,8 @@ class Phonemes(Stage):
             raise AudioError(f"it lasts more than {LONGEST:g} s")
         tokens = self.sounds(utterance.text)
         if not 0 < len(tokens) < utterance.units.shape[1]:
-            raise AudioError(f"{len(tokens)} phonemes came with {utterance.units.shape[1]} frames")
+            frames = utterance.units.shape[1]
+            raise AudioError(f"expected 1 to {frames - 1} phonemes, got {len(tokens)}")
         return torch.from_numpy(utterance.units.astype(np.int64)), tokens
 
     def collated(self, rows: list[tuple[Tensor, list[int]]]) -> Batch:

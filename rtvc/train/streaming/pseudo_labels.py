@@ -158,7 +158,7 @@ def label_all(
     weights = load_weights(bridge)
     if "bridge" not in weights:
         raise CheckpointError(
-            f"{bridge} holds {listed(list(weights))}, a bridge was wanted: name a run of `rtvc"
+            f"expected a bridge, got {bridge} with {listed(list(weights))}: name a run of `rtvc"
             " train bridge`"
         )
     net = BridgeNet.of_weights(weights["bridge"])

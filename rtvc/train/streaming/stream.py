@@ -201,8 +201,8 @@ class Stream(StreamStage):
             )
         if not self.config.train_styles and (missing := set(STYLES) - set(initialised)):
             raise ConfigError(
-                f"train_styles = false keeps {', '.join(sorted(missing))} as they are, none came:"
-                " name weights in [[init]]"
+                f"expected weights of {', '.join(sorted(missing))} in [[init]], which train_styles"
+                " = false keeps as they are, got none: name a run or `shipped`"
             )
         if self.config.weights.matching:
             for name, module in self.steady.items():

@@ -193,5 +193,5 @@ def test_symbols() -> None:
     assert len(SYMBOLS) == 178
     tokens = encode("həlˈoʊ ɹ€")
     assert tokens[0] == tokens[-1] == BOUNDARY and decode(tokens) == "həlˈoʊ ɹ"
-    with pytest.raises(TrainingError, match="IPA was wanted"):
+    with pytest.raises(TrainingError, match="expected IPA"):
         encode("€")

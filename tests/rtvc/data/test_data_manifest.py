@@ -129,9 +129,9 @@ def test_everything_that_libsndfile_opens_is_found(
     assert reasons == {
         "five.m4a": other.format(".m4a"),
         "video.webm": other.format(".webm"),
-        "pipe.wav": "is a pipe, a file was wanted",
+        "pipe.wav": "expected a file, got a pipe",
     }
-    assert told["reasons"] == {"not readable": 2, "is a pipe, a file was wanted": 1}
+    assert told["reasons"] == {"not readable": 2, "expected a file, got a pipe": 1}
     assert {".aif", ".caf", ".oga", ".w64", ".mp3", ".opus", ".flac"} <= OPENED
 
 
@@ -221,24 +221,25 @@ def test_file_lists_of_vits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ("wavs", "There"),
     ]
     listed.write_text("wavs/a.wav|ben|Hello\nwavs/b.wav|There\n")
-    with pytest.raises(
-        TrainingError, match=r"line 2: 2 fields came, path\|speaker\|text was wanted"
-    ):
+    with pytest.raises(TrainingError, match=r"line 2: expected path\|speaker\|text, got 2 fields"):
         read_manifest(listed)
 
 
 HOSTILE = {
     "inf": (
         '{"path": "a.wav", "bandwidth_rate": "inf"}',
-        "bandwidth_rate is inf, a number from 0 to 1e",
+        "expected bandwidth_rate from 0 to 1e.*got inf",
     ),
-    "nan": ('{"path": "a.wav", "seconds": NaN}', "seconds is nan"),
-    "minus": ('{"path": "a.wav", "seconds": -1}', "seconds is -1"),
-    "huge": ('{"path": "a.wav", "bandwidth_rate": 1e300}', "bandwidth_rate is 1e\\+300"),
-    "null": ("null", "a JSON NoneType came, an object was wanted"),
-    "list": ("[1,2]", "a JSON list came"),
+    "nan": ('{"path": "a.wav", "seconds": NaN}', "expected seconds from 0 to inf, got nan"),
+    "minus": ('{"path": "a.wav", "seconds": -1}', "expected seconds from 0 to inf, got -1"),
+    "huge": (
+        '{"path": "a.wav", "bandwidth_rate": 1e300}',
+        "expected bandwidth_rate from 0 .* got 1e\\+300",
+    ),
+    "null": ("null", "expected a JSON object, got a NoneType"),
+    "list": ("[1,2]", "expected a JSON object, got a list"),
     "deep": ('{"path": ' + "[" * 100_000, "nested too deeply"),
-    "inside": ('{"path": {"a": 1}}', "'path' is a list or an object"),
+    "inside": ('{"path": {"a": 1}}', "a text or number as 'path', got a list"),
     "long": (
         json.dumps({"path": "x" * 5000}),
         "no file can be called 'x{60}'.* \\(File name too long\\)",
@@ -246,9 +247,9 @@ HOSTILE = {
     "zero": (json.dumps({"path": "a\0b"}), "it holds a zero byte"),
     "surrogate": ('{"path": "\\ud800.wav"}', "no file can be called"),
     "digits": ('{"path": "a.wav", "seconds": ' + "9" * 5000 + "}", "cannot be read as JSON"),
-    "nameless": ('{"speaker": "ben"}', "no path; the columns path, .*, speaker came"),
+    "nameless": ('{"speaker": "ben"}', "expected a path among .*, got speaker"),
     "cut": ('{"path": ', "cannot be read as JSON"),
-    "endless": ('{"path": "' + "x" * (1 << 20) + '"}', "it has 1048\\d+ characters"),
+    "endless": ('{"path": "' + "x" * (1 << 20) + '"}', "at most 1048576 characters, got 1048\\d+"),
 }
 
 
@@ -282,7 +283,7 @@ def test_lines_of_a_table_are_judged_one_by_one(
         and "0xfc is not UTF-8" in reasons["m.tsv, line 5"]
     )
     assert (
-        "no path" in reasons["m.tsv, line 6"]
+        "expected a path" in reasons["m.tsv, line 6"]
         and "not there" in reasons["name.wav"]
         and len(reasons) == 4
     )
@@ -304,9 +305,12 @@ def test_a_manifest_is_not_written_over_its_source_or_into_a_pipe(
         patched.setattr("rtvc.data.prepare.find", never)
         cases = {
             "m.tsv": "is read): name another, or say --force",
-            "p.tsv": "is a pipe, a file was wanted",
+            "p.tsv": "expected a file, beside which others lie, got a pipe",
         }
-        cases |= {"x.csv": ".tsv or .jsonl was wanted", "none/m.tsv": "there is no folder"}
+        cases |= {
+            "x.csv": "ending in .tsv or .jsonl, got '.csv'",
+            "none/m.tsv": "there is no folder",
+        }
         for name, said in cases.items():
             assert main(["data", "prepare", str(table), "-o", str(tmp_path / name)]) == 2
             assert said in capsys.readouterr().err.replace("\n", " ")

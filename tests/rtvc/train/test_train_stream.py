@@ -373,9 +373,7 @@ def test_style_encoders_can_stay_as_they_are(tmp_path: Path, folder: Path) -> No
         "train_styles = false\nlabels_every = 1\nreference_frames = 48",
     )
     file = config(tmp_path, folder, 2, weights=weights, top=top)
-    with pytest.raises(
-        ConfigError, match="keeps acoustic, prosodic, targets as they are, none came"
-    ):
+    with pytest.raises(ConfigError, match="weights of acoustic, prosodic, targets in"):
         trainer("stream", file, tmp_path / "none").fit()
     model = StreamingConverter(StreamingConfig(**SIZES))  # type: ignore[arg-type]
     before = save_file(model, tmp_path / "before.safetensors")

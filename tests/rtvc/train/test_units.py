@@ -156,7 +156,7 @@ def test_the_best_path_is_the_best_of_all() -> None:
     assert wanted is not None
     spent = best_path(scores, tokens)
     assert [BOUNDARY if k < 0 else tokens[k] for k in spent] == list(wanted)
-    with pytest.raises(AudioError, match="3 phonemes came with 3 frames"):
+    with pytest.raises(AudioError, match="at most 3 phonemes in 3 frames, got 4"):
         best_path(scores[:3], tokens)
 
 
