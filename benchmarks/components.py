@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from rtvc.engine.auto import cache_folder, probe
-from rtvc.engine.build import open_backend
+from rtvc.engine.cached import open_backend
 from rtvc.engine.streams.session import Style
 from rtvc.errors import RtvcError
 

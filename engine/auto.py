@@ -17,7 +17,9 @@ from torch import Tensor
 from rtvc.data.registry import cache_dir
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.backends.eager import TorchBackend
-from rtvc.engine.build import BACKENDS, machine, model_hash, open_backend, versions
+from rtvc.engine.cached import open_backend
+from rtvc.engine.identity import model_hash
+from rtvc.engine.registry import BACKENDS, machine, versions
 from rtvc.engine.streams.session import Style
 from rtvc.errors import OutputError, RtvcError
 from rtvc.files import read_json, write_json

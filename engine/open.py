@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from rtvc.engine.auto import EAGER, cache_folder, choose
 from rtvc.engine.backends.base import Backend
-from rtvc.engine.build import backend_class, load, open_backend
+from rtvc.engine.cached import load, open_backend
 from rtvc.engine.graph.manifest import MANIFEST
+from rtvc.engine.registry import backend_class
 from rtvc.errors import ConfigError
 from rtvc.files import check_folder, kind
 from rtvc.models.streaming.interface import Converter

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rtvc.engine.auto import choose
-from rtvc.engine.build import machine
 from rtvc.engine.open import CHUNKS, SAFE
+from rtvc.engine.registry import machine
 from rtvc.errors import RtvcError
 from rtvc.models.streaming.interface import Converter
 

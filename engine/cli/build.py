@@ -29,8 +29,8 @@ def target_of(
     Raises:
         ConfigError: for a value that is none.
     """
-    from rtvc.engine.build import GPU_BACKENDS
     from rtvc.engine.graph.target import Target, parse_batch
+    from rtvc.engine.registry import GPU_BACKENDS
     from rtvc.errors import ConfigError
 
     given: dict[str, Any] = {"precision": precision, "flavour": flavour, "kernels": kernels}

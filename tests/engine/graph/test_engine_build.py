@@ -11,8 +11,10 @@ from converters import DelayConverter, TestVoice, TinyConverter
 import rtvc.engine.auto as choosing
 from rtvc.engine.auto import choose, compare, probe
 from rtvc.engine.backends.eager import TorchBackend
-from rtvc.engine.build import build, load, model_hash, open_backend
+from rtvc.engine.build import build
+from rtvc.engine.cached import load, open_backend
 from rtvc.engine.graph.manifest import MANIFEST, read_manifest
+from rtvc.engine.identity import model_hash
 from rtvc.engine.streams.session import Session
 from rtvc.errors import DependencyError, EngineError
 
@@ -196,7 +198,7 @@ def test_a_cached_engine_is_rebuilt_when_it_is_stale(converter, onnx, tmp_path, 
         built.append(backend)
         return real(model, backend, directory, chunk, onnx / "step.onnx")
 
-    monkeypatch.setattr("rtvc.engine.build.build", counted)
+    monkeypatch.setattr("rtvc.engine.cached.build", counted)
     for _ in range(2):
         assert open_backend(converter, "onnx", 600, tmp_path).name == "onnx"
     assert built == ["onnx"]
@@ -224,7 +226,7 @@ def test_auto_measures_once_and_remembers(converter, onnx, tmp_path, monkeypatch
 
     real = build
     monkeypatch.setattr(
-        "rtvc.engine.build.build",
+        "rtvc.engine.cached.build",
         lambda m, n, d, c, s=None, target=None: real(m, n, d, c, onnx / "step.onnx"),
     )
     monkeypatch.setattr(choosing, "compare", measured)
@@ -246,7 +248,7 @@ def test_auto_survives_a_backend_that_cannot_be_built(converter, tmp_path, monke
     def refuse(*_, **__):
         raise DependencyError("no such package")
 
-    monkeypatch.setattr("rtvc.engine.build.build", refuse)
+    monkeypatch.setattr("rtvc.engine.cached.build", refuse)
     backend, found = choose(converter, 600, cache=tmp_path, candidates=("onnx",))
     assert backend.name == "torch-eager" and found["refused"] == {"onnx": "no such package"}
 
