@@ -12,7 +12,7 @@ from rtvc.engine.graph.manifest import read_manifest
 from rtvc.engine.graph.target import Target
 from rtvc.engine.identity import check, check_target, model_hash
 from rtvc.engine.registry import ALIASES, GPU_BACKENDS, backend_class, resolve
-from rtvc.errors import EngineError
+from rtvc.errors import EngineError, RtvcError
 from rtvc.models.streaming.interface import Converter
 
 
@@ -73,14 +73,30 @@ def open_backend(
     if name in GPU_BACKENDS:
         need_gpu(f"the {name} backend")
     target = resolve(name, target)
-    stem = f"{model_hash(converter)[:12]}"
-    directory = cache / (
-        f"{stem}-{name}-{chunk}" + (f"-{target.label}" if target is not None else "")
-    )
+    directory = place(converter, name, chunk, cache, target)
     try:
         return load(directory, converter, target)
     except EngineError:
         shutil.rmtree(directory, ignore_errors=True)
-        source = graph(cache / f"{stem}-onnx-{chunk}", converter)
+        source = graph(place(converter, "onnx", chunk, cache), converter)
         build(converter, name, directory, chunk, source, target=target)
     return load(directory, converter, target)
+
+
+def place(
+    converter: Converter, name: str, chunk: int, cache: Path, target: Target | None = None
+) -> Path:
+    """The directory of an engine in the cache."""
+    label = "" if target is None else f"-{target.label}"
+    return cache / f"{model_hash(converter)[:12]}-{name}-{chunk}{label}"
+
+
+def found(converter: Converter, name: str, chunk: int, cache: Path) -> Backend | None:
+    """A backend of the CPU that needs no building: torch eager, or one from the cache if it is
+    there and fits."""
+    if name == TorchBackend.name:
+        return TorchBackend(converter, chunk)
+    try:
+        return load(place(converter, name, chunk, cache), converter)
+    except RtvcError:
+        return None

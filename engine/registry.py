@@ -56,19 +56,24 @@ def entry(name: str) -> tuple[str, str, tuple[str, ...]]:
     return BACKENDS[name]
 
 
+def cpuinfo(*names: str) -> list[str]:
+    """Values of the fields of these names in Linux's description of the processor."""
+    place = Path("/proc/cpuinfo")
+    lines = place.read_text().splitlines() if place.is_file() else []
+    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(names)]
+
+
 def machine() -> str:
     """What an engine's machine code depends on: the operating system, the architecture and the
     CPU's name."""
-    name = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = [
-            line.split(":", 1)[1].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        name = lines[0] if lines else name
+    name = next(iter(cpuinfo("model name")), platform.processor())
     return f"{platform.system()} {platform.machine()} {name}".strip()
+
+
+def features() -> set[str] | None:
+    """What this processor can do, as Linux spells it; None where nobody says."""
+    found = set(" ".join(cpuinfo("flags", "Features")).split())
+    return found or None
 
 
 def versions(backend: str, target: Target | None = None) -> dict[str, str]:

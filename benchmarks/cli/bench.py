@@ -120,7 +120,8 @@ def stream(
     """
     from rtvc.benchmarks import report
     from rtvc.benchmarks.stream import stream as run
-    from rtvc.engine.open import check_engine, chunk_of, open_engine, streaming
+    from rtvc.engine.loading import streaming
+    from rtvc.engine.open import check_engine, chunk_of, open_engine
     from rtvc.engine.streams.session import Style
 
     report.check(output)
@@ -230,7 +231,8 @@ def stalls(
     report.check(output)
     backend = None
     if engine is not None:
-        from rtvc.engine.open import open_engine, streaming
+        from rtvc.engine.loading import streaming
+        from rtvc.engine.open import open_engine
 
         backend, _ = open_engine(streaming(model)[1], engine)
     found = run(minutes, backend=backend, seed=seed)

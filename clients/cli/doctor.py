@@ -26,7 +26,7 @@ def doctor(
 
     converter = None
     if speed:
-        from rtvc.engine.open import streaming
+        from rtvc.engine.loading import streaming
 
         _, converter = streaming(model)
     report = examine(converter, again=again)

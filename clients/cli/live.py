@@ -88,7 +88,8 @@ def live(
     from rtvc.clients.live.keys import act
     from rtvc.clients.live.live import Live, LiveConfig, check_devices
     from rtvc.clients.live.virtual_mic import check_server, virtual_mic
-    from rtvc.engine.open import check_engine, chunk_of, open_engine, streaming
+    from rtvc.engine.loading import streaming
+    from rtvc.engine.open import check_engine, chunk_of, open_engine
 
     # What can fail at once does so before the model is loaded, compiled and fitted.
     for name in voices:

@@ -102,7 +102,8 @@ def build(
     """
     from rtvc.engine.auto import choose
     from rtvc.engine.build import build as compile_engine
-    from rtvc.engine.open import check_engine, chunk_of, streaming
+    from rtvc.engine.loading import streaming
+    from rtvc.engine.open import check_engine, chunk_of
     from rtvc.files import check_folder
 
     target = target_of(backend, precision, batch, flavour, capabilities, kernels)

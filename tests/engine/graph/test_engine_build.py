@@ -9,13 +9,14 @@ import torch
 from converters import DelayConverter, TestVoice, TinyConverter
 
 import rtvc.engine.auto as choosing
-from rtvc.engine.auto import choose, compare, probe
+from rtvc.engine.auto import choose
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.build import build
 from rtvc.engine.cached import load, open_backend
 from rtvc.engine.graph.manifest import MANIFEST, read_manifest
 from rtvc.engine.identity import model_hash
 from rtvc.engine.streams.session import Session
+from rtvc.engine.trial import compare, probe
 from rtvc.errors import DependencyError, EngineError
 
 pytest.importorskip("onnxruntime")
