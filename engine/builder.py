@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-NICE = 15
+NICE = 10
 """How far it stands back behind everything else."""
 PATIENCE_S = 5.0
 """Seconds until it ends the hard way."""

@@ -1,4 +1,4 @@
-"""`rtvc bench components|stream|loopback|quality|stalls`."""
+"""`rtvc bench components|stream|loopback|cold|quality|stalls`."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import typer
 
 from rtvc.cli.targets import tell
 
-__all__ = ["components", "loopback", "quality", "stalls", "stream"]
+__all__ = ["cold", "components", "loopback", "quality", "stalls", "stream"]
 
 Model = Annotated[
     str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
@@ -177,6 +177,40 @@ def loopback(
     )
     tell(json.dumps(found, indent=2), output)
     path = report.save([found], output, kind="loopback")
+    typer.echo(f"results: {path}", err=True)
+
+
+def cold(
+    starts: Annotated[
+        list[str] | None,
+        typer.Option("--start", help="import, help, convert, stream, serve, live; default: all"),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="starts of each", min=1)] = 1,
+    against: Annotated[
+        Path | None, typer.Option(help="folder of another checkout, started in turn")
+    ] = None,
+    output: Output = None,
+) -> None:
+    """Seconds from a command to its first converted sound, on an empty cache.
+
+    Example: rtvc bench cold --start serve --start live
+    """
+    from rtvc.benchmarks import report
+    from rtvc.benchmarks.live.cold import STARTS
+    from rtvc.benchmarks.live.cold import cold as run
+    from rtvc.errors import ConfigError
+
+    report.check(output)
+    wanted = starts or list(STARTS)
+    if unknown := sorted(set(wanted) - set(STARTS)):
+        raise ConfigError(f"the start {unknown[0]!r} came, one of {', '.join(STARTS)} was wanted")
+    if against is not None and not (against / "rtvc" / "cli").is_dir():
+        raise ConfigError(f"{against} is no checkout of rtvc: name its folder")
+    found = run(wanted, rounds, against and against.resolve())
+    for row in found:
+        before = f"  before {row['before']:.2f} s" if against else ""
+        tell(f"{row['start']:16s} {row['seconds']:.2f} s{before}", output)
+    path = report.save(found, output, kind="cold")
     typer.echo(f"results: {path}", err=True)
 
 

@@ -145,6 +145,11 @@ class Controls:
         self.swap(blend(weights))
 
     @property
+    def voice(self) -> Styled:
+        """The one that speaks: what was swapped in last, or what `mix` made."""
+        return self._voice
+
+    @property
     def pitch(self) -> float:
         """Semitones added to the pitch, -24 to 24; another value raises an `AudioError` and leaves
         the old one."""
