@@ -3,6 +3,7 @@
 import threading
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from rtvc.engine.auto import EAGER
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.handover import warm
@@ -29,6 +30,8 @@ def shared(
             otherwise.
         device: of torch eager.
     """
+    if name in EAGER:
+        name, chunk = EAGER[0], chunk or converter.hop
     key = (name, chunk, device)
     with _LOCK:
         engines = _OPEN.setdefault(converter, WeakValueDictionary())
@@ -43,8 +46,8 @@ def shared(
 
 def _opened(converter: Converter, engines: WeakValueDictionary[Key, Backend], key: Key) -> Backend:
     name, chunk, device = key
-    if name == TorchBackend.name:
-        return TorchBackend(converter, chunk or converter.hop, device=device)
+    if name == EAGER[0] and chunk is not None:
+        return TorchBackend(converter, chunk, device=device)
     backend, handover = begin(converter, name, chunk)
     if handover is not None:
 
