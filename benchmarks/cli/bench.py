@@ -154,10 +154,11 @@ def loopback(
         float, typer.Option(help="milliseconds that should wait at the player")
     ] = 10.0,
     seconds: Annotated[float, typer.Option(help="how long")] = 20.0,
+    server: Annotated[str, typer.Option(help="pulseaudio or pipewire")] = "pulseaudio",
     model: Model = None,
     output: Output = None,
 ) -> None:
-    """Capture-to-playback latency of `rtvc live` with a private PulseAudio server.
+    """Capture-to-playback latency of `rtvc live` with a private sound server.
 
     Example: rtvc bench loopback --seconds 20
     """
@@ -173,6 +174,7 @@ def loopback(
         chunk_ms=chunk,
         block_ms=block,
         margin_ms=margin,
+        server=server,
         **extra,
     )
     tell(json.dumps(found, indent=2), output)
