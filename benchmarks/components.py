@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rtvc.engine.auto import cache_folder, probe
-from rtvc.engine.build import open_backend
+from rtvc.engine.auto import cache_folder
+from rtvc.engine.cached import open_backend
 from rtvc.engine.streams.session import Style
+from rtvc.engine.trial import probe
 from rtvc.errors import RtvcError
 
 CHUNKS_MS = (12.5, 25.0, 50.0, 100.0)

@@ -50,7 +50,7 @@ def quality(
     """The evaluation of the streamed model, with `streaming`: the largest difference from offline,
     and whether they are equal."""
     from rtvc.engine.backends.eager import TorchBackend
-    from rtvc.engine.open import streaming
+    from rtvc.engine.loading import streaming
     from rtvc.evaluate.run import evaluate_pairs
 
     loaded, converter = streaming(model)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from rtvc.engine.auto import probe
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.streams.capacity import Capacity
 from rtvc.engine.streams.pool import Pool
+from rtvc.engine.trial import probe
 from rtvc.models.streaming.interface import Styled
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from rtvc.benchmarks.components import BACKENDS, Case, cases, ready
-from rtvc.engine.open import streaming
+from rtvc.engine.loading import streaming
 
 SETTINGS: dict[str, Any] = json.loads(os.environ.get("RTVC_BENCH", "{}"))
 

@@ -377,9 +377,10 @@ class VoiceConverter:
             sample_rate: of the blocks, in Hz.
             chunk: samples at 24 kHz that the model converts at a time, a multiple of 300; by
                 default 300, or with `auto` the shortest that is safe on this machine.
-            backend: torch-eager is there at once and equals `convert`; `auto` is the fastest of
-                this machine (about three times as fast), found by building and timing all of them,
-                which takes a minute once a machine; or one by name (`rtvc build --help`).
+            backend: torch-eager is there at once and equals `convert`; `auto` begins with it and
+                goes on with the best of this machine (about three times as fast) when that is
+                ready, which takes minutes once a machine; or one by name (`rtvc build --help`).
+                All streams of a kind share one engine.
             settings: what else `rtvc.engine.streams.session.Session` takes: output_rate, pitch,
                 prosody, wet, gate, backlog.
 
@@ -400,25 +401,11 @@ class VoiceConverter:
                 f" {DEFAULT!r}, or use `convert`"
             )
         voice = self._usable(voice)
+        from rtvc.engine.shared import shared
         from rtvc.engine.streams.session import Session
 
-        if backend == "torch-eager":
-            from rtvc.engine.backends.eager import TorchBackend
-
-            return Session(
-                TorchBackend(self.model.converter, chunk or HOP, device=str(self.device)),
-                voice,
-                sample_rate=sample_rate,
-                **settings,
-            )
-        from rtvc.engine.open import open_engine
-
-        return Session(
-            open_engine(self.model.converter, backend, chunk)[0],
-            voice,
-            sample_rate=sample_rate,
-            **settings,
-        )
+        engine = shared(self.model.converter, backend, chunk, str(self.device))
+        return Session(engine, voice, sample_rate=sample_rate, **settings)
 
     def _blend(self, references: Sequence[Reference], fit: int = 0) -> Voice:
         waves: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""`rtvc bench components|stream|loopback|quality|stalls`."""
+"""`rtvc bench components|stream|loopback|cold|quality|stalls`."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import typer
 
 from rtvc.cli.targets import tell
 
-__all__ = ["components", "loopback", "quality", "stalls", "stream"]
+__all__ = ["cold", "components", "loopback", "quality", "stalls", "stream"]
 
 Model = Annotated[
     str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
@@ -120,7 +120,8 @@ def stream(
     """
     from rtvc.benchmarks import report
     from rtvc.benchmarks.stream import stream as run
-    from rtvc.engine.open import check_engine, chunk_of, open_engine, streaming
+    from rtvc.engine.loading import streaming
+    from rtvc.engine.open import check_engine, chunk_of, open_engine
     from rtvc.engine.streams.session import Style
 
     report.check(output)
@@ -153,10 +154,11 @@ def loopback(
         float, typer.Option(help="milliseconds that should wait at the player")
     ] = 10.0,
     seconds: Annotated[float, typer.Option(help="how long")] = 20.0,
+    server: Annotated[str, typer.Option(help="pulseaudio or pipewire")] = "pulseaudio",
     model: Model = None,
     output: Output = None,
 ) -> None:
-    """Capture-to-playback latency of `rtvc live` with a private PulseAudio server.
+    """Capture-to-playback latency of `rtvc live` with a private sound server.
 
     Example: rtvc bench loopback --seconds 20
     """
@@ -172,10 +174,45 @@ def loopback(
         chunk_ms=chunk,
         block_ms=block,
         margin_ms=margin,
+        server=server,
         **extra,
     )
     tell(json.dumps(found, indent=2), output)
     path = report.save([found], output, kind="loopback")
+    typer.echo(f"results: {path}", err=True)
+
+
+def cold(
+    starts: Annotated[
+        list[str] | None,
+        typer.Option("--start", help="import, help, convert, stream, serve, live; default: all"),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="starts of each", min=1)] = 1,
+    against: Annotated[
+        Path | None, typer.Option(help="folder of another checkout, started in turn")
+    ] = None,
+    output: Output = None,
+) -> None:
+    """Seconds from a command to its first converted sound, on an empty cache.
+
+    Example: rtvc bench cold --start serve --start live
+    """
+    from rtvc.benchmarks import report
+    from rtvc.benchmarks.live.cold import STARTS
+    from rtvc.benchmarks.live.cold import cold as run
+    from rtvc.errors import ConfigError
+
+    report.check(output)
+    wanted = starts or list(STARTS)
+    if unknown := sorted(set(wanted) - set(STARTS)):
+        raise ConfigError(f"the start {unknown[0]!r} came, one of {', '.join(STARTS)} was wanted")
+    if against is not None and not (against / "rtvc" / "cli").is_dir():
+        raise ConfigError(f"{against} is no checkout of rtvc: name its folder")
+    found = run(wanted, rounds, against and against.resolve())
+    for row in found:
+        before = f"  before {row['before']:.2f} s" if against else ""
+        tell(f"{row['start']:16s} {row['seconds']:.2f} s{before}", output)
+    path = report.save(found, output, kind="cold")
     typer.echo(f"results: {path}", err=True)
 
 
@@ -230,7 +267,8 @@ def stalls(
     report.check(output)
     backend = None
     if engine is not None:
-        from rtvc.engine.open import open_engine, streaming
+        from rtvc.engine.loading import streaming
+        from rtvc.engine.open import open_engine
 
         backend, _ = open_engine(streaming(model)[1], engine)
     found = run(minutes, backend=backend, seed=seed)

@@ -1,9 +1,9 @@
 """`rtvc bench loopback`: clicks or speech through the live path on virtual devices, from microphone
 to speaker, by the clock of the room.
 
-The microphone and the speaker are two channels of one PulseAudio sink (`benchmarks.pulse`), so
-their recording shows the delay directly. The breakdown says where it comes from; what is left over
-is the sound server's.
+The microphone and the speaker are two channels of one sink of PulseAudio or PipeWire
+(`benchmarks.live.pulse`), so their recording shows the delay directly. The breakdown says where it
+comes from; what is left over is the sound server's.
 """
 
 import json
@@ -137,13 +137,14 @@ def loopback(
     chunk_ms: float = 12.5,
     block_ms: float = 5.0,
     margin_ms: float = 10.0,
+    server: str = "pulseaudio",
     **options: str,
 ) -> dict[str, Any]:
-    """Capture-to-playback latency of `rtvc live` with PulseAudio.
+    """Capture-to-playback latency of `rtvc live` with PulseAudio or PipeWire.
 
     Returns:
-        `p50_ms`, `p95_ms`, `p99_ms`, `xruns`, `dropped_samples`, `breakdown` by device, block,
-        algorithm, queue and compute.
+        `server`, `p50_ms`, `p95_ms`, `p99_ms`, `xruns`, `dropped_samples`, `breakdown` by device,
+        block, algorithm, queue and compute.
     """
     code = "import sys; from rtvc.cli import main; sys.argv = ['rtvc', *sys.argv[1:]]; main()"
     arguments = [
@@ -169,7 +170,7 @@ def loopback(
     ]
     for name, value in options.items():
         arguments += [f"--{name}", value]
-    with tempfile.TemporaryDirectory(), room() as place:
+    with tempfile.TemporaryDirectory(), room(server=server) as place:
         state, (said, heard) = converse_live(place, arguments, clicks(seconds, place.rate), seconds)
         rate = place.rate
     delays = 1000 * delay_of(said, heard, rate)
@@ -182,6 +183,7 @@ def loopback(
     queue = margin_ms
     known = block_ms + chunk_ms + algorithm + compute + queue
     return {
+        "server": server,
         "p50_ms": round(p50, 2),
         "p95_ms": round(p95, 2),
         "p99_ms": round(p99, 2),

@@ -10,7 +10,7 @@ from rtvc.cli.voice import Fit, advise
 
 __all__ = ["live"]
 
-PREPARING = "preparing the model (the first time on a machine it is compiled, which takes minutes)"
+PREPARING = "preparing the model"
 
 
 def live(
@@ -85,10 +85,12 @@ def live(
     from rtvc.audio.opening import check_source
     from rtvc.clients.live.attend import attend
     from rtvc.clients.live.devices import refresh
+    from rtvc.clients.live.fitting import Fitting
     from rtvc.clients.live.keys import act
     from rtvc.clients.live.live import Live, LiveConfig, check_devices
     from rtvc.clients.live.virtual_mic import check_server, virtual_mic
-    from rtvc.engine.open import check_engine, chunk_of, open_engine, streaming
+    from rtvc.engine.loading import streaming
+    from rtvc.engine.open import begin, check_engine, chunk_of
 
     # What can fail at once does so before the model is loaded, compiled and fitted.
     for name in voices:
@@ -114,15 +116,20 @@ def live(
     typer.echo(PREPARING, err=True)
     converter, steps = streaming(model)
     samples = chunk_of(chunk, steps) if chunk else None
-    slots = [converter.voice(name, fit=converter.fit_steps(fit)) for name in voices]
+    slots = [converter.voice(name) for name in voices]
     for voice in slots:
         advise(voice)
-    running, _ = open_engine(steps, engine, samples)
+    running, faster = begin(steps, engine, samples)
     with ExitStack() as stack:
         if virtual:
             name = stack.enter_context(virtual_mic(monitor=monitor))
             refresh()  # PortAudio looked for devices before this one was there
             typer.echo(f"other programs can pick the microphone {name!r}", err=True)
         now = stack.enter_context(Live(running, slots[0], config))
+        if faster is not None:  # what takes over when it is ready
+            faster.start()
+            stack.callback(faster.stop)
+        if rounds := converter.fit_steps(fit):
+            Fitting(converter, voices, slots, now.session, rounds).start()
         title = f"{running.name}, {1000 * running.chunk / running.sample_rate:g} ms steps"
         attend(now, lambda key: act(key, now, slots), title, seconds, as_json)

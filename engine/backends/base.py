@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from rtvc.errors import EngineError
 from rtvc.layers.contract import State, leaf_names
 from rtvc.models.streaming.interface import Converter, Styled, conditioned
+from rtvc.models.streaming.precise_pitch import exact
 
 LANES = {torch.float32: 1, torch.float64: 2, torch.int64: 1, torch.int32: 1, torch.bool: 1}
 """float32 values that one value of a type takes: a float64 is kept as a float32 and the float32 of
@@ -90,6 +91,24 @@ class Layout:
             leaves.append(leaf if dtype == leaf.dtype else leaf.to(dtype))
         return pytree.tree_unflatten(leaves, self.spec)
 
+    def taken(self, packed: Tensor, other: "Layout") -> Tensor:
+        """States (B, S') as another backend of the same model keeps them -> the same states (B, S)
+        as this layout does; only the precision of their numbers may differ.
+
+        Raises:
+            EngineError: for states of another model.
+        """
+        if other == self:
+            return packed
+        if (other.names, other.shapes) != (self.names, self.shapes):
+            raise EngineError(
+                f"a state of {other.size} numbers came, one of this model's was wanted: begin"
+                " another session"
+            )
+        leaves = pytree.tree_leaves(other.unpack(packed))
+        cast = [leaf.to(dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)]
+        return self.pack(pytree.tree_unflatten(cast, self.spec))
+
 
 class PackedStep(nn.Module):
     """The exported face of any converter: tensors in, tensors out, the voice's condition computed
@@ -113,10 +132,18 @@ class Backend:
         chunk: samples a step, N, a multiple of the converter's hop.
         batches: the numbers of rows it was compiled for, ascending; empty when any number will do.
         device: where x, voice and state must lie.
+        stretches: whether a step may hold any multiple of `chunk` samples instead.
+        layout: how its states lie in (B, S).
+        layouts: those whose states it can go on from, its own first: other backends of the same
+            model keep some numbers in another precision.
+        successor: a faster backend of the same model, chunk and device that is ready to take over;
+            whoever steps changes to it between two steps, states by `Layout.taken`.
     """
 
     name = "torch-eager"
     batches: Sequence[int] = ()
+    stretches = False
+    successor: "Backend | None" = None
 
     def __init__(self, converter: Converter, chunk: int, *, device: str = "cpu") -> None:
         if chunk <= 0 or chunk % converter.hop:
@@ -128,7 +155,9 @@ class Backend:
         self.sample_rate, self.latency = converter.sample_rate, converter.latency
         with torch.inference_mode():
             start = converter.initial(1)
+            finer = Layout.of(exact(converter).initial(1))
         self.layout = Layout.of(start)
+        self.layouts = (self.layout, finer)
         self._start = self.layout.pack(start).to(self.device)
 
     def initial(self, batch: int) -> Tensor:

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from rtvc.engine.backends.base import Backend, PackedStep
+from rtvc.engine.backends.base import Backend, Layout, PackedStep
 from rtvc.engine.graph.gpu import placed
 from rtvc.models.streaming.interface import Converter
 from rtvc.models.streaming.precise_pitch import exact
@@ -17,11 +17,14 @@ class TorchBackend(Backend):
     still makes the conditions."""
 
     name = "torch-eager"
+    stretches = True
 
     def __init__(self, converter: Converter, chunk: int, *, device: str = "cpu") -> None:
+        plain = Layout.of(converter.initial(1))
         if torch.device(device).type == "cpu":
             converter = exact(converter)
         super().__init__(converter, chunk, device=device)
+        self.layouts = (*self.layouts, plain)
         self.module = PackedStep(
             cast(Converter, placed(cast(nn.Module, converter), self.device)), self.layout
         )

@@ -1,6 +1,7 @@
 """OpenVINO: the fast extra for Intel and AMD CPUs; bfloat16 arithmetic where the CPU has it, or
 int8 weights."""
 
+import threading
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class OpenvinoBackend(Backend):
         self.core.set_property({"CACHE_DIR": str(directory / "cache")})
         self.model = self.core.read_model(str(directory / FILE))
         self.requests: dict[int, Any] = {}
+        self.alone = threading.Lock()  # a request holds one step: streams of other threads wait
         self.request(1)
 
     @classmethod
@@ -117,10 +119,10 @@ class OpenvinoBackend(Backend):
 
     def step(self, x: Tensor, voice: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, 1, N), voice (B, V), state (B, S) -> y (B, 1, N), next state (B, S)."""
-        found = self.request(len(x)).infer(
-            {"x": x.numpy(), "voice": voice.numpy(), "state": state.numpy()}, share_inputs=True
-        )
-        return torch.from_numpy(found["y"].copy()), torch.from_numpy(found["next"].copy())
+        given = {"x": x.numpy(), "voice": voice.numpy(), "state": state.numpy()}
+        with self.alone:
+            found = self.request(len(x)).infer(given, share_inputs=True)
+            return torch.from_numpy(found["y"].copy()), torch.from_numpy(found["next"].copy())
 
 
 class OpenvinoBf16Backend(OpenvinoBackend):

@@ -29,8 +29,8 @@ def target_of(
     Raises:
         ConfigError: for a value that is none.
     """
-    from rtvc.engine.build import GPU_BACKENDS
     from rtvc.engine.graph.target import Target, parse_batch
+    from rtvc.engine.registry import GPU_BACKENDS
     from rtvc.errors import ConfigError
 
     given: dict[str, Any] = {"precision": precision, "flavour": flavour, "kernels": kernels}
@@ -102,7 +102,8 @@ def build(
     """
     from rtvc.engine.auto import choose
     from rtvc.engine.build import build as compile_engine
-    from rtvc.engine.open import check_engine, chunk_of, streaming
+    from rtvc.engine.loading import streaming
+    from rtvc.engine.open import check_engine, chunk_of
     from rtvc.files import check_folder
 
     target = target_of(backend, precision, batch, flavour, capabilities, kernels)

@@ -29,7 +29,8 @@ def copies(
     import torch
 
     from rtvc.audio.mel import SAMPLE_RATE
-    from rtvc.engine.open import open_engine, streaming
+    from rtvc.engine.loading import streaming
+    from rtvc.engine.open import open_engine
     from rtvc.teacher.whisper import Listener
     from rtvc.train.material.copies import make_copies, streaming_convert
     from rtvc.train.material.units import LAYERS, Codebook

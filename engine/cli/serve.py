@@ -205,10 +205,6 @@ def serve(
                 tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
             )
             return
-        typer.echo(
-            "preparing the model (the first time on a machine it is compiled, which takes minutes)",
-            err=True,
-        )
         service = open_service(config)
 
         def ready(url: str) -> None:

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, SecretStr
 
 from rtvc.engine.admission.access import Access
 from rtvc.engine.admission.limits import ServerLimits
-from rtvc.engine.open import chunk_of, open_engine, streaming
+from rtvc.engine.backends.base import Backend
+from rtvc.engine.loading import streaming
+from rtvc.engine.open import begin, chunk_of
 from rtvc.engine.server.service import Service
 from rtvc.engine.server.voice_store import VoiceStore
 from rtvc.engine.streams.capacity import Capacity, measure
@@ -55,6 +57,9 @@ class ServeConfig(BaseModel):
 def open_service(config: ServeConfig, kind: type[Service] = Service) -> Service:
     """A service of a kind, with its model loaded, warmed and its capacity measured; takes seconds.
 
+    On a machine that was never measured it begins in plain torch; faster backends take over in all
+    its sessions as they become ready, and it admits as many more.
+
     Raises:
         ConfigError: settings that name what does not exist.
         EngineError: the backend cannot be had, or is too slow for a single session.
@@ -66,9 +71,16 @@ def open_service(config: ServeConfig, kind: type[Service] = Service) -> Service:
             f"voices of the model {loaded.model.name!r} cannot be fitted: leave --fit out"
         )
     chunk = None if config.chunk_ms is None else chunk_of(config.chunk_ms, converter)
-    backend, _ = open_engine(converter, config.backend, chunk)
+    backend, handover = begin(converter, config.backend, chunk)
     tick, most = backend.chunk / backend.sample_rate, config.limits.sessions
-    capacity = measure(backend, most=most) if config.measure else Capacity(tick, {}, most)
+
+    def holds(candidate: Backend) -> Capacity:
+        return measure(candidate, most=most) if config.measure else Capacity(tick, {}, most)
+
+    capacity = holds(backend)
+    if handover is not None and not capacity.rows:
+        backend = handover.awaited()
+        capacity, handover = holds(backend), None
     if not capacity.rows:
         slow = (
             f"one step takes {1000 * capacity.p95[1]:.1f} ms of the {1000 * tick:g} ms that it may"
@@ -86,6 +98,15 @@ def open_service(config: ServeConfig, kind: type[Service] = Service) -> Service:
 
     service = kind(backend, store, make, config.limits, access, capacity=capacity, name=version())
     service.proxies |= {str(address) for address in config.proxies}
+    if handover is not None:
+
+        def prepare(better: Backend) -> None:
+            found = holds(better)  # measured beside those who speak: if anything too low
+            if found.rows > service.pool.capacity.rows:
+                service.pool.capacity = found
+
+        handover.prepare = prepare
+        handover.start()
     return service
 
 

@@ -226,6 +226,12 @@ class Line:
             self._prepare()
         return self.todo.popleft() if self.todo else None
 
+    @property
+    def follows(self) -> bool:
+        """Whether `next` has more work and answers nothing without a step on the way, so that it
+        may be taken before what came from it last is accepted."""
+        return bool(self.todo) or (self.was_open and len(self.backlog) >= self.chunk)
+
     def _prepare(self) -> None:
         """Turns one chunk of the backlog into work, or into silence."""
         captured = self.backlog.captured()

@@ -264,6 +264,7 @@ class Pool:
         voice and controls win."""
         member = self.join(voice, **settings)  # type: ignore[arg-type]
         with self.stepping:
+            self._follow()
             member.settle()
             try:
                 self.states[member.slot] = member.unparcel(data)[0]
@@ -292,6 +293,7 @@ class Pool:
         with self.stepping:
             began = self.clock()
             present = began if now is None else now
+            self._follow()
             with self.registry:
                 members = list(self.members.values())
             for member in members:
@@ -317,6 +319,15 @@ class Pool:
             self.wake.clear()
             if self.tick() and done is not None:
                 done(list(self.members.values()))
+
+    def _follow(self) -> None:
+        """Changes to a faster backend that has become ready; all states go along."""
+        while (better := self.backend.successor) is not None:
+            self.states = better.layout.taken(self.states, self.backend.layout)
+            self.backend = better
+            with self.registry:
+                for member in self.members.values():
+                    member.backend = better
 
     @property
     def load(self) -> float:

@@ -4,7 +4,7 @@ out."""
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ Samples = NDArray[np.float32]
 PIECE_S = 1.0
 """Longer blocks are taken in pieces of this many seconds, so that memory does not grow with a
 file."""
+MOST_AT_ONCE = 8
+"""Chunks that one step takes, where many wait and the backend can: more is hardly faster."""
 
 
 @dataclass
@@ -143,6 +145,11 @@ class Controls:
         self.swap(blend(weights))
 
     @property
+    def voice(self) -> Styled:
+        """The one that speaks: what was swapped in last, or what `mix` made."""
+        return self._voice
+
+    @property
     def pitch(self) -> float:
         """Semitones added to the pitch, -24 to 24; another value raises an `AudioError` and leaves
         the old one."""
@@ -187,7 +194,7 @@ class Controls:
             "rates": f"{line.entry.rate_in}/{line.rate}/{line.exit.rate_out}",
             "chunk": backend.chunk,
             "latency": line.latency,
-            "state": backend.layout.size,
+            "state": "/".join(backend.layout.names),
             "gate": line.gate is not None,
         }
 
@@ -232,8 +239,10 @@ class Controls:
             )
             pitch, prosody = checks.pitch(controls["pitch"]), checks.prosody(controls["prosody"])
             checks.wet(tree["line"]["wet"])
-            if state.shape != (1, self.backend.layout.size):
+            sizes = {layout.size: layout for layout in reversed(self.backend.layouts)}
+            if state.ndim != 2 or len(state) != 1 or state.shape[1] not in sizes:
                 raise ValueError(f"a state of the shape {tuple(state.shape)}")
+            state = self.backend.layout.taken(state, sizes[state.shape[1]])
             if not is_finite(state) or not is_finite(torch.from_numpy(tree["line"]["voice"])):
                 raise EngineError("a parked session whose state is not finite came: begin another")
             voice = checks.voice(style)
@@ -367,8 +376,34 @@ class Session(Controls):
             self.state = self.unparcel(data)
 
     def _run(self, now: float | None) -> None:
-        while (work := self.line.next(now)) is not None:
-            self.line.accept(work, self._step(work))
+        ahead: Work | None = None
+        while (work := ahead or self.line.next(now)) is not None:
+            self._follow()
+            works, ahead = self._together(work, now)
+            if len(works) == 1:
+                self.line.accept(work, self._step(work))
+                continue
+            [y] = self._step(replace(work, x=np.concatenate([each.x for each in works])))
+            for each, part in zip(works, y.reshape(len(works), -1), strict=True):
+                self.line.accept(each, [part])
+
+    def _together(self, first: Work, now: float | None) -> tuple[list[Work], Work | None]:
+        """What can be one step with `first`, and what was taken after that and cannot."""
+        works = [first]
+        if not self.backend.stretches or len(first.voices) > 1:
+            return works, None
+        while self.line.follows and len(works) < MOST_AT_ONCE:
+            after = self.line.next(now)
+            if after is None or len(after.voices) > 1 or after.voices[0] is not first.voices[0]:
+                return works, after
+            works.append(after)
+        return works, None
+
+    def _follow(self) -> None:
+        """Changes to a faster backend that has become ready; the state goes along."""
+        while (better := self.backend.successor) is not None:
+            self.state = better.layout.taken(self.state, self.backend.layout)
+            self.backend = better
 
     def _step(self, work: Work) -> list[Samples]:
         """Steps one chunk for every voice of `work`; the first voice's state is the one that lives

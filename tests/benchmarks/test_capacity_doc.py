@@ -78,7 +78,8 @@ def test_the_command(tmp_path, capsys):
 
 def test_the_saved_session_is_as_large_as_stated():
     """The input `saved_bytes`, against the shipped model's state."""
-    from rtvc.engine.open import open_engine, streaming
+    from rtvc.engine.loading import streaming
+    from rtvc.engine.open import open_engine
     from rtvc.engine.streams.session import Session
 
     loaded, converter = streaming(None)

@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import save
 
 from rtvc.engine.backends.base import Layout
-from rtvc.engine.build import answer, model_hash, versions
 from rtvc.engine.graph.manifest import FORMAT, MANIFEST
+from rtvc.engine.identity import answer, model_hash
+from rtvc.engine.registry import versions
 from rtvc.models.streaming import StreamingConfig, StreamingConverter
 from rtvc.models.styletts2.prosody import ProsodyPredictor
 from rtvc.models.styletts_vc.mel_encoder import LinearProjection, MelEncoder

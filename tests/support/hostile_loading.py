@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from hostile_files import HostileFiles, converter
 
-from rtvc.engine.build import check
 from rtvc.engine.graph.manifest import read_manifest
+from rtvc.engine.identity import check
 from rtvc.errors import (
     CheckpointError,
     ConfigError,

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from converters import DelayConverter, TestVoice
-from typer.testing import CliRunner
 
-from rtvc.clients.live import doctor as doctor_module
 from rtvc.clients.live import live as stream_module
 from rtvc.clients.live.audio_streams import Pulse
 from rtvc.clients.live.devices import Device, pick
@@ -205,59 +203,3 @@ def test_meters():
         np.ones(10, np.float32)
     ) == pytest.approx(0.0, abs=1e-9)
     assert level(np.zeros(0, np.float32)) == -120.0
-
-
-def test_the_doctor_recommends_the_shortest_safe_chunk(monkeypatch):
-    converter = DelayConverter()
-
-    def chosen(_, chunk, again=False):
-        p95 = {300: 9.0, 600: 10.0, 1200: 10.0}[chunk]
-        return TorchBackend(converter, chunk), {
-            "backend": "torch-eager",
-            "measured": {"torch-eager": {"p50_ms": 5.0, "p95_ms": p95}},
-        }
-
-    monkeypatch.setattr(doctor_module, "choose", chosen)
-    monkeypatch.setattr(
-        doctor_module, "sound", lambda: {"devices": [], "device_ms": 20.0, "problem": "no server"}
-    )
-    report = doctor_module.examine(converter)
-    assert report["speed"]["recommended"] == {
-        "chunk_ms": 25.0,
-        "engine": "torch-eager",
-        "step_p95_ms": 10.0,
-    }
-    assert report["expected_ms"] == 25 + 37.5 + 10 + 10 + 10 + 20
-    assert "no server" in report["advice"] and report["cpu"]["cores"]
-    monkeypatch.setattr(
-        doctor_module,
-        "choose",
-        lambda *_, **__: (
-            chosen(0, 300)[0],
-            {"backend": "torch-eager", "measured": {"torch-eager": {"p95_ms": 99}}},
-        ),
-    )
-    assert doctor_module.examine(converter)["expected_ms"] is None
-
-
-def test_doctor_and_devices_print_for_people_and_machines(monkeypatch):
-    from rtvc.clients.cli import doctor as doctor_cli
-
-    monkeypatch.setattr(
-        doctor_module,
-        "sound",
-        lambda: {
-            "devices": [MIC.row()],
-            "input": "Blue mic",
-            "output": "x",
-            "device_ms": 1.0,
-            "problem": None,
-        },
-    )
-    import typer
-
-    app = typer.Typer()
-    app.command()(doctor_cli.doctor)
-    said = CliRunner().invoke(app, ["--no-speed"])
-    assert said.exit_code == 0 and "Blue mic" in said.output and "processor" in said.output
-    assert json.loads(CliRunner().invoke(app, ["--no-speed", "--json"]).output)["packages"]["torch"]

@@ -12,7 +12,8 @@ import torch
 from rtvc.engine.backends.cudagraph import CudaGraphBackend
 from rtvc.engine.backends.double_buffer import capture, direct
 from rtvc.engine.backends.eager import TorchBackend
-from rtvc.engine.build import build, load, open_backend
+from rtvc.engine.build import build
+from rtvc.engine.cached import load, open_backend
 from rtvc.engine.graph.gpu import Gpu, gpu, need_gpu, placed
 from rtvc.engine.graph.target import Target
 from rtvc.engine.streams.session import Session

@@ -9,11 +9,14 @@ import torch
 from converters import DelayConverter, TestVoice, TinyConverter
 
 import rtvc.engine.auto as choosing
-from rtvc.engine.auto import choose, compare, probe
+from rtvc.engine.auto import choose, worthwhile
 from rtvc.engine.backends.eager import TorchBackend
-from rtvc.engine.build import build, load, model_hash, open_backend
+from rtvc.engine.build import build
+from rtvc.engine.cached import load, open_backend
 from rtvc.engine.graph.manifest import MANIFEST, read_manifest
+from rtvc.engine.identity import model_hash
 from rtvc.engine.streams.session import Session
+from rtvc.engine.trial import compare, held, probe
 from rtvc.errors import DependencyError, EngineError
 
 pytest.importorskip("onnxruntime")
@@ -196,7 +199,7 @@ def test_a_cached_engine_is_rebuilt_when_it_is_stale(converter, onnx, tmp_path, 
         built.append(backend)
         return real(model, backend, directory, chunk, onnx / "step.onnx")
 
-    monkeypatch.setattr("rtvc.engine.build.build", counted)
+    monkeypatch.setattr("rtvc.engine.cached.build", counted)
     for _ in range(2):
         assert open_backend(converter, "onnx", 600, tmp_path).name == "onnx"
     assert built == ["onnx"]
@@ -206,47 +209,87 @@ def test_a_cached_engine_is_rebuilt_when_it_is_stale(converter, onnx, tmp_path, 
     assert open_backend(converter, "torch-eager", 600, tmp_path).name == "torch-eager"
 
 
-def test_auto_measures_once_and_remembers(converter, onnx, tmp_path, monkeypatch):
+def test_auto_takes_what_holds_most_sessions_and_remembers(converter, onnx, tmp_path, monkeypatch):
     calls = []
 
     def measured(backends, steps=40):
         calls.append([backend.name for backend in backends])
-        times = {"torch-eager": (9.0, 200.0), "onnx": (2.0, 100.0), "onnx-int8": (1.0, 3.0)}
+        # Milliseconds of a step and sessions held; the fastest step is not what holds most.
+        figures = {
+            "torch-eager": (9.0, 1, 200.0),
+            "onnx": (4.0, 6, 100.0),
+            "onnx-int8": (1.0, 9, 3.0),
+            "openvino-int8": (2.0, 1, 40.0),
+        }
         return [
             {
-                "p50_ms": times[b.name][0],
+                "p50_ms": figures[b.name][0],
                 "p95_ms": 0.0,
-                "cpu_ms": times[b.name][0],
-                "fidelity_db": times[b.name][1],
+                "cpu_ms": figures[b.name][0],
+                "many_ms": 0.0,
+                "sessions": figures[b.name][1],
+                "fidelity_db": figures[b.name][2],
             }
             for b in backends
         ]
 
     real = build
     monkeypatch.setattr(
-        "rtvc.engine.build.build",
+        "rtvc.engine.cached.build",
         lambda m, n, d, c, s=None, target=None: real(m, n, d, c, onnx / "step.onnx"),
     )
     monkeypatch.setattr(choosing, "compare", measured)
-    names = ("onnx", "onnx-int8")
+    names = ("onnx", "onnx-int8", "openvino-int8")
     for _ in range(2):
         backend, found = choose(converter, 600, cache=tmp_path, candidates=names)
         assert (
             backend.name == "onnx" and found["measured"]["onnx-int8"]["fidelity_db"] == 3.0
         )  # the fastest one is another model
-    assert calls == [["torch-eager", "onnx", "onnx-int8"]]
+    assert calls == [
+        ["torch-eager", "onnx"],
+        ["torch-eager", "onnx", "onnx-int8"],
+        ["torch-eager", "onnx", "openvino-int8"],
+        ["torch-eager", *names],
+    ]
     choose(converter, 600, cache=tmp_path, candidates=names, again=True)
-    assert len(calls) == 2
+    assert len(calls) == 8
     (tmp_path / "auto.json").write_text("{")
     choose(converter, 600, cache=tmp_path, candidates=names)
-    assert len(calls) == 3
+    assert len(calls) == 12
+
+
+@pytest.mark.parametrize(
+    ("batches", "one", "many", "sessions"),
+    [
+        ((), 10.0, 31.0, 2),  # 10, 17, 24: of a tick of 25 ms, 20 may be used
+        ((), 4.0, 10.0, 9),  # 2 ms for each but the first
+        ((1, 2, 4, 8, 16), 4.0, 10.0, 8),  # a ninth is padded to sixteen
+        ((1, 2), 4.0, 10.0, 6),  # in pairs of 6 ms, as many as fit
+        ((), 21.0, 30.0, 0),
+        ((), 0.1, 0.1, 256),
+    ],
+)
+def test_sessions_are_predicted_from_two_batches(batches, one, many, sessions):
+    assert held(batches, 25.0, one, many) == sessions
+
+
+def test_bfloat16_is_built_only_where_the_processor_has_it(monkeypatch):
+    names = ("onnx", "openvino-bf16")
+    for here, wanted in [
+        ({"avx2"}, ["torch-eager", "onnx"]),
+        ({"avx2", "avx512_bf16"}, ["torch-eager", "onnx", "openvino-bf16"]),
+        (None, ["torch-eager", "onnx", "openvino-bf16"]),
+    ]:
+        monkeypatch.setattr(choosing, "features", lambda here=here: here)
+        monkeypatch.setattr(choosing, "find_spec", lambda package: True)
+        assert worthwhile(names) == wanted
 
 
 def test_auto_survives_a_backend_that_cannot_be_built(converter, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise DependencyError("no such package")
 
-    monkeypatch.setattr("rtvc.engine.build.build", refuse)
+    monkeypatch.setattr("rtvc.engine.cached.build", refuse)
     backend, found = choose(converter, 600, cache=tmp_path, candidates=("onnx",))
     assert backend.name == "torch-eager" and found["refused"] == {"onnx": "no such package"}
 

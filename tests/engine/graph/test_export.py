@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from rtvc.engine.auto import fidelity, probe
 from rtvc.engine.backends.base import Layout
 from rtvc.engine.graph.export import Graph, Part, export_part, export_step, mutations, parts
 from rtvc.engine.graph.precision import count_of, in_float16, in_float32
+from rtvc.engine.trial import fidelity, probe
 from rtvc.errors import EngineError
 from rtvc.models.streaming import StreamingConfig, StreamingConverter
 from tests.support.converters import TinyConverter

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from rtvc.engine.backends.tensorrt import ENGINE, NETWORK, graph, plan_of
-from rtvc.engine.build import build, load, open_backend
+from rtvc.engine.build import build
+from rtvc.engine.cached import load, open_backend
 from rtvc.engine.graph.gpu import Gpu
 from rtvc.engine.graph.manifest import MANIFEST, read_manifest
 from rtvc.engine.graph.target import Target, parse_batch
@@ -65,7 +66,8 @@ def on_machine(monkeypatch: pytest.MonkeyPatch, found: Gpu | None) -> None:
 
     monkeypatch.setattr(flavours, "gpu", lambda: found)
     monkeypatch.setattr(flavours, "need_gpu", need)
-    monkeypatch.setattr("rtvc.engine.build.need_gpu", need)
+    for module in ("registry", "cached"):
+        monkeypatch.setattr(f"rtvc.engine.{module}.need_gpu", need)
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> None:

@@ -15,7 +15,8 @@ from rtvc.engine.backends import tensorrt as backend_module
 from rtvc.engine.backends.double_buffer import direct
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.backends.tensorrt import PROGRAM, TensorrtBackend, graph
-from rtvc.engine.build import build, load
+from rtvc.engine.build import build
+from rtvc.engine.cached import load
 from rtvc.engine.graph.gpu import Gpu
 from rtvc.engine.graph.target import Target
 from rtvc.engine.tensorrt import dynamo, flavours, plan

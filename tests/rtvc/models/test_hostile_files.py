@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from rtvc.engine.build import check
 from rtvc.engine.graph.manifest import FORMAT, MANIFEST, read_manifest
+from rtvc.engine.identity import check
 from rtvc.errors import CheckpointError, ConfigError, EngineError, RtvcError, TrainingError
 from rtvc.models.checkpoints import load_checkpoint
 from rtvc.models.loading import misfits, outlined

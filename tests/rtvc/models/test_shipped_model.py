@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 
@@ -162,10 +163,49 @@ def test_a_stream_opens_any_backend_by_name(
 ) -> None:
     opened: list[object] = []
 
-    def open_engine(*arguments: object) -> tuple[TorchBackend, dict[str, object]]:
+    def begin(*arguments: object) -> tuple[TorchBackend, None]:
         opened.append(arguments)
-        return TorchBackend(arguments[0], 600), {}  # type: ignore[arg-type]
+        return TorchBackend(arguments[0], 600), None  # type: ignore[arg-type]
 
-    monkeypatch.setattr("rtvc.engine.open.open_engine", open_engine)
-    stream = vc.stream(voice, backend="auto", chunk=600)
-    assert opened == [(vc.model.converter, "auto", 600)] and stream.backend.chunk == 600  # type: ignore[attr-defined]
+    monkeypatch.setattr("rtvc.engine.shared.begin", begin)
+    streams = [vc.stream(voice, backend="auto", chunk=600) for _ in range(2)]
+    assert opened == [(vc.model.converter, "auto", 600)]  # type: ignore[attr-defined]
+    assert streams[0].backend is streams[1].backend and streams[0].backend.chunk == 600
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx-int8", "openvino-int8"])
+def test_a_stream_that_changes_engines_midway_equals_offline_as_closely_as_the_engine_does(
+    vc: rtvc.VoiceConverter, voice: rtvc.Voice, name: str
+) -> None:
+    """The engine is built once a machine, into the user's cache."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("nncf" if name.startswith("openvino") else "onnxscript")
+    from rtvc.engine.auto import cache_folder
+    from rtvc.engine.cached import open_backend
+    from rtvc.engine.streams.session import Session
+    from rtvc.engine.trial import fidelity
+
+    x, rate = soundfile.read("examples/source.flac", dtype="float32")
+    whole = vc.convert(x, rate, voice)
+    converter = vc.model.converter  # type: ignore[attr-defined]
+    engine = open_backend(converter, name, 600, cache_folder())
+
+    def streamed(change: int) -> np.ndarray:  # type: ignore[type-arg]
+        eager = TorchBackend(converter, 600)
+        session = Session(eager, voice, sample_rate=rate, output_rate=24_000)
+        parts = [session.push(x[:change])]
+        eager.successor = engine
+        parts += [session.push(x[change:]), session.flush()]
+        assert session.backend is engine and session.resets == 0
+        return np.concatenate(parts)
+
+    half = len(x) // 2
+    alone, changed = streamed(0), streamed(half)
+    assert len(changed) == len(whole)
+    begun = 24_000 * half // rate - 2 * converter.latency
+    assert np.abs(changed[:begun] - whole[:begun]).max() < 1e-4
+    assert fidelity(changed, whole) >= fidelity(alone, whole) - 0.5 > 9.5
+    error, seam = np.abs(changed - whole), 24_000 * half // rate - converter.latency
+    around = slice(seam - 600, seam + 600)
+    assert error[around].max() <= np.abs(alone - whole).max(), "a click would stand out"
