@@ -28,6 +28,7 @@ from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.data.utterance import Utterance, load_utterance, save_utterance
 from rtvc.errors import AudioError, CheckpointError, TrainingError
 from rtvc.files import write
+from rtvc.tensorfile import opened
 
 MEGABYTE = 1_000_000
 COMPRESSION = 0.92
@@ -258,9 +259,6 @@ def join(
 ) -> None:
     """Put weights that came home in parts into one file that `[[init]]` and `rtvc train export`
     take."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     from rtvc.train.state import save_weights
 
     parts: dict[str, dict[str, torch.Tensor]] = {}
@@ -270,15 +268,16 @@ def join(
             f"expected weights-00.safetensors and so on in {folder}, got none: name the folder that"
             " `train -o` wrote"
         )
-    try:
-        for path in files:
-            for name, tensor in load_file(path).items():
+    for path in files:
+        with opened(path) as file:
+            for name, tensor in file.read().items():
                 part, _, rest = name.partition("/")
                 parts.setdefault(part, {})[rest] = (
                     tensor.float() if tensor.is_floating_point() else tensor
                 )
+    try:
         note = json.loads((folder / "note.json").read_text())
-    except (SafetensorError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is not whole ({error}): fetch it again") from error
     kept = {
         "stage": note["stage"],

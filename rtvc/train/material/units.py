@@ -15,6 +15,7 @@ from torch import Tensor
 from rtvc.data.cache import Array
 from rtvc.errors import CheckpointError, TrainingError
 from rtvc.files import write
+from rtvc.tensorfile import opened
 
 FORMAT = "rtvc-units"
 LAYERS = (4, 6)
@@ -22,6 +23,8 @@ LAYERS = (4, 6)
 CLUSTERS = 500
 ROUNDS = 25
 """Of k-means; the distance falls by less than 0.1 % in the last."""
+LARGEST_FILE = 1 << 26
+"""Bytes of a codebook, 64 MiB: two layers of 500 clusters take 2 MB."""
 EVERY = 3
 """Every so-many-th frame of a recording is used to find the clusters: neighbours say nearly the
 same."""
@@ -61,17 +64,31 @@ class Codebook:
         Raises:
             CheckpointError: it is something else.
         """
-        from safetensors import SafetensorError, safe_open
-
+        names = ("mean", "deviation", "centroids")
         try:
-            with safe_open(path, "pt") as file:
-                if (file.metadata() or {}).get("format") != FORMAT:
-                    raise ValueError(f"expected the format {FORMAT}")
-                return cls(*(file.get_tensor(name) for name in ("mean", "deviation", "centroids")))
-        except (SafetensorError, OSError, ValueError) as error:
+            with opened(path, largest=LARGEST_FILE) as file:
+                described = file.described
+                if file.metadata.get("format") != FORMAT or set(described) != set(names):
+                    raise CheckpointError(f"expected the format {FORMAT}")
+                mean, _, centroids = (described[name].shape for name in names)
+                fitting = len(mean) == 2 and len(centroids) == 3
+                if (
+                    not fitting
+                    or described["deviation"].shape != mean
+                    or (centroids[0], centroids[2]) != tuple(mean)
+                ):
+                    raise CheckpointError(
+                        f"expected (L, C), (L, C) and (L, K, C), got"
+                        f" {', '.join(str(tuple(described[name].shape)) for name in names)}"
+                    )
+                tensors = file.read()
+        except CheckpointError as error:
             raise CheckpointError(
                 f"{path} is no codebook of units ({error}): `rtvc data codebook` makes one"
             ) from error
+        if not all(tensors[name].isfinite().all() for name in names):
+            raise CheckpointError(f"{path} holds NaN or infinity: make it again")
+        return cls(*(tensors[name].float() for name in names))
 
 
 def nearest(x: Tensor, centroids: Tensor) -> Tensor:

@@ -104,5 +104,5 @@ def test_a_stage_trains_by_the_clock_and_its_weights_come_home(tmp_path: Path) -
         torch.equal(made[name].half().float(), joined[name]) for name in made
     )
     files[0].write_bytes(b"no")
-    with pytest.raises(CheckpointError, match="fetch it again"):
+    with pytest.raises(CheckpointError, match="get the file again"):
         ran("join", str(home), "-o", str(tmp_path / "joined.safetensors"))

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from rtvc.data.speech import Cut, Speech
 from rtvc.data.symbols import BOUNDARY
@@ -169,3 +171,25 @@ def test_blanks_go_to_the_nearer_phoneme_and_long_ones_are_pauses() -> None:
         and found[10:40].tolist() == [BOUNDARY] * 30
         and found[40:].tolist() == [9] * 6
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"centroids": torch.zeros(2, 5, 3)}, r"expected \(L, C\), \(L, C\) and \(L, K, C\), got"),
+        ({"deviation": torch.ones(4, 2)}, r"got \(2, 4\), \(4, 2\), \(2, 5, 4\)"),
+        ({"mean": torch.full((2, 4), float("nan"))}, "NaN or infinity"),
+        ({"other": torch.zeros(1)}, "expected the format"),
+    ],
+)
+def test_a_hostile_codebook_is_refused(
+    tmp_path: Path, change: dict[str, Tensor], told: str
+) -> None:
+    tensors = {
+        "mean": torch.zeros(2, 4),
+        "deviation": torch.ones(2, 4),
+        "centroids": torch.zeros(2, 5, 4),
+    }
+    save_file(tensors | change, tmp_path / "book.safetensors", {"format": "rtvc-units"})
+    with pytest.raises(CheckpointError, match=told):
+        Codebook.load(tmp_path / "book.safetensors")
