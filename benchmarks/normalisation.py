@@ -103,7 +103,8 @@ def train(
 
     from rtvc.train.config import validated
     from rtvc.train.loop import Trainer
-    from rtvc.train.streaming.stream import Stream, StreamConfig
+    from rtvc.train.streaming.stream import Stream
+    from rtvc.train.streaming.stream_config import StreamConfig
 
     config = validated(
         StreamConfig,

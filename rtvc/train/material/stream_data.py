@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from rtvc.audio.mel import HOP
 from rtvc.data.augment import AugmentConfig
-from rtvc.data.labelled import Labelled, Utterance
+from rtvc.data.labelled import Utterance
+from rtvc.data.labelled_speech import Labelled
 from rtvc.data.seeds import numpy_generator
 from rtvc.models.streaming.analysis import BANDS, Analysis
 from rtvc.models.streaming.assets import DEFAULT

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.resample import resample
 from rtvc.data.cache import Array, Cache, key_of
-from rtvc.data.labelled import CONTENT, Labelled
+from rtvc.data.labelled import CONTENT
+from rtvc.data.labelled_speech import Labelled
 from rtvc.data.seeds import numpy_generator
 from rtvc.errors import DependencyError
 from rtvc.models.build import axis, count

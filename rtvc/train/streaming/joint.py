@@ -17,7 +17,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from rtvc.audio.energy import energy as energy_of
@@ -28,87 +27,26 @@ from rtvc.data.utterance import Utterance
 from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.assets import load_default
-from rtvc.models.streaming.dial import DialConfig, DialConverter
+from rtvc.models.streaming.dial import DialConverter
 from rtvc.models.streaming.style import STYLE
 from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
-from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator, Verdict
-from rtvc.train.config import RunConfig, Section
-from rtvc.train.losses.losses import feature_matching, lsgan_discriminator, lsgan_generator
+from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator
+from rtvc.train.config import RunConfig
+from rtvc.train.losses.opponents import HEAD_START, LISTENED, Opponents, Said
 from rtvc.train.losses.projected import FeatureDiscriminator
-from rtvc.train.losses.prosody_targets import low_passed, manner
+from rtvc.train.losses.prosody_targets import manner
 from rtvc.train.losses.speaker import SpeakerEncoder
-from rtvc.train.material.recogniser import Recogniser, RecogniserConfig
+from rtvc.train.material.recogniser import Recogniser
 from rtvc.train.material.stream_data import frozen, stacked
-from rtvc.train.material.unit_batches import Heads, SpeechRun, SpeechStage, told
+from rtvc.train.material.unit_batches import Heads, SpeechStage, told
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
-from rtvc.train.streaming.stream import DiscriminatorConfig
+from rtvc.train.streaming.joint_config import JointConfig
 from rtvc.train.streaming.units import noisy
 
 BELIEVED_F0 = 1_000.0
 """Hz; estimates above it are mostly mistakes."""
 STYLE_PARTS = ("acoustic", "prosodic", "targets")
-LISTENED = (3, 7)
-"""Blocks of the judge whose outputs are compared, counted from 0."""
-HEAD_START = 100
-"""Steps that the discriminators learn before the converter minds them."""
-
-
-class Weights(Section):
-    """Factors of the losses; 0 switches a loss, and what only it needs, off."""
-
-    stft: float = 1.0
-    """Spectral distance of the reconstruction."""
-    units: float = 0.2
-    """Cross entropy of the encoder's own heads: its content stays what the units say."""
-    phonemes: float = 0.1
-    prosody: float = 0.3
-    """L1 of the voice's F0 mean and deviation and energy deviation."""
-    words: float = 0.5
-    """Cross entropy of the judge's units and phonemes on what is said in a foreign voice."""
-    listening: float = 0.5
-    """L1 of the judge's inner layers between that and the source."""
-    foreign: float = 0.5
-    """Cosine distance of the speaker embeddings of what is said in a foreign voice and of that
-    voice's reference."""
-    adversarial: float = 0.0
-    """Least-squares verdict of the discriminators on both; 0.2 is usual."""
-    features: float = 1.0
-    """Feature matching of the reconstruction; counts only with `adversarial`."""
-    discriminator: float = 1.0
-
-
-class JointConfig(SpeechRun):
-    """Configuration of stage `joint`."""
-
-    model: DialConfig = DialConfig()
-    judge: RecogniserConfig = RecogniserConfig()
-    weights: Weights = Weights()
-    noise: float = Field(default=0.5, ge=0)
-    """Noise on the content in training, as a share of its size."""
-    reference_frames: int = Field(default=256, ge=16)
-    """Length of the style reference, 12.5 ms a frame."""
-    gain: tuple[float, float] = (-1.0, 0.7)
-    """Range of the log-gain of pieces, which the decoder must follow; limited so that nothing
-    clips."""
-    without_tokens: float = Field(default=0.1, ge=0, le=1)
-    """Share of voices that the decoder knows by their style alone, as those that come without a
-    recording."""
-    grow: bool = True
-    """Whether decoder and style encoders begin as those of the shipped model, where names and
-    shapes agree."""
-    train_encoder: bool = True
-    train_styles: bool = True
-    foreign_from: int = Field(default=0, ge=0)
-    """Steps before which the decoder is too rough for a judge."""
-    adversarial_from: int = Field(default=0, ge=0)
-    """Steps in which only the discriminators learn from what they see."""
-    spectra: DiscriminatorConfig = DiscriminatorConfig(
-        resolutions=((512, 128, 512), (1024, 256, 1024)), channels=12, power=0.3, rows=5
-    )
-    """The discriminators of spectrograms beside those of the judge's features."""
-    shown: int = Field(default=32, ge=8)
-    """Frames of HOP samples that they are shown of each row."""
 
 
 @dataclass
@@ -120,14 +58,6 @@ class Heard:
     acoustic: Tensor  # (B, A)
     prosodic: Tensor  # (B, 128)
     reference_energy: Tensor  # (B, T')
-
-
-@dataclass
-class Said:
-    """A wave that the decoder made or that was recorded, and how the judge hears it."""
-
-    wave: Tensor  # (B, N)
-    layers: list[Tensor]  # (B, C, T) each; empty where no loss listens
 
 
 @dataclass
@@ -189,12 +119,12 @@ class Joint(SpeechStage):
         if weights.foreign:
             self.speaker = self.modules["speaker"] = frozen(SpeakerEncoder.pretrained())
         if weights.adversarial:
-            self.features = self.modules["features"] = FeatureDiscriminator(
-                config.judge.hidden, len(LISTENED)
+            features = FeatureDiscriminator(config.judge.hidden, len(LISTENED))
+            spectra = MultiResolutionDiscriminator(**config.spectra.model_dump(exclude={"rows"}))
+            self.opponents = Opponents(
+                features, spectra, config.warm, config.shown, config.spectra.rows, LISTENED
             )
-            self.spectra = self.modules["spectra"] = MultiResolutionDiscriminator(
-                **config.spectra.model_dump(exclude={"rows"})
-            )
+            self.modules |= {"features": features, "spectra": spectra}
             self.phases = {"discriminator": ["features", "spectra"], **self.phases}
 
     def begin(self, initialised: Collection[str]) -> None:
@@ -338,7 +268,8 @@ class Joint(SpeechStage):
             batch["made"] = self.made(batch, step)
         made: Made = batch["made"]
         if phase == "discriminator":
-            return {"discriminator": self.opponents_loss(made, batch["cutoff"], step)}
+            said = [made.own] if made.foreign is None else [made.own, made.foreign]
+            return {"discriminator": self.opponents.loss(made.true, said, batch["cutoff"], step)}
         losses = {
             "stft": self.stft(
                 self.warmed(made.own.wave), self.warmed(made.true.wave), batch["cutoff"]
@@ -364,7 +295,8 @@ class Joint(SpeechStage):
         if made.foreign is not None:
             losses |= self.foreign_losses(made.foreign, made.true, batch)
         if opposed and step >= config.adversarial_from + HEAD_START:
-            losses |= self.convincing(made, batch["cutoff"], step)
+            said = [made.own] if made.foreign is None else [made.own, made.foreign]
+            losses |= self.opponents.convinced(made.true, said, batch["cutoff"], step)
         return losses
 
     def foreign_losses(self, foreign: Said, true: Said, batch: Batch) -> dict[str, Tensor]:
@@ -392,54 +324,6 @@ class Joint(SpeechStage):
                 target = self.speaker(batch["reference"]).roll(1, 0)
             losses["foreign"] = 1 - (self.speaker(foreign.wave) * target).sum(1).mean()
         return losses
-
-    def verdicts(self, said: Said, cutoff: Tensor, step: int) -> list[Verdict]:
-        """What the discriminators say: of all frames by the judge's features, of a short stretch of
-        some rows by spectra."""
-        warm, config = self.config.warm, self.config
-        by_features: list[Verdict] = self.features([said.layers[k][..., warm:] for k in LISTENED])
-        frames = said.wave.shape[1] // HOP - warm
-        start = (warm + step * 7 % max(1, frames - config.shown)) * HOP
-        rows = slice(config.spectra.rows)
-        piece = low_passed(said.wave[rows, start : start + config.shown * HOP], cutoff[rows])
-        by_spectra: list[Verdict] = self.spectra(piece[:, None])
-        return by_features + by_spectra
-
-    def opponents_loss(self, made: Made, cutoff: Tensor, step: int) -> Tensor:
-        """The discriminators on what was recorded and what was made, in either voice."""
-        real = [v.logits for v in self.verdicts(made.true, cutoff, step)]
-        losses = []
-        for said in (made.own, made.foreign):
-            if said is not None:
-                detached = Said(said.wave.detach(), [layer.detach() for layer in said.layers])
-                losses.append(
-                    lsgan_discriminator(
-                        real, [v.logits for v in self.verdicts(detached, cutoff, step)]
-                    )
-                )
-        return torch.stack(losses).mean()
-
-    def convincing(self, made: Made, cutoff: Tensor, step: int) -> dict[str, Tensor]:
-        """The converter against the discriminators, and their features of the reconstruction
-        against those of the recording."""
-        own = self.verdicts(made.own, cutoff, step)
-        with torch.no_grad():
-            real = self.verdicts(made.true, cutoff, step)
-        said = [own] if made.foreign is None else [own, self.verdicts(made.foreign, cutoff, step)]
-        return {
-            "adversarial": (
-                torch.stack(
-                    [lsgan_generator([v.logits for v in verdicts]) for verdicts in said]
-                ).mean()
-                / len(own)
-            ),
-            "features": (
-                feature_matching(
-                    [f for v in real for f in v.features], [f for v in own for f in v.features]
-                )
-                / len(own)
-            ),
-        }
 
     def validate(self, step: int) -> dict[str, float]:
         """The same on speakers that are held out, at the dial's second setting."""

@@ -11,126 +11,41 @@ perturbation of NANSY, Choi et al. 2021, section 3.2), which leaves it nothing t
 the voice on.
 """
 
-import copy
 from collections.abc import Collection
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from rtvc.audio.energy import energy as energy_of
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.spectral import BandedSTFT
-from rtvc.data.augment import AugmentConfig, augment
+from rtvc.data.augment import augment
 from rtvc.data.labelled import Cut, Utterance
 from rtvc.data.seeds import generator
 from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.model import StreamingConverter
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator, Verdict
-from rtvc.train.config import RunConfig, Section
+from rtvc.train.config import RunConfig
 from rtvc.train.losses.losses import (
     feature_matching,
     frame_cross_entropy,
     lsgan_discriminator,
     lsgan_generator,
 )
+from rtvc.train.losses.matching import SteadyDecoder
 from rtvc.train.losses.prosody_targets import low_passed, manner
 from rtvc.train.losses.speaker import EMBEDDING, SpeakerEncoder
-from rtvc.train.material.stream_data import PITCH_OFFSET, StreamRun, StreamStage, frozen, stacked
+from rtvc.train.material.stream_data import PITCH_OFFSET, StreamStage, frozen, stacked
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
+from rtvc.train.streaming.stream_config import PARTS, STYLES, StreamConfig
 
-PARTS = ("decoder", "affine", "targets", "acoustic", "prosodic")
-"""What the stage trains, under the names that `StreamingConverter` gives its parts."""
-STYLES = ("targets", "acoustic", "prosodic")
-"""Those of them that make a voice of a reference."""
 BELIEVED_F0 = 550.0
 """Hz; estimates above it are mostly mistakes."""
-STEADY = 0.999
-"""Decay of the averaged decoder of output matching."""
-
-
-class Weights(Section):
-    """Factors of the losses; 0 switches a loss, and what only it needs, off."""
-
-    stft: float = 1.0
-    prosody: float = 0.3
-    """L1 of the voice's F0 mean and deviation and energy deviation."""
-    embedding: float = 0.5
-    """Cosine distance of a linear map of the acoustic style to the speaker embedding of the
-    reference."""
-    consistency: float = 0.5
-    """Cosine distance of the speaker embeddings of reconstruction and reference."""
-    content: float = 3.0
-    """L1 of the encoder to the labelled content; counts only with `train_encoder`, as the next."""
-    phonemes: float = 0.1
-    """Cross entropy of the encoder's phonemes."""
-    matching: float = 0.0
-    """Spectral distance of output matching under a foreign style; 0.3 is usual."""
-    foreign: float = 0.0
-    """Cosine distance of the speaker embeddings of what is said under the foreign style and of that
-    style's reference."""
-    adversarial: float = 0.0
-    """Least-squares verdict of the discriminator; 0.1 is usual."""
-    features: float = 0.2
-    """Feature matching; counts only with `adversarial`."""
-    discriminator: float = 1.0
-
-
-Span = Annotated[int, Field(ge=1, le=1 << 16)]
-
-
-class DiscriminatorConfig(Section):
-    """The discriminator's sizes. The defaults are those of StyleTTS 2; a quarter of their work does
-    on a CPU."""
-
-    resolutions: tuple[tuple[Span, Span, Span], ...] = (
-        (1024, 120, 600),
-        (2048, 240, 1200),
-        (512, 50, 240),
-    )
-    """FFT, hop and window of each spectrogram, in samples."""
-    channels: int = Field(default=32, ge=1, le=2048)
-    power: float = Field(default=1.0, gt=0, le=1)
-    """To which magnitudes are raised: 0.3 is about how loud they are heard."""
-    rows: int | None = Field(default=None, ge=1)
-    """Rows of a batch that it judges; None: all."""
-
-
-class StreamConfig(StreamRun):
-    """Configuration of stage `stream`."""
-
-    weights: Weights = Weights()
-    reference_frames: int = Field(default=256, ge=16, le=100_000)
-    """Length of the style reference, 12.5 ms a frame."""
-    gain: tuple[float, float] = (-1.0, 0.7)
-    """Range of the log-gain of pieces, which the decoder must follow; limited so that nothing
-    clips."""
-    labels_every: int = Field(default=4, ge=1)
-    """Every so-many-th step decodes labelled content, the others what the encoder hears; 1 needs no
-    encoder."""
-    train_encoder: bool = False
-    """Whether the encoder learns from the decoder's losses as well."""
-    heard_as: AugmentConfig | None = None
-    """What is done to the speech that the encoder hears; the decoder restores it as it was."""
-    train_styles: bool = True
-    """Whether the style encoders learn. Without, voices made before stay valid: only what the
-    decoder does with them changes."""
-    head_steps: int = Field(default=0, ge=0)
-    """Steps in which only the map from style to speaker embedding learns from that loss: exported
-    weights come without it."""
-    consistency_from: int = Field(default=600, ge=0)
-    """Steps before which reconstructions are too rough for speaker embeddings."""
-    consistency_every: int = Field(default=2, ge=1)
-    matching_from: int = Field(default=0, ge=0)
-    matching_every: int = Field(default=2, ge=1)
-    """Of the steps that decode what the encoder hears."""
-    adversarial_from: int = Field(default=0, ge=0)
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
 
 
 class Stream(StreamStage):
@@ -171,14 +86,7 @@ class Stream(StreamStage):
             self.modules["head"] = self.head
             self.phases = {"generator": [*parts, "head"]}
         if weights.matching:
-            self.steady = frozen(
-                nn.ModuleDict(
-                    {
-                        "decoder": copy.deepcopy(self.model.decoder),
-                        "affine": copy.deepcopy(self.model.affine),
-                    }
-                )
-            )
+            self.steady = SteadyDecoder(self.model.decoder, self.model.affine)
             self.modules["steady"] = self.steady
         if weights.adversarial:
             self.discriminator = MultiResolutionDiscriminator(
@@ -205,8 +113,7 @@ class Stream(StreamStage):
                 " = false keeps as they are, got none: name a run or `shipped`"
             )
         if self.config.weights.matching:
-            for name, module in self.steady.items():
-                module.load_state_dict(getattr(self.model, name).state_dict())
+            self.steady.begin(self.model)
 
     def row(
         self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
@@ -368,8 +275,7 @@ class Stream(StreamStage):
         return losses
 
     def verdicts(self, wave: Tensor, cutoff: Tensor) -> list[Verdict]:
-        """What the discriminators say of (B, N), shown without the band that the recordings
-        lack."""
+        """Of waves (B, N), shown without the band that the recordings lack."""
         verdicts: list[Verdict] = self.discriminator(low_passed(wave, cutoff)[:, None])
         return verdicts
 
@@ -389,11 +295,7 @@ class Stream(StreamStage):
         if weights.matching:
             with torch.no_grad():
                 if self.model.decoder.training:  # not while validating
-                    for name, module in self.steady.items():
-                        for slow, fast in zip(
-                            module.parameters(), getattr(self.model, name).parameters(), strict=True
-                        ):
-                            slow.lerp_(fast, 1 - STEADY)
+                    self.steady.follow(self.model)
                 wanted = self.decoded(
                     self.steady["decoder"], batch["content"], batch, self.steady["affine"](style)
                 )
@@ -406,8 +308,7 @@ class Stream(StreamStage):
         return found
 
     def voice(self, batch: Batch) -> Tensor:
-        """Speaker embeddings (B, 256) of the references, computed once a step and kept in the
-        batch."""
+        """Speaker embeddings (B, 256) of the references, kept in the batch."""
         if "voice" not in batch:
             assert self.speaker is not None
             with torch.no_grad():

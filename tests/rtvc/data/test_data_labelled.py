@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from rtvc.data.labelled import TEACHER, Cut, Labelled, load_utterance, save_utterance
+from rtvc.data.labelled import TEACHER, Cut, load_utterance, save_utterance
+from rtvc.data.labelled_speech import Labelled
 from rtvc.errors import AudioError, TrainingError
 from tests.support.labelled_speech import FRAMES, make_labelled, utterance
 

@@ -29,7 +29,7 @@ from rtvc.printable import printable
 from rtvc.train.config import load_config
 from rtvc.train.registry import make_stage
 from rtvc.train.state import Checkpoints
-from rtvc.train.streaming.stream import StreamConfig
+from rtvc.train.streaming.stream_config import StreamConfig
 from tests.support.train_toy import ToyConfig
 
 Weights = dict[str, torch.Tensor]

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from rtvc.cli import main
-from rtvc.data.labelled import Labelled
+from rtvc.data.labelled_speech import Labelled
 from rtvc.data.manifest import Entry, write_manifest
 from rtvc.data.registry import cache_dir
 from rtvc.errors import CheckpointError, TrainingError

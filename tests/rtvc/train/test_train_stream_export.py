@@ -21,9 +21,9 @@ from rtvc.train.export import export
 from rtvc.train.recipe import TRAINED, Step, follow, plan, run_step
 from rtvc.train.registry import default_config, stage_type
 from rtvc.train.state import Checkpoints, load_weights, save_weights
-from rtvc.train.streaming.stream import PARTS
+from rtvc.train.streaming.stream_config import PARTS
 from tests.rtvc.models.test_dial import small
-from tests.rtvc.train.test_train_stream import SIZES
+from tests.support.stream_stages import SIZES
 
 CONFIG = StreamingConfig(**SIZES)  # type: ignore[arg-type]
 

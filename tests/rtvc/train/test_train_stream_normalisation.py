@@ -9,8 +9,8 @@ import torch
 
 from rtvc.benchmarks import normalisation
 from rtvc.errors import ConfigError
-from tests.rtvc.train.test_train_stream import SIZES
 from tests.support.labelled_speech import make_labelled
+from tests.support.stream_stages import SIZES
 
 
 def test_the_comparison(
@@ -65,7 +65,8 @@ def test_the_comparison(
 
 def test_all_hear_the_same(tmp_path: Path) -> None:
     from rtvc.train.config import validated
-    from rtvc.train.streaming.stream import Stream, StreamConfig
+    from rtvc.train.streaming.stream import Stream
+    from rtvc.train.streaming.stream_config import StreamConfig
 
     folder = make_labelled(tmp_path / "speech", 2)
     batches = []

@@ -16,7 +16,8 @@ from rtvc.train.registry import default_config, stage_type
 from rtvc.train.state import load_weights
 from rtvc.train.streaming import joint
 from rtvc.train.streaming.units import effective_rank, same_speaker_nearest
-from tests.rtvc.train.test_train_stream import Stand, curve, falls, whole_state
+from tests.rtvc.train.test_train_stream import curve, falls, whole_state
+from tests.support.stream_stages import Stand
 from tests.support.unit_speech import make_unit_speech
 
 TOP = """
