@@ -62,7 +62,8 @@ def compare(
     rows = []
     for backend in backends:
         taken: dict[Path, list[dict[str, float]]] = {ROOT: []}
-        taken |= {against: []} if against else {}
+        if against is not None:
+            taken[against] = []
         for _ in range(rounds):
             for root, found in taken.items():
                 found.append(measure(root, backend, streams))

@@ -147,7 +147,8 @@ class Controls:
     @property
     def voice(self) -> Styled:
         """The one that speaks: what was swapped in last, or what `mix` made."""
-        return self._voice
+        found: Styled = self._voice
+        return found
 
     @property
     def pitch(self) -> float:
