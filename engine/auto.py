@@ -119,7 +119,7 @@ def contest(
     with what was measured; the last is what all of them together, measured longer, say. It is
     remembered."""
     names = worthwhile(candidates)
-    backends, refused = [TorchBackend(converter, chunk)], dict[str, str]()
+    backends, refused = list[Backend]([TorchBackend(converter, chunk)]), dict[str, str]()
     best: Backend = backends[0]
     for name in names[1:]:
         try:

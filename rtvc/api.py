@@ -402,10 +402,10 @@ class VoiceConverter:
             )
         voice = self._usable(voice)
         from rtvc.engine.shared import shared
-        from rtvc.engine.streams.session import Session
+        from rtvc.engine.streams.session import TOGETHER, Session
 
         engine = shared(self.model.converter, backend, chunk, str(self.device))
-        return Session(engine, voice, sample_rate=sample_rate, **settings)
+        return Session(engine, voice, sample_rate=sample_rate, together=TOGETHER, **settings)
 
     def _blend(self, references: Sequence[Reference], fit: int = 0) -> Voice:
         waves: list[Tensor] = []

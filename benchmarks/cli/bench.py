@@ -210,8 +210,10 @@ def cold(
         raise ConfigError(f"{against} is no checkout of rtvc: name its folder")
     found = run(wanted, rounds, against and against.resolve())
     for row in found:
-        before = f"  before {row['before']:.2f} s" if against else ""
-        tell(f"{row['start']:16s} {row['seconds']:.2f} s{before}", output)
+        line = f"{row['start']:16s} {row['seconds']:.2f} s, processor {row['cpu']:.2f} s"
+        if against:
+            line += f"; before {row['before']:.2f} s, processor {row['before_cpu']:.2f} s"
+        tell(line, output)
     path = report.save(found, output, kind="cold")
     typer.echo(f"results: {path}", err=True)
 

@@ -157,7 +157,7 @@ class Backend:
             start = converter.initial(1)
             finer = Layout.of(exact(converter).initial(1))
         self.layout = Layout.of(start)
-        self.layouts = (self.layout, finer)
+        self.layouts: tuple[Layout, ...] = (self.layout, finer)
         self._start = self.layout.pack(start).to(self.device)
 
     def initial(self, batch: int) -> Tensor:

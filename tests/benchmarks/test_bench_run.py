@@ -132,13 +132,13 @@ def test_the_parts_of_the_shipped_model_run():
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """The command line with a tiny model in place of the shipped one."""
-    import rtvc.engine.open as opening
+    import rtvc.engine.loading as loading
 
     class Loaded:
         class model:
             name = "tiny"
 
-    monkeypatch.setattr(opening, "streaming", lambda model=None: (Loaded, TinyConverter()))
+    monkeypatch.setattr(loading, "streaming", lambda model=None: (Loaded, TinyConverter()))
     monkeypatch.setenv("RTVC_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
@@ -171,7 +171,7 @@ def test_components_run_under_pytest_benchmark(tiny):
     from pathlib import Path
 
     code = (
-        "import sys; sys.path.insert(0, 'tests/support'); import rtvc.engine.open as o; from"
+        "import sys; sys.path.insert(0, 'tests/support'); import rtvc.engine.loading as o; from"
         " converters import TinyConverter\no.streaming = lambda model=None: (None,"
         " TinyConverter())\nfrom rtvc.benchmarks.cli.bench import components\nfrom pathlib import"
         f" Path; components(None, ['torch-eager'], [25.0], None, 3, Path({str(tiny / 'c.json')!r}),"

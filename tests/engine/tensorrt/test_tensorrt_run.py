@@ -442,7 +442,7 @@ def test_the_command_line_builds_and_refuses(
 ) -> None:
     from rtvc.cli import main
 
-    monkeypatch.setattr("rtvc.engine.open.streaming", lambda name: (None, converter))
+    monkeypatch.setattr("rtvc.engine.loading.streaming", lambda name: (None, converter))
     for arguments, message in [
         (
             "--backend tensorrt --precision bf16",
@@ -524,7 +524,7 @@ def test_without_torch_tensorrt_kernels_are_told_by_name(
 ) -> None:
     from rtvc.cli import main
 
-    monkeypatch.setattr("rtvc.engine.open.streaming", lambda name: (None, Spectral()))
+    monkeypatch.setattr("rtvc.engine.loading.streaming", lambda name: (None, Spectral()))
     assert (
         main(
             [

@@ -15,7 +15,7 @@ import soundfile
 from standins import recording, use_tiny_models
 
 import rtvc.api
-import rtvc.engine.open
+import rtvc.engine.loading
 from rtvc.cli import main
 from rtvc.voices.voice import Voice
 
@@ -41,7 +41,7 @@ def idle(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("a model was loaded before what fails at once was looked at")
 
     monkeypatch.setattr(rtvc.api, "load", never)
-    monkeypatch.setattr(rtvc.engine.open, "streaming", never)
+    monkeypatch.setattr(rtvc.engine.loading, "streaming", never)
     monkeypatch.setattr("rtvc.teacher.kokoro.Teacher.load", never)
     monkeypatch.setattr("rtvc.evaluate.converter.LibraryConverter", never)
     return files
