@@ -84,10 +84,11 @@ def live(
     """
     from rtvc.audio.opening import check_source
     from rtvc.clients.live.attend import attend
+    from rtvc.clients.live.config import LiveConfig, check_devices
     from rtvc.clients.live.devices import refresh
     from rtvc.clients.live.fitting import Fitting
     from rtvc.clients.live.keys import act
-    from rtvc.clients.live.live import Live, LiveConfig, check_devices
+    from rtvc.clients.live.live import Live
     from rtvc.clients.live.virtual_mic import check_server, virtual_mic
     from rtvc.engine.loading import streaming
     from rtvc.engine.open import begin, check_engine, chunk_of

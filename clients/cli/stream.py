@@ -129,7 +129,7 @@ def stream(
     }
     session = {"format": wire, "prosody": prosody}
     if mic:
-        from rtvc.clients.live.live import LiveConfig, check_devices
+        from rtvc.clients.live.config import LiveConfig, check_devices
 
         config = LiveConfig(
             input=microphone,

@@ -5,10 +5,11 @@ import json
 import sys
 from collections.abc import Callable
 from time import monotonic, sleep
-from typing import Any, Protocol
+from typing import Protocol
 
 from rtvc.clients.live.display import line
 from rtvc.clients.live.keys import HELP, pressed, unbuffered
+from rtvc.clients.live.status import Status
 
 
 class Running(Protocol):
@@ -18,8 +19,8 @@ class Running(Protocol):
         """Mends what can be mended, raises what cannot."""
         ...
 
-    def status(self) -> dict[str, Any]:
-        """How it goes, for `line`."""
+    def status(self) -> Status:
+        """How it is doing."""
         ...
 
 
@@ -48,13 +49,13 @@ def attend(
                 now.supervise()
                 if as_json and monotonic() - shown >= 1.0:
                     shown = monotonic()
-                    print(json.dumps(now.status()), flush=True)
+                    print(json.dumps(now.status().as_dict()), flush=True)
                 elif not as_json:
                     print("\r\x1b[K" + line(now.status()), end="", file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             pass
         final = now.status()
     if as_json:
-        print(json.dumps(final | {"state": "stopped"}), flush=True)
+        print(json.dumps(final.as_dict() | {"state": "stopped"}), flush=True)
     else:
         print(file=sys.stderr)

@@ -221,13 +221,12 @@ STREAMS: dict[str, Callable[..., Stream]] = {
 """The audio backends by name."""
 
 
-def check_sound(name: str) -> None:
-    """Refuses the name of an audio backend that is none.
+def stream_type(name: str) -> Callable[..., Stream]:
+    """The audio backend of a name.
 
     Raises:
-        ConfigError: saying which there are.
+        ConfigError: there is none, saying which there are.
     """
     if name not in STREAMS:
-        raise ConfigError(
-            f"the audio backend {name!r} came, one of {', '.join(STREAMS)} was wanted"
-        )
+        raise ConfigError(f"expected one of the audio backends {', '.join(STREAMS)}, got {name!r}")
+    return STREAMS[name]

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,12 +14,15 @@ import pytest
 import soundfile
 from converters import DelayConverter, TestVoice
 
-from rtvc.clients.live import live as stream_module
+from rtvc.clients.live import duplex_audio, open_devices
+from rtvc.clients.live import live as live_module
 from rtvc.clients.live.audio_streams import Pulse
+from rtvc.clients.live.config import LiveConfig
 from rtvc.clients.live.devices import Device, pick
 from rtvc.clients.live.display import line, meter
+from rtvc.clients.live.duplex_audio import level
 from rtvc.clients.live.keys import act, pressed, unbuffered
-from rtvc.clients.live.live import Live, LiveConfig, level
+from rtvc.clients.live.live import Live
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.errors import ConfigError, DeviceError
 
@@ -64,15 +68,14 @@ class FakeStream:
 
 @pytest.fixture
 def cards(monkeypatch):
-    monkeypatch.setattr(
-        stream_module, "hurry", lambda: False
-    )  # the test process keeps its own priority
+    monkeypatch.setattr(duplex_audio, "raise_priority", lambda: False)  # this process keeps its own
     FakeStream.made.clear()
-    monkeypatch.setattr(
-        stream_module, "pick", lambda wanted, kind, known=None: pick(wanted, kind, ALL)
-    )
-    monkeypatch.setattr(stream_module, "refresh", lambda: None)
-    monkeypatch.setattr(stream_module, "RETRY_S", 0.05)
+    for module in (live_module, open_devices):
+        monkeypatch.setattr(
+            module, "pick", lambda wanted, kind, known=None: pick(wanted, kind, ALL)
+        )
+    monkeypatch.setattr(open_devices, "refresh", lambda: None)
+    monkeypatch.setattr(open_devices, "RETRY_S", 0.05)
     return FakeStream.made
 
 
@@ -94,12 +97,14 @@ def test_speech_goes_from_one_card_to_the_other(cards, tmp_path):
     with make(record=tmp_path / "take", monitor=True) as live:
         until(lambda: live.pump.playout.sounded > 40)
         status = live.status()
-        assert status["state"] == "running" and status["steps"] > 20
-        assert 30 < status["lag_p50_ms"] < 400 and status["expected_ms"] > 60
-        assert -30 < status["level_in_db"] < -20
-        json.dumps(status)
+        assert status.state == "running" and status.steps is not None and status.steps > 20
+        assert 30 < status.lag_p50_ms < 400
+        # 12.5 ms of chunk, 10 of block, 30 of margin, and what the converter itself takes
+        assert status.expected_ms > 60
+        assert -30 < status.level_in_db < -20
+        assert json.loads(json.dumps(status.as_dict()))["steps"] == status.steps
         assert "lag" in line(status) and len(line(status)) <= 120
-    assert live.status()["state"] == "stopped"
+    assert live.status().state == "stopped"
     heard = np.concatenate(cards[1].heard)
     assert np.abs(heard).max() == pytest.approx(0.1, abs=0.01)
     assert any(np.abs(np.concatenate(cards[2].heard)) > 0.05)
@@ -113,8 +118,8 @@ def test_a_lost_device_is_taken_back_when_it_returns(cards):
         until(lambda: live.pump.playout.sounded > 5)
         cards[0].alive = False
         live.supervise()
-        assert live.state in ("lost", "running") and live.losses == 1
-        until(lambda: (live.supervise(), live.state == "running")[1])
+        assert live.devices.state in ("lost", "running") and live.status().losses == 1
+        until(lambda: (live.supervise(), live.devices.state == "running")[1])
         before = live.pump.playout.sounded
         until(lambda: live.pump.playout.sounded > before + 5)
     assert len(cards) >= 4 and not any(card.running for card in cards)
@@ -127,20 +132,46 @@ def test_a_device_that_stays_away_is_reported(cards, monkeypatch):
         def gone(*_, **__):
             raise DeviceError("it is unplugged")
 
-        monkeypatch.setattr(live, "open", gone)
+        monkeypatch.setattr(live.devices, "opener", gone)
         live.supervise()
-        until(lambda: (live.supervise(), live.problem == "it is unplugged")[1])
-        assert line(live.status()) == "lost: it is unplugged" and live.losses == 1
+        until(lambda: (live.supervise(), live.devices.problem == "it is unplugged")[1])
+        assert line(live.status()) == "lost: it is unplugged" and live.devices.losses == 1
+
+
+def test_a_device_that_cannot_be_opened_leaves_none_open(cards):
+    live, opened = make(), list[FakeStream]()
+
+    def once(*arguments, **settings):
+        if opened:
+            raise DeviceError("it is taken")
+        opened.append(FakeStream(*arguments, **settings))
+        return opened[0]
+
+    live.devices.opener = once
+    with pytest.raises(DeviceError, match="it is taken"), live:
+        pass
+    assert not opened[0].running and live.status().state == "stopped"
+
+
+def test_what_ends_the_worker_is_raised_where_it_is_supervised(cards, monkeypatch):
+    live = make()
+
+    def broken(now):
+        raise ArithmeticError("the model is broken")
+
+    monkeypatch.setattr(live.pump, "turn", broken)
+    with pytest.raises(ArithmeticError, match="the model is broken"), live:
+        until(lambda: live.supervise())
 
 
 def test_keys_bypass_mute_swap_and_quit(cards):
     live, voices = make(), [TestVoice(gain=1.0), TestVoice(gain=0.5)]
-    assert act("b", live, voices) and live.status()["bypass"]
-    assert act("b", live, voices) and not live.status()["bypass"]
+    assert act("b", live, voices) and live.status().bypass
+    assert act("b", live, voices) and not live.status().bypass
     assert (
         act("m", live, voices)
-        and live.status()["muted"]
-        and "muted" in line(live.status() | {"state": "running"})
+        and live.status().muted
+        and "muted" in line(replace(live.status(), state="running"))
     )
     assert act("2", live, voices) and live.session.line.voice.item() == 0.5
     assert act("9", live, voices) and act("x", live, voices) and act("", live, voices)

@@ -15,9 +15,11 @@ from serving import gain_voice
 from test_live_devices import ALL, FakeStream, until
 
 from rtvc.cli import main
-from rtvc.clients.live import live as live_module
+from rtvc.clients.live import config as config_module
+from rtvc.clients.live import duplex_audio, open_devices
+from rtvc.clients.live.audio_streams import STREAMS
+from rtvc.clients.live.config import LiveConfig
 from rtvc.clients.live.display import line
-from rtvc.clients.live.live import LiveConfig
 from rtvc.clients.websocket import mic as mic_module
 from rtvc.clients.websocket.mic import RemoteLive, RemotePump, usable
 from rtvc.clients.websocket.remote import Remote
@@ -237,13 +239,13 @@ def cards(monkeypatch):
     """Sound cards in place of this machine's."""
     from rtvc.clients.live.devices import pick
 
-    for module in (live_module, mic_module):
+    for module in (open_devices, mic_module, config_module):
         monkeypatch.setattr(
             module, "pick", lambda wanted, kind, known=None: pick(wanted, kind, ALL)
         )
-    monkeypatch.setattr(live_module, "hurry", lambda: False)
-    monkeypatch.setattr(live_module, "refresh", lambda: None)
-    monkeypatch.setattr(mic_module, "STREAMS", {"sounddevice": FakeStream})
+    monkeypatch.setattr(duplex_audio, "raise_priority", lambda: False)
+    monkeypatch.setattr(open_devices, "refresh", lambda: None)
+    monkeypatch.setitem(STREAMS, "sounddevice", FakeStream)
     monkeypatch.setattr(mic_module, "STATS_S", 0.1)
     FakeStream.made.clear()
     return FakeStream.made
@@ -255,15 +257,15 @@ def test_the_microphone_goes_through_the_server(server, cards, tmp_path):
         Remote(server, window=1.0) as remote,
         RemoteLive(remote, ["one", "half"], config, max_lag_ms=1000.0) as live,
     ):
-        until(lambda: (live.supervise(), live.pump.playout.sounded > 60)[1])
+        until(lambda: (live.supervise(), live.pump.outlet.playout.sounded > 60)[1])
         status = live.status()
         assert (
-            status["state"] == "running"
-            and 50 < status["lag_p50_ms"] < 600
-            and -30 < status["level_in_db"] < -20
+            status.state == "running"
+            and 50 < status.lag_p50_ms < 600
+            and -30 < status.level_in_db < -20
         )
         assert len(line(status)) <= 120 and "lag" in line(status)
-        json.dumps(status)
+        assert json.loads(json.dumps(status.as_dict()))["resumed"] == 0
         heard_before = len(cards[1].heard)
         assert (
             live.press("2")
@@ -274,8 +276,8 @@ def test_the_microphone_goes_through_the_server(server, cards, tmp_path):
             and live.press("9")
         )
         until(lambda: len(cards[1].heard) > heard_before + 60)
-        assert live.press("m") and live.status()["muted"] and not live.press("q")
-    assert live.status()["state"] == "stopped" and not any(card.running for card in cards)
+        assert live.press("m") and live.status().muted and not live.press("q")
+    assert live.status().state == "stopped" and not any(card.running for card in cards)
     heard = np.concatenate(cards[1].heard)
     assert np.abs(heard).max() == pytest.approx(0.1, abs=0.02)
     assert np.abs(heard[-len(heard) // 8 :]).max() < 0.09, "the second voice is softer"
