@@ -122,7 +122,7 @@ def stream(
     from rtvc.benchmarks.stream import stream as run
     from rtvc.engine.loading import streaming
     from rtvc.engine.open import check_engine, chunk_of, open_engine
-    from rtvc.engine.streams.session import Style
+    from rtvc.voices.voice import Voice
 
     report.check(output)
     check_engine(engine)
@@ -131,7 +131,7 @@ def stream(
     import torch
 
     torch.set_num_threads(1)
-    found = run(backend, Style(torch.zeros(128), torch.zeros(128)), streams=streams, count=ticks)
+    found = run(backend, Voice(torch.zeros(128), torch.zeros(128)), streams=streams, count=ticks)
     for row in found["rows"]:
         fits = "" if row["fits"] else "  over the tick"
         times = f"p50 {row['p50_ms']:.2f}  p95 {row['p95_ms']:.2f}  p99 {row['p99_ms']:.2f} ms"

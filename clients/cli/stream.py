@@ -158,7 +158,7 @@ def stream(
     from rtvc.audio.recording import open_recording
     from rtvc.clients.websocket.client import connect
     from rtvc.clients.websocket.file import convert_recording
-    from rtvc.engine.protocol.messages import RATES
+    from rtvc.engine.protocol.fields import RATES
 
     check_source(source)
     check_output(output, sources=[source, *(references or [])], force=force)

@@ -8,12 +8,12 @@ from typing import TextIO
 
 from rtvc.checks import PITCH
 from rtvc.clients.live.live import Live
-from rtvc.models.streaming.interface import Styled
+from rtvc.voices.voice import Voice
 
 HELP = "b bypass · m mute · 1-9 voice · +/- pitch · q quit"
 
 
-def act(key: str, live: Live, voices: Sequence[Styled]) -> bool:
+def act(key: str, live: Live, voices: Sequence[Voice]) -> bool:
     """Carries out a key's action; returns whether to go on."""
     session, pump = live.session, live.pump
     if key == "q":

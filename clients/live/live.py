@@ -15,7 +15,7 @@ from rtvc.engine.callback.duplex import Pump
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.gate import Gate
 from rtvc.engine.streams.session import Session
-from rtvc.models.streaming.interface import Styled
+from rtvc.voices.voice import Voice
 
 SLACK_S = 0.060
 """Seconds beyond a chunk and a block that input may be old before it counts as stale."""
@@ -38,7 +38,7 @@ class Live:
     """
 
     def __init__(
-        self, backend: Backend, voice: Styled, config: LiveConfig, *, streams: Opener | None = None
+        self, backend: Backend, voice: Voice, config: LiveConfig, *, streams: Opener | None = None
     ) -> None:
         self.backend, self.config = backend, config
         streams = streams or stream_type(config.sound)
@@ -80,7 +80,7 @@ class Live:
         state = self.backend.initial(1)
         x = state.new_zeros(1, 1, self.backend.chunk)
         for _ in range(3):
-            _, state = self.backend.step(x, self.session.line.voice, state)
+            _, state = self.backend.step(x, self.session.chunker.voice, state)
 
     def supervise(self) -> None:
         """Call it a few times a second: notices a lost device and takes it back when it returns,
@@ -98,7 +98,7 @@ class Live:
             bypass=self.session.wet == 0.0,
             pitch=self.session.pitch,
         )
-        gate = self.session.line.gate
+        gate = self.session.chunker.gate
         return replace(
             status,
             steps=self.session.steps,

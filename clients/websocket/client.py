@@ -14,9 +14,10 @@ from rtvc.clients.websocket.dial import Server
 from rtvc.clients.websocket.link import Link
 from rtvc.clients.websocket.recording import Recording, named
 from rtvc.clients.websocket.refusal import Refusal
+from rtvc.engine.protocol.client_side import ClientSide
+from rtvc.engine.protocol.fields import Code, VoiceChoice
 from rtvc.engine.protocol.messages import (
     AskStats,
-    Code,
     ListVoices,
     Start,
     Started,
@@ -24,15 +25,13 @@ from rtvc.engine.protocol.messages import (
     Stopped,
     Update,
     Updated,
-    VoiceChoice,
     VoiceList,
     VoiceReady,
     Welcome,
 )
-from rtvc.engine.protocol.refusals import made
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.refusals import message_of
 from rtvc.engine.protocol.streams import Audio
-from rtvc.engine.streams.session import check_block
+from rtvc.engine.streams.block import check_block
 from rtvc.errors import ConfigError, RtvcError, ServiceError
 
 Samples = NDArray[np.float32]
@@ -126,7 +125,7 @@ class Client:
                 f"the settings {', '.join(sorted(unknown))} came, some of"
                 f" {', '.join(Start.model_fields)} were wanted"
             )
-        asked = made(Start, voice=voice, **wanted)
+        asked = message_of(Start, voice=voice, **wanted)
         self.flow = Flow(self._window, asked.output_rate or asked.sample_rate)
         self._position, self._gap, self.totals, self._rest = 0, False, None, self._rest[:0]
         self.started = await self.link.ask(lambda: self.side.start(asked), Started)
@@ -246,7 +245,7 @@ class Client:
             ConfigError: a value that no session can have.
         """
         return await self.link.ask(
-            made(Update, voice=voice, pitch=pitch, prosody=prosody, wet=wet).text, Updated
+            message_of(Update, voice=voice, pitch=pitch, prosody=prosody, wet=wet).text, Updated
         )
 
     async def voices(self) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rtvc.clients.websocket.address import origin_of, websocket_address
 from rtvc.clients.websocket.refusal import Refusal
+from rtvc.engine.protocol.client_side import ClientSide
+from rtvc.engine.protocol.fields import LARGEST_REPLY
 from rtvc.engine.protocol.messages import Error, Welcome
-from rtvc.engine.protocol.refusals import LARGEST_REPLY, Refused
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.refusals import Violation
 from rtvc.errors import DependencyError, ProtocolError, ServiceError
 
 if TYPE_CHECKING:
@@ -106,8 +107,8 @@ class Server:
                     if isinstance(event, wanted):
                         return event
                     if isinstance(event, Error):
-                        raise Refusal(event)
-                    if isinstance(event, Refused):
+                        raise Refusal.of(event)
+                    if isinstance(event, Violation):
                         raise ProtocolError(
                             f"the server does not speak this protocol ({event.error.message})"
                         )

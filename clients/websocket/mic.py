@@ -20,7 +20,7 @@ from rtvc.clients.live.open_devices import Devices, Opener
 from rtvc.clients.live.status import Status
 from rtvc.clients.websocket.remote import Remote, joined
 from rtvc.engine.callback.duplex import Outlet
-from rtvc.engine.protocol.messages import RATES
+from rtvc.engine.protocol.fields import RATES
 from rtvc.errors import ServiceError
 
 Samples = NDArray[np.float32]

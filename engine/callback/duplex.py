@@ -65,10 +65,11 @@ class Pump:
         correct_drift: bool = True,
         monitor: bool = False,
     ) -> None:
-        line = session.line
-        self.session, self.rate_in, self.rate_out = session, line.entry.rate_in, line.exit.rate_out
+        chunker = session.chunker
+        self.session = session
+        self.rate_in, self.rate_out = chunker.entry.rate_in, chunker.exit.rate_out
         self.captured, self.marks = Ring(int(CAPTURE_S * self.rate_in)), Ring(16_384, np.float64)
-        window = max(0.080, 2.5 * line.chunk / line.rate)
+        window = max(0.080, 2.5 * chunker.chunk / chunker.rate)
         self.outlet = Outlet(
             self.rate_out, margin=margin, window=window, correct_drift=correct_drift
         )
@@ -130,7 +131,7 @@ class Pump:
         y = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         if self.tap is not None and blocks:
             self.tap(np.concatenate([block for block, _ in blocks]), y)
-        return y, self.session.line.captured - len(y) / self.rate_out
+        return y, self.session.chunker.captured - len(y) / self.rate_out
 
     def _usable(self, block: Samples) -> Samples:
         """A block as a device gave it, within [-1, 1]: what a driver does must not end the
@@ -156,8 +157,8 @@ class Pump:
     def dropped(self) -> int:
         """Samples dropped on purpose so far, at rate_out: stale input, stale output, and what no
         queue could hold."""
-        line, share_in = self.session.line, self.rate_out / self.rate_in
-        stale = line.backlog.dropped * self.rate_out / line.rate
+        chunker, share_in = self.session.chunker, self.rate_out / self.rate_in
+        stale = chunker.backlog.dropped * self.rate_out / chunker.rate
         return (
             round(stale + self.overflow * share_in) + self.playout.dropped + self.playout.rejected
         )

@@ -173,7 +173,7 @@ def test_keys_bypass_mute_swap_and_quit(cards):
         and live.status().muted
         and "muted" in line(replace(live.status(), state="running"))
     )
-    assert act("2", live, voices) and live.session.line.voice.item() == 0.5
+    assert act("2", live, voices) and live.session.chunker.voice.item() == 0.5
     assert act("9", live, voices) and act("x", live, voices) and act("", live, voices)
     assert act("+", live, voices) and act("+", live, voices) and act("-", live, voices)
     assert live.session.pitch == 1.0

@@ -150,8 +150,8 @@ def test_real_speech_is_converted_as_it_is_offline(
     from rtvc.api import load
     from rtvc.engine.server.app import serving
     from rtvc.engine.server.service import Service
-    from rtvc.engine.server.voice_store import VoiceStore
     from rtvc.engine.streams.capacity import Capacity
+    from rtvc.engine.voices.store import VoiceStore
 
     loaded = load()
     backend, store = (
@@ -304,7 +304,7 @@ def test_recording_a_reference_and_mixing(browser: Any, server: tuple[Any, str])
             page.keyboard.press("ArrowLeft")
         page.click("#go")
         reach(page, "live")
-        (call,) = service.calls.values()
+        (call,) = service.sessions.values()
         assert page.inner_text("#speaking") == "Über-mich + half"
         page.get_by_role("checkbox", name="one", exact=True).check()
         page.wait_for_timeout(600)
@@ -315,10 +315,10 @@ def test_recording_a_reference_and_mixing(browser: Any, server: tuple[Any, str])
         page.locator("#pitch").focus()
         page.keyboard.press("ArrowRight")
         page.wait_for_timeout(600)
-        assert page.inner_text("#pitch-now") == "+1 semitone" and call.member.pitch == 1.0
+        assert page.inner_text("#pitch-now") == "+1 semitone" and call.pooled.pitch == 1.0
         page.click("#go")
         reach(page, "ready")
-        assert not service.calls
+        assert not service.sessions
 
 
 def test_a_resting_page_connects_again_and_a_full_server_says_so(
@@ -337,7 +337,7 @@ def test_a_resting_page_connects_again_and_a_full_server_says_so(
         reach(first, "live")
         second.click("#go")
         second.wait_for_selector("#trouble:has-text('try again later')")
-        assert second.inner_text("#go-text") == "Start" and len(service.calls) == 1
+        assert second.inner_text("#go-text") == "Start" and len(service.sessions) == 1
         first.click("#go")
         first.wait_for_selector("#go[aria-pressed=false]")
         second.click("#go")
