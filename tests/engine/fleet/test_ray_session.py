@@ -442,7 +442,7 @@ def test_clocks_of_two_machines(tmp_path):
             wall = packed.tree["wall"] - 1_000
             before, after = (
                 from_bytes(data)["line"]
-                for data in (packed.tree["parcel"].tobytes(), packed.parcel(wall))
+                for data in (packed.tree["parcel"].tobytes(), packed.pooled(wall))
             )
             assert after["captured"] - before["captured"] == pytest.approx(1_000, abs=1e-3)
             np.testing.assert_allclose(
@@ -476,7 +476,7 @@ def test_the_vault_is_bounded_and_forgets():
         await vault.forget("b", ["s2"])
         assert not vault.sessions and vault.bytes == 0
         assert await vault.replicas() == []
-        task = asyncio.create_task(vault.beat(Replica("a", "h", 1, 0, 4, False)))
+        task = asyncio.create_task(vault.heartbeat(Replica("a", "h", 1, 0, 4, False)))
         await asyncio.sleep(0)
         assert [r.name for r in await vault.replicas()] == ["a"] and await task == []
         now[0] += ray_vault.ALIVE_S + ray_vault.BEAT_S + 0.1
