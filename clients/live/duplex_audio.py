@@ -140,7 +140,7 @@ class DuplexAudio:
         if not self._busy:
             return 0.0
         busy, audio = (sum(part) for part in zip(*self._busy, strict=True))
-        return busy / audio
+        return float(busy / audio)
 
     def status(
         self, *, latency: float, dropped: float, rtf: float, bypass: bool, pitch: float

@@ -42,13 +42,12 @@ class Output(Enum):
 
 
 class Listener(Protocol):
-    """Where a session's output goes: the connection of its client, seen from below.
+    """Where a session's output goes: the connection of its client, seen from below."""
 
-    Attributes:
-        address: of the client.
-    """
-
-    address: str
+    @property
+    def address(self) -> str:
+        """Of the client."""
+        ...
 
     @property
     def greeted(self) -> bool:
