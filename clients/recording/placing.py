@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from rtvc.clients.live.recorder import Stretch
+from rtvc.clients.recording.recorder import Stretch
 from rtvc.engine.streams.chunker import Line
 
 Samples = NDArray[np.float32]

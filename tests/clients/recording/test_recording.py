@@ -13,8 +13,8 @@ import pytest
 import soundfile
 from converters import DelayConverter, TestVoice
 
-from rtvc.clients.live.placing import Placing
-from rtvc.clients.live.recorder import WAITING, Recorder, Stretch, Take
+from rtvc.clients.recording.placing import Placing
+from rtvc.clients.recording.recorder import WAITING, Recorder, Stretch, Take
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.session import Session
@@ -130,7 +130,7 @@ def test_a_folder_that_takes_no_files_is_told_at_the_start(tmp_path: Path) -> No
 def test_audio_never_waits_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that takes nothing for a while: putting returns at once, what found no room is counted,
     and its place is silent."""
-    from rtvc.clients.live import recorder as module
+    from rtvc.clients.recording import recorder as module
 
     slow = module.Track.place
 
@@ -157,7 +157,7 @@ CRASH = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from rtvc.clients.live.recorder import Stretch, Take
+from rtvc.clients.recording.recorder import Stretch, Take
 take, rate, at = Take(Path(sys.argv[1]), 48_000, 24_000), 48_000, 0
 rng, began = np.random.default_rng(0), time.perf_counter()
 x = (0.1 * rng.standard_normal(20 * rate)).astype(np.float32)
@@ -193,7 +193,7 @@ FULL = """
 import sys, time, json
 import numpy as np
 from pathlib import Path
-from rtvc.clients.live.recorder import Recorder, Stretch
+from rtvc.clients.recording.recorder import Recorder, Stretch
 limit = int(sys.argv[2])
 if limit:
     import resource, signal

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtvc.clients.live.flac import FlacFile
+from rtvc.clients.recording.flac import FlacFile
 from rtvc.errors import OutputError
 
 Samples = NDArray[np.float32]
