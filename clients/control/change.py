@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rtvc.engine.protocol.messages import Semitones, Share, VoiceChoice
+from rtvc.engine.protocol.fields import Semitones, Share, VoiceChoice
 from rtvc.errors import ConfigError
 
 Switch: TypeAlias = bool | Literal["toggle"]

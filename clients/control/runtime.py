@@ -1,8 +1,8 @@
 """Where a running conversion says how it is reached: a file that only its user can read.
 
-One file a process in the runtime folder of the user (XDG Base Directory Specification; elsewhere a
-private folder among the temporary files). What a killed process left behind is swept away by whoever
-looks next.
+One file a process in the runtime folder of the user (XDG Base Directory Specification; elsewhere
+a private folder among the temporary files). What a killed process left behind is swept away by
+whoever looks next.
 """
 
 import contextlib

@@ -10,6 +10,7 @@ from typing import Protocol
 from rtvc.clients.live.display import line
 from rtvc.clients.live.keys import HELP, pressed, unbuffered
 from rtvc.clients.live.status import Status
+from rtvc.errors import ConfigError, DeviceError, OutputError, VoiceError
 
 
 class Running(Protocol):
@@ -44,7 +45,7 @@ def attend(
             while monotonic() < ends:
                 if not interactive:
                     sleep(0.1)
-                elif not act(pressed(timeout=0.1)):
+                elif not told(act, pressed(timeout=0.1)):
                     break
                 now.supervise()
                 if as_json and monotonic() - shown >= 1.0:
@@ -59,3 +60,12 @@ def attend(
         print(json.dumps(final.as_dict() | {"state": "stopped"}), flush=True)
     else:
         print(file=sys.stderr)
+
+
+def told(act: Callable[[str], bool], key: str) -> bool:
+    """Whether to go on after a key; what it asked for and was refused is said and no more."""
+    try:
+        return act(key)
+    except (ConfigError, DeviceError, OutputError, VoiceError) as refused:
+        print(f"\r\x1b[K{refused}", file=sys.stderr)
+        return True

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rtvc.clients.live.audio_streams import stream_type
 from rtvc.clients.live.devices import Device, pick
-from rtvc.clients.live.recorder import RECORDED
+from rtvc.clients.recording.recorder import SOURCE
 from rtvc.files import StrPath, check_target
 
 
@@ -29,6 +29,8 @@ class LiveConfig(BaseModel):
     prosody: float = 1.0
     monitor: bool = False
     record: Path | None = None
+    denoise: bool = False
+    agc: bool = False
 
 
 def check_devices(config: LiveConfig, sources: Iterable[StrPath] = ()) -> tuple[Device, Device]:
@@ -46,6 +48,5 @@ def check_devices(config: LiveConfig, sources: Iterable[StrPath] = ()) -> tuple[
     stream_type(config.sound)
     devices = pick(config.input, "input"), pick(config.output, "output")
     if config.record is not None:
-        for name in RECORDED:
-            check_target(config.record / name, sources=sources, folders=True)
+        check_target(config.record / f"{SOURCE}.flac", sources=sources, folders=True)
     return devices

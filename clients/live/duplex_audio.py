@@ -6,17 +6,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.clients.input.front import Front
+from rtvc.clients.input.meter import InputMeter
+from rtvc.clients.input.suppressor import suppressor
 from rtvc.clients.live.audio_streams import stream_type
 from rtvc.clients.live.config import LiveConfig
-from rtvc.clients.live.open_devices import Devices, Opener, Route
-from rtvc.clients.live.recorder import Recorder
+from rtvc.clients.live.open_devices import Devices, Opener, Role, Route
 from rtvc.clients.live.status import Status
+from rtvc.clients.recording.recorder import Recorder
+from rtvc.engine.callback.duplex import Front as FrontOf
 from rtvc.engine.callback.duplex import Outlet
+from rtvc.engine.callback.placing import Stretch
+from rtvc.errors import DeviceError
 
 Samples = NDArray[np.float32]
 
@@ -25,6 +32,8 @@ NAP_S = 0.001
 audio callback holds."""
 PRIORITY = -11
 """The nice value that audio threads ask for."""
+RECORDINGS = Path("rtvc-recordings")
+"""Folder of recordings that are begun without naming one, in the user's own."""
 QUIETEST_DB = -120.0
 """The level of digital silence."""
 
@@ -36,7 +45,8 @@ class Duplex(Protocol):
     outlet: Outlet
     monitor: Outlet | None
     muted: bool
-    tap: Callable[[Samples, Samples], None] | None
+    tap: Callable[[Stretch, list[Stretch]], None] | None
+    front: FrontOf | None
 
     def capture(self, block: Samples, at: float, arrived: float | None = None) -> None:
         """The input callback's: takes a block (N,)."""
@@ -44,6 +54,10 @@ class Duplex(Protocol):
 
     def play(self, out: Samples, at: float) -> None:
         """The output callback's: fills out (N,)."""
+        ...
+
+    def listen(self, on: bool) -> None:
+        """Whether a second listener is fed."""
         ...
 
     def turn(self, now: float) -> int:
@@ -82,9 +96,13 @@ class DuplexAudio:
 
     Attributes:
         failure: what ended the worker, if anything did.
+        front: what is done to the microphone before anybody is converted.
+        recorder: of what was said and heard.
+        listeners: hear every block (N,) of the microphone, in the worker.
 
     Raises:
         ConfigError: an audio backend that does not exist.
+        DependencyError: the noise suppressor is wanted and its package is not installed.
     """
 
     def __init__(
@@ -95,15 +113,18 @@ class DuplexAudio:
         rate_out: int,
         opener: Opener | None = None,
     ) -> None:
-        self.pump, self.config, self.rate_out = pump, config, rate_out
-        routes = [
-            Route(config.input, "input", rate_in, self._capture),
-            Route(config.output, "output", rate_out, pump.play),
-        ]
+        self.pump, self.config, self.rate_in, self.rate_out = pump, config, rate_in, rate_out
+        routes: dict[Role, Route] = {
+            "input": Route(config.input, "input", rate_in, self._capture),
+            "output": Route(config.output, "output", rate_out, pump.play),
+        }
         if pump.monitor is not None:
-            routes.append(Route(None, "output", rate_out, pump.monitor.playout.read))
+            routes["monitor"] = Route(None, "output", rate_out, pump.monitor.playout.read)
         self.devices = Devices(routes, config.block_ms, opener or stream_type(config.sound))
-        self.recorder = Recorder(config.record, rate_in, rate_out) if config.record else None
+        self.recorder = Recorder(config.record or Path.home() / RECORDINGS, rate_in, rate_out)
+        self.front = Front(rate_in, suppressor, denoise=config.denoise, agc=config.agc)
+        self.meter = InputMeter(rate_in)
+        self.listeners = list[Callable[[Samples], None]]()
         self.failure: BaseException | None = None
         self._level_in = self._level_out = QUIETEST_DB
         self._busy = deque[tuple[float, float]](maxlen=400)  # (seconds taken, seconds of audio)
@@ -115,10 +136,13 @@ class DuplexAudio:
 
         Raises:
             DeviceError: a device cannot be opened.
+            OutputError: nothing can be recorded to the folder.
         """
         raise_priority()
-        self.pump.tap = self._measure
+        self.pump.tap, self.pump.front = self._measure, self.front
         try:
+            if self.config.record is not None:
+                self.recorder.start()
             self.devices.open()
         except BaseException:
             self.stop()
@@ -131,8 +155,37 @@ class DuplexAudio:
         if self._worker.is_alive():
             self._worker.join(5)
         self.devices.close()
-        if self.recorder is not None:
-            self.recorder.close()
+        self.recorder.stop()
+
+    def use(self, role: Role, device: str | None) -> None:
+        """Another microphone, loudspeaker or monitor, while somebody speaks.
+
+        Args:
+            role: of the device.
+            device: index, name or part of it; empty for the default, None for no monitor.
+
+        Raises:
+            DeviceError: there is none such, or it cannot be opened; what was open stays open.
+        """
+        if role != "monitor":
+            self.devices.switch(role, device or None)
+            return
+        if device is None:
+            self.devices.leave("monitor")
+            self.pump.listen(False)
+            return
+        if self.pump.monitor is None:
+            self.pump.listen(True)
+        assert self.pump.monitor is not None
+        read = self.pump.monitor.playout.read
+        try:
+            self.devices.switch(
+                "monitor", device or None, Route(device or None, "output", self.rate_out, read)
+            )
+        except DeviceError:
+            if "monitor" not in self.devices.routes:
+                self.pump.listen(False)
+            raise
 
     @property
     def rtf(self) -> float:
@@ -166,7 +219,9 @@ class DuplexAudio:
             lag_p50_ms=round(p50, 1),
             lag_p95_ms=round(p95, 1),
             lag_p99_ms=round(p99, 1),
-            expected_ms=round(1000 * latency + self.config.block_ms + self.config.margin_ms, 1),
+            expected_ms=round(
+                1000 * (latency + self.front.late) + self.config.block_ms + self.config.margin_ms, 1
+            ),
             xruns=self.devices.xruns,
             underruns=playout.underruns,
             dropped_ms=round(1000 * dropped, 1),
@@ -176,6 +231,11 @@ class DuplexAudio:
             bypass=bypass,
             muted=self.pump.muted,
             pitch=pitch,
+            input_problem=self.meter.verdict,
+            denoise=self.front.suppressor is not None,
+            agc=self.front.gain is not None,
+            gain_db=round(self.front.gain.db, 1) if self.front.gain else None,
+            recording=self.recorder.status(),
         )
 
     def _capture(self, block: Samples, at: float) -> None:
@@ -193,10 +253,13 @@ class DuplexAudio:
         except BaseException as error:  # `supervise` of the conversion raises it where it is seen
             self.failure = error
 
-    def _measure(self, block: Samples, converted: Samples) -> None:
+    def _measure(self, said: Stretch, heard: list[Stretch]) -> None:
         """The pump's tap: a stretch of input and what came of it."""
-        self._level_in = level(block)
-        if len(converted):
-            self._level_out = level(converted)
-        if self.recorder is not None:
-            self.recorder.write(block, converted)
+        self._level_in = level(said.samples)
+        for stretch in heard:
+            if len(stretch.samples):
+                self._level_out = level(stretch.samples)
+        self.meter(said.samples)
+        self.recorder(said, heard)
+        for listener in list(self.listeners):
+            listener(said.samples)

@@ -15,10 +15,28 @@ from rtvc.engine.callback.duplex import Pump
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.gate import Gate
 from rtvc.engine.streams.session import Session
+from rtvc.errors import DependencyError
 from rtvc.voices.voice import Voice
 
 SLACK_S = 0.060
 """Seconds beyond a chunk and a block that input may be old before it counts as stale."""
+
+
+def gate_of(rate: int, config: LiveConfig) -> Gate | None:
+    """The speech gate, which may be switched while somebody speaks; None where it is not wanted and
+    there can be none.
+
+    Raises:
+        DependencyError: it is wanted and its packages are not installed.
+    """
+    try:
+        gate = Gate(rate, lookback=config.lookback_ms / 1000)
+    except DependencyError:
+        if config.gate:
+            raise
+        return None
+    gate.on = config.gate
+    return gate
 
 
 class Live:
@@ -52,11 +70,7 @@ class Live:
             output_rate=rate_out,
             pitch=config.pitch,
             prosody=config.prosody,
-            gate=(
-                Gate(backend.sample_rate, lookback=config.lookback_ms / 1000)
-                if config.gate
-                else None
-            ),
+            gate=gate_of(backend.sample_rate, config),
             backlog=Backlog(backend.sample_rate, nominal=nominal, limit=nominal + SLACK_S),
         )
         self.pump = Pump(self.session, margin=config.margin_ms / 1000, monitor=config.monitor)

@@ -32,6 +32,11 @@ class Status:
         resets: times that the model's state began anew because it was not finite.
         repaired: samples of the device that were out of range or undefined.
         resumed: times that a lost connection was resumed; None where the model runs here.
+        input_problem: what is wrong with the microphone's level, in words; empty while all is well.
+        denoise: noise is taken out of the input.
+        agc: the slow automatic gain is on.
+        gain_db: of the slow automatic gain; None while it is off.
+        recording: as of `rtvc.clients.recording.recorder.Recorder.status`.
     """
 
     state: str
@@ -57,6 +62,11 @@ class Status:
     resets: int | None = None
     repaired: int | None = None
     resumed: int | None = None
+    input_problem: str = ""
+    denoise: bool = False
+    agc: bool = False
+    gain_db: float | None = None
+    recording: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What is known, as plain numbers for JSON."""

@@ -9,7 +9,6 @@ for a disk.
 import queue
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtvc.clients.recording.flac import FlacFile
+from rtvc.engine.callback.placing import Stretch
 from rtvc.errors import OutputError
 
 Samples = NDArray[np.float32]
@@ -29,19 +29,6 @@ WAITING = 1_024
 """Stretches that may wait for the disk: ten seconds in blocks of 10 ms."""
 SILENCE_S = 10.0
 """Seconds of silence that are written at a time."""
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Samples (N,) whose first one is number `at` of the stream, what was left out counted."""
-
-    at: int
-    samples: Samples
-
-    @property
-    def end(self) -> int:
-        """The number of the sample after the last one."""
-        return self.at + len(self.samples)
 
 
 class Track:
@@ -148,14 +135,19 @@ class Take:
         self.seconds = self.files[0].samples / self.rates[0]
 
     def _finish(self) -> None:
-        """Both files end together: what was not converted yet is silent."""
-        if self._tracks is not None:
+        """Both files end together: what was not converted yet is silent. Of a take in which
+        nothing was said nothing is left."""
+        if self._tracks is None:
+            for file in self.files:
+                file.rescue()
+                file.path.unlink()
+            self.files.clear()
+        else:
             source, conversion = self._tracks
             length = -(-source.file.samples * self.rates[1] // self.rates[0])
             conversion.fill(conversion.origin + length)
         while self.files:
-            self.files[-1].close()
-            self.files.pop()
+            self.files.pop().close()
 
 
 def pair(folder: Path, rates: tuple[int, int]) -> list[FlacFile]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import SecretStr
 
 from rtvc.clients.websocket.backpressure import PATIENCE_S, Flow
 from rtvc.clients.websocket.dial import Server
@@ -18,6 +19,8 @@ from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.fields import Code, VoiceChoice
 from rtvc.engine.protocol.messages import (
     AskStats,
+    Control,
+    Controlled,
     ListVoices,
     Start,
     Started,
@@ -248,6 +251,15 @@ class Client:
             message_of(Update, voice=voice, pitch=pitch, prosody=prosody, wet=wet).text, Updated
         )
 
+    async def control(self, secret: str) -> Controlled:
+        """From now on `update` and `stats` are about another connection's session, that which was
+        begun with this secret.
+
+        Raises:
+            Refusal: none runs.
+        """
+        return await self.link.ask(message_of(Control, control=SecretStr(secret)).text, Controlled)
+
     async def voices(self) -> tuple[str, ...]:
         """The names of the server's voices."""
         return (await self.link.ask(ListVoices().text, VoiceList)).voices
@@ -294,6 +306,7 @@ def connect(
     *,
     token: str | None = None,
     tls: ssl.SSLContext | None = None,
+    control: str | None = None,
     window: float = 4.0,
     **settings: Any,
 ) -> Client:
@@ -304,6 +317,7 @@ def connect(
         voice: a voice of the server, or names and shares of several; None opens no session yet.
         token: what the server wants to see.
         tls: certificates to trust, in place of the system's.
+        control: a secret of 16 characters or more by which others may control the session.
         window: seconds of input that may be under way.
         settings: of the session: sample_rate (24000), output_rate, format (`s16`, `f32`, `opus`),
             block, pitch, prosody, wet, max_lag_ms (without it nothing is ever dropped), gate.
@@ -313,4 +327,4 @@ def connect(
         Refusal: the server does not want us, or there is no such voice.
         ServiceError: it cannot be reached.
     """
-    return Client(Server(url, token, tls), voice, window, settings)
+    return Client(Server(url, token, tls, control), voice, window, settings)

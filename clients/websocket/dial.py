@@ -32,11 +32,13 @@ class Server:
         url: its address, as people write it.
         token: what it wants to see.
         tls: certificates to trust for `wss`, in place of the system's.
+        control: a secret by which others may control the sessions.
     """
 
     url: str
     token: str | None = None
     tls: ssl.SSLContext | None = None
+    control: str | None = None
 
     async def dial(self, side: ClientSide, patience: float = OPEN_S) -> "ClientConnection":
         """A socket on which hello was answered.
@@ -47,7 +49,7 @@ class Server:
         """
         socket = await self._connect(patience)
         try:
-            await socket.send(side.hello(self.token))
+            await socket.send(side.hello(self.token, self.control))
             await self.expect(socket, side, Welcome, patience)
         except BaseException:
             await socket.close()

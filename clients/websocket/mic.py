@@ -1,6 +1,7 @@
 """The microphone through a server: the devices of `rtvc live`, a remote session in place of a
 model."""
 
+import functools
 import queue
 import time
 from collections import deque
@@ -11,16 +12,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rtvc.checks import PITCH
 from rtvc.clients.live.audio_streams import stream_type
 from rtvc.clients.live.config import LiveConfig
 from rtvc.clients.live.devices import pick
 from rtvc.clients.live.duplex_audio import DuplexAudio
 from rtvc.clients.live.open_devices import Devices, Opener
 from rtvc.clients.live.status import Status
-from rtvc.clients.websocket.remote import Remote, joined
-from rtvc.engine.callback.duplex import Outlet
+from rtvc.clients.recording.remote_placing import RemotePlacing
+from rtvc.clients.websocket.remote import Remote
+from rtvc.engine.callback.duplex import Front, Outlet
+from rtvc.engine.callback.placing import Stretch
 from rtvc.engine.protocol.fields import RATES
+from rtvc.engine.protocol.streams import Audio
 from rtvc.errors import ServiceError
 
 Samples = NDArray[np.float32]
@@ -45,13 +48,18 @@ class RemotePump:
 
     def __init__(self, remote: Remote, rate_in: int, rate_out: int, margin: float) -> None:
         self.remote, self.rate_in, self.rate_out = remote, rate_in, rate_out
-        self.outlet = Outlet(rate_out, margin=margin, window=WINDOW_S, correct_drift=True)
+        self._outlet = functools.partial(
+            Outlet, rate_out, margin=margin, window=WINDOW_S, correct_drift=True
+        )
+        self.outlet = self._outlet()
         self.monitor: Outlet | None = None
         self.muted = False
-        self.tap: Callable[[Samples, Samples], None] | None = None
+        self.tap: Callable[[Stretch, list[Stretch]], None] | None = None
+        self.front: Front | None = None
         self.overflow = 0
         self._blocks: queue.Queue[tuple[Samples, float]] = queue.Queue(WAITING)
-        self._converted: deque[Samples] = deque(maxlen=WAITING)
+        self._converted: deque[Audio] = deque(maxlen=WAITING)
+        self._placing = RemotePlacing(rate_in, rate_out)
         self.receiving = remote.spawn(self._receive())
 
     @property
@@ -82,20 +90,36 @@ class RemotePump:
         blocks = list[Samples]()
         while not self._blocks.empty():
             block, at = self._blocks.get_nowait()
-            self.remote.offer(block, at)
+            front, sent, late = self.front, block, 0.0
+            if front is not None:
+                sent = front(block)
+                late = front.late
+            taken = self.remote.offer(sent, at - late)
+            self._placing.offered(len(block), taken, late)
             blocks.append(block)
-        if blocks and self.tap is not None:
-            converted = [self._converted.popleft() for _ in range(len(self._converted))]
-            self.tap(np.concatenate(blocks), joined(converted))
+        if blocks:
+            said = self._placing.said(np.concatenate(blocks))
+            arrived = [self._converted.popleft() for _ in range(len(self._converted))]
+            heard = [stretch for audio in arrived for stretch in self._placing.heard(audio)]
+            if self.tap is not None:
+                self.tap(said, heard)
         return sum(len(block) for block in blocks)
+
+    def listen(self, on: bool) -> None:
+        """Whether a second listener is fed."""
+        self.monitor = self._outlet() if on else None
 
     async def _receive(self) -> None:
         """Runs beside the connection: what comes is queued for the player."""
         async for audio in self.remote.client.audio():
             samples = np.zeros_like(audio.samples) if self.muted else audio.samples
             if len(samples):
-                self._converted.append(samples)
-                self.outlet.deliver(samples, audio.timestamp / 1e6, time.perf_counter())
+                self._converted.append(audio)
+                captured, now = audio.timestamp / 1e6, time.perf_counter()
+                self.outlet.deliver(samples, captured, now)
+                monitor = self.monitor
+                if monitor is not None:
+                    monitor.deliver(samples, captured, now)
 
 
 class RemoteLive:
@@ -104,7 +128,7 @@ class RemoteLive:
 
     Args:
         remote: connected, without a session.
-        voices: what the keys 1 to 9 choose; the first one speaks at once.
+        voices: that can be chosen; the first one speaks at once.
         config: devices, sizes and switches.
         streams: opens a stream, see `Live`.
         settings: of the session, see `Remote.start`.
@@ -172,20 +196,6 @@ class RemoteLive:
         except ServiceError:
             return  # `supervise` finds out
         self._server_dropped, self._server_load = stats.dropped_ms / 1000, stats.load
-
-    def press(self, key: str) -> bool:
-        """Carries out a key's action; returns whether to go on."""
-        if key == "b":
-            self.wet = 0.0 if self.wet else 1.0
-            self.remote.update(wet=self.wet)
-        elif key == "m":
-            self.pump.muted = not self.pump.muted
-        elif key in ("+", "-"):
-            self.pitch = max(PITCH[0], min(PITCH[1], self.pitch + (1.0 if key == "+" else -1.0)))
-            self.remote.update(pitch=self.pitch)
-        elif key.isdigit() and 0 < int(key) <= len(self.voices):
-            self.remote.update(voice=self.voices[int(key) - 1])
-        return key != "q"
 
     def status(self) -> Status:
         """How it is doing; `rtf` is the server's load."""

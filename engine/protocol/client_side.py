@@ -84,15 +84,19 @@ class ClientSide:
         self._news = 0.0
         return Ping(received=received).text()
 
-    def hello(self, token: str | None = None) -> str:
-        """The first text of a connection.
+    def hello(self, token: str | None = None, control: str | None = None) -> str:
+        """The first text of a connection; who knows `control` may change its sessions.
 
         Raises:
-            ConfigError: a token that no server has.
+            ConfigError: a token that no server has, or a secret that is too short.
         """
-        secret = None if token is None else SecretStr(token)
+        secrets = {"token": token, "control": control}
         return message_of(
-            Hello, version=VERSION, token=secret, client=self.client, capabilities=self.capabilities
+            Hello,
+            version=VERSION,
+            client=self.client,
+            capabilities=self.capabilities,
+            **{name: SecretStr(text) for name, text in secrets.items() if text is not None},
         ).text()
 
     def start(self, settings: Start) -> str:

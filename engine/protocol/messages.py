@@ -36,12 +36,14 @@ class Message(BaseModel):
 class Secret(Message):
     """A message with something in it that must not reach a log: shown as stars, sent as it is."""
 
-    @field_serializer("token", "key", check_fields=False, when_used="json-unless-none")
+    @field_serializer("token", "key", "control", check_fields=False, when_used="json-unless-none")
     def _reveal(self, secret: SecretStr) -> str:
         return secret.get_secret_value()
 
 
 Hidden: TypeAlias = Annotated[SecretStr, Field(max_length=256)]
+Chosen: TypeAlias = Annotated[SecretStr, Field(min_length=16, max_length=256)]
+"""A secret that a client thinks of."""
 
 
 class Hello(Secret):
@@ -49,12 +51,13 @@ class Hello(Secret):
 
     Capabilities: `silence`, silent frames are understood; `acknowledge`, pings say what was
     `received`, the last frame of a session not before `stopped` has come: until then the session is
-    kept.
+    kept. Who knows `control` may change the sessions of this connection from another one.
     """
 
     type: Literal["hello"] = "hello"
     version: int
     token: Hidden | None = None
+    control: Chosen | None = None
     client: Annotated[str, Field(max_length=128)] = ""
     capabilities: Annotated[
         tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=32, strict=False)
@@ -112,6 +115,14 @@ class Update(Message):
     pitch: Semitones | None = None
     prosody: Share | None = None
     wet: Share | None = None
+
+
+class Control(Secret):
+    """`update` and `stats` of this connection go to another one's session from now on: that whose
+    hello named this secret."""
+
+    type: Literal["control"] = "control"
+    control: Chosen
 
 
 class Ping(Message):
@@ -215,6 +226,17 @@ class Updated(Message):
     wet: float
 
 
+class Controlled(Message):
+    """A session of another connection is controlled from here; what holds there now."""
+
+    type: Literal["controlled"] = "controlled"
+    session: str
+    voice: str
+    pitch: float
+    prosody: float
+    wet: float
+
+
 class Pong(Message):
     """The ping's id and time, and the server's clock in microseconds."""
 
@@ -273,7 +295,7 @@ class Error(Message):
 
 
 ClientMessage: TypeAlias = (
-    Hello | Start | Resume | Upload | ListVoices | Update | Ping | AskStats | Stop
+    Hello | Start | Resume | Upload | ListVoices | Update | Control | Ping | AskStats | Stop
 )
 ServerMessage: TypeAlias = (
     Welcome
@@ -282,6 +304,7 @@ ServerMessage: TypeAlias = (
     | VoiceReady
     | VoiceList
     | Updated
+    | Controlled
     | Pong
     | Stats
     | Stopped

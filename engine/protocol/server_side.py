@@ -12,6 +12,8 @@ from rtvc.engine.protocol.frames import END, UPLOAD, Frame, parse
 from rtvc.engine.protocol.messages import (
     FROM_CLIENT,
     ClientMessage,
+    Control,
+    Controlled,
     Error,
     Hello,
     Resume,
@@ -52,6 +54,7 @@ class ServerSide:
         self.largest_upload = largest_upload
         self._file: UploadReceiver | None = None
         self._over = False  # a session has ended here, and none has begun since
+        self._controls = False  # another connection's session is changed from here
 
     def receive(self, data: str | bytes) -> "ClientMessage | Audio | Uploaded | Violation | None":
         """What a frame says; None when there is nothing to do. Once something fatal came, there is
@@ -67,6 +70,8 @@ class ServerSide:
         """The text frame of a message, which also moves the connection on."""
         if isinstance(message, Welcome | Stopped):
             self.phase, self.incoming, self._over = Phase.IDLE, None, isinstance(message, Stopped)
+        elif isinstance(message, Controlled):
+            self._controls = True
         elif isinstance(message, Error) and message.fatal:
             self.phase = Phase.CLOSED
         return message.text()
@@ -104,11 +109,12 @@ class ServerSide:
             )
         if isinstance(message, Hello) != (self.phase is Phase.GREETING):
             return self._unexpected(message.type, fatal=True)
-        if isinstance(message, Start | Resume) and self.phase is not Phase.IDLE:
+        if isinstance(message, Start | Resume | Control) and self.phase is not Phase.IDLE:
             return self._unexpected(message.type)
         if isinstance(message, Stop) and (self.phase is Phase.STOPPING or self._over):
             return None  # said again by a client that resumed, whose first one had arrived
-        if isinstance(message, Update | Stop) and self.phase is not Phase.LIVE:
+        elsewhere = isinstance(message, Update) and self._controls and self.phase is Phase.IDLE
+        if isinstance(message, Update | Stop) and self.phase is not Phase.LIVE and not elsewhere:
             return self._unexpected(message.type)
         if isinstance(message, Upload):
             return self._announce(message)

@@ -10,6 +10,8 @@ from rtvc.engine.protocol.fields import Code
 from rtvc.engine.protocol.messages import (
     AskStats,
     ClientMessage,
+    Control,
+    Controlled,
     Error,
     Hello,
     ListVoices,
@@ -32,12 +34,9 @@ from rtvc.engine.protocol.server_side import ServerSide
 from rtvc.engine.protocol.upload import Uploaded
 from rtvc.engine.server import reasons
 from rtvc.engine.server.reception import Reception
-from rtvc.engine.server.service import Service
+from rtvc.engine.server.service import FAILURE_S, Service
 from rtvc.engine.server.session import Listener, ServerSession
 from rtvc.engine.server.transport import Transport
-
-FAILURE_S = 1.0
-"""Seconds that who has sent many wrong tokens waits for the answer to another one."""
 
 log = logging.getLogger("rtvc.serve")
 
@@ -77,6 +76,8 @@ class Dialogue:
         self.replies: deque[str] = deque()
         self.reception = Reception(service, self.side, transport.address, self.reply, self.note)
         self._mistakes = 0
+        self._control: str | None = None  # by which others may change the sessions of this client
+        self._elsewhere: ServerSession | None = None  # another's session, changed from here
 
     @property
     def acknowledges(self) -> bool:
@@ -113,14 +114,21 @@ class Dialogue:
                 await self._greet(event)
             case Start():
                 await self._end_done()
-                self._attach(await service.start(event, self.transport.address))
+                started = await service.start(event, self.transport.address)
+                started.control, self._elsewhere = self._control, None
+                self._attach(started)
                 self._say_started()
             case Resume():
                 await service.fetch(event)
                 self._resume(event)
-            case Update() if session is not None:
-                await service.change(session, event)
-                self._say_updated(session)
+            case Control():
+                self._elsewhere = await service.controlled(event, self.transport.address)
+                self.reply(Controlled(session=self._elsewhere.id, **self._elsewhere.controls()))
+            case Update() if (changed := session or self._elsewhere) is not None:
+                if changed.id not in service.sessions:
+                    raise Refusal(Code.UNKNOWN_SESSION, "the session is over", "begin another")
+                await service.change(changed, event)
+                self.reply(Updated(**changed.controls()))
             case Stop() if session is not None:
                 session.finish()
             case ListVoices():
@@ -153,6 +161,7 @@ class Dialogue:
         ):
             raise reasons.full("too many connections are open", "try again later")
         self.peer, self.capabilities = Peer.KNOWN, frozenset(hello.capabilities)
+        self._control = hello.control.get_secret_value() if hello.control else None
         self.transport.greeted()
         self.reply(self.service.welcome())
 
@@ -196,14 +205,6 @@ class Dialogue:
             )
         )
 
-    def _say_updated(self, session: ServerSession) -> None:
-        pooled = session.pooled
-        self.reply(
-            Updated(
-                voice=session.voice, pitch=pooled.pitch, prosody=pooled.prosody, wet=session.wet
-            )
-        )
-
     def _resume(self, resume: Resume) -> None:
         session = self.service.resume(
             resume.session, resume.key.get_secret_value(), resume.received
@@ -212,12 +213,14 @@ class Dialogue:
         if before is not None:
             before.expel(reasons.superseded())
         self._attach(session)
+        # One that moved here forgot it on the way.
+        session.control = self._control or session.control
         log.info("session=%s resumed address=%s", session.id, self.transport.address)
         self.reply(Resumed(session=session.id, wanted=session.incoming.wanted))
         self.listener.wake()
 
     def _say_stats(self) -> None:
-        session = self.session
+        session = self.session or self._elsewhere
         if session is None:
             raise Refusal(Code.UNEXPECTED, "`stats` came without a session", "start one first")
         self.reply(

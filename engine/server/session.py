@@ -99,6 +99,7 @@ class ServerSession:
         stalled: what waits is old because its client did not take it.
         left: when its client was lost.
         spoke: when its client last sent audio.
+        control: who knows it may change this session from elsewhere.
         room: set while there is room for more input.
     """
 
@@ -123,6 +124,7 @@ class ServerSession:
         self.gap = self.acknowledges = self.stalled = False
         self.listener: Listener | None = None
         self.address = ""
+        self.control: str | None = None
         self.spoke = pooled.clock()
         self.left = self.spoke + PATIENCE_S
         self.room = asyncio.Event()
@@ -131,6 +133,21 @@ class ServerSession:
     def is_key(self, key: str) -> bool:
         """Compares in constant time."""
         return hmac.compare_digest(key.encode("utf-8", "replace"), self.key.encode())
+
+    def is_control(self, secret: str) -> bool:
+        """Compares in constant time."""
+        return self.control is not None and hmac.compare_digest(
+            secret.encode("utf-8", "replace"), self.control.encode("utf-8", "replace")
+        )
+
+    def controls(self) -> dict[str, Any]:
+        """What can be changed, as it is now: the fields of `Updated`."""
+        return {
+            "voice": self.voice,
+            "pitch": self.pooled.pitch,
+            "prosody": self.pooled.prosody,
+            "wet": self.wet,
+        }
 
     def attach(self, listener: Listener, acknowledges: bool) -> None:
         """Its client is there; `acknowledges`: and says what it has."""

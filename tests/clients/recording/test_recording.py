@@ -13,9 +13,9 @@ import pytest
 import soundfile
 from converters import DelayConverter, TestVoice
 
-from rtvc.clients.recording.placing import Placing
-from rtvc.clients.recording.recorder import WAITING, Recorder, Stretch, Take
+from rtvc.clients.recording.recorder import WAITING, Recorder, Take
 from rtvc.engine.backends.eager import TorchBackend
+from rtvc.engine.callback.placing import Placing, Stretch
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.session import Session
 from rtvc.errors import OutputError
@@ -45,15 +45,14 @@ def test_source_and_conversion_line_up_to_the_sample(tmp_path: Path) -> None:
             recorder.start()
         block = x[start : start + 240]
         y = session.push(block)
-        line = session.line
-        recorder(placing.said(line, block), placing.heard(line, y))
+        recorder(placing.said(session.chunker, block), placing.heard(session.chunker, y))
     recorder.stop()
     source, conversion = files(tmp_path)
     assert len(source) == len(conversion) == 36_000
     assert np.abs(source - x[12_000:]).max() <= 1 / 32_768
-    late = 36_000 - session.line.latency - 300  # what had not left yet is silent
+    late = 36_000 - session.chunker.latency - 300  # what had not left yet is silent
     assert np.abs(conversion[:late] - x[12_000:][:late]).max() <= 1 / 32_768
-    assert not conversion[-session.line.latency :].any()
+    assert not conversion[-session.chunker.latency :].any()
 
 
 @pytest.mark.parametrize("rate_out", [24_000, 48_000])
@@ -79,19 +78,19 @@ def test_what_was_dropped_is_silent_and_all_else_stays_in_its_place(
                 now = back / 24_000
         block = x[start : start + 240]
         y = session.push(block, captured=start / 24_000, now=now)
-        recorder(placing.said(session.line, block), placing.heard(session.line, y))
+        recorder(placing.said(session.chunker, block), placing.heard(session.chunker, y))
     recorder.stop()
-    dropped = session.line.backlog.dropped
-    assert len(session.line.backlog.drops) >= 2 and dropped > 9_600
+    dropped = session.chunker.backlog.dropped
+    assert len(session.chunker.backlog.drops) >= 2 and dropped > 9_600
     source, conversion = files(tmp_path)
     share = rate_out // 24_000
     assert len(source) == 96_000 and len(conversion) == 96_000 * share
     kept = np.ones(96_000, bool)
-    for drop in session.line.backlog.drops:
+    for drop in session.chunker.backlog.drops:
         kept[drop.position : drop.position + drop.samples + 240] = False  # and the cross-fade
     kept[-2_000:] = False
     assert np.abs(conversion[::share] - source)[kept].max() < 2e-3
-    gaps = [slice(d.position, d.position + d.samples) for d in session.line.backlog.drops]
+    gaps = [slice(d.position, d.position + d.samples) for d in session.chunker.backlog.drops]
     assert all(not conversion[::share][gap][4:-4].any() for gap in gaps)
 
 
@@ -128,8 +127,8 @@ def test_a_folder_that_takes_no_files_is_told_at_the_start(tmp_path: Path) -> No
 
 
 def test_audio_never_waits_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that takes nothing for a while: putting returns at once, what found no room is counted,
-    and its place is silent."""
+    """A disk that takes nothing for a while: putting returns at once, what found no room is
+    counted, and its place is silent."""
     from rtvc.clients.recording import recorder as module
 
     slow = module.Track.place
@@ -157,7 +156,8 @@ CRASH = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from rtvc.clients.recording.recorder import Stretch, Take
+from rtvc.clients.recording.recorder import Take
+from rtvc.engine.callback.placing import Stretch
 take, rate, at = Take(Path(sys.argv[1]), 48_000, 24_000), 48_000, 0
 rng, began = np.random.default_rng(0), time.perf_counter()
 x = (0.1 * rng.standard_normal(20 * rate)).astype(np.float32)
@@ -193,7 +193,8 @@ FULL = """
 import sys, time, json
 import numpy as np
 from pathlib import Path
-from rtvc.clients.recording.recorder import Recorder, Stretch
+from rtvc.clients.recording.recorder import Recorder
+from rtvc.engine.callback.placing import Stretch
 limit = int(sys.argv[2])
 if limit:
     import resource, signal
