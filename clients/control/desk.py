@@ -75,12 +75,14 @@ class Desk:
     def status(self) -> dict[str, Any]:
         """Everything worth showing, as plain values."""
         status, speaking = self.live.status(), self.speaking
-        routes = self.audio.devices.routes
+        routes, lookaheads = self.audio.devices.routes, speaking.lookaheads()
         return status.as_dict() | {
             "voice": speaking.voice,
             "voices": speaking.names(),
             "prosody": speaking.prosody,
             "gate": speaking.gate,
+            "lookahead_ms": lookaheads[0] if lookaheads else None,
+            "lookaheads_ms": sorted(lookaheads),
             "input": routes["input"].device or "",
             "output": routes["output"].device or "",
             "monitor": (routes["monitor"].device or "") if "monitor" in routes else None,

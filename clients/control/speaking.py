@@ -55,6 +55,10 @@ class Speaking(Protocol):
         """As of `Change`."""
         ...
 
+    def lookaheads(self) -> tuple[float, ...]:
+        """Milliseconds that the model hears ahead: the present setting first, then the others."""
+        ...
+
     def set_lookahead(self, milliseconds: float) -> None:
         """As of `Change`."""
         ...
@@ -127,22 +131,28 @@ class SpeakingHere:
         Raises:
             ConfigError: the model has one setting, or needs to be opened again for another.
         """
-        backend = self.live.backend
-        now = 1000 * backend.latency / backend.sample_rate
-        encoder = getattr(getattr(backend, "converter", None), "encoder", None)
-        settings = tuple(getattr(encoder, "lookaheads", ()))
-        if len(settings) > 1:
-            hop = 1000 * backend.converter.hop / backend.sample_rate
-            choices = ", ".join(f"{hop * frames:g}" for frames in settings)
+        now, *others = self.lookaheads()
+        if others:
+            choices = ", ".join(f"{other:g}" for other in others)
             raise ConfigError(
-                f"expected the look-ahead that this conversion was started with, got"
-                f" {milliseconds:g} ms: its engine was built for one setting (of {choices} ms);"
-                " start again for another"
+                f"expected the {now:g} ms of look-ahead that this conversion was started with, got"
+                f" {milliseconds:g}: its engine was built for them; start again for {choices} ms"
             )
         raise ConfigError(
             f"expected the one setting of this model, which hears {now:g} ms ahead, got"
             f" {milliseconds:g} ms: leave it, or start with another --model"
         )
+
+    def lookaheads(self) -> tuple[float, ...]:
+        """As of `Speaking`."""
+        backend = self.live.backend
+        hop = 1000 * getattr(getattr(backend, "converter", None), "hop", 0) / backend.sample_rate
+        encoder = getattr(getattr(backend, "converter", None), "encoder", None)
+        frames = getattr(encoder, "lookahead", None)
+        if frames is None:
+            return (1000 * backend.latency / backend.sample_rate,)
+        others = [hop * other for other in encoder.lookaheads if other != frames]
+        return (hop * frames, *others)
 
 
 class SpeakingThere:
@@ -214,3 +224,7 @@ class SpeakingThere:
             ConfigError: always.
         """
         raise ConfigError("the look-ahead is the server's: ask who runs it")
+
+    def lookaheads(self) -> tuple[float, ...]:
+        """As of `Speaking`: the server's, of which nothing is known."""
+        return ()

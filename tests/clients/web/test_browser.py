@@ -1,7 +1,6 @@
 """The browser page in real headless Chromium, against a live server: what a person does with it,
 and what comes out."""
 
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 import soundfile
 import soxr
 from background import Route, background, thread_of
-from browser import WEB, chromium
+from browser import WEB, chromium, contrast
 from converters import DelayConverter
 from pydantic import SecretStr
 from serving import gain_voice
@@ -486,24 +485,4 @@ def test_it_fits_a_phone_and_reads_well(browser: Any, server: tuple[Any, str], s
             ".either input:checked + span",
             ".lane-name",
         ):
-            ink, ground = page.locator(selector).first.evaluate("""(e) => {
-                    const opaque = (x) => {
-                        while (x && getComputedStyle(x).backgroundColor === 'rgba(0, 0, 0, 0)')
-                            x = x.parentElement;
-                        return getComputedStyle(x).backgroundColor;
-                    };
-                    return [getComputedStyle(e).color, opaque(e)];
-                }""")
-            assert contrast(ink, ground) >= 4.5, (selector, ink, ground)
-
-
-def contrast(ink: str, ground: str) -> float:
-    """WCAG 2.2, 1.4.3: the ratio of two colours `rgb(r, g, b)`."""
-
-    def luminance(colour: str) -> float:
-        parts = np.array([float(part) for part in re.findall(r"[\d.]+", colour)[:3]]) / 255
-        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
-    light, dark = sorted((luminance(ink), luminance(ground)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
+            assert contrast(page, selector) >= 4.5, selector
