@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """`rtvc bench components|stream|loopback|cold|quality|stalls`."""
+=======
+"""`rtvc bench components|stream|loopback|quality|stalls|control|noise`."""
+>>>>>>> 823b0d5 (rtvc bench noise and rtvc bench control)
 
 import json
 import os
@@ -12,7 +16,11 @@ import typer
 
 from rtvc.cli.targets import tell
 
+<<<<<<< HEAD
 __all__ = ["cold", "components", "loopback", "quality", "stalls", "stream"]
+=======
+__all__ = ["components", "control", "loopback", "noise", "quality", "stalls", "stream"]
+>>>>>>> 823b0d5 (rtvc bench noise and rtvc bench control)
 
 Model = Annotated[
     str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
@@ -277,3 +285,69 @@ def stalls(
     print(f"results: {path}", file=sys.stderr)
     if not found["passed"]:
         raise EngineError("the conversation broke a promise: see above")
+
+
+def control(
+    asks: Annotated[int, typer.Option(help="how many", min=20)] = 1000, output: Output = None
+) -> None:
+    """How soon a conversion that runs on this machine answers a change: start `rtvc live` first.
+
+    Example: rtvc bench control
+    """
+    from rtvc.benchmarks import report
+    from rtvc.benchmarks.live.control import round_trips
+    from rtvc.clients.control.runtime import address_of
+
+    report.check(output)
+    found = round_trips(address_of(), asks)
+    tell(json.dumps(found, indent=2), output)
+    path = report.save([found], output, kind="control")
+    typer.echo(f"results: {path}", err=True)
+
+
+def noise(
+    pairs: Annotated[Path, typer.Option(help="list of conversions, as for `rtvc evaluate`")] = Path(
+        "../shared/corpus/eval_pairs.tsv"
+    ),
+    utterances: Annotated[int, typer.Option(help="at each level", min=1)] = 10,
+    levels: Annotated[
+        list[float] | None,
+        typer.Option("--snr", help="decibels of speech over noise, several; default: 0 5 10 20"),
+    ] = None,
+    names: Annotated[
+        list[str] | None, typer.Option("--suppressor", help="only these: none, rnnoise, hush")
+    ] = None,
+    model: Model = None,
+    output: Output = None,
+) -> None:
+    """What a noise suppressor before the converter does for words and naturalness.
+
+    Example: rtvc bench noise --utterances 4 --snr 5 --snr 20
+    """
+    from rtvc.benchmarks import report
+    from rtvc.benchmarks.live import noise as bench
+    from rtvc.engine.open import streaming
+    from rtvc.errors import ConfigError
+    from rtvc.evaluate.judges import distillmos
+    from rtvc.evaluate.judges.recogniser import Recogniser
+    from rtvc.evaluate.pairs import read_pairs
+
+    report.check(output)
+    if unknown := set(names or []) - set(bench.CANDIDATES):
+        raise ConfigError(
+            f"expected some of {', '.join(bench.CANDIDATES)}, got {', '.join(sorted(unknown))}"
+        )
+    chosen, rows = read_pairs(pairs, utterances), list[bench.Row]()
+    for row in bench.compare(
+        streaming(model)[0],
+        chosen,
+        Recogniser().transcribe,
+        distillmos.judge(),
+        levels=levels or bench.LEVELS_DB,
+        names=names or tuple(bench.CANDIDATES),
+    ):
+        rows.append(row)
+        typer.echo(bench.table([row]).splitlines()[1], err=True)
+    tell(bench.table(rows), output)
+    path = report.save([bench.record(rows, pairs)], output, kind="noise")
+    typer.echo(f"results: {path}", err=True)

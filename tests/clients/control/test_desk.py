@@ -32,7 +32,9 @@ def desk(cards, tmp_path):
         TorchBackend(DelayConverter(), 300), voices["one"], config, streams=FakeStream
     ) as live:
         live.audio.recorder.folder = tmp_path / "takes"
-        book = Voicebook(list(voices), list(voices.values()), lambda path, name: gain_voice(0.25, name))
+        book = Voicebook(
+            list(voices), list(voices.values()), lambda path, name: gain_voice(0.25, name)
+        )
         yield Desk(live, SpeakingHere(live, book))
 
 
