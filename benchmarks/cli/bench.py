@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""`rtvc bench components|stream|loopback|cold|quality|stalls`."""
-=======
-"""`rtvc bench components|stream|loopback|quality|stalls|control|noise`."""
->>>>>>> 823b0d5 (rtvc bench noise and rtvc bench control)
+"""`rtvc bench components|stream|loopback|cold|quality|stalls|control|noise`."""
 
 import json
 import os
@@ -16,11 +12,7 @@ import typer
 
 from rtvc.cli.targets import tell
 
-<<<<<<< HEAD
-__all__ = ["cold", "components", "loopback", "quality", "stalls", "stream"]
-=======
-__all__ = ["components", "control", "loopback", "noise", "quality", "stalls", "stream"]
->>>>>>> 823b0d5 (rtvc bench noise and rtvc bench control)
+__all__ = ["cold", "components", "control", "loopback", "noise", "quality", "stalls", "stream"]
 
 Model = Annotated[
     str | None, typer.Option(help="a file of weights; default: the shipped streaming model")

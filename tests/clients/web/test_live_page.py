@@ -59,7 +59,8 @@ config = LiveConfig(input="pulse", output="pulse", gate=False, block_ms=20, marg
 backend = TorchBackend(DelayConverter(), 1200)
 with VirtualMic() as microphone, Live(backend, voices["Anna"], config) as live:
     live.audio.recorder.folder = Path({takes!r})
-    book = Voicebook(list(voices), list(voices.values()), lambda path, name: gain_voice(0.125, name))
+    first = list(voices.values())
+    book = Voicebook(list(voices), first, lambda path, name: gain_voice(0.125, name))
     desk = Desk(live, SpeakingHere(live, book), microphone)
     with opened(desk, pid=os.getpid(), page=PAGE) as address, announced(address):
         print(f"{{address.url}}/#token={{address.token}}", flush=True)
