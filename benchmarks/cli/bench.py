@@ -318,7 +318,7 @@ def noise(
     """
     from rtvc.benchmarks import report
     from rtvc.benchmarks.live import noise as bench
-    from rtvc.engine.open import streaming
+    from rtvc.engine.loading import streaming
     from rtvc.errors import ConfigError
     from rtvc.evaluate.judges import distillmos
     from rtvc.evaluate.judges.recogniser import Recogniser
