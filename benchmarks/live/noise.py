@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rtvc.api import VoiceConverter
 from rtvc.audio.io import read
-from rtvc.benchmarks.live.suppressors import hush
+from rtvc.benchmarks.live.suppressors import rnnoise
 from rtvc.clients.input.suppressor import Framed, suppressor
 from rtvc.evaluate.pairs import Pair
 from rtvc.evaluate.text import wer
@@ -30,8 +30,8 @@ LEVELS_DB = (0.0, 5.0, 10.0, 20.0)
 BLOCK_S = 0.010
 CANDIDATES: dict[str, Callable[[int], Framed] | None] = {
     "none": None,
-    "rnnoise": suppressor,
-    "hush": hush,
+    "rnnoise": rnnoise,
+    "hush": suppressor,
 }
 BABBLE = 0.5
 """Amplitude of the other speakers against that of the fan."""

@@ -72,7 +72,7 @@ def live(
         Path | None, typer.Option(help="folder for recordings of what is said and heard, FLAC")
     ] = None,
     denoise: Annotated[
-        bool, typer.Option("--denoise", help="take noise out of the input; adds 30 ms")
+        bool, typer.Option("--denoise", help="take noise out of the input; adds 22 ms")
     ] = False,
     agc: Annotated[bool, typer.Option("--agc", help="bring the input slowly to one level")] = False,
     library: Annotated[

