@@ -15,9 +15,9 @@ import torch
 
 from rtvc.engine.auto import cache_folder
 from rtvc.engine.cached import open_backend
-from rtvc.engine.streams.session import Style
 from rtvc.engine.trial import probe
 from rtvc.errors import RtvcError
+from rtvc.voices.voice import Voice
 
 CHUNKS_MS = (12.5, 25.0, 50.0, 100.0)
 """Chunk sizes of the model: multiples of its hop. Whole sessions, edges, gate and ring also run at
@@ -61,7 +61,7 @@ def step(converter: Any, backend: str, chunk: int) -> Callable[[], Any]:
     runner = open_backend(converter, backend, chunk, cache_folder())
     generator = torch.Generator().manual_seed(0)
     voice = runner.condition(
-        Style(
+        Voice(
             torch.randn(128, generator=generator) * 0.1, torch.randn(128, generator=generator) * 0.1
         )
     )
@@ -83,7 +83,7 @@ def session(converter: Any, backend: str, block_ms: float) -> Callable[[], Any]:
     block = (np.random.default_rng(0).standard_normal(int(48 * block_ms)) * 0.1).astype(np.float32)
     stream = Session(
         open_backend(converter, backend, converter.hop, cache_folder()),
-        Style(torch.zeros(128), torch.zeros(128)),
+        Voice(torch.zeros(128), torch.zeros(128)),
         sample_rate=48_000,
     )
     return lambda: stream.push(block)

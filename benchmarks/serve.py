@@ -22,9 +22,9 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import typer
 
+from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.messages import Error, Start, Started, Stopped, VoiceReady, Welcome
-from rtvc.engine.protocol.refusals import Refused
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.refusals import Violation
 from rtvc.engine.protocol.streams import Audio
 from rtvc.files import write
 
@@ -75,7 +75,7 @@ class Speaker:
             event = self.side.receive(await self.socket.recv())
             if isinstance(event, Audio):
                 self.heard(event)
-            elif isinstance(event, Refused):
+            elif isinstance(event, Violation):
                 raise SystemExit(event.error.message)  # a gap in the sequence, for one
             elif isinstance(event, kind | Error):
                 return event

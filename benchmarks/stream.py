@@ -10,32 +10,30 @@ from rtvc.engine.backends.base import Backend
 from rtvc.engine.streams.capacity import Capacity
 from rtvc.engine.streams.pool import Pool
 from rtvc.engine.trial import probe
-from rtvc.models.streaming.interface import Styled
+from rtvc.voices.voice import Voice
 
 
-def ticks(backend: Backend, voice: Styled, streams: int, count: int) -> list[float]:
-    """Seconds that each of `count` ticks takes with so many members, each with one chunk a tick;
+def ticks(backend: Backend, voice: Voice, streams: int, count: int) -> list[float]:
+    """Seconds that each of `count` ticks takes with so many sessions, each with one chunk a tick;
     edges at 48 kHz included."""
     pool = Pool(
         backend, slots=streams, capacity=Capacity(backend.chunk / backend.sample_rate, {}, streams)
     )
-    members = [pool.join(voice, sample_rate=48_000) for _ in range(streams)]
+    sessions = [pool.join(voice, sample_rate=48_000) for _ in range(streams)]
     block = np.repeat(probe(backend.chunk, 1).flatten().numpy(), 2)
     times = []
     for index in range(count + 5):
-        for member in members:
-            member.push(block)
+        for session in sessions:
+            session.push(block)
         began = time.perf_counter()
         pool.tick()
         if index >= 5:
             times.append(time.perf_counter() - began)
-        for member in members:
-            member.pull()
     return times
 
 
 def stream(
-    backend: Backend, voice: Styled, *, streams: int | None = None, most: int = 64, count: int = 100
+    backend: Backend, voice: Voice, *, streams: int | None = None, most: int = 64, count: int = 100
 ) -> dict[str, Any]:
     """Tick times by number of sessions; without `streams`, more and more until the 99th percentile
     no longer fits the tick.

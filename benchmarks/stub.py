@@ -14,8 +14,8 @@ from rtvc.engine.admission.limits import ServerLimits
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.server.app import serving
 from rtvc.engine.server.service import Service
-from rtvc.engine.server.voice_store import VoiceStore
 from rtvc.engine.streams.capacity import Capacity
+from rtvc.engine.voices.store import VoiceStore
 from rtvc.voices.voice import Voice
 
 VOICE = "stub"

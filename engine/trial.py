@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.streams.capacity import HEADROOM
-from rtvc.engine.streams.session import Style
+from rtvc.voices.voice import Voice
 
 ROWS = 4
 """Sessions of the second batch that is timed: what one more session costs lies between the two."""
@@ -113,7 +113,7 @@ def _stepped(
     """What the first session heard, (K, N), and milliseconds by the clock and of the processor,
     (K, steps) less those that warm up, of K backends."""
     signal, generator = probe(backends[0].chunk, steps), torch.Generator().manual_seed(0)
-    voice = Style(
+    voice = Voice(
         torch.randn(128, generator=generator) * 0.1, torch.randn(128, generator=generator) * 0.1
     )
     conditions = [backend.condition(voice).repeat(rows, 1) for backend in backends]

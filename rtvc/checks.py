@@ -1,18 +1,14 @@
-"""What a caller may hand in: one place for the numbers, voices and weights of a conversion, asked
-at every public door.
+"""What a caller may hand in: one place for the numbers of a conversion, asked at every public
+door.
 
 The owners of a state ask again, so that a value that is refused leaves the old one wherever it came
 from. A message says what came, what was wanted, and what to pass instead.
 """
 
 import math
-from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any
 
-from torch import Tensor
-
-from rtvc.errors import AudioError, ConfigError, VoiceError
+from rtvc.errors import AudioError, ConfigError
 
 PITCH = (-24.0, 24.0)
 """Semitones that may be added to the pitch: those of the protocol (docs/protocol.md)."""
@@ -107,49 +103,3 @@ def count(value: object, name: str, lowest: int = 0) -> int:
             f"{what(value)} came as `{name}`, a whole number from {lowest} was wanted"
         )
     return int(value)
-
-
-def voice(value: Any) -> Any:
-    """Something that speaks: it has the two style vectors of
-    `rtvc.models.streaming.interface.Styled`.
-
-    Raises:
-        VoiceError: it has none.
-    """
-    styles = [getattr(value, name, None) for name in ("acoustic", "prosodic")]
-    if not all(isinstance(style, Tensor) and style.ndim == 1 for style in styles):
-        raise VoiceError(
-            f"{what(value)} came as a voice, a Voice was wanted: make one with"
-            " `vc.voice('reference.wav')`, or load one with `rtvc.Voice.load('anna.voice')`"
-        )
-    if not all(bool(style.isfinite().all()) for style in styles if style is not None):
-        raise VoiceError(
-            "a voice with NaN or infinity in its styles came: make it again from its recordings"
-        )
-    return value
-
-
-def shares(weights: Mapping[Any, float]) -> list[tuple[Any, float]]:
-    """Voices and their weights, scaled to a sum of 1.
-
-    Raises:
-        VoiceError: no voice, something that is none, or weights that are not finite, negative or
-        all zero.
-    """
-    if not isinstance(weights, Mapping):
-        raise VoiceError(
-            f"{what(weights)} came as a mix, voices and their weights were wanted, as in {{anna:"
-            " 0.7, bob: 0.3}"
-        )
-    values = list(weights.values())
-    numbers = [
-        number for value in values if (number := real(value)) is not None and 0 <= number < math.inf
-    ]
-    total = sum(numbers)
-    if not values or len(numbers) < len(values) or not 0 < total < math.inf:
-        shown = ", ".join(what(value) for value in values)
-        raise VoiceError(
-            f"the weights [{shown}] came, finite numbers were wanted, at least one above 0 and none"
-            " below"
-        )
-    return [(voice(part), number / total) for part, number in zip(weights, numbers, strict=True)]

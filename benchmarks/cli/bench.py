@@ -1,4 +1,4 @@
-"""`rtvc bench components|stream|loopback|cold|quality|stalls`."""
+"""`rtvc bench components|stream|loopback|cold|quality|stalls|control|noise`."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import typer
 
 from rtvc.cli.targets import tell
 
-__all__ = ["cold", "components", "loopback", "quality", "stalls", "stream"]
+__all__ = ["cold", "components", "control", "loopback", "noise", "quality", "stalls", "stream"]
 
 Model = Annotated[
     str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
@@ -122,7 +122,7 @@ def stream(
     from rtvc.benchmarks.stream import stream as run
     from rtvc.engine.loading import streaming
     from rtvc.engine.open import check_engine, chunk_of, open_engine
-    from rtvc.engine.streams.session import Style
+    from rtvc.voices.voice import Voice
 
     report.check(output)
     check_engine(engine)
@@ -131,7 +131,7 @@ def stream(
     import torch
 
     torch.set_num_threads(1)
-    found = run(backend, Style(torch.zeros(128), torch.zeros(128)), streams=streams, count=ticks)
+    found = run(backend, Voice(torch.zeros(128), torch.zeros(128)), streams=streams, count=ticks)
     for row in found["rows"]:
         fits = "" if row["fits"] else "  over the tick"
         times = f"p50 {row['p50_ms']:.2f}  p95 {row['p95_ms']:.2f}  p99 {row['p99_ms']:.2f} ms"
@@ -279,3 +279,69 @@ def stalls(
     print(f"results: {path}", file=sys.stderr)
     if not found["passed"]:
         raise EngineError("the conversation broke a promise: see above")
+
+
+def control(
+    asks: Annotated[int, typer.Option(help="how many", min=20)] = 1000, output: Output = None
+) -> None:
+    """How soon a conversion that runs on this machine answers a change: start `rtvc live` first.
+
+    Example: rtvc bench control
+    """
+    from rtvc.benchmarks import report
+    from rtvc.benchmarks.live.control import round_trips
+    from rtvc.clients.control.runtime import address_of
+
+    report.check(output)
+    found = round_trips(address_of(), asks)
+    tell(json.dumps(found, indent=2), output)
+    path = report.save([found], output, kind="control")
+    typer.echo(f"results: {path}", err=True)
+
+
+def noise(
+    pairs: Annotated[Path, typer.Option(help="list of conversions, as for `rtvc evaluate`")] = Path(
+        "../shared/corpus/eval_pairs.tsv"
+    ),
+    utterances: Annotated[int, typer.Option(help="at each level", min=1)] = 10,
+    levels: Annotated[
+        list[float] | None,
+        typer.Option("--snr", help="decibels of speech over noise, several; default: 0 5 10 20"),
+    ] = None,
+    names: Annotated[
+        list[str] | None, typer.Option("--suppressor", help="only these: none, rnnoise, hush")
+    ] = None,
+    model: Model = None,
+    output: Output = None,
+) -> None:
+    """What a noise suppressor before the converter does for words and naturalness.
+
+    Example: rtvc bench noise --utterances 4 --snr 5 --snr 20
+    """
+    from rtvc.benchmarks import report
+    from rtvc.benchmarks.live import noise as bench
+    from rtvc.engine.loading import streaming
+    from rtvc.errors import ConfigError
+    from rtvc.evaluate.judges import distillmos
+    from rtvc.evaluate.judges.recogniser import Recogniser
+    from rtvc.evaluate.pairs import read_pairs
+
+    report.check(output)
+    if unknown := set(names or []) - set(bench.CANDIDATES):
+        raise ConfigError(
+            f"expected some of {', '.join(bench.CANDIDATES)}, got {', '.join(sorted(unknown))}"
+        )
+    chosen, rows = read_pairs(pairs, utterances), list[bench.Row]()
+    for row in bench.compare(
+        streaming(model)[0],
+        chosen,
+        Recogniser().transcribe,
+        distillmos.judge(),
+        levels=levels or bench.LEVELS_DB,
+        names=names or tuple(bench.CANDIDATES),
+    ):
+        rows.append(row)
+        typer.echo(bench.table([row]).splitlines()[1], err=True)
+    tell(bench.table(rows), output)
+    path = report.save([bench.record(rows, pairs)], output, kind="noise")
+    typer.echo(f"results: {path}", err=True)

@@ -92,13 +92,13 @@ def streams(converter: Any, name: str, bench: Bench) -> dict[str, Any]:
     """
     from rtvc.engine.streams.capacity import Capacity, StepTimes
     from rtvc.engine.streams.pool import Pool
-    from rtvc.engine.streams.session import Style
+    from rtvc.voices.voice import Voice
 
     counts = (1, 2) if bench.dry else STREAMS
     runner = backend(name, converter, bench, counts[-1])
     tick = 1000 * CHUNK / runner.sample_rate
     style, block = (
-        Style(*(0.1 * torch.randn(2, 128))),
+        Voice(*(0.1 * torch.randn(2, 128))),
         (0.05 * np.random.default_rng(0).standard_normal(CHUNK)).astype(np.float32),
     )
     found: list[dict[str, Any]] = []
@@ -106,18 +106,16 @@ def streams(converter: Any, name: str, bench: Bench) -> dict[str, Any]:
         if not bench.dry and bench.left < 5:
             break
         pool = Pool(runner, slots=count, capacity=Capacity(tick / 1000, {}, count))
-        members = [pool.join(style) for _ in range(count)]
+        sessions = [pool.join(style) for _ in range(count)]
         ticks: list[float] = []
         for index in range(4 if bench.dry else 130):
-            for member in members:
-                member.push(block)
+            for session in sessions:
+                session.push(block)
             if index == (1 if bench.dry else 10):
                 pool.times, ticks = StepTimes(), []
             began = time.perf_counter()
             pool.tick()
             ticks.append(time.perf_counter() - began)
-            for member in members:
-                member.pull()
         p50, p99 = (1000 * np.percentile(ticks, [50, 99])).tolist()
         steps = [1000 * pool.times.percentile(share) for share in (50, 99)]
         row = {

@@ -14,8 +14,9 @@ from rtvc.engine.backends.base import Backend
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.callback.duplex import Pump
 from rtvc.engine.streams.backlog import Backlog
-from rtvc.engine.streams.session import Session, Style
+from rtvc.engine.streams.session import Session
 from rtvc.layers.contract import State
+from rtvc.voices.voice import Voice
 
 Samples = NDArray[np.float32]
 
@@ -109,7 +110,7 @@ def stalls(minutes: float, *, backend: Backend | None = None, seed: int = 0) -> 
         `lag_p50_ms` and p95, `memory_growth`, `passed`.
     """
     runner = TorchBackend(DelayLine(), 600) if backend is None else backend
-    silence = Style(torch.zeros(128), torch.zeros(128))
+    silence = Voice(torch.zeros(128), torch.zeros(128))
     session = Session(runner, silence, backlog=Backlog(24_000, nominal=0.035, limit=0.060))
     pump, seconds, accountant = Pump(session, correct_drift=False), 60 * minutes, Accountant()
     interruptions, memory = random_stalls(seconds, seed), list[int]()

@@ -68,7 +68,26 @@ def live(
     monitor: Annotated[
         bool, typer.Option("--monitor", help="let the default speaker sound too")
     ] = False,
-    record: Annotated[Path | None, typer.Option(help="folder for input.wav and output.wav")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="folder for recordings of what is said and heard, FLAC")
+    ] = None,
+    denoise: Annotated[
+        bool, typer.Option("--denoise", help="take noise out of the input; adds 22 ms")
+    ] = False,
+    agc: Annotated[bool, typer.Option("--agc", help="bring the input slowly to one level")] = False,
+    library: Annotated[
+        Path | None,
+        typer.Option("--voices", help="folder of more voices, in which new ones are kept"),
+    ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="open a page on this machine to control everything")
+    ] = False,
+    control_port: Annotated[
+        int, typer.Option(help="port of the page and of `rtvc control`; 0 takes a free one")
+    ] = 0,
+    control_token_file: Annotated[
+        Path | None, typer.Option(help="file with their token; default: a new one every time")
+    ] = None,
     virtual: Annotated[
         bool,
         typer.Option("--virtual-mic", help="Linux: be a microphone that other programs can pick"),
@@ -83,14 +102,22 @@ def live(
     Example: rtvc live --voice anna.wav --virtual-mic
     """
     from rtvc.audio.opening import check_source
+    from rtvc.clients.control.desk import Desk
+    from rtvc.clients.control.opening import controlled
+    from rtvc.clients.control.speaking import SpeakingHere
+    from rtvc.clients.control.voicebook import Voicebook, numbered
+    from rtvc.clients.input.suppressor import suppressor
     from rtvc.clients.live.attend import attend
+    from rtvc.clients.live.config import LiveConfig, check_devices
     from rtvc.clients.live.devices import refresh
     from rtvc.clients.live.fitting import Fitting
-    from rtvc.clients.live.keys import act
-    from rtvc.clients.live.live import Live, LiveConfig, check_devices
-    from rtvc.clients.live.virtual_mic import check_server, virtual_mic
+    from rtvc.clients.live.live import Live
+    from rtvc.clients.live.virtual_mic import TITLE, VirtualMic, can_be, check_server
+    from rtvc.engine.admission.access import read_token
     from rtvc.engine.loading import streaming
     from rtvc.engine.open import begin, check_engine, chunk_of
+    from rtvc.engine.voices.store import VoiceStore
+    from rtvc.voices.voice import Voice
 
     # What can fail at once does so before the model is loaded, compiled and fitted.
     for name in voices:
@@ -98,6 +125,9 @@ def live(
     check_engine(engine)
     if virtual:
         check_server()
+    if denoise:
+        suppressor(input_rate or 48_000)
+    token = None if control_token_file is None else read_token(control_token_file)
     config = LiveConfig(
         input=source,
         output=sink,
@@ -111,6 +141,8 @@ def live(
         pitch=pitch,
         monitor=monitor and not virtual,
         record=record,
+        denoise=denoise,
+        agc=agc,
     )
     check_devices(config, voices)
     typer.echo(PREPARING, err=True)
@@ -120,16 +152,25 @@ def live(
     for voice in slots:
         advise(voice)
     running, faster = begin(steps, engine, samples)
+
+    def make(recording: Path, name: str) -> Voice:
+        return converter.voice(recording, name=name, fit=converter.fit_steps(fit))
+
+    store = None if library is None else VoiceStore(library, converter.model.space)
+    book = Voicebook(numbered(slots), slots, make, store)
     with ExitStack() as stack:
-        if virtual:
-            name = stack.enter_context(virtual_mic(monitor=monitor))
+        microphone = stack.enter_context(VirtualMic(monitor=monitor)) if can_be() else None
+        if virtual and microphone is not None:
+            microphone.start()
             refresh()  # PortAudio looked for devices before this one was there
-            typer.echo(f"other programs can pick the microphone {name!r}", err=True)
+            typer.echo(f"other programs can pick the microphone {TITLE!r}", err=True)
         now = stack.enter_context(Live(running, slots[0], config))
         if faster is not None:  # what takes over when it is ready
             faster.start()
             stack.callback(faster.stop)
         if rounds := converter.fit_steps(fit):
             Fitting(converter, voices, slots, now.session, rounds).start()
+        desk = Desk(now, SpeakingHere(now, book), microphone)
+        stack.enter_context(controlled(desk, page=page, port=control_port, token=token))
         title = f"{running.name}, {1000 * running.chunk / running.sample_rate:g} ms steps"
-        attend(now, lambda key: act(key, now, slots), title, seconds, as_json)
+        attend(now, desk.press, title, seconds, as_json)

@@ -96,6 +96,18 @@ def stream(
         ),
     ] = 30.0,
     seconds: Annotated[float | None, typer.Option(help="stop after this long (with --mic)")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="folder for recordings of what is said and heard, FLAC")
+    ] = None,
+    denoise: Annotated[
+        bool, typer.Option("--denoise", help="take noise out of the microphone (with --mic)")
+    ] = False,
+    agc: Annotated[
+        bool, typer.Option("--agc", help="bring the microphone to one level (with --mic)")
+    ] = False,
+    session_token_file: Annotated[
+        Path | None, typer.Option(help="file with a token by which others may control the session")
+    ] = None,
     force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
@@ -126,10 +138,13 @@ def stream(
     settings: dict[str, Any] = {
         "token": read_token(token_file).get_secret_value() if token_file else token,
         "tls": trust(ca),
+        "control": read_token(session_token_file).get_secret_value()
+        if session_token_file
+        else None,
     }
     session = {"format": wire, "prosody": prosody}
     if mic:
-        from rtvc.clients.live.live import LiveConfig, check_devices
+        from rtvc.clients.live.config import LiveConfig, check_devices
 
         config = LiveConfig(
             input=microphone,
@@ -138,6 +153,9 @@ def stream(
             margin_ms=margin,
             lookback_ms=0.0,
             pitch=pitch,
+            record=record,
+            denoise=denoise,
+            agc=agc,
         )
         check_devices(config)
         talk(
@@ -156,12 +174,16 @@ def stream(
 
     from rtvc.audio.io import check_output, write
     from rtvc.audio.recording import open_recording
+    from rtvc.clients.recording.recorder import SOURCE, Recorder
     from rtvc.clients.websocket.client import connect
     from rtvc.clients.websocket.file import convert_recording
-    from rtvc.engine.protocol.messages import RATES
+    from rtvc.engine.protocol.fields import RATES
+    from rtvc.files import check_target
 
     check_source(source)
     check_output(output, sources=[source, *(references or [])], force=force)
+    if record is not None:
+        check_target(record / f"{SOURCE}.flac", sources=[source], folders=True)
     recording = open_recording(source)
     rate = recording.rate if recording.rate in RATES else RATE
     wave = recording.samples(rate)
@@ -172,7 +194,9 @@ def stream(
             started = await client.start(
                 voice, sample_rate=rate, output_rate=RATE, pitch=pitch, **session
             )
-            return await convert_recording(client, wave, rate, fast=fast), started.voice
+            recorder = None if record is None else Recorder(record, rate, RATE)
+            outcome = await convert_recording(client, wave, rate, fast=fast, recorder=recorder)
+            return outcome, started.voice
 
     outcome, named = asyncio.run(work())
     write(output, outcome.samples, RATE)
@@ -247,6 +271,9 @@ def talk(
     """The microphone, until a key, the time or the server ends it."""
     from contextlib import ExitStack
 
+    from rtvc.clients.control.desk import Desk
+    from rtvc.clients.control.opening import controlled
+    from rtvc.clients.control.speaking import SpeakingThere
     from rtvc.clients.live.attend import attend
     from rtvc.clients.websocket.mic import RemoteLive
     from rtvc.clients.websocket.remote import Remote
@@ -257,8 +284,11 @@ def talk(
         for path in references:
             slots.append(remote.voice_of(path)[0])
             told(remote.client, path, slots[-1])
-        now = stack.enter_context(RemoteLive(remote, slots, config, **session))
-        attend(now, now.press, f"{url}, {slots[0]}", seconds, as_json)
+        others = [name for name in remote.voices() if name not in slots]
+        now = stack.enter_context(RemoteLive(remote, [*slots, *others], config, **session))
+        desk = Desk(now, SpeakingThere(now, float(session["prosody"])))
+        stack.enter_context(controlled(desk))
+        attend(now, desk.press, f"{url}, {slots[0]}", seconds, as_json)
 
 
 def trust(path: Path | None) -> Any:

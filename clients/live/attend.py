@@ -5,10 +5,12 @@ import json
 import sys
 from collections.abc import Callable
 from time import monotonic, sleep
-from typing import Any, Protocol
+from typing import Protocol
 
 from rtvc.clients.live.display import line
 from rtvc.clients.live.keys import HELP, pressed, unbuffered
+from rtvc.clients.live.status import Status
+from rtvc.errors import ConfigError, DeviceError, OutputError, VoiceError
 
 
 class Running(Protocol):
@@ -18,8 +20,8 @@ class Running(Protocol):
         """Mends what can be mended, raises what cannot."""
         ...
 
-    def status(self) -> dict[str, Any]:
-        """How it goes, for `line`."""
+    def status(self) -> Status:
+        """How it is doing."""
         ...
 
 
@@ -43,18 +45,27 @@ def attend(
             while monotonic() < ends:
                 if not interactive:
                     sleep(0.1)
-                elif not act(pressed(timeout=0.1)):
+                elif not told(act, pressed(timeout=0.1)):
                     break
                 now.supervise()
                 if as_json and monotonic() - shown >= 1.0:
                     shown = monotonic()
-                    print(json.dumps(now.status()), flush=True)
+                    print(json.dumps(now.status().as_dict()), flush=True)
                 elif not as_json:
                     print("\r\x1b[K" + line(now.status()), end="", file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             pass
         final = now.status()
     if as_json:
-        print(json.dumps(final | {"state": "stopped"}), flush=True)
+        print(json.dumps(final.as_dict() | {"state": "stopped"}), flush=True)
     else:
         print(file=sys.stderr)
+
+
+def told(act: Callable[[str], bool], key: str) -> bool:
+    """Whether to go on after a key; what it asked for and was refused is said and no more."""
+    try:
+        return act(key)
+    except (ConfigError, DeviceError, OutputError, VoiceError) as refused:
+        print(f"\r\x1b[K{refused}", file=sys.stderr)
+        return True

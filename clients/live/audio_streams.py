@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtvc.clients.live.devices import Device, portaudio
+from rtvc.clients.live.devices import Device, directed, portaudio
 from rtvc.errors import ConfigError, DependencyError, DeviceError
 
 Samples = NDArray[np.float32]
@@ -109,8 +109,9 @@ class SounddeviceStream(Pulse):
             "latency": "low",
         }
         try:
-            self.stream = cls(channels=self.channels, callback=called, **settings)
-            self.stream.start()
+            with directed(device, incoming):
+                self.stream = cls(channels=self.channels, callback=called, **settings)
+                self.stream.start()
         except module.PortAudioError as error:
             raise DeviceError(
                 f"{device.name!r} cannot be opened at {rate} Hz with blocks of {block}: {error}"
@@ -178,15 +179,16 @@ class PyaudioStream(Pulse):
             f"{'in' if incoming else 'out'}put_device_index": device.index,
         }
         try:
-            self.stream = self.host.open(
-                rate,
-                self.channels,
-                pyaudio.paFloat32,
-                frames_per_buffer=block,
-                stream_callback=called,
-                start=True,
-                **way,
-            )
+            with directed(device, incoming):
+                self.stream = self.host.open(
+                    rate,
+                    self.channels,
+                    pyaudio.paFloat32,
+                    frames_per_buffer=block,
+                    stream_callback=called,
+                    start=True,
+                    **way,
+                )
         except (OSError, ValueError) as error:
             self.host.terminate()
             raise DeviceError(
@@ -221,13 +223,12 @@ STREAMS: dict[str, Callable[..., Stream]] = {
 """The audio backends by name."""
 
 
-def check_sound(name: str) -> None:
-    """Refuses the name of an audio backend that is none.
+def stream_type(name: str) -> Callable[..., Stream]:
+    """The audio backend of a name.
 
     Raises:
-        ConfigError: saying which there are.
+        ConfigError: there is none, saying which there are.
     """
     if name not in STREAMS:
-        raise ConfigError(
-            f"the audio backend {name!r} came, one of {', '.join(STREAMS)} was wanted"
-        )
+        raise ConfigError(f"expected one of the audio backends {', '.join(STREAMS)}, got {name!r}")
+    return STREAMS[name]

@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Self
 
 from rtvc.errors import DependencyError, DeviceError
 
@@ -105,3 +106,49 @@ def virtual_mic(*, monitor: bool = False) -> Iterator[str]:
         else:
             os.environ["PULSE_SINK"] = before
         remove()
+
+
+class VirtualMic:
+    """The virtual microphone with a switch; as a context manager it is gone afterwards.
+
+    Args:
+        monitor: let the default speaker sound too.
+    """
+
+    def __init__(self, *, monitor: bool = False) -> None:
+        self.monitor = monitor
+        self._stack: ExitStack | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether other programs see it."""
+        return self._stack is not None
+
+    def start(self) -> None:
+        """Creates it, unless it is there.
+
+        Raises:
+            DependencyError: pactl is not installed.
+            DeviceError: there is no sound server.
+        """
+        if self._stack is None:
+            with ExitStack() as stack:
+                stack.enter_context(virtual_mic(monitor=self.monitor))
+                self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """Removes it, if it is there."""
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def can_be() -> bool:
+    """Whether this machine can have one: it has the program that makes it."""
+    return shutil.which("pactl") is not None

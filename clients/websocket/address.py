@@ -2,9 +2,9 @@
 
 from urllib.parse import urlsplit, urlunsplit
 
+from rtvc.engine.protocol.fields import PATH
 from rtvc.errors import ServiceError
 
-PATH = "/v1"
 SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 

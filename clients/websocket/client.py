@@ -8,15 +8,19 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import SecretStr
 
 from rtvc.clients.websocket.backpressure import PATIENCE_S, Flow
 from rtvc.clients.websocket.dial import Server
 from rtvc.clients.websocket.link import Link
 from rtvc.clients.websocket.recording import Recording, named
 from rtvc.clients.websocket.refusal import Refusal
+from rtvc.engine.protocol.client_side import ClientSide
+from rtvc.engine.protocol.fields import Code, VoiceChoice
 from rtvc.engine.protocol.messages import (
     AskStats,
-    Code,
+    Control,
+    Controlled,
     ListVoices,
     Start,
     Started,
@@ -24,15 +28,13 @@ from rtvc.engine.protocol.messages import (
     Stopped,
     Update,
     Updated,
-    VoiceChoice,
     VoiceList,
     VoiceReady,
     Welcome,
 )
-from rtvc.engine.protocol.refusals import made
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.refusals import message_of
 from rtvc.engine.protocol.streams import Audio
-from rtvc.engine.streams.session import check_block
+from rtvc.engine.streams.block import check_block
 from rtvc.errors import ConfigError, RtvcError, ServiceError
 
 Samples = NDArray[np.float32]
@@ -126,7 +128,7 @@ class Client:
                 f"the settings {', '.join(sorted(unknown))} came, some of"
                 f" {', '.join(Start.model_fields)} were wanted"
             )
-        asked = made(Start, voice=voice, **wanted)
+        asked = message_of(Start, voice=voice, **wanted)
         self.flow = Flow(self._window, asked.output_rate or asked.sample_rate)
         self._position, self._gap, self.totals, self._rest = 0, False, None, self._rest[:0]
         self.started = await self.link.ask(lambda: self.side.start(asked), Started)
@@ -246,8 +248,17 @@ class Client:
             ConfigError: a value that no session can have.
         """
         return await self.link.ask(
-            made(Update, voice=voice, pitch=pitch, prosody=prosody, wet=wet).text, Updated
+            message_of(Update, voice=voice, pitch=pitch, prosody=prosody, wet=wet).text, Updated
         )
+
+    async def control(self, secret: str) -> Controlled:
+        """From now on `update` and `stats` are about another connection's session, that which was
+        begun with this secret.
+
+        Raises:
+            Refusal: none runs.
+        """
+        return await self.link.ask(message_of(Control, control=SecretStr(secret)).text, Controlled)
 
     async def voices(self) -> tuple[str, ...]:
         """The names of the server's voices."""
@@ -295,6 +306,7 @@ def connect(
     *,
     token: str | None = None,
     tls: ssl.SSLContext | None = None,
+    control: str | None = None,
     window: float = 4.0,
     **settings: Any,
 ) -> Client:
@@ -305,6 +317,7 @@ def connect(
         voice: a voice of the server, or names and shares of several; None opens no session yet.
         token: what the server wants to see.
         tls: certificates to trust, in place of the system's.
+        control: a secret of 16 characters or more by which others may control the session.
         window: seconds of input that may be under way.
         settings: of the session: sample_rate (24000), output_rate, format (`s16`, `f32`, `opus`),
             block, pitch, prosody, wet, max_lag_ms (without it nothing is ever dropped), gate.
@@ -314,4 +327,4 @@ def connect(
         Refusal: the server does not want us, or there is no such voice.
         ServiceError: it cannot be reached.
     """
-    return Client(Server(url, token, tls), voice, window, settings)
+    return Client(Server(url, token, tls, control), voice, window, settings)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rtvc.clients.websocket.address import origin_of, websocket_address
 from rtvc.clients.websocket.refusal import Refusal
+from rtvc.engine.protocol.client_side import ClientSide
+from rtvc.engine.protocol.fields import LARGEST_REPLY
 from rtvc.engine.protocol.messages import Error, Welcome
-from rtvc.engine.protocol.refusals import LARGEST_REPLY, Refused
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.refusals import Violation
 from rtvc.errors import DependencyError, ProtocolError, ServiceError
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ class Server:
         url: its address, as people write it.
         token: what it wants to see.
         tls: certificates to trust for `wss`, in place of the system's.
+        control: a secret by which others may control the sessions.
     """
 
     url: str
     token: str | None = None
     tls: ssl.SSLContext | None = None
+    control: str | None = None
 
     async def dial(self, side: ClientSide, patience: float = OPEN_S) -> "ClientConnection":
         """A socket on which hello was answered.
@@ -46,7 +49,7 @@ class Server:
         """
         socket = await self._connect(patience)
         try:
-            await socket.send(side.hello(self.token))
+            await socket.send(side.hello(self.token, self.control))
             await self.expect(socket, side, Welcome, patience)
         except BaseException:
             await socket.close()
@@ -106,8 +109,8 @@ class Server:
                     if isinstance(event, wanted):
                         return event
                     if isinstance(event, Error):
-                        raise Refusal(event)
-                    if isinstance(event, Refused):
+                        raise Refusal.of(event)
+                    if isinstance(event, Violation):
                         raise ProtocolError(
                             f"the server does not speak this protocol ({event.error.message})"
                         )

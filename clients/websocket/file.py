@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.clients.recording.recorder import Recorder
 from rtvc.clients.websocket.client import Client
+from rtvc.engine.callback.placing import Stretch
 from rtvc.engine.protocol.formats import OPUS_BLOCK_S
-from rtvc.errors import ServiceError
+from rtvc.errors import OutputError, ServiceError
 
 Samples = NDArray[np.float32]
 
@@ -64,6 +66,7 @@ async def convert_recording(
     *,
     fast: bool = False,
     progress: Callable[[float], None] = lambda share: None,
+    recorder: Recorder | None = None,
 ) -> Outcome:
     """Sends a recording through a session that has just been started, and checks that all of it
     came back.
@@ -74,6 +77,7 @@ async def convert_recording(
         rate: of `wave`, in Hz.
         fast: do not wait for the pace of speech.
         progress: hears the share that has come back.
+        recorder: writes down what comes as it comes.
 
     Raises:
         ServiceError: the server refused, is gone, or did not send everything back.
@@ -82,12 +86,24 @@ async def convert_recording(
     began, parts, lags, count = time.monotonic(), list[Samples](), list[float](), 0
     rate_out = client.started.output_rate
     wanted = -(-len(wave) * rate_out // rate)
+    placed = 0  # samples of the source that were written down
+    if recorder is not None:
+        recorder.start()
     async for samples in client.convert([wave] if fast else paced(wave, rate, began)):
+        if recorder is not None:
+            until = -(-(count + len(samples)) * rate // rate_out)
+            said = Stretch(placed, wave[placed:until])
+            await asyncio.to_thread(recorder, said, [Stretch(count, samples)], wait=True)
+            placed = said.end
         count += len(samples)
         parts.append(samples)
         if not fast:
             lags.append(1000 * (time.monotonic() - began - count / rate_out))
         progress(count / wanted)
+    if recorder is not None:
+        recorder.stop()
+        if recorder.problem:
+            raise OutputError(recorder.problem)
     seconds, dropped = (
         time.monotonic() - began,
         (client.totals.dropped_ms / 1000 if client.totals else 0.0),

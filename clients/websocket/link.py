@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rtvc.clients.websocket.dial import Server
 from rtvc.clients.websocket.refusal import TEMPORARY, Refusal
+from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.messages import Draining, Error, Pong, Resumed, Stopped, Welcome
-from rtvc.engine.protocol.refusals import Refused
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.refusals import Violation
 from rtvc.engine.protocol.streams import Audio
 from rtvc.errors import ProtocolError, RtvcError, ServiceError
 
@@ -159,7 +159,7 @@ class Link:
             if not self._asked[1].done():
                 self._asked[1].set_result(event)
         elif isinstance(event, Error):
-            refusal = Refusal(event)
+            refusal = Refusal.of(event)
             if event.fatal:
                 self._problem = refusal
             if self._asked and not self._asked[1].done():
@@ -168,7 +168,7 @@ class Link:
                 LOG.warning("%s", refusal)
         elif isinstance(event, Draining):
             LOG.warning("the server goes down within %g s", event.seconds)
-        elif isinstance(event, Refused):
+        elif isinstance(event, Violation):
             raise ProtocolError(
                 f"what the server sent is not of the protocol ({event.error.message})"
             )

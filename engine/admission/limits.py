@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pydantic import BaseModel, ConfigDict, Field
 
 from rtvc.engine.admission.access import is_loopback
+from rtvc.engine.protocol.fields import LARGEST_FRAME
 from rtvc.engine.protocol.messages import Limits
-from rtvc.engine.protocol.refusals import LARGEST_FRAME
 
 REMEMBERED = 4_096
 """Addresses whose failures are remembered."""
@@ -141,6 +141,11 @@ class Failures:
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.per_minute, self.clock = per_minute, clock
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    @property
+    def remembered(self) -> int:
+        """Addresses whose failures are remembered."""
+        return len(self._buckets)
 
     def add(self, address: str) -> None:
         """One more of an address."""

@@ -10,8 +10,9 @@ from torch.utils import _pytree as pytree
 
 from rtvc.errors import EngineError
 from rtvc.layers.contract import State, leaf_names
-from rtvc.models.streaming.interface import Converter, Styled, conditioned
+from rtvc.models.streaming.interface import Converter, conditioned
 from rtvc.models.streaming.precise_pitch import exact
+from rtvc.voices.voice import Voice
 
 LANES = {torch.float32: 1, torch.float64: 2, torch.int64: 1, torch.int32: 1, torch.bool: 1}
 """float32 values that one value of a type takes: a float64 is kept as a float32 and the float32 of
@@ -164,7 +165,7 @@ class Backend:
         """The packed state before the first sample, (B, S)."""
         return self._start.repeat(batch, 1)
 
-    def condition(self, voice: Styled, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
+    def condition(self, voice: Voice, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
         """Everything a step needs to know of one voice, (1, V) on the backend's device."""
         with torch.inference_mode():
             condition = conditioned(self.converter, voice, pitch=pitch, prosody=prosody)

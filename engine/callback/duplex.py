@@ -6,12 +6,15 @@ worker's, and the only place where the model runs. Time is always passed in, so 
 runs live, in a simulation and in tests.
 """
 
+import functools
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtvc.engine.callback.drift import HALF, DriftControl, DriftResampler
+from rtvc.engine.callback.placing import Placing, Stretch
 from rtvc.engine.callback.playout import Playout
 from rtvc.engine.callback.ring import Ring
 from rtvc.engine.streams.session import Session
@@ -22,6 +25,20 @@ DELAYS = 128
 """Blocks over which the least delay of the input device is taken."""
 CAPTURE_S = 8.0
 """Seconds of input that the capture ring holds while the worker is away."""
+
+
+class Front(Protocol):
+    """What is done to the microphone before it is converted.
+
+    Attributes:
+        late: seconds by which what it returns is older than what it was given last.
+    """
+
+    late: float
+
+    def __call__(self, block: Samples) -> Samples:
+        """A block (N,) -> as many samples."""
+        ...
 
 
 class Outlet:
@@ -55,6 +72,8 @@ class Pump:
         monitor: feed a second listener, with a clock of its own.
 
     `tap`, if set, hears every stretch of input and the output that came of it, in the worker.
+    `front`, if set, is given every block (N,) of the input and returns as many samples, `late`
+    seconds of them older: what is done to a microphone before anybody is converted.
     """
 
     def __init__(
@@ -65,30 +84,35 @@ class Pump:
         correct_drift: bool = True,
         monitor: bool = False,
     ) -> None:
-        line = session.line
-        self.session, self.rate_in, self.rate_out = session, line.entry.rate_in, line.exit.rate_out
+        chunker = session.chunker
+        self.session = session
+        self.rate_in, self.rate_out = chunker.entry.rate_in, chunker.exit.rate_out
         self.captured, self.marks = Ring(int(CAPTURE_S * self.rate_in)), Ring(16_384, np.float64)
-        window = max(0.080, 2.5 * line.chunk / line.rate)
-        self.outlet = Outlet(
-            self.rate_out, margin=margin, window=window, correct_drift=correct_drift
+        window = max(0.080, 2.5 * chunker.chunk / chunker.rate)
+        self._outlet = functools.partial(
+            Outlet, self.rate_out, margin=margin, window=window, correct_drift=correct_drift
         )
-        self.monitor = (
-            Outlet(self.rate_out, margin=margin, window=window, correct_drift=correct_drift)
-            if monitor
-            else None
-        )
+        self.outlet = self._outlet()
+        self.monitor: Outlet | None = None
+        self.listen(monitor)
         self.playout = self.outlet.playout
         self.overflow = self.repaired = 0
         self.muted = False
-        self.tap: Callable[[Samples, Samples], None] | None = None
+        self.tap: Callable[[Stretch, list[Stretch]], None] | None = None
+        self.front: Front | None = None
         self.device_delay = 0.0
         self._delays, self._blocks_seen = np.full(DELAYS, np.inf), 0
         self._gain = 1.0
+        self._placing = Placing()
         self._mark = np.zeros(2)
         self._ahead: list[
             tuple[int, float]
         ] = []  # (stream position, capture time) of blocks that were not all there yet
         self._following = 0.0  # capture time of the next sample if no mark says otherwise
+
+    def listen(self, on: bool) -> None:
+        """Whether a second listener is fed; one that begins hears what comes from now on."""
+        self.monitor = self._outlet() if on else None
 
     def capture(self, block: Samples, at: float, arrived: float | None = None) -> None:
         """The input callback's: block (N,) float32 at rate_in, whose first sample was captured at
@@ -122,15 +146,23 @@ class Pump:
     def process(self, now: float) -> tuple[Samples, float]:
         """Converts what was captured; returns output (N,) at rate_out and when its first sample was
         captured."""
-        parts, blocks = list[Samples](), self._blocks()
+        parts, given, blocks = list[Samples](), list[Samples](), self._blocks()
+        chunker, front, late = self.session.chunker, self.front, 0.0
         for block, at in blocks:
-            parts.append(
-                self.session.push(self._usable(block), captured=at, now=now - self.device_delay)
-            )
+            block = self._usable(block)
+            given.append(block)
+            if front is not None:
+                block = front(block)
+                late = front.late
+            parts.append(self.session.push(block, captured=at - late, now=now - self.device_delay))
         y = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        if self.tap is not None and blocks:
-            self.tap(np.concatenate([block for block, _ in blocks]), y)
-        return y, self.session.line.captured - len(y) / self.rate_out
+        if blocks:
+            self._placing.late = late
+            said = self._placing.said(chunker, np.concatenate(given))
+            heard = self._placing.heard(chunker, y)
+            if self.tap is not None:
+                self.tap(said, heard)
+        return y, chunker.captured - len(y) / self.rate_out
 
     def _usable(self, block: Samples) -> Samples:
         """A block as a device gave it, within [-1, 1]: what a driver does must not end the
@@ -149,15 +181,16 @@ class Pump:
             block = block * np.linspace(self._gain, gain, len(block), dtype=np.float32)
             self._gain = gain
         self.outlet.deliver(block, captured, now)
-        if self.monitor is not None:
-            self.monitor.deliver(block, captured, now)
+        monitor = self.monitor  # which another thread may take away
+        if monitor is not None:
+            monitor.deliver(block, captured, now)
 
     @property
     def dropped(self) -> int:
         """Samples dropped on purpose so far, at rate_out: stale input, stale output, and what no
         queue could hold."""
-        line, share_in = self.session.line, self.rate_out / self.rate_in
-        stale = line.backlog.dropped * self.rate_out / line.rate
+        chunker, share_in = self.session.chunker, self.rate_out / self.rate_in
+        stale = chunker.backlog.dropped * self.rate_out / chunker.rate
         return (
             round(stale + self.overflow * share_in) + self.playout.dropped + self.playout.rejected
         )

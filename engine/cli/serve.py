@@ -187,7 +187,8 @@ def serve(
             ),
         )
         if ray:
-            from rtvc.engine.fleet.app import parse_replicas, run_fleet
+            from rtvc.engine.fleet.config import parse_replicas
+            from rtvc.engine.fleet.run import run_fleet
 
             reserved.close()  # the door is a process of its own
             fleet = {

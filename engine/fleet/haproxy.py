@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from rtvc.engine.fleet.vault import Replica
-from rtvc.engine.server.web import PATH
+from rtvc.engine.protocol.fields import PATH
 from rtvc.errors import ConfigError, DependencyError
 
 STEER_S = 0.25

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rtvc.engine.protocol.fields import PATH, VERSION
 from rtvc.engine.protocol.frames import FORMATS, HEADER, Flag
-from rtvc.engine.protocol.messages import VERSION, ClientMessage, ServerMessage
-from rtvc.engine.server.web import PATH
+from rtvc.engine.protocol.messages import ClientMessage, ServerMessage
 
 
 def document() -> dict[str, Any]:
@@ -21,7 +21,7 @@ def document() -> dict[str, Any]:
         for kind in union.__args__:
             schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= schema.pop("$defs", {})
-            summary = schema.pop("description", "").split("\n")[0]
+            summary = " ".join(schema.pop("description", "").split("\n\n")[0].split())
             schemas[kind.__name__] = schema | {"required": ["type", *schema.get("required", [])]}
             messages[kind.__name__] = {
                 "name": schema["properties"]["type"]["const"],

@@ -30,6 +30,10 @@ class ClientClock:
         least = min(self._least, self._before)
         return 0.0 if least == float("inf") else least
 
+    def restore(self, offset: float, now: float) -> None:
+        """Goes on from the `offset` of another clock at `now`, in seconds of the server's clock."""
+        self._least, self._opened = offset, now
+
     def arrived(self, timestamp: float, duration: float, now: float) -> float:
         """When the first sample of a frame was captured, in seconds of the server's clock.
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtvc.engine.protocol.messages import Format
+from rtvc.engine.protocol.fields import Format
 from rtvc.errors import DependencyError, ProtocolError
 
 Samples = NDArray[np.float32]

@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntFlag
 
-from rtvc.engine.protocol.messages import VERSION
+from rtvc.engine.protocol.fields import VERSION
 from rtvc.errors import ProtocolError
 
 HEADER = struct.Struct("<BBHIQ")

@@ -5,81 +5,22 @@ Durations end in `_ms`. Unknown fields are ignored, so that later versions can a
 types are not of the protocol.
 """
 
-from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, field_serializer
 
-VERSION = 1
-RATES = (
-    8_000,
-    11_025,
-    12_000,
-    16_000,
-    22_050,
-    24_000,
-    32_000,
-    44_100,
-    48_000,
-    88_200,
-    96_000,
-    176_400,
-    192_000,
+from rtvc.engine.protocol.fields import (
+    RATES,
+    VERSION,
+    Code,
+    Count,
+    Format,
+    Name,
+    Rate,
+    Semitones,
+    Share,
+    VoiceChoice,
 )
-"""Sample rates in Hz that a stream may have: a closed list, because a resampler between odd rates
-costs a hundred megabytes."""
-Rate: TypeAlias = Literal[
-    8_000,
-    11_025,
-    12_000,
-    16_000,
-    22_050,
-    24_000,
-    32_000,
-    44_100,
-    48_000,
-    88_200,
-    96_000,
-    176_400,
-    192_000,
-]
-Format: TypeAlias = Literal["s16", "f32", "opus"]
-Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=128)]
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Semitones: TypeAlias = Annotated[float, Field(ge=-24, le=24)]
-Weights: TypeAlias = Annotated[
-    dict[Name, Annotated[float, Field(ge=0, le=1_000)]], Field(min_length=1, max_length=8)
-]
-VoiceChoice: TypeAlias = Name | Weights
-"""A voice by name, or several by name with their shares."""
-Count: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
-
-
-class Code(StrEnum):
-    """Why something was refused."""
-
-    VERSION = "version"
-    UNAUTHORIZED = "unauthorized"
-    MALFORMED = "malformed"
-    UNKNOWN_TYPE = "unknown_type"
-    UNEXPECTED = "unexpected"
-    TOO_LARGE = "too_large"
-    BAD_FRAME = "bad_frame"
-    BAD_SEQUENCE = "bad_sequence"
-    RATE_LIMITED = "rate_limited"
-    UNSUPPORTED = "unsupported"
-    UNKNOWN_VOICE = "unknown_voice"
-    BAD_NAME = "bad_name"
-    NAME_TAKEN = "name_taken"
-    STORE_FULL = "store_full"
-    BAD_UPLOAD = "bad_upload"
-    FULL = "full"
-    DRAINING = "draining"
-    UNKNOWN_SESSION = "unknown_session"
-    TOO_LATE = "too_late"
-    SUPERSEDED = "superseded"
-    IDLE = "idle"
-    INTERNAL = "internal"
 
 
 class Message(BaseModel):
@@ -95,12 +36,14 @@ class Message(BaseModel):
 class Secret(Message):
     """A message with something in it that must not reach a log: shown as stars, sent as it is."""
 
-    @field_serializer("token", "key", check_fields=False, when_used="json-unless-none")
+    @field_serializer("token", "key", "control", check_fields=False, when_used="json-unless-none")
     def _reveal(self, secret: SecretStr) -> str:
         return secret.get_secret_value()
 
 
 Hidden: TypeAlias = Annotated[SecretStr, Field(max_length=256)]
+Chosen: TypeAlias = Annotated[SecretStr, Field(min_length=16, max_length=256)]
+"""A secret that a client thinks of."""
 
 
 class Hello(Secret):
@@ -108,12 +51,13 @@ class Hello(Secret):
 
     Capabilities: `silence`, silent frames are understood; `acknowledge`, pings say what was
     `received`, the last frame of a session not before `stopped` has come: until then the session is
-    kept.
+    kept. Who knows `control` may change the sessions of this connection from another one.
     """
 
     type: Literal["hello"] = "hello"
     version: int
     token: Hidden | None = None
+    control: Chosen | None = None
     client: Annotated[str, Field(max_length=128)] = ""
     capabilities: Annotated[
         tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=32, strict=False)
@@ -171,6 +115,14 @@ class Update(Message):
     pitch: Semitones | None = None
     prosody: Share | None = None
     wet: Share | None = None
+
+
+class Control(Secret):
+    """`update` and `stats` of this connection go to another one's session from now on: that whose
+    hello named this secret."""
+
+    type: Literal["control"] = "control"
+    control: Chosen
 
 
 class Ping(Message):
@@ -274,6 +226,17 @@ class Updated(Message):
     wet: float
 
 
+class Controlled(Message):
+    """A session of another connection is controlled from here; what holds there now."""
+
+    type: Literal["controlled"] = "controlled"
+    session: str
+    voice: str
+    pitch: float
+    prosody: float
+    wet: float
+
+
 class Pong(Message):
     """The ping's id and time, and the server's clock in microseconds."""
 
@@ -332,7 +295,7 @@ class Error(Message):
 
 
 ClientMessage: TypeAlias = (
-    Hello | Start | Resume | Upload | ListVoices | Update | Ping | AskStats | Stop
+    Hello | Start | Resume | Upload | ListVoices | Update | Control | Ping | AskStats | Stop
 )
 ServerMessage: TypeAlias = (
     Welcome
@@ -341,6 +304,7 @@ ServerMessage: TypeAlias = (
     | VoiceReady
     | VoiceList
     | Updated
+    | Controlled
     | Pong
     | Stats
     | Stopped

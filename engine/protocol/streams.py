@@ -8,13 +8,14 @@ round.
 import struct
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.engine.protocol.fields import Format
 from rtvc.engine.protocol.formats import Codec, codec
 from rtvc.engine.protocol.frames import DROPPED, END, FORMATS, LAST_SEQUENCE, SILENCE, Frame
-from rtvc.engine.protocol.messages import Format
 from rtvc.errors import ProtocolError
 
 Samples = NDArray[np.float32]
@@ -105,17 +106,32 @@ class Outgoing:
         flags = END * end | DROPPED * dropped | SILENCE * (silence or not len(samples))
         payload = COUNT.pack(len(samples)) if flags & SILENCE else self.codec.encode(samples)
         data = Frame(flags, self.format, self.sequence, max(0, timestamp), payload).to_bytes()
-        self.store(self.sequence, data, len(samples))
+        self._keep(self.sequence, data, len(samples))
         self.sequence += 1
         while self._samples > self.keep and self._bytes > self.limit and len(self._kept) > 1:
             self._drop()
         return data
 
-    def store(self, sequence: int, data: bytes, samples: int) -> None:
-        """Keeps a frame that was made, until it is forgotten or there are too many."""
+    def _keep(self, sequence: int, data: bytes, samples: int) -> None:
         self._kept.append((sequence, data, samples))
         self._samples += samples
         self._bytes += len(data)
+
+    def state(self) -> dict[str, Any]:
+        """Arrays and numbers to go on from: the frames that are kept, and their number."""
+        sizes = [(sequence, len(data), samples) for sequence, data, samples in self._kept]
+        return {
+            "sequence": self.sequence,
+            "sizes": np.array(sizes, np.int64).reshape(-1, 3),
+            "kept": np.frombuffer(b"".join(data for _, data, _ in self._kept), np.uint8),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state` returned."""
+        self.sequence, at, data = state["sequence"], 0, state["kept"].tobytes()
+        for sequence, size, samples in state["sizes"].tolist():
+            self._keep(sequence, data[at : at + size], samples)
+            at += size
 
     def _drop(self) -> None:
         _, data, samples = self._kept.popleft()
@@ -154,6 +170,10 @@ class Incoming:
         self.codec: Codec = codec(format, rate)
         self.wanted = 0  # number of the next frame
         self.ended = False
+
+    def restore(self, wanted: int, ended: bool) -> None:
+        """Goes on with frame number `wanted`, or with none."""
+        self.wanted, self.ended = wanted, ended
 
     def accept(self, frame: Frame) -> Audio | None:
         """The audio of a frame; None for one that came before (after a resumption).

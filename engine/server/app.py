@@ -20,10 +20,11 @@ from rtvc.engine.admission.entrance import (
 )
 from rtvc.engine.admission.guarded import guarded
 from rtvc.engine.admission.logs import sparing
-from rtvc.engine.protocol.refusals import LARGEST_FRAME
-from rtvc.engine.server.connection import Connection, Gone
+from rtvc.engine.protocol.fields import LARGEST_FRAME, PATH
+from rtvc.engine.server.connection import Connection
 from rtvc.engine.server.service import Service
-from rtvc.engine.server.web import PATH, Web, client_address
+from rtvc.engine.server.transport import Gone
+from rtvc.engine.server.web import Web, client_address
 from rtvc.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ async def serving(
                 server_header=None,
                 logger=quiet,
             )
-            expiring = service.task(expire(entrance))
+            expiring = service.workers.task(expire(entrance))
             try:
                 yield listening.getsockname()[1]
             finally:

@@ -1,8 +1,9 @@
 """From settings to a service that is ready to serve: what the command line and a replica of a
 larger service both call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from rtvc.engine.backends.base import Backend
 from rtvc.engine.loading import streaming
 from rtvc.engine.open import begin, chunk_of
 from rtvc.engine.server.service import Service
-from rtvc.engine.server.voice_store import VoiceStore
 from rtvc.engine.streams.capacity import Capacity, measure
+from rtvc.engine.voices.store import VoiceStore
 from rtvc.errors import ConfigError, EngineError
 from rtvc.voices.voice import Voice
 
@@ -54,8 +55,21 @@ class ServeConfig(BaseModel):
     limits: ServerLimits = ServerLimits()
 
 
-def open_service(config: ServeConfig, kind: type[Service] = Service) -> Service:
-    """A service of a kind, with its model loaded, warmed and its capacity measured; takes seconds.
+S = TypeVar("S", bound=Service)
+
+
+def open_service(config: ServeConfig) -> Service:
+    """A service with its model loaded, warmed and its capacity measured; takes seconds.
+
+    Raises:
+        ConfigError: settings that name what does not exist.
+        EngineError: the backend cannot be had, or is too slow for a single session.
+    """
+    return open_as(Service, config)
+
+
+def open_as(make_service: Callable[..., S], config: ServeConfig) -> S:
+    """What `make_service` makes of the arguments of a `Service`; as ready as of `open_service`.
 
     On a machine that was never measured it begins in plain torch; faster backends take over in all
     its sessions as they become ready, and it admits as many more.
@@ -96,7 +110,9 @@ def open_service(config: ServeConfig, kind: type[Service] = Service) -> Service:
     def make(samples: NDArray[np.float32], rate: int, name: str) -> Voice:
         return loaded.voice((samples, rate), name=name, fit=config.fit)
 
-    service = kind(backend, store, make, config.limits, access, capacity=capacity, name=version())
+    service = make_service(
+        backend, store, make, config.limits, access, capacity=capacity, name=version()
+    )
     service.proxies |= {str(address) for address in config.proxies}
     if handover is not None:
 

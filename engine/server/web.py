@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from rtvc.engine.protocol.fields import PATH
 from rtvc.engine.server.service import Service
 from rtvc.errors import ConfigError
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request, Response
 
-PATH = "/v1"
-"""Where the websocket is."""
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -94,7 +93,7 @@ class Web:
             state = {
                 "ready": service.ready,
                 "draining": service.draining,
-                "sessions": len(service.calls),
+                "sessions": len(service.sessions),
                 "limit": service.most,
             }
             return reply(
@@ -136,7 +135,7 @@ class Web:
             )
             return self._turn_away(403, "origin", address, text)
         greeted = [other for other in service.connections if other.greeted]
-        same = sum(other.transport.address == address for other in greeted)
+        same = sum(other.address == address for other in greeted)
         if (
             len(greeted) >= service.limits.connections
             or same >= service.limits.connections_per_address

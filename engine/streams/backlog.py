@@ -62,7 +62,7 @@ class Backlog:
     ) -> None:
         if limit is not None and limit < nominal:
             raise EngineError(
-                f"a lag limit of {limit} s came, at least the nominal lag of {nominal} s was wanted"
+                f"expected a lag limit of at least the nominal {nominal} s, got {limit} s: raise it"
             )
         self.rate, self.nominal, self.limit, self.capacity = (
             rate,
@@ -140,7 +140,8 @@ class Backlog:
         """
         if count > len(self._samples):
             raise EngineError(
-                f"{count} samples were asked of a queue that holds {len(self._samples)}"
+                f"expected at most the {len(self._samples)} samples that are queued, got a demand"
+                f" of {count}: ask `len` first"
             )
         head, self._samples = self._samples[:count], self._samples[count:].copy()
         self._advance(count)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from rtvc.engine.backends.base import Backend
+from rtvc.voices.voice import STYLE, Voice
 
 HEADROOM = 0.8
 """Share of a tick that steps may fill: the rest is for edges, the gate, and whatever else the
@@ -38,7 +39,7 @@ class StepTimes:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What `measure` found.
+    """What `measure` says.
 
     Attributes:
         tick: seconds of audio a step.
@@ -58,8 +59,8 @@ def step_time(
     size = next((b for b in backend.batches if b >= rows), rows)
     with torch.inference_mode():
         x = torch.randn(size, 1, backend.chunk, device=backend.device) * 0.05
-        voice = torch.zeros(128, device="cpu")
-        condition = backend.condition(_Neutral(voice, voice)).repeat(size, 1)
+        voice = Voice(torch.zeros(STYLE), torch.zeros(STYLE))
+        condition = backend.condition(voice).repeat(size, 1)
         state, times = backend.initial(size), StepTimes(steps)
         for index in range(steps + 2):
             before = clock()
@@ -68,12 +69,6 @@ def step_time(
             if index >= 2:
                 times.add(clock() - before)
     return times
-
-
-@dataclass(frozen=True)
-class _Neutral:
-    acoustic: torch.Tensor
-    prosodic: torch.Tensor
 
 
 def measure(backend: Backend, *, most: int = 64, steps: int = 24) -> Capacity:

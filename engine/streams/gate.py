@@ -125,7 +125,12 @@ class Gate:
         lookback: seconds by which audio is held back behind the decision, on top of the converter's
             own latency.
         detector: another source of probabilities, for tests.
+
+    Attributes:
+        on: while it is not, everything is let through and nothing is listened to.
     """
+
+    on = True
 
     def __init__(
         self,
@@ -156,6 +161,10 @@ class Gate:
     def decide(self, chunk: Samples) -> bool:
         """chunk (N,) -> whether the gate is open once this chunk has been heard."""
         seconds = len(chunk) / self.rate
+        if not self.on:
+            self.open, self.quiet = True, 0.0
+            self.chunks += 1
+            return True
         probabilities = self.detector.push(chunk)
         if any(p >= (self.closes if self.open else self.opens) for p in probabilities):
             self.open, self.quiet = True, 0.0

@@ -55,7 +55,7 @@ def from_bytes(data: bytes) -> dict[str, Any]:
             branch[key] = value
     except Exception as error:  # parsers, and names that contradict each other
         raise EngineError(
-            f"{len(data)} bytes came that are no parked session ({first_line(error)}): pass what"
-            " `park` returned"
+            f"expected a parked session, got {len(data)} other bytes ({first_line(error)}): pass"
+            " what `park` returned"
         ) from error
     return tree

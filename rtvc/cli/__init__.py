@@ -28,6 +28,7 @@ COMMANDS = {
     "live": ("rtvc.clients.cli.live", "Speak into the microphone with another voice."),
     "serve": ("rtvc.engine.cli.serve", "Serve conversions over websockets."),
     "stream": ("rtvc.clients.cli.stream", "Send a file or the microphone through a server."),
+    "control": ("rtvc.clients.cli.control", "Change a conversion while somebody speaks."),
     "devices": ("rtvc.clients.cli.devices", "List the audio devices."),
     "doctor": ("rtvc.clients.cli.doctor", "Check this machine: devices, speed, optional packages."),
     "weights": ("rtvc.cli.weights", "Fetch, verify and import pretrained weights."),
@@ -70,7 +71,7 @@ def attach(app: typer.Typer, name: str, module: ModuleType) -> None:
     """Registers a module's function, or its group of functions, on the application."""
     found = functions(module, name)
     if [function.__name__ for function in found] == [name]:
-        app.command(name)(found[0])
+        app.command(name, context_settings=getattr(module, "SETTINGS", None))(found[0])
         return
     group = typer.Typer(
         cls=getattr(module, "GROUP", None), no_args_is_help=True, help=COMMANDS[name][1]

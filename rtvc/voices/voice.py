@@ -1,6 +1,7 @@
 """A voice: two style vectors and what they came from, in a file of a few kB."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -215,7 +216,7 @@ class Voice:
             VoiceError: no voice, a negative weight, a sum of 0, or voices of different style spaces
                 or fitted to different weights.
         """
-        shares = checks.shares(weights)
+        shares = shares_of(weights)
         space = common_space(*weights)
         if len({voice.acoustic.shape[0] for voice in weights}) > 1:
             raise VoiceError(
@@ -317,6 +318,49 @@ def check_voice_file(
         raise VoiceError(str(error)) from error
 
 
+def check_voice(value: object) -> Voice:
+    """A voice, if it is one.
+
+    Raises:
+        VoiceError: it is something else.
+    """
+    if not isinstance(value, Voice):
+        raise VoiceError(
+            f"expected a Voice, got {checks.what(value)}: make one with"
+            " `vc.voice('reference.wav')`, or load one with `rtvc.Voice.load('anna.voice')`"
+        )
+    return value
+
+
+def shares_of(weights: Mapping[Voice, float]) -> list[tuple[Voice, float]]:
+    """Voices and their weights, scaled to a sum of 1.
+
+    Raises:
+        VoiceError: no voice, something that is none, or weights that are not finite, negative or
+            all zero.
+    """
+    if not isinstance(weights, Mapping):
+        raise VoiceError(
+            f"expected voices and their weights, as in {{anna: 0.7, bob: 0.3}}, got"
+            f" {checks.what(weights)}: pass a dictionary"
+        )
+    values = list(weights.values())
+    numbers = [
+        number
+        for value in values
+        if (number := checks.real(value)) is not None and 0 <= number < math.inf
+    ]
+    total = sum(numbers)
+    if not values or len(numbers) < len(values) or not 0 < total < math.inf:
+        shown = ", ".join(checks.what(value) for value in values)
+        raise VoiceError(
+            f"expected finite weights, at least one above 0 and none below, got [{shown}]"
+        )
+    return [
+        (check_voice(part), number / total) for part, number in zip(weights, numbers, strict=True)
+    ]
+
+
 def shown_name(name: str) -> str:
     """A name without what cannot be shown, and of bounded length."""
     return "".join(c for c in name if c.isprintable())[:LONGEST_NAME]
@@ -352,23 +396,18 @@ def fitted_to(*voices: Voice) -> dict[str, Any]:
     return {"fit": {"weights": weights[0]}} if weights else {}
 
 
-def mixed_fine(shares: Sequence[tuple[Any, float]]) -> Tensor | None:
-    """The weighted sum of the `fine` of some voices (anything with styles), None where no voice has
-    one.
+def mixed_fine(shares: Sequence[tuple[Voice, float]]) -> Tensor | None:
+    """The weighted sum of the `fine` of some voices, (F,); None where no voice has one.
 
     Raises:
         VoiceError: they are of different lengths.
     """
-    found: list[tuple[Tensor, float]] = [
-        (fine, share)
-        for voice, share in shares
-        if (fine := getattr(voice, "fine", None)) is not None
-    ]
-    if not found:
+    parts = [(voice.fine, share) for voice, share in shares if voice.fine is not None]
+    if not parts:
         return None
-    if len(lengths := {len(fine) for fine, _ in found}) > 1:
+    if len(lengths := {len(fine) for fine, _ in parts}) > 1:
         raise VoiceError(
             f"voices fitted to {sorted(lengths)} numbers cannot be mixed: make them again with one"
             " model"
         )
-    return torch.stack([share * fine for fine, share in found]).sum(0)
+    return torch.stack([share * fine for fine, share in parts]).sum(0)

@@ -86,9 +86,9 @@ def test_the_saved_session_is_as_large_as_stated():
     backend, _ = open_engine(converter, "torch-eager", 600)
     import torch
 
-    from rtvc.engine.streams.session import Style
+    from rtvc.voices.voice import Voice
 
-    session = Session(backend, Style(torch.zeros(128), torch.zeros(128)))
+    session = Session(backend, Voice(torch.zeros(128), torch.zeros(128)))
     assert loaded is not None and len(session.park()) == pytest.approx(
         Inputs().saved_bytes, rel=0.02
     )

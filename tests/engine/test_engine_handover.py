@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from converters import DelayConverter, TestVoice, TinyConverter
+from pooling import KeptPool
 
 import rtvc.engine.open as opening
 from rtvc.engine import builder
@@ -19,7 +20,6 @@ from rtvc.engine.build import build
 from rtvc.engine.cached import load, place
 from rtvc.engine.handover import Handover
 from rtvc.engine.streams.capacity import Capacity
-from rtvc.engine.streams.pool import Pool
 from rtvc.engine.streams.session import Session
 from rtvc.engine.trial import fidelity, probe
 from rtvc.errors import EngineError
@@ -82,7 +82,7 @@ def test_members_of_a_pool_change_together_and_keep_their_states(
 ) -> None:
     eager, fast = TorchBackend(converter, CHUNK), load(engines / "onnx", converter)
     x, wanted = signal(), streamed(eager, None, 0)
-    pool = Pool(eager, slots=3, capacity=Capacity(CHUNK / 24_000, {}, 3))
+    pool = KeptPool(eager, slots=3, capacity=Capacity(CHUNK / 24_000, {}, 3))
     members = [pool.join(TestVoice(1)) for _ in range(2)]
     heard: list[list[np.ndarray]] = [[], []]  # type: ignore[type-arg]
     for index, start in enumerate(range(0, len(x), CHUNK)):
@@ -95,7 +95,7 @@ def test_members_of_a_pool_change_together_and_keep_their_states(
             member.push(x[start : start + CHUNK])
         pool.tick()
         for parts, member in zip(heard, members, strict=True):
-            parts.append(member.pull())
+            parts.append(pool.pull(member))
     assert pool.backend is fast and {member.backend for member in members} == {fast}
     for parts in heard[:2]:
         got = np.concatenate(parts)

@@ -1,11 +1,13 @@
 """Real headless Chromium, driven by Playwright, with a file in place of the microphone."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -65,3 +67,25 @@ def worklet(browser: Any, name: str) -> Any:
     page = browser.new_page()
     page.evaluate(WORKLET, (WEB / f"{name}.worklet.js").read_text())
     return page
+
+
+COLOURS = """(e) => {
+    const opaque = (x) => {
+        while (x && getComputedStyle(x).backgroundColor === 'rgba(0, 0, 0, 0)') x = x.parentElement;
+        return getComputedStyle(x).backgroundColor;
+    };
+    return [getComputedStyle(e).color, opaque(e)];
+}"""
+
+
+def contrast(page: Any, selector: str) -> float:
+    """WCAG 2.2, 1.4.3: the ratio of the colours of a text and of what is behind it."""
+    ink, ground = page.locator(selector).first.evaluate(COLOURS)
+
+    def luminance(colour: str) -> float:
+        parts = np.array([float(part) for part in re.findall(r"[\d.]+", colour)[:3]]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    light, dark = sorted((luminance(ink), luminance(ground)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)

@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 
+from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.messages import Error, Resumed, Start, Started, Stopped, Welcome
-from rtvc.engine.protocol.refusals import Refused
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.refusals import Violation
 from rtvc.engine.protocol.streams import Audio
 
 
@@ -81,7 +81,7 @@ class Client:
         async with asyncio.timeout(seconds):
             while True:
                 message = await self.messages.get()
-                assert not isinstance(message, Refused), message
+                assert not isinstance(message, Violation), message
                 if isinstance(message, kind):
                     return message
                 if isinstance(message, Error) or message is None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rtvc.layers.contract import Pointwise, Serial, State
 from rtvc.layers.conv import Conv
+from rtvc.voices.voice import Voice
 
 
 class TinyConverter(nn.Module):
@@ -65,14 +66,15 @@ class DelayConverter(nn.Module):
         return x[..., : -self.latency] * voice[:, :, None], x[..., -self.latency :]
 
 
-class TestVoice:
-    """Two style vectors, told apart by a seed; `gain` sets the first value."""
+class TestVoice(Voice):
+    """A voice of no recording, told apart by a seed; `gain` sets the first value of its timbre."""
 
     __test__ = False
 
     def __init__(self, seed: int = 0, gain: float | None = None) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.acoustic = torch.randn(128, generator=generator) * 0.3
-        self.prosodic = torch.randn(128, generator=generator) * 0.3
+        acoustic = torch.randn(128, generator=generator) * 0.3
+        prosodic = torch.randn(128, generator=generator) * 0.3
         if gain is not None:
-            self.acoustic[0] = gain
+            acoustic[0] = gain
+        super().__init__(acoustic, prosodic)

@@ -19,11 +19,13 @@ import websockets.exceptions
 from calling import Client, noise
 from serving import served
 
+from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.frames import HEADER
 from rtvc.engine.protocol.messages import Error, Limits, Start, Welcome, schema
-from rtvc.engine.protocol.refusals import Phase, Refused, Uploaded
-from rtvc.engine.protocol.sides import ClientSide, ServerSide
+from rtvc.engine.protocol.refusals import Violation
+from rtvc.engine.protocol.server_side import Phase, ServerSide
 from rtvc.engine.protocol.streams import Audio, Incoming
+from rtvc.engine.protocol.upload import Uploaded
 
 LIMITS = Limits(
     frame_bytes=1,
@@ -232,7 +234,7 @@ def core(source, frames):
         frame = hostile.frame()
         wanted = server.incoming.wanted if server.incoming else None
         event = server.receive(frame)
-        if isinstance(event, Refused):
+        if isinstance(event, Violation):
             assert isinstance(event.error, Error) and len(event.error.text()) < 1_000
             assert event.error.fatal == (server.phase is Phase.CLOSED)
             assert (
@@ -249,8 +251,8 @@ def core(source, frames):
             server.attach(Incoming("f32", 24_000))
             hostile.sequence = 0
         answer = client.receive(frame)
-        assert answer is None or isinstance(answer, Refused | Audio) or answer.type in TYPES
-        if isinstance(answer, Refused) and answer.error.fatal:
+        assert answer is None or isinstance(answer, Violation | Audio) or answer.type in TYPES
+        if isinstance(answer, Violation) and answer.error.fatal:
             client.incoming = Incoming("f32", 24_000)
     return counts
 
@@ -315,7 +317,7 @@ async def live(folder, frames, attackers=4, seed=0):
             handled[0] += self.phase is not Phase.CLOSED and not self.calm
             return super().receive(data)
 
-    with mock.patch("rtvc.engine.server.connection.ServerSide", Counting):
+    with mock.patch("rtvc.engine.server.dialogue.ServerSide", Counting):
         async with (
             served(folder, rows=40, sessions=40, resume_s=0.2, **limits) as (service, url),
             Client(url) as calm,
@@ -337,14 +339,14 @@ async def live(folder, frames, attackers=4, seed=0):
             np.testing.assert_array_equal(calm.samples(), x[:at])
             assert service.metrics.registry.get_sample_value("rtvc_internal_errors_total") == 0
             for _ in range(100):  # whoever broke off is given a moment
-                if not service.calls and not service.uploads.under_way:
+                if not service.sessions and not service.uploads.under_way:
                     break
                 await asyncio.sleep(0.05)
-            assert (len(service.calls), len(service.pool.members), service.uploads.under_way) == (
-                0,
-                0,
-                0,
-            )
+            assert (
+                len(service.sessions),
+                len(service.pool.sessions),
+                service.uploads.under_way,
+            ) == (0, 0, 0)
             seconds = time.perf_counter() - began
             return {
                 "frames": handled[0],

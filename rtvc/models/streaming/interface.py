@@ -9,21 +9,7 @@ from torch import Tensor, nn
 from rtvc.errors import VoiceError
 from rtvc.layers.contract import State
 from rtvc.models.streaming.style import STYLE
-
-
-class Styled(Protocol):
-    """What a converter needs of a voice: two float32 vectors. `rtvc.voices.voice.Voice` is
-    one, and may have `fine` (F,) as well."""
-
-    @property
-    def acoustic(self) -> Tensor:
-        """(128,) timbre; behind it, in voices of models that have them, tokens of 128 each."""
-        ...
-
-    @property
-    def prosodic(self) -> Tensor:
-        """(128,) pitch register and range, energy, rhythm."""
-        ...
+from rtvc.voices.voice import Voice
 
 
 class Converter(Protocol):
@@ -67,7 +53,7 @@ class Converter(Protocol):
 
 
 def conditioned(
-    converter: Converter, voice: Styled, *, pitch: float = 0.0, prosody: float = 1.0
+    converter: Converter, voice: Voice, *, pitch: float = 0.0, prosody: float = 1.0
 ) -> Tensor:
     """Everything a step needs to know of a voice, (1, V): `Converter.condition`, and on top of its
     last numbers the voice's `fine`.
@@ -91,13 +77,13 @@ def conditioned(
             f" {acoustic.shape[1]}: make the voice again from its recordings (rtvc voice create)"
         )
     condition = converter.condition(acoustic, prosodic, pitch=pitch, prosody=prosody)
-    fine: Tensor | None = getattr(voice, "fine", None)
+    fine = voice.fine
     if fine is None:
         return finite(condition)
     if len(fine) > condition.shape[1]:
         raise VoiceError(
-            f"a voice fitted to {len(fine)} numbers came, this model takes {condition.shape[1]}:"
-            " fit it again with this model"
+            f"expected a voice fitted to at most {condition.shape[1]} numbers, got one fitted to"
+            f" {len(fine)}: fit it again with this model"
         )
     return finite(
         torch.cat([condition[:, : -len(fine)], condition[:, -len(fine) :] + fine.to(condition)], 1)

@@ -59,7 +59,8 @@ LIVE = """
 import sys, json, time
 sys.path.insert(0, {tests!r})
 from converters import DelayConverter, TestVoice
-from rtvc.clients.live.live import Live, LiveConfig
+from rtvc.clients.live.config import LiveConfig
+from rtvc.clients.live.live import Live
 from rtvc.engine.backends.eager import TorchBackend
 config = LiveConfig(gate={gate}, sound={sound!r}, block_ms=10, margin_ms=60)
 with Live(TorchBackend(DelayConverter(), 300), TestVoice(gain=1.0), config) as live:
@@ -68,7 +69,7 @@ with Live(TorchBackend(DelayConverter(), 300), TestVoice(gain=1.0), config) as l
     while time.monotonic() < ends:
         time.sleep(0.1)
         live.supervise()
-    print(json.dumps(live.status()), flush=True)
+    print(json.dumps(live.status().as_dict()), flush=True)
 """
 
 

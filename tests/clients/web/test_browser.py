@@ -1,7 +1,6 @@
 """The browser page in real headless Chromium, against a live server: what a person does with it,
 and what comes out."""
 
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 import soundfile
 import soxr
 from background import Route, background, thread_of
-from browser import WEB, chromium
+from browser import WEB, chromium, contrast
 from converters import DelayConverter
 from pydantic import SecretStr
 from serving import gain_voice
@@ -150,8 +149,8 @@ def test_real_speech_is_converted_as_it_is_offline(
     from rtvc.api import load
     from rtvc.engine.server.app import serving
     from rtvc.engine.server.service import Service
-    from rtvc.engine.server.voice_store import VoiceStore
     from rtvc.engine.streams.capacity import Capacity
+    from rtvc.engine.voices.store import VoiceStore
 
     loaded = load()
     backend, store = (
@@ -304,7 +303,7 @@ def test_recording_a_reference_and_mixing(browser: Any, server: tuple[Any, str])
             page.keyboard.press("ArrowLeft")
         page.click("#go")
         reach(page, "live")
-        (call,) = service.calls.values()
+        (call,) = service.sessions.values()
         assert page.inner_text("#speaking") == "Über-mich + half"
         page.get_by_role("checkbox", name="one", exact=True).check()
         page.wait_for_timeout(600)
@@ -315,10 +314,10 @@ def test_recording_a_reference_and_mixing(browser: Any, server: tuple[Any, str])
         page.locator("#pitch").focus()
         page.keyboard.press("ArrowRight")
         page.wait_for_timeout(600)
-        assert page.inner_text("#pitch-now") == "+1 semitone" and call.member.pitch == 1.0
+        assert page.inner_text("#pitch-now") == "+1 semitone" and call.pooled.pitch == 1.0
         page.click("#go")
         reach(page, "ready")
-        assert not service.calls
+        assert not service.sessions
 
 
 def test_a_resting_page_connects_again_and_a_full_server_says_so(
@@ -337,7 +336,7 @@ def test_a_resting_page_connects_again_and_a_full_server_says_so(
         reach(first, "live")
         second.click("#go")
         second.wait_for_selector("#trouble:has-text('try again later')")
-        assert second.inner_text("#go-text") == "Start" and len(service.calls) == 1
+        assert second.inner_text("#go-text") == "Start" and len(service.sessions) == 1
         first.click("#go")
         first.wait_for_selector("#go[aria-pressed=false]")
         second.click("#go")
@@ -486,24 +485,4 @@ def test_it_fits_a_phone_and_reads_well(browser: Any, server: tuple[Any, str], s
             ".either input:checked + span",
             ".lane-name",
         ):
-            ink, ground = page.locator(selector).first.evaluate("""(e) => {
-                    const opaque = (x) => {
-                        while (x && getComputedStyle(x).backgroundColor === 'rgba(0, 0, 0, 0)')
-                            x = x.parentElement;
-                        return getComputedStyle(x).backgroundColor;
-                    };
-                    return [getComputedStyle(e).color, opaque(e)];
-                }""")
-            assert contrast(ink, ground) >= 4.5, (selector, ink, ground)
-
-
-def contrast(ink: str, ground: str) -> float:
-    """WCAG 2.2, 1.4.3: the ratio of two colours `rgb(r, g, b)`."""
-
-    def luminance(colour: str) -> float:
-        parts = np.array([float(part) for part in re.findall(r"[\d.]+", colour)[:3]]) / 255
-        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
-    light, dark = sorted((luminance(ink), luminance(ground)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
+            assert contrast(page, selector) >= 4.5, selector

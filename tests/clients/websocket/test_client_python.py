@@ -18,7 +18,7 @@ import rtvc
 from rtvc.clients.websocket import backpressure as flow_module
 from rtvc.clients.websocket.backpressure import Window
 from rtvc.clients.websocket.recording import named
-from rtvc.engine.protocol.messages import Code
+from rtvc.engine.protocol.fields import Code
 from rtvc.errors import AudioError, ServiceError
 
 F32 = {"format": "f32"}
@@ -125,7 +125,7 @@ def test_connections_that_break_lose_nothing(tmp_path):
                 y = np.concatenate([block async for block in c.convert(np.array_split(x, 600))])
                 np.testing.assert_allclose(y, 0.5 * x, atol=1e-6)
                 assert c.link.resumed >= 3 and not route.cuts
-            assert not service.calls
+            assert not service.sessions
 
     run(main)
 
@@ -213,7 +213,7 @@ def test_a_session_that_is_gone_when_its_client_returns(tmp_path):
             route.open = False
             route.cut()
             await asyncio.sleep(0.3)
-            for call in list(service.calls.values()):
+            for call in list(service.sessions.values()):
                 await service.end(call)
             route.open = True
             with pytest.raises(rtvc.clients.Refusal, match="no such session") as caught:

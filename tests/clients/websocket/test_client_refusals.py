@@ -12,7 +12,7 @@ from test_client_python import F32, run
 import rtvc
 from rtvc.clients.websocket.address import origin_of, websocket_address
 from rtvc.engine.admission.access import Access
-from rtvc.engine.protocol.messages import Code
+from rtvc.engine.protocol.fields import Code
 from rtvc.engine.protocol.refusals import Refusal as ServersRefusal
 from rtvc.errors import ConfigError, ProtocolError, ServiceError
 

@@ -7,17 +7,20 @@ import time
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from background import background
 from calling import noise
+from cards import FakeStream, fake_cards, until
 from converters import DelayConverter
 from pydantic import SecretStr
 from serving import gain_voice
-from test_live_devices import ALL, FakeStream, until
 
 from rtvc.cli import main
-from rtvc.clients.live import live as live_module
+from rtvc.clients.control.desk import Desk
+from rtvc.clients.control.speaking import SpeakingThere
+from rtvc.clients.live.audio_streams import STREAMS
+from rtvc.clients.live.config import LiveConfig
 from rtvc.clients.live.display import line
-from rtvc.clients.live.live import LiveConfig
 from rtvc.clients.websocket import mic as mic_module
 from rtvc.clients.websocket.mic import RemoteLive, RemotePump, usable
 from rtvc.clients.websocket.remote import Remote
@@ -235,18 +238,10 @@ def test_a_server_behind_tls(spoken, tmp_path, capsys):
 @pytest.fixture
 def cards(monkeypatch):
     """Sound cards in place of this machine's."""
-    from rtvc.clients.live.devices import pick
-
-    for module in (live_module, mic_module):
-        monkeypatch.setattr(
-            module, "pick", lambda wanted, kind, known=None: pick(wanted, kind, ALL)
-        )
-    monkeypatch.setattr(live_module, "hurry", lambda: False)
-    monkeypatch.setattr(live_module, "refresh", lambda: None)
-    monkeypatch.setattr(mic_module, "STREAMS", {"sounddevice": FakeStream})
+    made = fake_cards(monkeypatch)
+    monkeypatch.setitem(STREAMS, "sounddevice", FakeStream)
     monkeypatch.setattr(mic_module, "STATS_S", 0.1)
-    FakeStream.made.clear()
-    return FakeStream.made
+    return made
 
 
 def test_the_microphone_goes_through_the_server(server, cards, tmp_path):
@@ -255,32 +250,33 @@ def test_the_microphone_goes_through_the_server(server, cards, tmp_path):
         Remote(server, window=1.0) as remote,
         RemoteLive(remote, ["one", "half"], config, max_lag_ms=1000.0) as live,
     ):
-        until(lambda: (live.supervise(), live.pump.playout.sounded > 60)[1])
+        until(lambda: (live.supervise(), live.pump.outlet.playout.sounded > 60)[1])
         status = live.status()
         assert (
-            status["state"] == "running"
-            and 50 < status["lag_p50_ms"] < 600
-            and -30 < status["level_in_db"] < -20
+            status.state == "running"
+            and 50 < status.lag_p50_ms < 600
+            and -30 < status.level_in_db < -20
         )
         assert len(line(status)) <= 120 and "lag" in line(status)
-        json.dumps(status)
+        assert json.loads(json.dumps(status.as_dict()))["resumed"] == 0
         heard_before = len(cards[1].heard)
-        assert (
-            live.press("2")
-            and live.press("b")
-            and live.press("b")
-            and live.press("+")
-            and live.press("-")
-            and live.press("9")
-        )
+        desk = Desk(live, SpeakingThere(live, 1.0))
+        assert all(desk.press(key) for key in "2bb+-9")
+        assert desk.status()["voice"] == "half" and desk.status()["recording"]["on"]
         until(lambda: len(cards[1].heard) > heard_before + 60)
-        assert live.press("m") and live.status()["muted"] and not live.press("q")
-    assert live.status()["state"] == "stopped" and not any(card.running for card in cards)
+        assert desk.press("m") and live.status().muted and not desk.press("q")
+    assert live.status().state == "stopped" and not any(card.running for card in cards)
     heard = np.concatenate(cards[1].heard)
     assert np.abs(heard).max() == pytest.approx(0.1, abs=0.02)
     assert np.abs(heard[-len(heard) // 8 :]).max() < 0.09, "the second voice is softer"
-    said, rate = soundfile.read(tmp_path / "take" / "input.wav")
-    assert rate == 48_000 and np.abs(said).max() == pytest.approx(0.1, abs=0.01)
+    conversion, said = (
+        soundfile.read(path, dtype="float32")[0] for path in sorted((tmp_path / "take").iterdir())
+    )
+    assert len(conversion) == -(-len(said) * 441 // 480)
+    assert np.abs(said).max() == pytest.approx(0.1, abs=0.01)
+    early = said[4_800:24_000]  # before the voices were changed
+    late = soxr.resample(conversion, 44_100, 48_000)[4_800:24_000]
+    np.testing.assert_allclose(late, early, atol=2e-3)
 
 
 def test_the_end_of_the_session_ends_the_microphone(server, cards):

@@ -19,8 +19,10 @@ from calling import noise
 from serving import make_service
 
 import rtvc
-from rtvc.engine.fleet.app import ByStreams, Fleet, RayShelf, application, deploy, remove, wanted
+from rtvc.engine.fleet.app import ByStreams, application, deploy, needed, remove
+from rtvc.engine.fleet.config import Fleet, parse_replicas
 from rtvc.engine.fleet.haproxy import Door
+from rtvc.engine.fleet.remote_vault import remote_vault
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'rtvc-engine[ray]'")
 FLEET = Fleet(least=2, most=2, cores=0.4, every_s=0.3, shutdown_s=15)
@@ -56,7 +58,7 @@ def begin_ray(attempts=3):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """The application on a cluster of its own; gives the shelf and the opener's environment."""
+    """The application on a cluster of its own; gives the vault and the opener's environment."""
     from fleet import open_fleet_service
 
     voices = tmp_path_factory.mktemp("voices")
@@ -72,8 +74,8 @@ def cluster(tmp_path_factory):
     }
     begin_ray()
     try:
-        shelf = deploy(open_fleet_service, FLEET, variables)
-        yield shelf, open_fleet_service, variables
+        vault = deploy(open_fleet_service, FLEET, variables)
+        yield vault, open_fleet_service, variables
         remove(FLEET)
         ray.serve.shutdown()
     finally:
@@ -101,11 +103,11 @@ async def speak(client, x, heard, enough):
     return sent
 
 
-async def two(shelf):
+async def two(vault):
     """The replicas, once there are two that take sessions."""
     async with asyncio.timeout(60):
         while True:
-            found = [replica for replica in await shelf.replicas() if not replica.draining]
+            found = [replica for replica in await vault.replicas() if not replica.draining]
             if len(found) == 2:
                 return found
             await asyncio.sleep(0.1)
@@ -122,12 +124,12 @@ def pid_of(replica):
     )
 
 
-async def conversations(shelf, disturb, clients=4):
+async def conversations(vault, disturb, clients=4):
     """Several clients through the door while something happens, and a second longer; gives how
     often each had to resume."""
     port, enough = free_port(), asyncio.Event()
-    async with Door("127.0.0.1", port, shelf.replicas) as door, AsyncExitStack() as stack:
-        await two(shelf)
+    async with Door("127.0.0.1", port, vault.replicas) as door, AsyncExitStack() as stack:
+        await two(vault)
         while len(door.slots) < 2:
             await asyncio.sleep(0.1)
         await asyncio.sleep(0.5)
@@ -147,7 +149,7 @@ async def conversations(shelf, disturb, clients=4):
                 for each in zip(opened, xs, heard, strict=True)
             ]
             await asyncio.sleep(1.0)
-            counts = [replica.sessions for replica in await two(shelf)]
+            counts = [replica.sessions for replica in await two(vault)]
             assert sum(counts) == clients and min(counts) >= 1, (
                 f"the door led all to one replica: {counts}"
             )
@@ -166,15 +168,15 @@ async def conversations(shelf, disturb, clients=4):
 
 @pytest.mark.slow
 def test_a_killed_replica_costs_its_clients_no_sample_and_the_others_nothing(cluster):
-    shelf, *_ = cluster
+    vault, *_ = cluster
 
     async def main():
         async def kill():
-            victim = (await two(shelf))[0]
+            victim = (await two(vault))[0]
             os.kill(pid_of(victim), signal.SIGKILL)
             await asyncio.sleep(3.0)
 
-        resumed = await conversations(shelf, kill)
+        resumed = await conversations(vault, kill)
         assert 1 <= sum(count > 0 for count in resumed) < len(resumed), resumed
 
     asyncio.run(asyncio.wait_for(main(), 120))
@@ -183,30 +185,30 @@ def test_a_killed_replica_costs_its_clients_no_sample_and_the_others_nothing(clu
 @pytest.mark.slow
 def test_a_rolling_update_cuts_no_call(cluster):
     _, opener, variables = cluster
-    shelf = RayShelf(0)
+    vault = remote_vault(0)
 
     async def main():
-        before = {replica.name for replica in await two(shelf)}
+        before = {replica.name for replica in await two(vault)}
 
         async def update():
             fresh = application(opener, FLEET, variables | {"GENERATION": "2"})
             await asyncio.to_thread(ray.serve.run, fresh, name="rtvc", route_prefix=None)
-            after = {replica.name for replica in await two(shelf)}
+            after = {replica.name for replica in await two(vault)}
             assert not before & after
 
-        resumed = await conversations(shelf, update)
+        resumed = await conversations(vault, update)
         assert all(count >= 1 for count in resumed), resumed
 
     asyncio.run(asyncio.wait_for(main(), 150))
 
 
 def test_the_door_answers_for_the_replicas_and_keeps_their_metrics_to_itself(cluster):
-    shelf, *_ = cluster
+    vault, *_ = cluster
 
     async def main():
         port = free_port()
-        async with Door("127.0.0.1", port, shelf.replicas):
-            replicas = await two(shelf)
+        async with Door("127.0.0.1", port, vault.replicas):
+            replicas = await two(vault)
             await asyncio.sleep(1.0)
 
             def get(path, port=port, host="127.0.0.1"):
@@ -226,8 +228,8 @@ def test_the_door_answers_for_the_replicas_and_keeps_their_metrics_to_itself(clu
 
 
 def test_replicas_follow_the_streams():
-    assert wanted([5, 5], [8, 8], 0.7) == 2 and wanted([6, 6], [8, 8], 0.7) == 3
-    assert wanted([0, 0], [8, 8], 0.7) == 0 and wanted([1], [], 0.7) == 1
+    assert needed([5, 5], [8, 8], 0.7) == 2 and needed([6, 6], [8, 8], 0.7) == 3
+    assert needed([0, 0], [8, 8], 0.7) == 0 and needed([1], [], 0.7) == 1
 
     measured = {"streams": {"a": 8.0, "b": 7.0}, "places": {"a": 8.0, "b": 8.0}}
     assert ByStreams(0.7)(SimpleNamespace(aggregated_metrics=measured))[0] == 3
@@ -264,7 +266,6 @@ def test_a_door_that_does_not_open():
 def test_the_command_line_says_what_it_wants(tmp_path):
     from typer.testing import CliRunner
 
-    from rtvc.engine.fleet.app import parse_replicas
     from rtvc.errors import ConfigError
 
     assert parse_replicas("3") == {"least": 3, "most": 3} and parse_replicas("2:8") == {
@@ -291,8 +292,8 @@ def test_the_command_line_says_what_it_wants(tmp_path):
 
 def test_a_vault_that_is_gone_is_an_error_and_not_a_hang(cluster):
     async def main():
-        shelf = RayShelf(99)
+        vault = remote_vault(99)
         with pytest.raises(ValueError, match="rtvc-vault-99"):
-            await shelf.replicas()
+            await vault.replicas()
 
     asyncio.run(asyncio.wait_for(main(), 20))

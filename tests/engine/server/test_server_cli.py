@@ -18,7 +18,8 @@ from calling import Client
 from rtvc.audio.resample import resample
 from rtvc.cli import main
 from rtvc.engine.protocol import asyncapi
-from rtvc.engine.protocol.messages import FROM_CLIENT, Code, VoiceReady, schema
+from rtvc.engine.protocol.fields import Code
+from rtvc.engine.protocol.messages import FROM_CLIENT, VoiceReady, schema
 from rtvc.engine.server import open
 from rtvc.engine.streams.capacity import Capacity
 from rtvc.errors import EngineError

@@ -10,8 +10,9 @@ from calling import Client, noise
 from serving import served
 
 import rtvc
-from rtvc.engine.protocol.messages import FROM_CLIENT, Code, Error, Ping, Resumed, Start, Stopped
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.client_side import ClientSide
+from rtvc.engine.protocol.fields import Code
+from rtvc.engine.protocol.messages import FROM_CLIENT, Error, Ping, Resumed, Start, Stopped
 from rtvc.engine.protocol.streams import Outgoing
 
 F32 = {"sample_rate": 24_000, "format": "f32"}
@@ -24,7 +25,7 @@ def run(work, seconds=60):
 async def settled(service):
     """Waits until no session is kept any more."""
     async with asyncio.timeout(5):
-        while service.ended or service.calls:
+        while service.ended or service.sessions:
             await asyncio.sleep(0.01)
 
 
@@ -47,7 +48,7 @@ def test_a_path_cut_at_the_end_costs_no_sample(tmp_path, after, silence):
                 np.testing.assert_allclose(np.concatenate([b async for b in c]), 0.5 * x, atol=1e-6)
                 assert totals.samples_in == totals.samples_out == 72_000
                 await settled(service)
-            assert not service.pool.members
+            assert not service.pool.sessions
 
     run(main)
 
@@ -67,7 +68,7 @@ def test_whichever_of_the_last_frames_is_lost_it_comes_again(tmp_path, lost):
             stopped = await client.stop()
             frames = stopped.frames_out
             assert (
-                not service.pool.members and len(service.ended) == 1
+                not service.pool.sessions and len(service.ended) == 1
             )  # its place is free, its output is kept
             side.started, side.outgoing, side.incoming = session
             side.incoming.wanted, side.incoming.ended = max(0, frames + 1 - lost), False

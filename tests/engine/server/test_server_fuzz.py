@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rtvc.engine.protocol.frames import parse
 from rtvc.engine.protocol.messages import FROM_CLIENT, FROM_SERVER
-from rtvc.engine.protocol.refusals import Refused, read_message
+from rtvc.engine.protocol.refusals import Violation, read_message
 from rtvc.errors import ProtocolError
 
 
@@ -47,7 +47,7 @@ def test_any_bytes_are_a_frame_or_an_error(data):
 )
 def test_any_text_is_a_message_or_refused(text):
     for adapter in (FROM_CLIENT, FROM_SERVER):
-        assert isinstance(read_message(text, adapter, 10_000), Refused)
+        assert isinstance(read_message(text, adapter, 10_000), Violation)
 
 
 @pytest.mark.slow

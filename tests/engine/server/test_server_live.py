@@ -12,8 +12,8 @@ from calling import Client, Refusal, noise
 from serving import make_service, served
 from websockets.exceptions import ConnectionClosed
 
+from rtvc.engine.protocol.fields import Code
 from rtvc.engine.protocol.messages import (
-    Code,
     Draining,
     Error,
     ListVoices,
@@ -45,7 +45,7 @@ def test_a_session_converts_every_sample(tmp_path):
                     stopped.samples_in == stopped.samples_out == 30_000 and stopped.dropped_ms == 0
                 )
                 assert stopped.frames_out == len(client.audio) and stopped.lag_p99_ms > 0
-            assert not service.calls and not service.pool.members
+            assert not service.sessions and not service.pool.sessions
 
     asyncio.run(main())
 
@@ -151,12 +151,12 @@ def test_a_lost_connection_is_resumed_without_losing_a_sample(tmp_path):
             client.lose()
             client.side.audio(x[20_000:20_480], 0)  # numbered and kept, never sent
             await asyncio.sleep(0.2)
-            assert [call.connection for call in service.calls.values()] == [None]
+            assert [call.listener for call in service.sessions.values()] == [None]
             await client.resume()
             await client.speak(x[20_480:30_000])
             client.lose()
             client.side.stop()
-            client.side._stopping = False
+            client.side.stopping = False
             await client.resume()
             await client.speak(x[30_000:])
             await client.stop()
@@ -167,7 +167,7 @@ def test_a_lost_connection_is_resumed_without_losing_a_sample(tmp_path):
                         "rtvc_sessions_resumed_total"
                     ).__str__()
                 )
-                and not service.calls
+                and not service.sessions
             )
 
     asyncio.run(main())
@@ -208,7 +208,7 @@ def test_who_cannot_resume_is_told_why(tmp_path):
                 await client.resume()
             client.side.incoming.wanted = 0
             await asyncio.sleep(1.0)
-            assert not service.calls and not service.pool.members
+            assert not service.sessions and not service.pool.sessions
             with pytest.raises(Refusal, match="unknown_session"):
                 await client.resume()
 
@@ -227,7 +227,7 @@ def test_a_fast_sender_is_slowed_down_and_loses_nothing(tmp_path):
                         most,
                         *[
                             max(call.queued, call.waiting.seconds)
-                            for call in service.calls.values()
+                            for call in service.sessions.values()
                         ],
                     ]
                 )
@@ -249,7 +249,7 @@ def test_a_slow_reader_loses_its_oldest_audio_and_nobody_elses(tmp_path):
             slow.socket.transport.pause_reading()
             began = time.perf_counter()
             speaking = asyncio.create_task(slow.speak(x, paced=True, began=began))
-            call = next(call for call in service.calls.values() if call.rate_out == 192_000)
+            call = next(call for call in service.sessions.values() if call.rate_out == 192_000)
             most = 0.0
             for _ in range(100):
                 await asyncio.sleep(0.05)
@@ -340,7 +340,7 @@ def test_a_failing_pool_tells_its_clients(tmp_path):
             assert (await client.expect(Error, 5)).code is Code.INTERNAL
             await asyncio.sleep(0.2)
             assert (
-                not service.calls
+                not service.sessions
                 and service.metrics.registry.get_sample_value("rtvc_internal_errors_total") >= 3
             )
 
@@ -428,8 +428,8 @@ def test_a_session_whose_client_left_while_it_was_made_is_given_back(tmp_path):
             await client.send(client.side.start(Start(sample_rate=24_000, voice="one")))
             await asyncio.sleep(0.1)
             client.lose()
-            assert len(service.pool.members) == 1
+            assert len(service.pool.sessions) == 1
             await asyncio.sleep(1.2)
-            assert not service.pool.members and not service.calls
+            assert not service.pool.sessions and not service.sessions
 
     asyncio.run(main())

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from rtvc.engine.protocol.client_side import ClientSide
+from rtvc.engine.protocol.fields import LARGEST_FRAME, LARGEST_TEXT, Code
 from rtvc.engine.protocol.formats import codec, offered, opus_library
 from rtvc.engine.protocol.frames import HEADER, Flag, Frame, parse
 from rtvc.engine.protocol.messages import (
-    Code,
     Hello,
     Limits,
     Ping,
@@ -24,9 +25,10 @@ from rtvc.engine.protocol.messages import (
     Upload,
     Welcome,
 )
-from rtvc.engine.protocol.refusals import LARGEST_FRAME, LARGEST_TEXT, Phase, Refused, Uploaded
-from rtvc.engine.protocol.sides import ClientSide, ServerSide
+from rtvc.engine.protocol.refusals import Violation
+from rtvc.engine.protocol.server_side import Phase, ServerSide
 from rtvc.engine.protocol.streams import Audio, Incoming, Outgoing, SequenceError
+from rtvc.engine.protocol.upload import Uploaded
 from rtvc.errors import ProtocolError
 
 LIMITS = Limits(
@@ -68,7 +70,7 @@ def live(format="f32", rate=24_000):
 
 
 def code(event):
-    assert isinstance(event, Refused), event
+    assert isinstance(event, Violation), event
     return event.error.code, event.error.fatal
 
 
@@ -215,7 +217,7 @@ def test_uploads_that_are_too_large_or_refused_are_thrown_away():
     assert code(events[0]) == (Code.TOO_LARGE, False) and events[1:] == [None] * 3
     frames = list(client.upload("anna", bytes(90_000)))
     server.receive(frames[0])
-    server.refuse_upload()
+    server.discard_upload()
     assert [server.receive(frame) for frame in frames[1:]] == [None, None]
     more = json.loads(frames[0]) | {"size": 3}
     server.receive(json.dumps(more))

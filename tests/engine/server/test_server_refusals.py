@@ -18,9 +18,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from rtvc.engine.admission.access import Access, check_binding, is_loopback, normal, read_token
 from rtvc.engine.admission.entrance import listen
 from rtvc.engine.admission.limits import Bucket, Failures
-from rtvc.engine.protocol.messages import Code, Error, Ping, Pong
+from rtvc.engine.protocol.fields import Code
+from rtvc.engine.protocol.messages import Error, Ping, Pong
 from rtvc.engine.server.app import secure, serving
-from rtvc.engine.server.connection import FAILURE_S
+from rtvc.engine.server.service import FAILURE_S
 from rtvc.errors import ConfigError
 
 TOKEN = "a-long-and-secret-token"
@@ -364,4 +365,4 @@ def test_buckets_and_failures_forget_with_time():
     assert not failures.too_many("a")
     for index in range(5_000):
         failures.add(str(index))
-    assert len(failures._buckets) == 4_096
+    assert failures.remembered == 4_096

@@ -17,9 +17,9 @@ from websockets.exceptions import ConnectionClosed
 
 from rtvc.engine.admission.limits import ServerLimits
 from rtvc.engine.protocol.client_clock import AHEAD_S, Arrivals
-from rtvc.engine.protocol.messages import Code, Error, Ping, Start
-from rtvc.engine.server import pool_thread as ticker
-from rtvc.engine.server import reception, service
+from rtvc.engine.protocol.fields import Code
+from rtvc.engine.protocol.messages import Error, Ping, Start
+from rtvc.engine.server import places, pool_thread, reception, workers
 from rtvc.engine.streams.pool import Pool
 
 A, B = "10.0.0.1", "10.0.0.2"
@@ -76,10 +76,10 @@ def test_one_address_cannot_take_all_places_even_at_once(tmp_path):
                     client.side.start(Start(sample_rate=24_000, format="f32", voice="one"))
                 )
             await asyncio.sleep(0.5)
-            assert len(server.calls) == 2
+            assert len(server.sessions) == 2
             for client in modest:
                 await client.start()
-            assert len(server.calls) == 4
+            assert len(server.sessions) == 4
             errors = [client.messages.get_nowait() for client in greedy]
             assert (
                 sum(
@@ -97,7 +97,7 @@ def test_one_address_cannot_take_all_places_even_at_once(tmp_path):
 
 
 def test_a_session_without_audio_gives_its_place_to_who_speaks(tmp_path, monkeypatch):
-    monkeypatch.setattr(service, "SPARE_S", 0.3)
+    monkeypatch.setattr(places, "SPARE_S", 0.3)
 
     async def main():
         async with served(tmp_path, sessions=2) as (server, url):
@@ -112,7 +112,7 @@ def test_a_session_without_audio_gives_its_place_to_who_speaks(tmp_path, monkeyp
                 await asyncio.sleep(0.05)
             await late.start()
             error = await silent.expect(Error)
-            assert error.code is Code.IDLE and error.fatal and len(server.calls) == 2
+            assert error.code is Code.IDLE and error.fatal and len(server.sessions) == 2
             await speaking
             await speaker.stop()
             np.testing.assert_array_equal(speaker.samples(), x)
@@ -129,15 +129,15 @@ def test_a_session_without_audio_ends_whatever_else_its_client_says(tmp_path):
             for _ in range(3):  # what is silent is audio
                 await client.speak(np.zeros(480, np.float32))
                 await asyncio.sleep(0.3)
-            assert server.calls
+            assert server.sessions
             with contextlib.suppress(ConnectionClosed):
                 for _ in range(5):
                     await client.send(Ping().text())
                     await asyncio.sleep(0.2)
             assert (
                 (await client.expect(Error)).code is Code.IDLE
-                and not server.calls
-                and not server.pool.members
+                and not server.sessions
+                and not server.pool.sessions
             )
 
     asyncio.run(main())
@@ -154,7 +154,7 @@ def test_a_session_that_the_server_does_not_read_is_not_called_silent(tmp_path):
             speaking = asyncio.create_task(client.speak(noise(24_000 * 20)))
             for _ in range(20):
                 await asyncio.sleep(0.02)
-                (call,) = server.calls.values()
+                (call,) = server.sessions.values()
                 if not call.room.is_set():
                     break
             call.spoke -= 60
@@ -181,7 +181,9 @@ def test_uploads_have_shares_and_must_move(tmp_path, monkeypatch):
                 error = await client.expect(Error)
                 assert error.code is Code.BAD_UPLOAD and error.fatal and "0 bytes" in error.message
             await asyncio.sleep(0.1)
-            assert server.uploads.under_way == 0 and not server.uploads._from
+            assert server.uploads.under_way == 0
+            for _ in range(2):  # both places of the address are free again
+                server.uploads.admit(A)
             for client in [*idle, other]:
                 await client.close()
 
@@ -189,7 +191,7 @@ def test_uploads_have_shares_and_must_move(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("problem", [SystemExit, RuntimeError, MemoryError])
-@pytest.mark.parametrize("where", ["tick", "pull"])
+@pytest.mark.parametrize("where", ["tick", "take"])
 def test_a_server_whose_pool_is_not_stepped_says_so_to_everybody(
     tmp_path, where, problem, monkeypatch
 ):
@@ -206,29 +208,27 @@ def test_a_server_whose_pool_is_not_stepped_says_so_to_everybody(
             if where == "tick":
                 monkeypatch.setattr(server.pool, "tick", broken)
             else:
-                (call,) = server.calls.values()
-                monkeypatch.setattr(call.member, "pull", broken)
+                (call,) = server.sessions.values()
+                monkeypatch.setattr(call.pooled.chunker, "take", broken)
             await client.speak(noise(1_200))
             assert (await client.expect(Error, 3)).code is Code.INTERNAL
             await asyncio.sleep(0.3)
             assert (
-                not server.calls
+                not server.sessions
                 and server.metrics.registry.get_sample_value("rtvc_internal_errors_total") >= 1
             )
             if problem is SystemExit:
                 assert await status(url, "/readyz") == await status(url, "/healthz") == 503
                 assert (await refused(second)).code is Code.INTERNAL
-            elif (
-                where == "pull"
-            ):  # the thread goes on: a session that lost nothing would not be told so
+            elif where == "take":  # the thread goes on: sessions that begin now are served
                 assert await status(url, "/readyz") == 200
 
     asyncio.run(main())
 
 
 def test_threads_that_hang_are_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(ticker, "LATE_S", 0.5)
-    monkeypatch.setattr(service, "CONTROL_S", 0.6)
+    monkeypatch.setattr(pool_thread, "LATE_S", 0.5)
+    monkeypatch.setattr(workers, "CONTROL_S", 0.6)
     release = threading.Event()
 
     async def main():
@@ -239,7 +239,7 @@ def test_threads_that_hang_are_noticed(tmp_path, monkeypatch):
                 assert not server.ready and await status(url, "/healthz") == 503
             await asyncio.sleep(0.4)
             assert await status(url, "/readyz") == 200
-            hanging = asyncio.ensure_future(server.control(release.wait))
+            hanging = asyncio.ensure_future(server.workers.control(release.wait))
             await asyncio.sleep(1.1)
             assert await status(url, "/readyz") == 503
             release.set()
@@ -253,13 +253,13 @@ def test_threads_that_hang_are_noticed(tmp_path, monkeypatch):
 def test_the_sweep_goes_on_after_an_error(tmp_path, monkeypatch):
     async def main():
         async with served(tmp_path, hello_s=0.3) as (server, url):
-            right = server._look_around
+            right = server.sweep
 
             async def once(now):
-                monkeypatch.setattr(server, "_look_around", right)
+                monkeypatch.setattr(server, "sweep", right)
                 raise RuntimeError("injected")
 
-            monkeypatch.setattr(server, "_look_around", once)
+            monkeypatch.setattr(server, "sweep", once)
             from websockets.asyncio.client import connect
 
             async with connect(
@@ -298,23 +298,23 @@ def test_who_claims_to_be_late_is_neither_first_nor_counted(tmp_path):
     from rtvc.engine.backends.eager import TorchBackend
     from rtvc.engine.streams.capacity import Capacity
 
-    now = [100.0]
+    order = []
+
+    class Single(TorchBackend):
+        batches = (1,)
+
+        def step(self, x, voice, state):
+            order.append(float(x[0, 0, 0]))
+            return super().step(x, voice, state)
+
     pool = Pool(
-        TorchBackend(DelayConverter(), 600),
-        slots=3,
-        capacity=Capacity(0.025, {}, 3),
-        clock=lambda: now[0],
+        Single(DelayConverter(), 600), slots=3, capacity=Capacity(0.025, {}, 3), clock=lambda: 100.0
     )
     honest, forger = (pool.join(gain_voice(1.0)) for _ in range(2))
-    honest.push(noise(600), captured=99.975, arrived=100.0)
-    forger.push(noise(600), captured=90.0, arrived=100.0)
-    for member in (honest, forger):
-        member.settle()
-    turns = pool._gather([honest, forger], now[0])
-    assert [member for member, _, _ in turns] == [honest, forger] and turns[0][2] == turns[1][
-        2
-    ] == pytest.approx(100.05)
-    pool._step(turns, 0.0)
+    honest.push(np.full(600, 0.1, np.float32), captured=99.975, arrived=100.0)
+    forger.push(np.full(600, 0.2, np.float32), captured=90.0, arrived=100.0)
+    pool.tick()
+    assert order == pytest.approx([0.1, 0.2])  # as they came
     assert honest.late == forger.late == 0
 
 

@@ -13,11 +13,11 @@ import torch
 from calling import Client, Refusal
 from serving import gain_voice, served
 
-from rtvc.engine.protocol.messages import Code, ListVoices, VoiceList
-from rtvc.engine.protocol.refusals import LARGEST_REPLY
+from rtvc.engine.protocol.fields import LARGEST_REPLY, Code
+from rtvc.engine.protocol.messages import ListVoices, VoiceList
 from rtvc.engine.protocol.refusals import Refusal as ServersRefusal
-from rtvc.engine.server import voice_store as module
-from rtvc.engine.server.voice_store import VoiceStore
+from rtvc.engine.voices import store as module
+from rtvc.engine.voices.store import VoiceStore
 from rtvc.voices.usable import usable
 from rtvc.voices.voice import Voice
 

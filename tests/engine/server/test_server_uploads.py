@@ -12,10 +12,11 @@ from calling import Client, Refusal, noise
 from serving import served
 from standins import speech
 
-from rtvc.engine.protocol.messages import Code, Error, ListVoices, VoiceList, VoiceReady
+from rtvc.engine.protocol.fields import Code
+from rtvc.engine.protocol.messages import Error, ListVoices, VoiceList, VoiceReady
 from rtvc.engine.protocol.refusals import Refusal as ServerRefusal
-from rtvc.engine.server import decode
-from rtvc.engine.server.voice_store import RELIST_S, VoiceStore, check_name
+from rtvc.engine.voices import decode
+from rtvc.engine.voices.store import RELIST_S, VoiceStore, check_name
 
 TOKEN = "a-long-and-secret-token"
 

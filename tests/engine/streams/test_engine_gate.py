@@ -102,7 +102,7 @@ def test_silence_yields_silence_and_skips_the_model(backend):
     session = Session(backend, TestVoice(gain=1.0), gate=Gate(24_000))
     y = through(session, noise)
     assert len(y) == len(noise) and not y.any()
-    assert session.steps == 0 and session.line.gate.skipped == session.line.gate.chunks
+    assert session.steps == 0 and session.chunker.gate.skipped == session.chunker.gate.chunks
 
 
 def test_blocks_do_not_matter_with_a_gate_either(backend):

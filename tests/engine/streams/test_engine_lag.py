@@ -40,7 +40,7 @@ def test_a_backlog_gives_everything_while_it_is_fresh():
     backlog.append(counting(0, 80), captured=5.0)
     assert backlog.trim(now=5.1) == 0 and backlog.seconds == 0.08
     np.testing.assert_array_equal(backlog.take(80), counting(0, 80))
-    with pytest.raises(EngineError, match="1 samples"):
+    with pytest.raises(EngineError, match="a demand of 1"):
         backlog.take(1)
 
 
@@ -122,7 +122,7 @@ def test_random_stalls_lose_nothing_that_is_not_declared_and_repeat_nothing():
     faded = (
         2
         * 120
-        * (pump.playout.underruns + pump.playout.drops + len(pump.session.line.backlog.drops))
+        * (pump.playout.underruns + pump.playout.drops + len(pump.session.chunker.backlog.drops))
     )
     offered = np.ptp(whole) + 1
     lost_by_card = sum(round(s.length * 24_000) for s in stalls if s.machine)

@@ -8,9 +8,10 @@ from converters import DelayConverter, TestVoice, TinyConverter
 from rtvc.engine.backends.base import Layout
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.streams.resampler import Resampler
-from rtvc.engine.streams.session import PIECE_S, Session, blend
+from rtvc.engine.streams.session import PIECE_S, Session
 from rtvc.errors import AudioError, EngineError, VoiceError
 from rtvc.layers.contract import offline
+from rtvc.voices.voice import Voice
 
 RATES = [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000]
 
@@ -112,7 +113,7 @@ def test_unusable_rates_and_blocks_are_refused(backend):
         session.push(np.zeros((2, 100), np.float32))
     with pytest.raises(AudioError, match="int16"):
         session.push(np.zeros(100, np.int16))
-    with pytest.raises(AudioError, match="infinite"):
+    with pytest.raises(AudioError, match="NaN or infinity"):
         session.push(np.array([0.0, np.nan], np.float32))
     with pytest.raises(AudioError, match="wet"):
         session.wet = 1.5
@@ -152,14 +153,34 @@ def test_pitch_and_prosody_reach_the_condition(backend):
 
 def test_mix_is_the_weighted_mean_of_the_style_vectors(backend):
     a, b = TestVoice(1), TestVoice(2)
-    style = blend({a: 3.0, b: 1.0})
+    style = Voice.mix({a: 3.0, b: 1.0})
     torch.testing.assert_close(style.acoustic, 0.75 * a.acoustic + 0.25 * b.acoustic)
     session = Session(backend, a)
     session.mix({a: 3.0, b: 1.0})
-    torch.testing.assert_close(session.line.voice, backend.condition(style))
+    torch.testing.assert_close(session.chunker.voice, backend.condition(style))
     for weights in ({}, {a: 0.0}, {a: -1.0, b: 2.0}):
         with pytest.raises(VoiceError, match="weights"):
-            blend(weights)
+            session.mix(weights)
+
+
+def test_a_voice_of_another_style_space_is_not_swapped_in(backend):
+    """Neither by `swap` nor by `mix`, the old one speaks on; what is not known is believed."""
+    ours, theirs, unknown = (
+        Voice(TestVoice(seed).acoustic, TestVoice(seed).prosodic, source=source)
+        for seed, source in [(1, {"space": "ours"}), (2, {"space": "theirs"}), (3, {})]
+    )
+    session = Session(backend, ours)
+    for change in (lambda: session.swap(theirs), lambda: session.mix({theirs: 1.0, unknown: 1.0})):
+        with pytest.raises(VoiceError, match="ours, theirs"):
+            change()
+        assert session.voice is ours
+        torch.testing.assert_close(session.chunker.voice, backend.condition(ours))
+    again = Session(backend, unknown)
+    again.resume(session.park())
+    with pytest.raises(VoiceError, match="ours, theirs"):
+        again.swap(theirs)
+    session.swap(unknown)
+    assert session.voice is unknown
 
 
 def test_the_dry_path_is_aligned_with_the_wet_one(delay):
@@ -194,7 +215,7 @@ def test_park_and_resume_leave_no_seam(backend):
 
 def test_foreign_bytes_are_refused(backend):
     session = Session(backend, TestVoice())
-    with pytest.raises(EngineError, match="no parked session"):
+    with pytest.raises(EngineError, match="expected a parked session"):
         session.resume(b"nonsense")
     other = Session(backend, TestVoice(), sample_rate=48_000)
     with pytest.raises(EngineError, match="equal settings"):

@@ -17,8 +17,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from rtvc.engine.protocol.messages import Code, VoiceChoice, VoiceList
-from rtvc.engine.protocol.refusals import LARGEST_REPLY, Refusal
+from rtvc.engine.protocol.fields import LARGEST_REPLY, Code, VoiceChoice
+from rtvc.engine.protocol.messages import VoiceList
+from rtvc.engine.protocol.refusals import Refusal
 from rtvc.errors import VoiceError
 from rtvc.voices.usable import usable
 from rtvc.voices.voice import Voice

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 import rtvc
 from rtvc.engine.admission.limits import ServerLimits
-from rtvc.engine.protocol.messages import Code, VoiceReady
+from rtvc.engine.protocol.fields import Code
+from rtvc.engine.protocol.messages import VoiceReady
 from rtvc.engine.protocol.refusals import Refusal
-from rtvc.engine.server import decode
-from rtvc.engine.server.voice_store import VoiceStore
+from rtvc.engine.voices import decode
+from rtvc.engine.voices.store import VoiceStore
 from rtvc.errors import AudioError, VoiceError
 from rtvc.voices.voice import Voice
 
