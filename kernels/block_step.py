@@ -122,40 +122,38 @@ def check(
     """Raises ValueError unless everything fits."""
     if norm not in NORMS or activation not in ACTIVATIONS:
         raise ValueError(
-            f"norm {norm!r} and activation {activation!r} came, of {sorted(NORMS)} and"
-            f" {sorted(ACTIVATIONS)} was wanted"
+            f"expected a norm of {sorted(NORMS)} and an activation of {sorted(ACTIVATIONS)}, got"
+            f" {norm!r} and {activation!r}"
         )
-    if x.ndim != 3 or weight.ndim != 3 or weight.shape[2] != x.shape[1]:
+    rows, outputs = tuple(x.shape), tuple(weight.shape)
+    if len(rows) != 3 or len(outputs) != 3 or outputs[2] != rows[1]:
         raise ValueError(
-            f"x {tuple(x.shape)} and weight {tuple(weight.shape)} came, (B, C, T) and (C', K, C)"
-            " were wanted"
+            f"expected x (B, C, T) and weight (C', K, C), got x {rows} and weight {outputs}"
         )
-    wanted = (x.shape[0], x.shape[1], (weight.shape[1] - 1) * dilation)
-    if past.shape != wanted:
+    context = (rows[0], rows[1], (outputs[1] - 1) * dilation)
+    if past.shape != context:
         raise ValueError(
-            f"a past of shape {tuple(past.shape)} came, {wanted} was wanted: (K - 1) * dilation"
-            " frames"
+            f"expected a past of shape {context}, (K - 1) * dilation frames, got"
+            f" {tuple(past.shape)}"
         )
     for name, value in (("scale", scale), ("shift", shift)):
         if (value is not None) != (norm != "none"):
             raise ValueError(
-                f"scale and shift belong to the norms affine and frame: norm {norm!r} came with"
-                f" {name} {value is not None}"
+                f"expected scale and shift with the norms affine and frame alone, got norm {norm!r}"
+                f" {'without' if value is None else 'with'} {name}"
             )
-        if value is not None and value.shape != (x.shape[:2] if value.ndim == 2 else x.shape[1:2]):
+        if value is not None and tuple(value.shape) not in (rows[:2], rows[1:2]):
             raise ValueError(
-                f"a {name} of shape {tuple(value.shape)} came, {tuple(x.shape[:2])} or"
-                f" {tuple(x.shape[1:2])} was wanted"
+                f"expected a {name} of shape {rows[:2]} or {rows[1:2]}, got {tuple(value.shape)}"
             )
-    if skip is not None and skip.shape != (x.shape[0], weight.shape[0], x.shape[2]):
+    if skip is not None and skip.shape != (rows[0], outputs[0], rows[2]):
         raise ValueError(
-            f"a skip of shape {tuple(skip.shape)} came, {(x.shape[0], weight.shape[0], x.shape[2])}"
-            " was wanted"
+            f"expected a skip of shape {(rows[0], outputs[0], rows[2])}, got {tuple(skip.shape)}"
         )
     if (alpha is not None) != (activation == "snake"):
         raise ValueError(
-            f"alpha belongs to 'snake' and to it alone: activation {activation!r} came"
-            f" {'with' if alpha is not None else 'without'} it"
+            f"expected alpha with 'snake' alone, got activation {activation!r}"
+            f" {'without' if alpha is None else 'with'} it"
         )
 
 
@@ -186,13 +184,12 @@ def reference(
         frames = F.gelu(frames)
     elif alpha is not None:
         frames = frames + torch.sin(alpha * frames).square() / alpha
-    frames = frames.to(x.dtype)
-    if past.shape[2]:
+    frames, length, taps = frames.to(x.dtype), x.shape[2], weight.shape[1]
+    if taps > 1:
         frames = torch.cat([past.mT.to(x.dtype), frames], 1)
-        past = frames[:, x.shape[2] :].mT
-    if weight.shape[1] > 1:
-        starts = range(0, weight.shape[1] * step.dilation, step.dilation)
-        frames = torch.cat([frames[:, start : start + x.shape[2]] for start in starts], -1)
+        past = frames[:, length:].mT
+        starts = range(0, taps * step.dilation, step.dilation)
+        frames = torch.cat([frames[:, start : start + length] for start in starts], -1)
     y = F.linear(frames, weight.flatten(1), bias).mT
     return (y if skip is None else y + skip), past
 

@@ -30,24 +30,25 @@ class ConvBlock(Streaming, Dispatched):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """x (B, C, T) -> y (B, C, T)."""
+        conv, out = self.conv, self.out
         y, state = block_step(
             x,
             state,
-            self.conv.weight,
-            self.conv.bias,
+            conv.weight,
+            conv.bias,
             scale=self.scale,
             shift=self.shift,
             norm="frame",
             activation="none",
-            dilation=self.conv.dilation,
+            dilation=conv.dilation,
             eps=EPSILON,
             implementation=self.implementation,
         )
         y, _ = block_step(
             y,
-            self.out.initial(x.shape[0]),
-            self.out.weight,
-            self.out.bias,
+            out.initial(x.shape[0]),
+            out.weight,
+            out.bias,
             skip=x,
             norm="none",
             activation="gelu",

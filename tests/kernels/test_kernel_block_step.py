@@ -98,10 +98,10 @@ def test_what_does_not_fit_is_refused() -> None:
     for wrong, match in (
         ({"norm": "batch"}, "norm"),
         ({"dilation": 2}, r"\(K - 1\) \* dilation"),
-        ({"scale": None}, "belong to the norms"),
+        ({"scale": None}, "with the norms affine and frame alone"),
         ({"scale": scale[:, :3]}, "scale of shape"),
         ({"skip": x}, "skip of shape"),
-        ({"activation": "snake"}, "alpha belongs"),
+        ({"activation": "snake"}, "expected alpha with 'snake' alone"),
     ):
         with pytest.raises(ValueError, match=match):
             block_step(x, past, weight, **{"dilation": 4, **style, **wrong})  # type: ignore[arg-type, call-arg]
