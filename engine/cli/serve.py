@@ -77,7 +77,7 @@ def serve(
     fit: Annotated[
         int,
         typer.Option(
-            help="steps of fitting uploaded voices: more alike, less natural; 60 take 4 s of a core",
+            help="steps of fitting uploaded voices: more alike, less natural; 60 take 4 s a core",
             min=0,
         ),
     ] = 0,
