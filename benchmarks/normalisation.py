@@ -21,7 +21,6 @@ from rtvc.layers.norm import Statistics
 MEANING = {
     "frame": "mean and deviation over the channels of each frame",
     "film": "nothing is taken out; the style scales and shifts",
-    "running": "exponential averages over past frames (1 s), carried as state",
     "predicted": "a mean and deviation a channel that the style itself supplies",
 }
 SMALL = {

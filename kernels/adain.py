@@ -10,6 +10,7 @@ past a row's end enter no statistic and come out as zero.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rtvc.kernels.activation import activate, activation_gradient, check_activation
@@ -53,7 +54,26 @@ def adain(
     if use_operator(x, implementation):
         y: Tensor = adain_operator(x, gamma, beta, lengths, alpha, activation, slope, eps)[0]
         return y
+    if lengths is None:
+        return stock(x, gamma, beta, alpha, activation, slope, eps)
     return reference(x, gamma, beta, lengths, alpha, activation, slope, eps)[0]
+
+
+def stock(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    alpha: Tensor | None,
+    activation: str,
+    slope: float,
+    eps: float,
+) -> Tensor:
+    """torch's own instance norm, which differentiates faster than `reference` and gives no
+    statistics: y (B, C, T)."""
+    work = x if x.dtype == torch.float64 else x.float()
+    scale, shift = 1 + gamma.to(work.dtype), beta.to(work.dtype)
+    z = torch.addcmul(shift[..., None], scale[..., None], F.instance_norm(work, eps=eps))
+    return activate(z, activation, slope, alpha).to(x.dtype)
 
 
 def check(x: Tensor, gamma: Tensor, beta: Tensor, lengths: Tensor | None) -> None:

@@ -10,6 +10,7 @@ is complete when the frame is in. What later frames still add to is the tail, ca
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
@@ -44,7 +45,7 @@ def synthesis_matrix(size: int, hop: int, window: Tensor | None = None) -> Tenso
             f"n_fft {size} and hop {hop} came, an even n_fft and a hop of 1 to n_fft were wanted"
         )
     window = torch.hann_window(size, dtype=torch.float64) if window is None else window.double()
-    padded = torch.nn.functional.pad(window.square(), (0, -size % hop))
+    padded = F.pad(window.square(), (0, -size % hop))
     envelope = padded.reshape(-1, hop).sum(0).repeat(-(-size // hop))[:size]
     bins = size // 2 + 1
     n = torch.arange(size, dtype=torch.float64, device=window.device)
@@ -117,15 +118,12 @@ def reference(
     size = matrix.shape[1]
     count = -(-size // hop)
     parts = spectrum(x.to(matrix.dtype), form).mT @ matrix
-    parts = torch.nn.functional.pad(parts, (0, count * hop - size)).unflatten(
-        -1, (count, hop)
-    )  # (B, T, count, hop)
-    blocks = torch.nn.functional.pad(
-        tail.to(matrix.dtype)[:, 0], (0, (count + frames - 1) * hop - tail.shape[-1])
-    ).unflatten(-1, (-1, hop))
-    blocks = blocks + sum(
-        torch.nn.functional.pad(parts[:, :, k], (0, 0, k, count - 1 - k)) for k in range(count)
-    )
+    if count * hop > size:
+        parts = F.pad(parts, (0, count * hop - size))
+    parts = parts.unflatten(-1, (count, hop))  # (B, T, count, hop)
+    blocks = F.pad(tail.to(matrix.dtype)[:, 0], (0, (count + frames - 1) * hop - tail.shape[-1]))
+    shifted = [F.pad(parts[:, :, k], (0, 0, k, count - 1 - k)) for k in range(count)]
+    blocks = blocks.unflatten(-1, (-1, hop)) + torch.stack(shifted).sum(0)
     y, rest = (
         blocks[:, :frames].reshape(batch, 1, frames * hop),
         blocks[:, frames:].reshape(batch, 1, (count - 1) * hop),
@@ -139,7 +137,7 @@ def reference_backward(
     """Plain torch: dx (B, 2 * bins, T), and the gradient of the tail that came in."""
     wide, size, frames = matrix.dtype, matrix.shape[1], x.shape[2]
     count = -(-size // hop)
-    rest = torch.nn.functional.pad(dtail.to(wide), (0, (count - 1) * hop - dtail.shape[-1]))
+    rest = F.pad(dtail.to(wide), (0, (count - 1) * hop - dtail.shape[-1]))
     blocks = torch.cat([dy.to(wide), rest], -1)[:, 0].unflatten(-1, (-1, hop))
     parts = torch.cat([blocks[:, k : k + frames] for k in range(count)], -1)[..., :size]
     back = (parts @ matrix.mT).mT

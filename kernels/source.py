@@ -24,6 +24,7 @@ def harmonic_source(
     *,
     sample_rate: int,
     hop: int,
+    steps: Tensor | None = None,
     implementation: Implementation = "auto",
 ) -> tuple[Tensor, Tensor]:
     """T segments of `hop` samples, and the phase after them.
@@ -39,6 +40,8 @@ def harmonic_source(
         phase: (B, 1) float64, cycles in [0, 1).
         sample_rate: in Hz.
         hop: samples a segment.
+        steps: the numbers 1..hop (hop,) in float64, if they are at hand: a graph that is exported
+            wants them as a constant of its own.
         implementation: see `rtvc.kernels.toolchain.dispatch`.
 
     Returns:
@@ -66,7 +69,7 @@ def harmonic_source(
     if use_operator(voicing, implementation) and not wanted:
         found: tuple[Tensor, Tensor] = source_operator(*arguments)
         return found
-    return reference(*arguments)
+    return reference(*arguments, steps)
 
 
 def reference(
@@ -77,24 +80,12 @@ def reference(
     phase: Tensor,
     sample_rate: int,
     hop: int,
+    steps: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Plain torch: pulses (B, T * hop) and the phase (B, 1)."""
-    steps = torch.arange(1, hop + 1, dtype=torch.float64, device=f0.device)
-    return segments(f0, voicing, last_f0, last_voicing, phase, steps, sample_rate)
-
-
-def segments(
-    f0: Tensor,
-    voicing: Tensor,
-    last_f0: Tensor,
-    last_voicing: Tensor,
-    phase: Tensor,
-    steps: Tensor,
-    sample_rate: int,
-) -> tuple[Tensor, Tensor]:
-    """`reference`, with the numbers 1..hop (hop,) in float64 at hand, as graphs that are exported
-    want them."""
-    f0, hop = f0.double(), len(steps)
+    if steps is None:
+        steps = torch.arange(1, hop + 1, dtype=torch.float64, device=f0.device)
+    f0 = f0.double()
     before, weight = (
         torch.cat([last_f0.double(), f0[:, :-1]], 1),
         torch.cat([last_voicing, voicing[:, :-1]], 1),

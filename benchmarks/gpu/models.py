@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from rtvc.benchmarks.gpu.timing import Bench, Unavailable, ladder
-from rtvc.models.fused import fused
+from rtvc.layers.dispatch import set_implementation
 
 CHUNK = 600
 """25 ms, the tick."""
@@ -26,8 +26,9 @@ def prepared(way: str, module: torch.nn.Module, bench: Bench) -> Callable[..., A
     Raises:
         Unavailable: without torch-tensorrt.
     """
-    if way.startswith("fused"):
-        module = fused(module)
+    module = set_implementation(
+        copy.deepcopy(module), "auto" if way.startswith("fused") else "reference"
+    )
     if way.endswith("compile"):
         torch._dynamo.reset()
         return torch.compile(module, disable=bench.dry)  # tracing is not worth a dry run's time
@@ -160,7 +161,7 @@ def conversion(way: str, bench: Bench) -> list[dict[str, Any]]:
         "vocoder": known["HiFi-GAN vocoder"].build()
     }
     model = VoiceConversion(built).eval().to(bench.device)
-    run = prepared(way, model, bench) if way == "fused" else model
+    run = prepared(way if way == "fused" else "eager", model, bench)
     frames = 16 if bench.dry else FRAMES
     bench = replace(bench, batches=bench.batches[:1]) if bench.dry else bench
 
@@ -179,10 +180,14 @@ def exactness(converter: Any, bench: Bench) -> dict[str, Any]:
     most twice plain torch's error."""
     from rtvc.benchmarks.kernel.run import error
 
-    plain = copy.deepcopy(converter).to(bench.device)
+    plain = set_implementation(copy.deepcopy(converter).to(bench.device), "reference")
     best = copy.deepcopy(plain).double()
     best.decoder.source.ramp = torch.arange(1, 301, device=bench.device, dtype=torch.float64) / 300
-    models = {"plain": plain, "fused": fused(plain), "exact": best}
+    models = {
+        "plain": plain,
+        "fused": set_implementation(copy.deepcopy(plain), "auto"),
+        "exact": best,
+    }
     torch.manual_seed(0)
     styles = 0.1 * torch.randn(2, 3, 128, device=bench.device)
     with torch.inference_mode():

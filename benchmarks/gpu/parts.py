@@ -195,10 +195,6 @@ def parts() -> list[Part]:
             for name in streamed
         ),
         *(
-            Part(f"kernels/running_norm/{size}", 15, partial(kernel, "running_norm", size))
-            for size in SIZES
-        ),
-        *(
             Part(f"paper/{name}/compile", 40, partial(models.paper, name, "compile"))
             for name in paper
         ),

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-STEMS = ("adain", "frame_norm", "istft", "source", "block_step", "running_norm")
+STEMS = ("adain", "frame_norm", "istft", "source", "block_step")
 """All kernels, the most important first."""
 Size = Literal["odd", "streaming", "large"]
 """`odd`: small and unaligned, for correctness. `streaming`: what a chunk of 25 ms asks for, where

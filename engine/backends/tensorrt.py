@@ -1,6 +1,7 @@
 """TensorRT in both flavours behind one backend: built from the exported step in float32, run on
 addresses of torch's tensors."""
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,12 +33,11 @@ def graph(converter: Converter, chunk: int, target: Target) -> Graph:
     Raises:
         EngineError: when the model cannot be exported.
     """
-    from rtvc.models.fused import fused
+    from rtvc.layers.dispatch import set_implementation
 
-    model = (
-        cast(Converter, fused(cast(nn.Module, converter), "fused")) if target.kernels else converter
-    )
-    plain = export_step(model, chunk)
+    module = copy.deepcopy(cast(nn.Module, converter))
+    set_implementation(module, "fused" if target.kernels else "reference")
+    plain = export_step(cast(Converter, module), chunk)
     program = in_float32(plain.program)
     return Graph(
         in_float16(program) if target.precision == "fp16" else program, plain.inputs, plain.outputs

@@ -77,7 +77,8 @@ def serve(
     fit: Annotated[
         int,
         typer.Option(
-            help="steps of fitting uploaded voices: more alike, 60 take 4 s of a core each", min=0
+            help="steps of fitting uploaded voices: more alike, less natural; 60 take 4 s a core",
+            min=0,
         ),
     ] = 0,
     page: Annotated[bool, typer.Option(help="serve the browser page")] = True,

@@ -52,10 +52,10 @@ def placed(module: nn.Module, device: torch.device, kernels: bool = False) -> nn
     Args:
         module: on a CPU.
         device: where steps run.
-        kernels: exchange layers for their fused kernels.
+        kernels: let layers run on our kernels; otherwise they are plain torch.
     """
-    from rtvc.models.fused import fused
+    from rtvc.layers.dispatch import set_implementation
 
-    if device.type != "cpu":
-        module = copy.deepcopy(module).to(device)
-    return fused(module) if kernels else module
+    if device.type == "cpu":
+        return module
+    return set_implementation(copy.deepcopy(module).to(device), "auto" if kernels else "reference")

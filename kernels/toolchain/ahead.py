@@ -35,7 +35,6 @@ def variants(dtype: torch.dtype) -> dict[str, Recorded]:
         block_step_triton,
         frame_norm_triton,
         istft_triton,
-        running_norm_triton,
         source_triton,
     )
 
@@ -99,35 +98,6 @@ def variants(dtype: torch.dtype) -> dict[str, Recorded]:
         frame,
         "leaky",
         0.2,
-    )
-    moments = meta(64, 768, 1, of=single)
-    record(
-        "running_norm",
-        running_norm_triton.forward,
-        x,
-        style,
-        style,
-        moments,
-        None,
-        0.9875,
-        "leaky",
-        0.2,
-        1e-5,
-    )
-    record(
-        "running_norm_backward",
-        running_norm_triton.backward,
-        x,
-        moments,
-        x,
-        style,
-        style,
-        moments,
-        None,
-        0.9875,
-        "leaky",
-        0.2,
-        1e-5,
     )
     record(
         "istft_20",

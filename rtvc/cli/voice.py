@@ -21,9 +21,10 @@ Output = Annotated[
 Fit = Annotated[
     int | None,
     typer.Option(
-        help="steps of fitting voices to their recordings: more alike, takes seconds; 0: none",
+        help="steps of fitting voices to their recordings, 60 for instance: more alike, but less"
+        " natural; takes seconds",
         min=0,
-        show_default="60",
+        show_default="0",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]

@@ -65,8 +65,7 @@ class LibraryConverter:
             chunk: milliseconds that are converted at a time, as in a live stream; None converts
                 whole recordings.
             device: cpu or cuda.
-            fit: steps of fitting each voice to its references; None takes the usual number where
-                the model can fit voices.
+            fit: steps of fitting each voice to its references; None takes none.
             open_stepper: makes what runs the steps of a stream of a model, with chunks of so many
                 samples; by default the model does.
 

@@ -4,9 +4,10 @@ arXiv 2309.09493, in closed form)."""
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rtvc.kernels.source import segments
+from rtvc.kernels.source import harmonic_source
+from rtvc.layers.dispatch import Dispatched
 
 
 class SourceState(NamedTuple):
@@ -19,7 +20,7 @@ class SourceState(NamedTuple):
     phase: Tensor
 
 
-class HarmonicSource(nn.Module):
+class HarmonicSource(Dispatched):
     """`pulses, state = source(f0, voicing, state)`: one segment of `hop` samples a frame.
 
     F0 and voicing move linearly over a segment, from the last frame's value to this frame's. All
@@ -49,7 +50,13 @@ class HarmonicSource(nn.Module):
         # no one, but upper harmonics multiply it, and streams of another cut or kernel would differ
         # by it.
         steps = torch.round(self.ramp.double() * self.hop)
-        pulses, phase = segments(
-            f0, voicing, state.f0, state.voicing, state.phase, steps, self.sample_rate
+        pulses, phase = harmonic_source(
+            f0.double(),
+            voicing,
+            *state,
+            sample_rate=self.sample_rate,
+            hop=self.hop,
+            steps=steps,
+            implementation=self.implementation,
         )
         return pulses, SourceState(f0[:, -1:].double(), voicing[:, -1:], phase)

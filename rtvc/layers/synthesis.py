@@ -7,7 +7,9 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from rtvc.kernels.istft import istft
 from rtvc.layers.contract import Streaming
+from rtvc.layers.dispatch import Dispatched
 
 
 def dft(size: int) -> Tensor:
@@ -70,7 +72,7 @@ class Stft(Streaming):
         return (windows @ self.matrix).mT, x[..., x.shape[-1] - self.past :]
 
 
-class Istft(Streaming):
+class Istft(Streaming, Dispatched):
     """Spectra to samples by windowed overlap-add: x (B, 2 * bins, T) -> (B, 1, T * hop).
 
     The samples of a hop are complete once the last frame that covers them is in: output n of frame
@@ -95,13 +97,4 @@ class Istft(Streaming):
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, 2 * bins, T), real parts over imaginary parts -> y (B, 1, T * hop)."""
-        parts = (x.mT @ self.matrix).unflatten(-1, (-1, self.hop))  # (B, T, size / hop, hop)
-        frames, count = parts.shape[1], parts.shape[2]
-        y = torch.cat(
-            [state.reshape(x.shape[0], -1, self.hop), x.new_zeros(x.shape[0], frames, self.hop)], 1
-        )
-        shifted = [
-            torch.nn.functional.pad(parts[:, :, k], (0, 0, k, count - 1 - k)) for k in range(count)
-        ]
-        y = y + torch.stack(shifted).sum(0)
-        return y[:, :frames].flatten(1)[:, None], y[:, frames:].flatten(1)[:, None]
+        return istft(x, state, self.matrix, hop=self.hop, implementation=self.implementation)

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from rtvc.errors import RtvcError, TrainingError
-from rtvc.models.fused import fuse
+from rtvc.kernels.toolchain.dispatch import Implementation
+from rtvc.layers.dispatch import set_implementation
 from rtvc.printable import first_problem, printable
 from rtvc.train.config import RunConfig
 from rtvc.train.ema import Average
@@ -26,6 +27,13 @@ from rtvc.train.prefetch import Feed, moved
 from rtvc.train.stage import Stage
 from rtvc.train.state import Checkpoints, Progress, exported, initialise, save_weights
 from rtvc.train.step import Stepper
+
+IMPLEMENTATIONS: dict[bool | str, Implementation] = {
+    True: "fused",
+    False: "reference",
+    "auto": "auto",
+}
+"""How layers run for each value of the setting `fused`."""
 
 
 @dataclass
@@ -61,10 +69,7 @@ class Trainer:
         torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
         for module in stage.modules.values():
             module.to(self.world.device)
-            if config.fused is True or (
-                config.fused == "auto" and self.world.device.type == "cuda"
-            ):
-                fuse(module, "fused" if config.fused is True else "auto")
+            set_implementation(module, IMPLEMENTATIONS[config.fused])
         self.stepper = Stepper(stage, config, self.world)
         self.average = Average(
             {name: stage.modules[name] for name in stage.averaged if name in self.stepper.trained},

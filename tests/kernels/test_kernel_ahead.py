@@ -18,7 +18,6 @@ from rtvc.kernels import (  # noqa: E402
     block_step_triton,
     frame_norm_triton,
     istft_triton,
-    running_norm_triton,
     source_triton,
 )
 from rtvc.kernels.toolchain.ahead import ARCHITECTURES, variants  # noqa: E402
@@ -30,14 +29,7 @@ of compute capabilities)."""
 
 
 def test_every_kernel_is_among_the_variants() -> None:
-    modules = (
-        adain_triton,
-        block_step_triton,
-        frame_norm_triton,
-        istft_triton,
-        running_norm_triton,
-        source_triton,
-    )
+    modules = (adain_triton, block_step_triton, frame_norm_triton, istft_triton, source_triton)
     kernels = {
         f"{m.__name__}.{name}" for m in modules for name in vars(m) if name.endswith("kernel")
     }

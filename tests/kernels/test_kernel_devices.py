@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtvc.benchmarks.gpu.models import paper_parts
 from rtvc.benchmarks.gpu.stubs import shipped
-from rtvc.models.fused import fused
+from rtvc.kernels.toolchain.dispatch import Implementation
+from rtvc.layers.dispatch import set_implementation
 
 ELSEWHERE = torch.device("meta")
 ROWS = 3
@@ -56,8 +57,8 @@ def run(module: nn.Module, call: Callable[[nn.Module, Callable[..., Tensor]], An
             )
 
 
-@pytest.mark.parametrize("twin", [False, True])
-def test_a_streaming_step_touches_the_device_alone(twin: bool) -> None:
+@pytest.mark.parametrize("implementation", ["reference", "fused"])
+def test_a_streaming_step_touches_the_device_alone(implementation: Implementation) -> None:
     model, _ = shipped(tiny=True)
     voice = model.condition(torch.zeros(1, 128), torch.zeros(1, 128)).shape[1]
 
@@ -65,20 +66,22 @@ def test_a_streaming_step_touches_the_device_alone(twin: bool) -> None:
         y: Tensor = module(make(ROWS, 1, 600), make(ROWS, voice), module.initial(ROWS))[0]
         return y
 
-    y = run(fused(model, "fused") if twin else model, call)
+    y = run(set_implementation(model, implementation), call)
     assert y.shape == (ROWS, 1, 600) and y.device == ELSEWHERE
 
 
-@pytest.mark.parametrize("twin", [False, True])
+@pytest.mark.parametrize("implementation", ["reference", "fused"])
 @pytest.mark.parametrize("name", list(paper_parts()))
-def test_the_papers_components_touch_the_device_alone(name: str, twin: bool) -> None:
+def test_the_papers_components_touch_the_device_alone(
+    name: str, implementation: Implementation
+) -> None:
     part = paper_parts()[name]
     inputs, module = part.inputs(80), part.build()
 
     def call(module: nn.Module, make: Callable[..., Tensor]) -> Any:
         return part.run(module, tuple(make(ROWS, *x.shape[1:], dtype=x.dtype) for x in inputs))
 
-    found = run(fused(module, "fused") if twin else module, call)
+    found = run(set_implementation(module, implementation), call)
     assert all(leaf.device == ELSEWHERE for leaf in pytree.tree_leaves(found))
 
 

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtvc.kernels.block_step import block_step
 from rtvc.kernels.frame_norm import frame_norm, frame_norm_operator
-from rtvc.layers.norm import StyleNorm
+from rtvc.layers.norm import style_norm
 from tests.support.kernel_checks import DTYPES, as_good_as_torch, interpreter, leaves, poisoned
 
 interpreter()
@@ -77,11 +78,21 @@ def test_forward_and_backward_are_as_good_as_plain_torch(
 
 
 def test_it_is_the_norm_of_the_streaming_model() -> None:
-    layer = StyleNorm(12, "frame").double()
     x, style = torch.randn(2, 12, 7, dtype=torch.float64), torch.randn(2, 24, dtype=torch.float64)
-    wanted, _ = layer(x, style, ())
+    norm = style_norm(style, "frame")
+    identity, past = torch.eye(12, dtype=torch.float64)[:, None], x.new_zeros(2, 12, 0)
+    expected, _ = block_step(
+        x,
+        past,
+        identity,
+        scale=norm.scale,
+        shift=norm.shift,
+        norm=norm.norm,
+        activation="none",
+        plus_one=norm.plus_one,
+    )
     torch.testing.assert_close(
-        frame_norm(x, style[:, :12], style[:, 12:]), wanted, rtol=0, atol=1e-12
+        frame_norm(x, style[:, :12], style[:, 12:]), expected, rtol=0, atol=1e-12
     )
 
 

@@ -14,7 +14,7 @@ from rtvc.benchmarks.kernel.run import STEMS, Case, cases
 from rtvc.engine.backends.base import Layout, PackedStep
 from rtvc.kernels.toolchain.dispatch import Implementation
 from rtvc.layers.blocks import AdaBlock, ConvBlock
-from rtvc.models.fused import fused
+from rtvc.layers.dispatch import set_implementation
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = {"adain": (3,), "istft": (2,), "block_step": (2, 3)}
@@ -80,7 +80,7 @@ def test_an_operator_is_one_node_for_any_batch(stem: str) -> None:
 
 def step(implementation: Implementation) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A tiny model's step on packed states, and its inputs."""
-    model: Any = fused(shipped(tiny=True)[0], implementation)
+    model: Any = set_implementation(shipped(tiny=True)[0], implementation)
     layout = Layout.of(model.initial(1))
     with torch.no_grad():
         voice = model.condition(

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from rtvc.errors import ConfigError
-from rtvc.models.fused import FusedAdaBlock, FusedIstft
+from rtvc.kernels.toolchain.dispatch import use_operator
+from rtvc.layers.dispatch import Dispatched
 from rtvc.train.config import load_config
 from rtvc.train.loop import Trainer
 from rtvc.train.registry import stage_type
@@ -97,9 +98,10 @@ def trainer(config: Path, run: Path, *overrides: str) -> Trainer:
     return made
 
 
-def fused_parts(made: Trainer) -> set[type]:
-    parts = {type(part) for module in made.stage.modules.values() for part in module.modules()}
-    return parts & {FusedAdaBlock, FusedIstft}
+def implementations(made: Trainer) -> set[str]:
+    """How the trained layers run."""
+    parts = [part for module in made.stage.modules.values() for part in module.modules()]
+    return {part.implementation for part in parts if isinstance(part, Dispatched)}
 
 
 def losses(run: Path) -> list[float]:
@@ -108,7 +110,7 @@ def losses(run: Path) -> list[float]:
 
 def curve(config: Path, run: Path, *overrides: str) -> list[float]:
     made = trainer(config, run, *overrides)
-    assert bool(fused_parts(made)) == ("fused=true" in overrides)
+    assert implementations(made) == {"fused" if "fused=true" in overrides else "reference"}
     made.fit()
     return losses(run)
 
@@ -147,11 +149,9 @@ def test_every_batch_costs_the_same_in(
 
 
 def test_a_cpu_trains_on_plain_torch_unless_told_otherwise(config: Path, tmp_path: Path) -> None:
-    assert not fused_parts(trainer(config, tmp_path / "auto"))
-    assert fused_parts(trainer(config, tmp_path / "on", "fused=true")) == {
-        FusedAdaBlock,
-        FusedIstft,
-    }
+    assert implementations(trainer(config, tmp_path / "auto")) == {"auto"}
+    assert not use_operator(torch.zeros(1), "auto")
+    assert implementations(trainer(config, tmp_path / "on", "fused=true")) == {"fused"}
     with pytest.raises(ConfigError, match="fused"):
         trainer(config, tmp_path / "odd", "fused=sometimes")
 

@@ -51,13 +51,37 @@ def test_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         match=r"no model 'gold': name stream or studio, or a file ending in \.safetensors or \.pth",
     ):
         load("gold")
-    with pytest.raises(ConfigError, match=r"gone\.pth is not there"):
+    with pytest.raises(ConfigError, match=r"expected a file of weights, got .*gone\.pth"):
         load(tmp_path / "gone.pth")
     with pytest.raises(ConfigError, match=r"the device 'gold' cannot be used here .* use 'cpu'"):
         load(device="gold")
     monkeypatch.setattr(assets, "load_file", lambda path: TinyModel())
     (tmp_path / "mine.safetensors").touch()
     assert load(str(tmp_path / "mine.safetensors")).model.space == "tiny"
+
+
+def test_a_look_ahead_goes_to_files_that_have_a_dial_and_no_further(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[tuple[object, ...]] = []
+
+    def load_file(*arguments: object) -> TinyModel:
+        given.append(arguments)
+        return TinyModel()
+
+    monkeypatch.setattr(assets, "load_file", load_file)
+    path = tmp_path / "mine.safetensors"
+    path.touch()
+    load(path, lookahead=50.0)
+    load(path)
+    assert given == [(path, 50.0), (path,)]
+    for name in ("stream", "studio", "theirs.pth"):
+        with pytest.raises(ConfigError, match="got a look-ahead of 50 ms for a model with one"):
+            load(name, lookahead=50.0)
+
+
+def test_nothing_is_fitted_unless_told_to(vc: VoiceConverter) -> None:
+    assert vc.fit_steps() == vc.fit_steps(None) == 0 and vc.fit_steps(60) == 60
 
 
 def test_a_voice_of_recordings(vc: VoiceConverter, tmp_path: Path) -> None:

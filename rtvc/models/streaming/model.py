@@ -14,7 +14,7 @@ from rtvc.layers.norm import Statistics
 from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, AnalysisState, audible_bands
 from rtvc.models.streaming.content import CONTENT, ContentEncoder
 from rtvc.models.streaming.decoder import Decoder, DecoderState
-from rtvc.models.streaming.pitch import PitchNet
+from rtvc.models.streaming.pitch import SEMITONE, PitchNet
 from rtvc.models.streaming.prosody import Prosody, ProsodyState
 from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
 
@@ -117,9 +117,7 @@ class StreamingConverter(nn.Module):
         """
         register, spreads = self.targets(prosodic).split([1, 2], -1)
         register = register.clamp(*REGISTER)
-        controls = acoustic.new_tensor([pitch * 0.0577622650466621, prosody]).expand(
-            len(acoustic), 2
-        )
+        controls = acoustic.new_tensor([pitch * SEMITONE, prosody]).expand(len(acoustic), 2)
         return torch.cat([register, spreads, controls, self.affine(acoustic)], 1)
 
     def forward(

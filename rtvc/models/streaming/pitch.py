@@ -11,6 +11,8 @@ from rtvc.layers.contract import Serial, State, Streaming
 from rtvc.layers.conv import Conv
 
 F0_MIN, F0_MAX = 50.0, 600.0
+SEMITONE = math.log(2) / 12
+"""In log F0."""
 F0_BINS = 128
 """Logarithmic, 34 cents apart."""
 
@@ -52,8 +54,9 @@ class PitchNet(Streaming):
         return self.trunk.initial(batch)
 
     def logits(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """x (B, C, T) -> (B, T, bins + 1): a logit a bin, and the voicing logit last."""
-        y, state = self.trunk(x, state)
+        """x (B, C, T) -> (B, T, bins + 1): a logit a bin, and the voicing logit last; computed in
+        the type of the weights, which may be finer than that of the rest of the model."""
+        y, state = self.trunk(x.to(self.out.weight.dtype), state)
         return self.out(self.norm(y.mT)), state
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:

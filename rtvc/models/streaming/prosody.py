@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rtvc.layers.norm import SCAN
+SCAN = 32
+"""Frames that the running statistics advance by in one matrix product."""
 
 PRIOR_F0, PRIOR_RANGE = 5.0, 0.2
 """Mean and deviation of log F0 believed before anything is heard: 148 Hz, 3.5 semitones."""

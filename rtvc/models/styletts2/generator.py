@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtvc.kernels.istft import istft, synthesis_matrix
+from rtvc.layers.dispatch import Dispatched
 from rtvc.models.styletts2.source import Draws, HarmonicSource
 from rtvc.models.styletts_vc.norms import AdaIN1d, WeightNormConv1d, WeightNormConvTranspose1d
 
@@ -58,8 +60,8 @@ class AdaINResBlock(nn.Module):
             strict=True,
         )
         for conv1, conv2, adain1, adain2, alpha1, alpha2 in layers:
-            y = conv1(snake(adain1(x, style), alpha1))
-            x = x + conv2(snake(adain2(y, style), alpha2))
+            y = conv1(adain1(x, style, "snake", alpha=alpha1))
+            x = x + conv2(adain2(y, style, "snake", alpha=alpha2))
         return x
 
 
@@ -145,7 +147,7 @@ class Generator(nn.Module):
         return torch.stack(outputs).mean(0)
 
 
-class ISTFTNetGenerator(Generator):
+class ISTFTNetGenerator(Generator, Dispatched):
     """Stops upsampling early and ends in an inverse STFT of predicted magnitude and phase.
 
     Source: Kaneko et al. 2022, "iSTFTNet"; HiFTNet; StyleTTS 2, appendix.
@@ -194,12 +196,28 @@ class ISTFTNetGenerator(Generator):
 
     def wave(self, spectrum: Tensor) -> Tensor:
         """Log-magnitudes over what the phases are sines of (B, n_fft + 2, T) -> (B, 1, (T - 1) *
-        hop)."""
-        magnitude, phase = spectrum.chunk(2, 1)
-        window = self.window.to(spectrum.dtype)
-        return torch.istft(
-            torch.polar(magnitude.exp(), phase.sin()), self.n_fft, self.hop, window=window
-        )[:, None]
+        hop).
+
+        Where fewer windows overlap than in the middle, at both ends, the sum is divided by the
+        fewer, as `torch.istft` does.
+        """
+        size, hop, frames = self.n_fft, self.hop, spectrum.shape[-1]
+        window = self.window.double()
+        matrix = synthesis_matrix(size, hop, window).to(spectrum)
+        tail = spectrum.new_zeros(spectrum.shape[0], 1, size - hop)
+        y, tail = istft(
+            spectrum, tail, matrix, hop=hop, form="sine", implementation=self.implementation
+        )
+        power = window.square()[None, :, None].expand(1, size, frames)
+        whole = F.fold(power, (1, (frames - 1) * hop + size), (1, size), stride=(1, hop))[0, 0, 0]
+        middle = (
+            F.pad(window.square(), (0, -size % hop))
+            .reshape(-1, hop)
+            .sum(0)
+            .repeat(frames + size // hop)[: whole.shape[0]]
+        )
+        inner = slice(size // 2, whole.shape[0] - size // 2)
+        return torch.cat([y, tail], -1)[..., inner] * (middle / whole)[inner].to(spectrum)
 
 
 class HiFiGANGenerator(Generator):

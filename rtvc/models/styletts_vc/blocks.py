@@ -116,9 +116,9 @@ class AdainResBlk1d(nn.Module):
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """x (B, C, T), style (B, S) -> y (B, C', T or 2 T)."""
         skip = self.conv1x1(x.repeat_interleave(2, -1) if self.upsample else x)
-        y = self.pool(F.leaky_relu(self.norm1(x, style), SLOPE))
+        y = self.pool(self.norm1(x, style, "leaky", slope=SLOPE))
         y = self.conv1(F.dropout(y, self.dropout, self.training))
-        y = F.leaky_relu(self.norm2(y, style), SLOPE)
+        y = self.norm2(y, style, "leaky", slope=SLOPE)
         y = self.conv2(F.dropout(y, self.dropout, self.training))
         return torch.add(skip, y) / math.sqrt(2)
 

@@ -12,6 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtvc.kernels.activation import Activation
+from rtvc.kernels.adain import adain
+from rtvc.layers.dispatch import Dispatched
+
 M = TypeVar("M", bound=nn.Module)
 
 EPSILON = 1e-12
@@ -155,8 +159,8 @@ class SpectralNormConv2d(nn.Conv2d):
         return y
 
 
-class AdaIN1d(nn.Module):
-    """Instance norm over time, scaled and shifted by the style.
+class AdaIN1d(Dispatched):
+    """Instance norm over time, scaled and shifted by the style, and the activation after it.
 
     Source: Huang and Belongie 2017; StyleTTS-VC, section III-A (decoder).
     """
@@ -165,10 +169,27 @@ class AdaIN1d(nn.Module):
         super().__init__()
         self.fc = nn.Linear(style_dim, channels * 2)
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """x (B, C, T), style (B, S) -> y (B, C, T)."""
-        scale, shift = self.fc(style)[..., None].chunk(2, 1)
-        return torch.addcmul(shift, 1 + scale, F.instance_norm(x))
+    def forward(
+        self,
+        x: Tensor,
+        style: Tensor,
+        activation: Activation = "none",
+        *,
+        slope: float = 0.2,
+        alpha: Tensor | None = None,
+    ) -> Tensor:
+        """x (B, C, T), style (B, S) -> y (B, C, T); alpha (1, C, 1) belongs to `snake`, slope to
+        `leaky`."""
+        scale, shift = self.fc(style).chunk(2, 1)
+        return adain(
+            x,
+            scale,
+            shift,
+            activation=activation,
+            slope=slope,
+            alpha=None if alpha is None else alpha.flatten(),
+            implementation=self.implementation,
+        )
 
 
 class AdaLayerNorm(nn.Module):

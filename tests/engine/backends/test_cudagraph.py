@@ -18,7 +18,7 @@ from rtvc.engine.graph.gpu import Gpu, gpu, need_gpu, placed
 from rtvc.engine.graph.target import Target
 from rtvc.engine.streams.session import Session
 from rtvc.errors import ConfigError, EngineError
-from rtvc.models.fused import FusedAdaBlock
+from rtvc.layers.dispatch import Dispatched
 from rtvc.models.streaming import StreamingConfig, StreamingConverter
 from tests.support.converters import TestVoice, TinyConverter
 
@@ -170,12 +170,11 @@ def test_our_kernels_can_be_switched_off() -> None:
         content_dilations=(1,), pitch_dilations=(1,), decoder_hidden=16, decoder_dilations=(2,)
     )
     model = StreamingConverter(config).eval()
-    for kernels in (True, False):
-        target = Target(flavour="cuda", kernels=kernels)
-        backend = CudaGraphBackend(model, CHUNK, None, target, device="cpu", record=direct)
-        assert (
-            any(isinstance(layer, FusedAdaBlock) for layer in backend.module.modules()) is kernels
-        )
+    for kernels, implementation in ((True, "auto"), (False, "reference")):
+        module = placed(model, torch.device("meta"), kernels)
+        layers = [layer for layer in module.modules() if isinstance(layer, Dispatched)]
+        assert {layer.implementation for layer in layers} == {implementation}
+        assert model.decoder.source.implementation == "auto", "the caller's model stays as it is"
 
 
 def test_without_a_gpu_it_refuses(converter: Any, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""The model on fused kernels is the model: same parameters, same sound, same states, same loss
-curve."""
+"""The model on the registered operators is the model on plain torch: same sound, same states, same
+loss curve."""
 
+import copy
 from typing import Any, get_args
 
 import pytest
@@ -9,20 +10,13 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from rtvc.kernels.toolchain.dispatch import Implementation
-from rtvc.layers.blocks import AdaBlock
+from rtvc.layers.blocks import AdaBlock, ConvBlock
+from rtvc.layers.dispatch import set_implementation
 from rtvc.layers.norm import Statistics
+from rtvc.layers.synthesis import Istft
 from rtvc.layers.verify import verify_contract
-from rtvc.models.fused import (
-    FusedAdaBlock,
-    FusedConvBlock,
-    FusedIstft,
-    FusedISTFTNetGenerator,
-    FusedSource,
-    fused,
-)
 from rtvc.models.streaming import StreamingConfig, StreamingConverter
 from rtvc.models.styletts2.generator import AdaINResBlock, ISTFTNetGenerator
-from rtvc.models.styletts2.source import Draws
 from rtvc.models.styletts_vc.blocks import AdainResBlk1d
 from tests.support.kernel_checks import as_good_as_torch
 
@@ -44,22 +38,27 @@ def converter(statistics: Statistics = "frame") -> StreamingConverter:
     ).eval()
 
 
+def operators(model: StreamingConverter) -> StreamingConverter:
+    """A copy on the registered operators; the model itself is put on plain torch."""
+    set_implementation(model, "reference")
+    return set_implementation(copy.deepcopy(model), "fused")
+
+
 def double(state: Any) -> Any:
     return pytree.tree_map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, state)
 
 
 @pytest.mark.parametrize("statistics", get_args(Statistics))
 @pytest.mark.parametrize("grad", [False, True])
-def test_the_twin_sounds_and_remembers_like_the_model(statistics: Statistics, grad: bool) -> None:
+def test_the_operators_sound_and_remember_like_plain_torch(
+    statistics: Statistics, grad: bool
+) -> None:
     """In float64, where the operators run their references: three chunks, states carried."""
     model = converter(statistics).double()
     model.decoder.source.ramp = (
         torch.arange(1, 301, dtype=torch.float64) / 300
     )  # voicing moves along it: no float32 rounding here
-    other = fused(model, "fused")
-    kinds = {type(module) for module in other.modules()}
-    assert {FusedAdaBlock, FusedConvBlock, FusedIstft, FusedSource} <= kinds
-    assert [p.data_ptr() for p in other.parameters()] == [p.data_ptr() for p in model.parameters()]
+    other = operators(model)
     voice = model.condition(*torch.randn(2, 2, 128, dtype=torch.float64) * 0.2).detach()
     state = mine = double(model.initial(2))
     with torch.set_grad_enabled(grad):
@@ -77,10 +76,10 @@ def test_the_twin_sounds_and_remembers_like_the_model(statistics: Statistics, gr
         )
 
 
-def test_in_float32_the_twin_is_as_exact_as_the_model_and_keeps_its_types() -> None:
+def test_in_float32_the_operators_are_as_exact_as_plain_torch_and_keep_its_types() -> None:
     model, best = converter(), converter().double()
     best.decoder.source.ramp = torch.arange(1, 301, dtype=torch.float64) / 300
-    other = fused(model, "fused")
+    other = operators(model)
     with torch.inference_mode():
         voice, state = model.condition(*torch.randn(2, 2, 128) * 0.2), model.initial(2)
         mine, exact = state, double(state)
@@ -95,7 +94,7 @@ def test_in_float32_the_twin_is_as_exact_as_the_model_and_keeps_its_types() -> N
     ]
 
 
-def test_the_twin_learns_like_the_model() -> None:
+def test_the_operators_learn_like_plain_torch() -> None:
     """Equal loss curves on a seed, for the blocks that train through kernels: adaptive norms, and
     AdaIN with either activation."""
 
@@ -115,9 +114,8 @@ def test_the_twin_learns_like_the_model() -> None:
 
     def curve(implementation: Implementation) -> list[float]:
         torch.manual_seed(1)
-        plain = Net().double()
-        net = fused(plain, implementation)
-        optimiser = torch.optim.AdamW(plain.parameters(), 1e-2)
+        net = set_implementation(Net().double(), implementation)
+        optimiser = torch.optim.AdamW(net.parameters(), 1e-2)
         x, style, target = (
             torch.randn(3, *shape, dtype=torch.float64) for shape in ((12, 30), (48,), (12, 30))
         )
@@ -135,9 +133,12 @@ def test_the_twin_learns_like_the_model() -> None:
     assert curve("fused") == pytest.approx(wanted, rel=1e-9)
 
 
-def test_the_istftnet_head_equals_torch_istft_to_the_last_sample() -> None:
+@pytest.mark.parametrize("implementation", ["reference", "fused"])
+def test_the_istftnet_head_equals_torch_istft_to_the_last_sample(
+    implementation: Implementation,
+) -> None:
     torch.manual_seed(0)
-    plain = ISTFTNetGenerator(
+    net = ISTFTNetGenerator(
         style_dim=16,
         channels=16,
         rates=(3, 2),
@@ -145,16 +146,18 @@ def test_the_istftnet_head_equals_torch_istft_to_the_last_sample() -> None:
         block_kernels=(3,),
         block_dilations=((1,),),
     ).double()
-    other = fused(plain)
-    assert isinstance(other, FusedISTFTNetGenerator)
-    x, style, f0 = torch.randn(2, 16, 9), torch.randn(2, 16), torch.full((2, 9), 150.0)
-    wanted = plain(x.double(), style.double(), f0.double(), Draws(torch.Generator().manual_seed(3)))
-    got = other(x.double(), style.double(), f0.double(), Draws(torch.Generator().manual_seed(3)))
-    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
+    spectrum = torch.randn(2, net.n_fft + 2, 9, dtype=torch.float64)
+    magnitude, phase = spectrum.chunk(2, 1)
+    expected = torch.istft(
+        torch.polar(magnitude.exp(), phase.sin()), net.n_fft, net.hop, window=net.window.double()
+    )
+    got = set_implementation(net, implementation).wave(spectrum)
+    torch.testing.assert_close(got, expected[:, None], rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", [FusedConvBlock, FusedIstft])
-def test_fused_layers_keep_the_contract(kind: type[nn.Module]) -> None:
-    layer: Any = next(module for module in fused(converter()).modules() if type(module) is kind)
+@pytest.mark.parametrize("kind", [ConvBlock, Istft])
+def test_layers_on_the_operators_keep_the_contract(kind: type[nn.Module]) -> None:
+    model = operators(converter())
+    layer: Any = next(module for module in model.modules() if type(module) is kind)
     with torch.no_grad():
-        verify_contract(layer, 16 if kind is FusedConvBlock else 602, frames=12, gradients=False)
+        verify_contract(layer, 16 if kind is ConvBlock else 602, frames=12, gradients=False)
