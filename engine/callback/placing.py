@@ -43,11 +43,13 @@ class Placing:
 
     def heard(self, chunker: Chunker, samples: Samples) -> list[Stretch]:
         """The output (N,) that it gave just now, cut where something was left out."""
-        share, shift = chunker.exit.rate_out / chunker.rate, round(self.late * chunker.exit.rate_out)
+        rate = chunker.exit.rate_out
+        share, shift = rate / chunker.rate, round(self.late * rate)
         found = list[Stretch]()
         while True:
             at = chunker.delivered - len(samples) + round(self._dropped * share)
-            drop = next((drop for drop in chunker.backlog.drops if drop.position >= self._seen), None)
+            drops = chunker.backlog.drops
+            drop = next((drop for drop in drops if drop.position >= self._seen), None)
             before = len(samples) if drop is None else max(0, round(drop.position * share) - at)
             if drop is None or before > len(samples):
                 return [*found, Stretch(at - shift, samples)]

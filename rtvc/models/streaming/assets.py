@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from rtvc.errors import CheckpointError, ConfigError
@@ -36,7 +36,7 @@ class Format:
     """
 
     name: str
-    config: type[BaseModel]
+    config: type[StreamingConfig] | type[DialConfig]
     build: Callable[[Any], StreamingModel]
     pack: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
@@ -120,7 +120,7 @@ def set_lookahead(model: StreamingModel, milliseconds: float | None) -> Streamin
     )
 
 
-def read_config(text: str, where: str, form: Format) -> BaseModel:
+def read_config(text: str, where: str, form: Format) -> StreamingConfig | DialConfig:
     """The sizes that a header gives, within what any model of the kind has; `where` names the file
     in the error.
 

@@ -51,7 +51,7 @@ class Opponents:
         spectra: sees a short stretch of some rows.
         warm: frames at the beginning that nobody is shown.
         shown: frames of the stretch.
-        rows: how many rows.
+        rows: how many rows; None: all.
         listened: blocks of the judge that `features` sees.
     """
 
@@ -61,7 +61,7 @@ class Opponents:
         spectra: MultiResolutionDiscriminator,
         warm: int,
         shown: int,
-        rows: int,
+        rows: int | None,
         listened: Sequence[int] = LISTENED,
     ) -> None:
         self.features, self.spectra = features, spectra
