@@ -299,7 +299,7 @@ def test_plain_http(tmp_path):
             assert service.ready
 
     asyncio.run(main())
-    with pytest.raises(ConfigError, match="no index"):
+    with pytest.raises(ConfigError, match="without index"):
         make_service(tmp_path / "voices")
         from rtvc.engine.server.web import read_page
 
