@@ -117,7 +117,7 @@ def stream(
     """
     if mic == (source is not None):
         raise ConfigError(
-            "a recording or --mic was wanted, one of the two: `rtvc stream me.wav --voice anna`, or"
+            "expected either a recording or --mic: `rtvc stream me.wav --voice anna`, or"
             " `rtvc stream --mic --voice anna`"
         )
     if not (references or voices):
@@ -127,7 +127,7 @@ def stream(
         )
     if token is not None and token_file is not None:
         raise ConfigError(
-            "a token came twice, one of --token (or RTVC_TOKEN) and --token-file was wanted"
+            "expected either --token (or RTVC_TOKEN) or --token-file, got both: leave one out"
         )
     from rtvc.audio.opening import check_source, name_of
     from rtvc.clients.websocket.address import websocket_address
@@ -304,6 +304,4 @@ def trust(path: Path | None) -> Any:
     try:
         return ssl.create_default_context(cafile=path)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"{path} cannot be used as certificates ({error}): a PEM file was wanted"
-        ) from error
+        raise ConfigError(f"expected certificates as PEM, got {path} ({error})") from error

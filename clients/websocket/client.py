@@ -125,8 +125,8 @@ class Client:
         wanted = {"sample_rate": 24_000} | self._settings | settings
         if unknown := set(wanted) - set(Start.model_fields):
             raise ConfigError(
-                f"the settings {', '.join(sorted(unknown))} came, some of"
-                f" {', '.join(Start.model_fields)} were wanted"
+                f"expected settings out of {', '.join(Start.model_fields)}, got"
+                f" {', '.join(sorted(unknown))}"
             )
         asked = message_of(Start, voice=voice, **wanted)
         self.flow = Flow(self._window, asked.output_rate or asked.sample_rate)

@@ -103,8 +103,8 @@ class Layout:
             return packed
         if (other.names, other.shapes) != (self.names, self.shapes):
             raise EngineError(
-                f"a state of {other.size} numbers came, one of this model's was wanted: begin"
-                " another session"
+                f"expected a state of this model, got one of {other.size} numbers: begin another"
+                " session"
             )
         leaves = pytree.tree_leaves(other.unpack(packed))
         cast = [leaf.to(dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)]
@@ -149,8 +149,8 @@ class Backend:
     def __init__(self, converter: Converter, chunk: int, *, device: str = "cpu") -> None:
         if chunk <= 0 or chunk % converter.hop:
             raise EngineError(
-                f"a chunk of {chunk} samples came, a multiple of the model's hop of {converter.hop}"
-                " was wanted"
+                f"expected a chunk of a multiple of the model's hop of {converter.hop} samples, got"
+                f" {chunk}"
             )
         self.converter, self.chunk, self.device = converter, chunk, torch.device(device)
         self.sample_rate, self.latency = converter.sample_rate, converter.latency

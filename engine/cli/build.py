@@ -41,7 +41,9 @@ def target_of(
     given = {name: value for name, value in given.items() if value is not None}
     for name, wanted in (("precision", ("fp32", "fp16")), ("flavour", ("auto", "tensorrt", "rtx"))):
         if name in given and given[name] not in wanted:
-            raise ConfigError(f"--{name} {given[name]} came, one of {', '.join(wanted)} was wanted")
+            raise ConfigError(
+                f"expected --{name} to be one of {', '.join(wanted)}, got {given[name]}"
+            )
     if not given:
         return None
     if backend == "auto":

@@ -236,7 +236,7 @@ def addresses(given: list[str]) -> "list[IPv4Address | IPv6Address]":
     try:
         return [ip_address(address) for address in given]
     except ValueError as error:
-        raise ConfigError(f"--proxy: {error}; a number like 10.0.0.7 was wanted") from error
+        raise ConfigError(f"expected --proxy with a number like 10.0.0.7: {error}") from error
 
 
 def page_folder() -> Path | None:

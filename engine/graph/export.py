@@ -138,8 +138,8 @@ def export_step(converter: Converter, chunk: int) -> Graph:
     """
     if chunk <= 0 or chunk % converter.hop:
         raise EngineError(
-            f"a chunk of {chunk} samples came, a multiple of the model's hop of {converter.hop} was"
-            " wanted"
+            f"expected a chunk of a multiple of the model's hop of {converter.hop} samples, got"
+            f" {chunk}"
         )
     layout = Layout.of(converter.initial(1))
     example = (

@@ -88,7 +88,7 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         if (came := Format.model_validate_json(text).format) != FORMAT:
             raise EngineError(
-                f"{path} has format {came}, {FORMAT} was wanted: build the engine again"
+                f"expected format {FORMAT}, got {came} in {path}: build the engine again"
             )
         return Manifest.model_validate_json(text)
     except ValidationError as error:

@@ -44,7 +44,7 @@ class Target(BaseModel):
         low, usual, most = self.batch
         if not 1 <= low <= usual <= most:
             raise ValueError(
-                f"a batch of {low}:{usual}:{most} came, 1 <= MIN <= OPT <= MAX was wanted"
+                f"expected a batch with 1 <= MIN <= OPT <= MAX, got {low}:{usual}:{most}"
             )
         return self
 
@@ -86,8 +86,8 @@ def parse_batch(text: str) -> tuple[int, int, int]:
         or not 1 <= numbers[0] <= numbers[1] <= numbers[2] <= MOST_ROWS
     ):
         raise ConfigError(
-            f"a batch of {text!r} came, MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX <= {MOST_ROWS} was"
-            " wanted, as 1:16:256"
+            f"expected a batch MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX <= {MOST_ROWS}, as 1:16:256,"
+            f" got {text!r}"
         )
     low, usual, most = numbers
     return low, usual, most

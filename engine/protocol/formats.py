@@ -56,7 +56,7 @@ class S16:
         """As `Codec.decode`."""
         if len(payload) % 2 or not payload:
             raise ProtocolError(
-                f"an s16 payload of {len(payload)} bytes came, a positive multiple of 2 was wanted"
+                f"expected an s16 payload of a multiple of 2 bytes, got {len(payload)} bytes"
             )
         return np.frombuffer(payload, "<i2").astype(np.float32) / np.float32(32768)
 
@@ -75,7 +75,7 @@ class F32:
         """As `Codec.decode`."""
         if len(payload) % 4 or not payload:
             raise ProtocolError(
-                f"an f32 payload of {len(payload)} bytes came, a positive multiple of 4 was wanted"
+                f"expected an f32 payload of a multiple of 4 bytes, got {len(payload)} bytes"
             )
         samples = np.frombuffer(payload, "<f4")
         if not np.isfinite(samples).all():
@@ -102,7 +102,7 @@ class Opus:
             )
         if rate not in OPUS_RATES:
             raise ProtocolError(
-                f"Opus at {rate} Hz came, one of {', '.join(map(str, OPUS_RATES))} Hz was wanted"
+                f"expected one of {', '.join(map(str, OPUS_RATES))} Hz for Opus, got {rate} Hz"
             )
         self.rate, self.block = rate, round(OPUS_BLOCK_S * rate)
         self._error = library.OpusError
@@ -112,8 +112,8 @@ class Opus:
         """As `Codec.encode`, N being a duration of `OPUS_MS`."""
         if 1000 * len(samples) / self.rate not in OPUS_MS:
             raise ProtocolError(
-                f"{len(samples)} samples came for an Opus packet at {self.rate} Hz, one of"
-                f" {OPUS_MS} ms was wanted"
+                f"expected an Opus packet of one of {OPUS_MS} ms, got {len(samples)} samples at"
+                f" {self.rate} Hz"
             )
         return bytes(
             self._encoder.encode_float(np.asarray(samples, np.float32).tobytes(), len(samples))
@@ -123,14 +123,14 @@ class Opus:
         """As `Codec.decode`."""
         if not 1 <= len(payload) <= OPUS_PACKET:
             raise ProtocolError(
-                f"an Opus packet of {len(payload)} bytes came, 1 to {OPUS_PACKET} were wanted"
+                f"expected an Opus packet of 1 to {OPUS_PACKET} bytes, got {len(payload)}"
             )
         try:
             data = self._decoder.decode_float(payload, round(0.12 * self.rate))
         except self._error as error:
             raise ProtocolError(
-                f"an Opus packet that cannot be decoded came ({error}): send one whole packet a"
-                " frame"
+                f"expected an Opus packet, got one that cannot be decoded ({error}): send one whole"
+                " packet a frame"
             ) from error
         return np.clip(np.nan_to_num(np.frombuffer(data, np.float32)), -1, 1).astype(np.float32)
 

@@ -77,26 +77,24 @@ def parse(data: bytes) -> Frame:
     """
     if len(data) < HEADER.size:
         raise ProtocolError(
-            f"a binary frame of {len(data)} bytes came, a header of {HEADER.size} bytes was wanted"
+            f"expected a header of {HEADER.size} bytes, got a binary frame of {len(data)} bytes"
         )
     version, flags, format, sequence, timestamp = HEADER.unpack_from(data)
     if version != VERSION:
-        raise ProtocolError(
-            f"a binary frame of version {version} came, version {VERSION} was wanted"
-        )
+        raise ProtocolError(f"expected a binary frame of version {VERSION}, got version {version}")
     if flags & ~KNOWN:
         raise ProtocolError(
-            f"a binary frame with the flags {flags:#04x} came, none above {KNOWN:#04x} are known"
+            f"expected flags up to {KNOWN:#04x}, got a binary frame with {flags:#04x}"
         )
     if timestamp >= LATEST:
-        raise ProtocolError(f"the timestamp {timestamp} came, microseconds below 2^63 were wanted")
+        raise ProtocolError(f"expected microseconds below 2^63, got the timestamp {timestamp}")
     upload = bool(flags & UPLOAD)
     if upload and (flags & (DROPPED | SILENCE) or format):
         raise ProtocolError(
-            "an upload frame with a format, or flags of audio, came: format 0 was wanted"
+            "expected an upload frame of format 0, got a format, or flags, of audio"
         )
     if not upload and format not in FORMATS.values():
         raise ProtocolError(
-            f"an audio frame of format {format} came, one of {sorted(FORMATS.values())} was wanted"
+            f"expected an audio frame of a format of {sorted(FORMATS.values())}, got {format}"
         )
     return Frame(flags, format, sequence, timestamp, bytes(data[HEADER.size :]))

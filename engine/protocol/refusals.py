@@ -63,24 +63,24 @@ def read_message(text: str, adapter: TypeAdapter[Any], largest: int) -> Any:
     if len(text) > largest:
         return violation(
             Code.TOO_LARGE,
-            f"a text frame of {len(text)} characters came, at most {largest} were wanted",
+            f"expected a text frame of at most {largest} characters, got {len(text)}",
             fatal=True,
         )
     try:
         return adapter.validate_json(text)
     except ValidationError as problem:
-        found = problem.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in found["loc"])[:80]
-        if found["type"] == "union_tag_invalid":
+        first = problem.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:80]
+        if first["type"] == "union_tag_invalid":
             return violation(
                 Code.UNKNOWN_TYPE,
-                "a message of an unknown type came",
+                "expected a message of a known type, got another",
                 f"version {VERSION} knows those of docs/protocol.md",
             )
         return violation(
             Code.MALFORMED,
-            f"a message that is not of the protocol came ({where or 'the whole'}:"
-            f" {found['msg'][:120]})",
+            f"expected a message of the protocol, got something else ({where or 'the whole'}:"
+            f" {first['msg'][:120]})",
         )
 
 

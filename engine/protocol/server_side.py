@@ -103,7 +103,7 @@ class ServerSide:
         if isinstance(message, Hello) and message.version != VERSION:
             return violation(
                 Code.VERSION,
-                f"version {message.version} came, {VERSION} is spoken here",
+                f"expected version {VERSION}, got {message.version}",
                 "use a matching client",
                 fatal=True,
             )
@@ -157,7 +157,7 @@ class ServerSide:
         if len(data) > LARGEST_FRAME:
             return violation(
                 Code.TOO_LARGE,
-                f"a frame of {len(data)} bytes came, at most {LARGEST_FRAME} were wanted",
+                f"expected a frame of at most {LARGEST_FRAME} bytes, got {len(data)}",
                 fatal=True,
             )
         if self.phase is Phase.GREETING:

@@ -151,7 +151,7 @@ class Outgoing:
         """
         if not self.first <= wanted <= self.sequence:
             raise SequenceError(
-                f"frame {wanted} was asked for again, {self.first} to {self.sequence} can be had:"
+                f"expected a frame from {self.first} to {self.sequence}, got a demand for {wanted}:"
                 " start a new session"
             )
         return [data for sequence, data, _ in self._kept if sequence >= wanted]
@@ -184,15 +184,15 @@ class Incoming:
         """
         if frame.format != self.format:
             raise ProtocolError(
-                f"an audio frame of format {frame.format} came, the session's is {self.format}:"
-                " send what `start` named"
+                f"expected an audio frame of the session's format {self.format}, got one of"
+                f" {frame.format}: send what `start` named"
             )
         if frame.sequence < self.wanted:
             return None
         if frame.sequence > self.wanted or self.ended:
             raise SequenceError(
-                f"audio frame {frame.sequence} came,"
-                f" {'none after the end' if self.ended else self.wanted} was wanted"
+                f"expected {'none after the end' if self.ended else f'audio frame {self.wanted}'},"
+                f" got audio frame {frame.sequence}"
             )
         samples = (
             self._silence(frame.payload)
@@ -202,8 +202,8 @@ class Incoming:
         end = bool(frame.flags & END)
         if len(samples) > LONGEST_S * self.rate:
             raise ProtocolError(
-                f"a frame of {len(samples)} samples came, at most {LONGEST_S * self.rate:.0f} were"
-                " wanted: send smaller ones"
+                f"expected a frame of at most {LONGEST_S * self.rate:.0f} samples, got"
+                f" {len(samples)}: send smaller ones"
             )
         self.wanted += 1
         self.ended = end
@@ -212,13 +212,13 @@ class Incoming:
     def _silence(self, payload: bytes) -> Samples:
         if len(payload) != COUNT.size:
             raise ProtocolError(
-                f"a silent frame with {len(payload)} bytes came, a number of {COUNT.size} bytes was"
-                " wanted"
+                f"expected a silent frame with a number of {COUNT.size} bytes, got {len(payload)}"
+                " bytes"
             )
         count = COUNT.unpack(payload)[0]
         if count > LONGEST_S * self.rate:
             raise ProtocolError(
-                f"a silent frame of {count} samples came, at most {LONGEST_S * self.rate:.0f} were"
-                " wanted"
+                f"expected a silent frame of at most {LONGEST_S * self.rate:.0f} samples, got"
+                f" {count}"
             )
         return np.zeros(count, np.float32)

@@ -35,7 +35,7 @@ class UploadReceiver:
         if frame.sequence != self.wanted:
             return violation(
                 Code.BAD_SEQUENCE,
-                f"upload frame {frame.sequence} came, {self.wanted} was wanted",
+                f"expected upload frame {self.wanted}, got {frame.sequence}",
                 fatal=True,
             )
         self.wanted += 1
@@ -44,7 +44,7 @@ class UploadReceiver:
             if len(self.data) > self.upload.size:
                 return violation(
                     Code.BAD_UPLOAD,
-                    f"more than the {self.upload.size} bytes that were announced came",
+                    f"expected the {self.upload.size} bytes that were announced, got more",
                     fatal=True,
                 )
         if not frame.flags & END or self.skipped:
@@ -55,7 +55,7 @@ class UploadReceiver:
             advice = "check size and sha256, and send the file again"
             return violation(
                 Code.BAD_UPLOAD,
-                f"{len(self.data)} bytes came that are not the {self.upload.size} announced ones",
+                f"expected the {self.upload.size} bytes announced, got {len(self.data)} others",
                 advice,
             )
         return Uploaded(self.upload.name, bytes(self.data))

@@ -34,9 +34,12 @@ from rtvc.engine.protocol.server_side import ServerSide
 from rtvc.engine.protocol.upload import Uploaded
 from rtvc.engine.server import reasons
 from rtvc.engine.server.reception import Reception
-from rtvc.engine.server.service import FAILURE_S, Service
+from rtvc.engine.server.service import Service
 from rtvc.engine.server.session import Listener, ServerSession
 from rtvc.engine.server.transport import Transport
+
+FAILURE_S = 1.0
+"""Seconds that who has sent many wrong secrets waits for the answer to another one."""
 
 log = logging.getLogger("rtvc.serve")
 
@@ -122,7 +125,7 @@ class Dialogue:
                 await service.fetch(event)
                 self._resume(event)
             case Control():
-                self._elsewhere = await service.controlled(event, self.transport.address)
+                self._elsewhere = await self._controlled(event)
                 self.reply(Controlled(session=self._elsewhere.id, **self._elsewhere.controls()))
             case Update() if (changed := session or self._elsewhere) is not None:
                 if changed.id not in service.sessions:
@@ -164,6 +167,28 @@ class Dialogue:
         self._control = hello.control.get_secret_value() if hello.control else None
         self.transport.greeted()
         self.reply(self.service.welcome())
+
+    async def _controlled(self, control: Control) -> ServerSession:
+        """The running session that a secret controls.
+
+        Args:
+            control: with the secret; who guesses waits.
+
+        Raises:
+            Refusal: there is none.
+        """
+        secret = control.control.get_secret_value()
+        # All are compared: how long it takes tells nothing.
+        sessions = self.service.sessions.values()
+        known = [session for session in sessions if session.is_control(secret)]
+        if known:
+            return known[-1]
+        address, failures = self.transport.address, self.service.failures
+        failures.add(address)
+        if failures.too_many(address):
+            await asyncio.sleep(FAILURE_S)
+        message = "no session that runs here was begun with this secret"
+        raise Refusal(Code.UNKNOWN_SESSION, message, "begin one with `control` in its hello")
 
     def _attach(self, session: ServerSession) -> None:
         self.session = session

@@ -16,7 +16,7 @@ from rtvc.engine.admission.limits import Failures, ServerLimits
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.protocol.fields import Code
 from rtvc.engine.protocol.formats import offered
-from rtvc.engine.protocol.messages import Control, Resume, Start, Update, Welcome
+from rtvc.engine.protocol.messages import Resume, Start, Update, Welcome
 from rtvc.engine.protocol.refusals import Refusal
 from rtvc.engine.protocol.streams import SequenceError
 from rtvc.engine.server import reasons
@@ -34,8 +34,6 @@ from rtvc.engine.voices.uploads import Maker, Uploads
 from rtvc.errors import DependencyError
 from rtvc.voices.voice import Voice
 
-FAILURE_S = 1.0
-"""Seconds that who has sent many wrong secrets waits for the answer to another one."""
 SWEEP_S = 0.25
 """Seconds between two looks for clients that are idle or gone."""
 log = logging.getLogger("rtvc.serve")
@@ -243,27 +241,6 @@ class Service:
             pooled.prosody = update.prosody
         if voice is not None:
             pooled.swap(voice)
-
-    async def controlled(self, control: Control, address: str) -> ServerSession:
-        """The running session that a secret controls.
-
-        Args:
-            control: with the secret.
-            address: of who asks; who guesses waits.
-
-        Raises:
-            Refusal: there is none.
-        """
-        secret = control.control.get_secret_value()
-        # All are compared: how long it takes tells nothing.
-        found = [session for session in self.sessions.values() if session.is_control(secret)]
-        if found:
-            return found[-1]
-        self.failures.add(address)
-        if self.failures.too_many(address):
-            await asyncio.sleep(FAILURE_S)
-        message = "no session that runs here was begun with this secret"
-        raise Refusal(Code.UNKNOWN_SESSION, message, "begin one with `control` in its hello")
 
     async def fetch(self, resume: Resume) -> None:
         """Brings a session here that may be elsewhere; a server alone has nowhere to look."""

@@ -58,7 +58,7 @@ def read_page(folder: Path | None) -> dict[str, tuple[bytes, str]]:
             found[f"/{path.name}"] = (path.read_bytes(), TYPES[path.suffix])
     if "/index.html" not in found:
         raise ConfigError(
-            f"{folder} holds no index.html, the folder of the browser page was wanted"
+            f"expected the folder of the browser page, got {folder} without index.html"
         )
     found["/"] = found["/index.html"]
     return found

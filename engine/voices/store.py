@@ -64,7 +64,9 @@ def check_name(name: str) -> str:
     )
     if bad or len(composed.encode()) > 200:
         advice = "take 1 to 64 letters, digits, spaces and - + _ . ( ) '"
-        raise Refusal(Code.BAD_NAME, "a name that no voice can have came", advice)
+        raise Refusal(
+            Code.BAD_NAME, "expected a voice's name, got one that no voice can have", advice
+        )
     return composed
 
 

@@ -113,7 +113,7 @@ def test_states_go_from_one_layout_to_another() -> None:
     assert fine.size > plain.size
     state = plain.pack(plain.unpack(torch.randn(2, plain.size)))
     assert torch.equal(plain.taken(fine.taken(state, plain), fine), state)
-    with pytest.raises(EngineError, match="one of this model's was wanted"):
+    with pytest.raises(EngineError, match="expected a state of this model"):
         plain.taken(DelayConverter().initial(1)[:, 0], Layout.of(DelayConverter().initial(1)))
 
 

@@ -145,10 +145,10 @@ def test_addresses():
         and origin_of("ws://a:1") == "http://a:1"
     )
     for bad in ("example.org", "ftp://a", "ws://"):
-        with pytest.raises(ServiceError, match="one like ws://"):
+        with pytest.raises(ServiceError, match="expected an address like ws://"):
             websocket_address(bad)
     for bad in ("ws://[", "ws://[::1", "ws://a:b", "ws://a:99999", "wss://me:hush@["):
-        with pytest.raises(ServiceError, match="one like ws://") as caught:
+        with pytest.raises(ServiceError, match="expected an address like ws://") as caught:
             websocket_address(bad)
         assert "hush" not in str(caught.value)
     for secret in ("ws://me:hush@a/v1", "ws://a/v1?token=hush"):

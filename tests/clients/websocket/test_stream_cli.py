@@ -164,7 +164,7 @@ def test_rates_that_the_protocol_does_not_know_are_resampled(server, tmp_path, c
         (["--voice", "one", "--url", "ws://127.0.0.1:9"], "cannot be reached"),
         (["--voice", "one", "--url", "127.0.0.1:8765"], "one like ws://127.0.0.1:8765 was wanted"),
         (["--voice", "one", "--format", "mp3"], "format = 'mp3'"),
-        (["--voice", "one", "--token", "x", "--token-file", "y"], "a token came twice"),
+        (["--voice", "one", "--token", "x", "--token-file", "y"], "expected either --token"),
         (["--voice", "one", "--token-file", "nowhere"], "cannot be read"),
         (["--voice", "one", "--ca", "nowhere.pem"], "nowhere.pem cannot be used"),
         (["--voice", "one", "--mic"], "one of the two"),

@@ -21,7 +21,7 @@ from rtvc.engine.admission.limits import Bucket, Failures
 from rtvc.engine.protocol.fields import Code
 from rtvc.engine.protocol.messages import Error, Ping, Pong
 from rtvc.engine.server.app import secure, serving
-from rtvc.engine.server.service import FAILURE_S
+from rtvc.engine.server.dialogue import FAILURE_S
 from rtvc.errors import ConfigError
 
 TOKEN = "a-long-and-secret-token"
@@ -299,7 +299,7 @@ def test_plain_http(tmp_path):
             assert service.ready
 
     asyncio.run(main())
-    with pytest.raises(ConfigError, match="no index"):
+    with pytest.raises(ConfigError, match="without index"):
         make_service(tmp_path / "voices")
         from rtvc.engine.server.web import read_page
 
