@@ -149,8 +149,7 @@ class LibraryConverter:
         from rtvc.audio.io import prepare
 
         x = prepare(wave, rate).to(self._converter.device)
-        converter = self._converter.model.converter  # type: ignore[attr-defined]
-        y, seconds = streamed(converter, x, voice, self._samples, self._stepper)
+        y, seconds = streamed(self.streaming, x, voice, self._samples, self._stepper)
         return y.float().cpu().numpy(), seconds
 
     def _key(self) -> str:
