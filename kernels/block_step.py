@@ -7,32 +7,19 @@ convolution; then norm or activation, pointwise convolution and the skip. Where 
 wanted, a styled norm runs as `frame_norm`'s operator and the rest as plain torch.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtvc.kernels.forms import ACTIVATIONS, NORMS, Step
 from rtvc.kernels.frame_norm import frame_norm
 from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
 
 Norm = Literal["none", "affine", "frame"]
 """What happens before the activation. `affine`: scale and shift alone. `frame`: mean and deviation
 over the channels of each frame are taken out first."""
-NORMS: dict[str, int] = {"none": 0, "affine": 1, "frame": 2}
-ACTIVATIONS: dict[str, int] = {"none": 0, "leaky": 1, "snake": 2, "gelu": 3}
-"""As in `rtvc.kernels.activation`, and the exact GELU."""
-
-
-class Step(NamedTuple):
-    """What a step is, apart from its tensors."""
-
-    norm: str
-    activation: str
-    dilation: int
-    slope: float
-    eps: float
-    plus_one: bool = False
 
 
 def block_step(

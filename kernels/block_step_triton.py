@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rtvc.kernels.activation_triton import activate
-from rtvc.kernels.block_step import ACTIVATIONS, NORMS, Step
+from rtvc.kernels.forms import ACTIVATIONS, NORMS, Step
 from rtvc.kernels.frame_norm_triton import strides
 from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
 

@@ -13,14 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtvc.kernels.forms import FORMS
 from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
 
 Form = Literal["complex", "polar", "sine"]
 """What the two halves of the input are. `complex`: real and imaginary parts. `polar`: log-magnitude
 and phase. `sine`: log-magnitude, and a number whose sine is the phase (iSTFTNet)."""
-
-FORMS: dict[str, int] = {"complex": 0, "polar": 1, "sine": 2}
-"""The forms as compile-time constants of the kernels."""
 
 
 def synthesis_matrix(size: int, hop: int, window: Tensor | None = None) -> Tensor:

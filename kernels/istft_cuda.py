@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rtvc.kernels.istft import FORMS
+from rtvc.kernels.forms import FORMS
 from rtvc.kernels.toolchain import nvcc
 from rtvc.kernels.toolchain.driver import Kernel
 

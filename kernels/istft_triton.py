@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from rtvc.kernels.activation_triton import cosine_near_zero, reduce_half_turns, sine, sine_near_zero
+from rtvc.kernels.forms import FORMS
 from rtvc.kernels.frame_norm_triton import strides
-from rtvc.kernels.istft import FORMS
 from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
 
 ROWS, COLUMNS, BINS = 32, 32, 16

@@ -15,12 +15,17 @@ from rtvc.errors import RtvcError
 
 if TYPE_CHECKING:
     from rtvc import clients as clients
-    from rtvc.api import VoiceConverter, load
+    from rtvc.converter import VoiceConverter
+    from rtvc.models_by_name import load
     from rtvc.voices.voice import Voice
 
 __all__ = ["RtvcError", "Voice", "VoiceConverter", "__version__", "load"]
 
-HOMES = {"Voice": "rtvc.voices.voice", "VoiceConverter": "rtvc.api", "load": "rtvc.api"}
+HOMES = {
+    "Voice": "rtvc.voices.voice",
+    "VoiceConverter": "rtvc.converter",
+    "load": "rtvc.models_by_name",
+}
 """Where each public name lives; torch is imported when one of them is first used."""
 
 

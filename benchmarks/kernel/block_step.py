@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from rtvc.benchmarks.kernel.run import Case, Size
-from rtvc.kernels.block_step import Step, block_step, reference
+from rtvc.kernels.block_step import block_step, reference
+from rtvc.kernels.forms import Step
 
 
 class Shape(NamedTuple):

@@ -158,7 +158,7 @@ def voice_file() -> Path:
     """The example's voice, made once."""
     place = Path(tempfile.gettempdir()) / f"rtvc-cold-{os.getpid()}.voice"
     if not place.exists():
-        from rtvc.api import load
+        from rtvc.models_by_name import load
 
         load().voice(EXAMPLES / "reference.flac").save(place)
     return place

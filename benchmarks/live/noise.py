@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtvc.api import VoiceConverter
 from rtvc.audio.io import read
 from rtvc.benchmarks.live.suppressors import rnnoise
 from rtvc.clients.input.suppressor import Framed, suppressor
+from rtvc.converter import VoiceConverter
 from rtvc.evaluate.pairs import Pair
 from rtvc.evaluate.text import wer
 

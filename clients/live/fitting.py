@@ -15,7 +15,7 @@ NICE = 15
 
 
 class VoiceMaker(Protocol):
-    """What makes voices: `rtvc.api.VoiceConverter`."""
+    """What makes voices: `rtvc.converter.VoiceConverter`."""
 
     def voice(self, *references: str, fit: int = 0) -> Voice:
         """The voice of recordings, fitted in so many steps."""

@@ -66,10 +66,10 @@ def convert(
     """
     from time import perf_counter
 
-    from rtvc.api import load
     from rtvc.audio.io import check_output
     from rtvc.audio.opening import check_source, name_of
     from rtvc.audio.recording import open_recording, write_pieces
+    from rtvc.models_by_name import load
 
     given = [*(references or []), *(more or [])]
     single = [path for path in (timbre, prosody) if path is not None]

@@ -55,8 +55,8 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a voice file of one or more recordings, and say how good they are."""
-    from rtvc.api import load
     from rtvc.audio.opening import check_source
+    from rtvc.models_by_name import load
     from rtvc.voices.voice import check_voice_file
 
     given = [*(references or []), *(path for path in (timbre, prosody) if path is not None)]

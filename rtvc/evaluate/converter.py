@@ -73,7 +73,7 @@ class LibraryConverter:
             ConfigError: no such model; a chunk that is no multiple of 12.5 ms, or for a model that
                 cannot stream.
         """
-        from rtvc.api import StreamModel, load
+        from rtvc.models_by_name import load
 
         self._converter = load(model, device)
         self._fit = self._converter.fit_steps(fit)
@@ -86,14 +86,14 @@ class LibraryConverter:
                     f"a chunk of {chunk:g} ms came, a multiple of {1000 * HOP / SAMPLE_RATE:g} ms"
                     " was wanted: try 25"
                 )
-            if not isinstance(self._converter.model, StreamModel):
+            if (streaming := self._converter.model.streaming) is None:
                 raise ConfigError(
                     f"the model {self._converter.model.name!r} needs whole recordings: leave"
                     " --chunk out"
                 )
             self._samples = int(samples)
             if open_stepper is not None:
-                self._stepper = open_stepper(self._converter.model.converter, self._samples)
+                self._stepper = open_stepper(streaming.converter, self._samples)
         name = (
             self._converter.model.name
             if model is None or not Path(model).is_file()
@@ -127,14 +127,12 @@ class LibraryConverter:
         Raises:
             ConfigError: the model needs whole recordings.
         """
-        from rtvc.api import StreamModel
-
-        if not isinstance(self._converter.model, StreamModel):
+        if (streaming := self._converter.model.streaming) is None:
             raise ConfigError(
                 f"the model {self._converter.model.name!r} needs whole recordings: name one that"
                 " streams with --model"
             )
-        return self._converter.model.converter
+        return streaming.converter
 
     def voice(self, references: list[Path]) -> Voice:
         """The voice of some recordings, made once."""
@@ -151,8 +149,7 @@ class LibraryConverter:
         from rtvc.audio.io import prepare
 
         x = prepare(wave, rate).to(self._converter.device)
-        converter = self._converter.model.converter  # type: ignore[attr-defined]
-        y, seconds = streamed(converter, x, voice, self._samples, self._stepper)
+        y, seconds = streamed(self.streaming, x, voice, self._samples, self._stepper)
         return y.float().cpu().numpy(), seconds
 
     def _key(self) -> str:

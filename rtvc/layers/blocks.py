@@ -79,11 +79,11 @@ class AdaBlock(Dispatched):
     def forward(self, x: Tensor, style: Tensor, state: State) -> tuple[Tensor, State]:
         """x (B, C, T), style (B, style_size) -> y (B, C, T)."""
         first, second = style.chunk(2, 1)
-        y, state = self.half(x, first, self.conv, state)
-        y, _ = self.half(y, second, self.out, self.out.initial(x.shape[0]), skip=x)
+        y, state = self.normed(x, first, self.conv, state)
+        y, _ = self.normed(y, second, self.out, self.out.initial(x.shape[0]), skip=x)
         return y, state
 
-    def half(
+    def normed(
         self, x: Tensor, style: Tensor, conv: Conv, past: Tensor, skip: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Norm, leaky ReLU and convolution of x (B, C, T), and the convolution's next past."""

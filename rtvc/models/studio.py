@@ -51,13 +51,14 @@ CAUSAL_SHARE = 0.6
 
 
 class StudioConverter(nn.Module):
-    """Implements `rtvc.api.Model`. `decoder` is the teacher's, `stream` brings pitch network and
-    style encoders."""
+    """Implements `rtvc.stream_model.Model`. `decoder` is the teacher's, `stream` brings pitch
+    network and style encoders."""
 
     level: Tensor
 
     name, space = "studio", "stream"
     latency: int | None = None
+    streaming: None = None
 
     def __init__(self, stream: StreamingConverter, decoder: ISTFTNetDecoder) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtvc.kernels.activation import Activation, activate
 from rtvc.models.styletts_vc.norms import AdaIN1d
 
 EPSILON = 1e-5
@@ -97,12 +98,21 @@ class RaggedAdaIN(AdaIN1d):
         nn.Module.__init__(self)
         self.fc, self.rows = norm.fc, rows
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """x (B, C, T), style (B, S) -> y (B, C, T)."""
+    def forward(
+        self,
+        x: Tensor,
+        style: Tensor,
+        activation: Activation = "none",
+        *,
+        slope: float = 0.2,
+        alpha: Tensor | None = None,
+    ) -> Tensor:
+        """As `AdaIN1d`."""
         centred = x - self.rows.mean(x)
         variance = self.rows.mean(centred.square())
         scale, shift = self.fc(style)[..., None].chunk(2, 1)
-        return torch.addcmul(shift, centred, (1 + scale) * torch.rsqrt(variance + EPSILON))
+        y = torch.addcmul(shift, centred, (1 + scale) * torch.rsqrt(variance + EPSILON))
+        return activate(y, activation, slope, None if alpha is None else alpha.flatten())
 
 
 class RaggedConv(nn.Module):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rtvc.kernels.block_step import Step, block_operator, block_step, reference
+from rtvc.kernels.block_step import block_operator, block_step, reference
+from rtvc.kernels.forms import Step
 from tests.support.kernel_checks import DTYPES, as_good_as_torch, interpreter, poisoned
 
 interpreter()

@@ -10,10 +10,12 @@ import torch
 from standins import TinyModel, WholeModel, recording, speech, use_tiny_models
 
 import rtvc
-from rtvc.api import StreamModel, VoiceConverter, load
+from rtvc.converter import VoiceConverter
 from rtvc.errors import AudioError, ConfigError, VoiceError
 from rtvc.layers.contract import Delay
 from rtvc.models.streaming import assets
+from rtvc.models_by_name import load
+from rtvc.stream_model import StreamModel
 from rtvc.voices.voice import Voice
 
 
@@ -196,7 +198,7 @@ def test_long_recordings_are_converted_piece_by_piece(
     x = speech(1.5, 24000)
     voice = vc.voice((x, 24000))
     whole = vc.convert(x, 24000, voice)
-    monkeypatch.setattr("rtvc.api.CHUNK", 7 * 300)
+    monkeypatch.setattr("rtvc.converter.CHUNK", 7 * 300)
     np.testing.assert_allclose(vc.convert(x, 24000, voice), whole, atol=1e-5)
 
 
@@ -227,6 +229,6 @@ def test_a_model_for_whole_recordings_cannot_stream() -> None:
     x = speech(1, 24000)
     np.testing.assert_array_equal(whole.convert(x, 24000, voice), x[::-1])
     with pytest.raises(
-        ConfigError, match="'whole' needs whole recordings and cannot stream: load 'stream'"
+        ConfigError, match="got 'whole', which needs whole recordings: load 'stream'"
     ):
         whole.stream(voice)

@@ -17,8 +17,8 @@ from standins import TinyModel, WholeModel, speech
 from torch import Tensor
 
 from rtvc import checks
-from rtvc.api import StreamModel, VoiceConverter
 from rtvc.clients.live.keys import act
+from rtvc.converter import VoiceConverter
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.callback.duplex import Pump
 from rtvc.engine.streams.block import check_block
@@ -30,6 +30,7 @@ from rtvc.engine.streams.resampler import Resampler
 from rtvc.engine.streams.session import Session
 from rtvc.errors import AudioError, EngineError, RtvcError, VoiceError
 from rtvc.models.streaming.interface import conditioned
+from rtvc.stream_model import StreamModel
 from rtvc.voices.voice import Voice
 
 IMPOSSIBLE: list[Any] = [

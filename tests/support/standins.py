@@ -33,7 +33,7 @@ class WholeModel:
     """A model that needs whole recordings: it returns them in reverse, times the first number of
     the acoustic style."""
 
-    name, space, latency = "whole", "tiny", None
+    name, space, latency, streaming = "whole", "tiny", None, None
 
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """As `Model.styles`."""

@@ -30,7 +30,7 @@ class VoiceConversion(nn.Module):
     """
 
     name = "styletts-vc"
-    latency = None
+    latency = streaming = None
 
     def __init__(self, components: Mapping[str, nn.Module]) -> None:
         super().__init__()

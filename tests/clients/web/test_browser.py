@@ -146,11 +146,11 @@ def test_real_speech_is_converted_as_it_is_offline(
 ) -> None:
     """Must hold to the last bit: the shipped model, a voice made of a dropped reference, a
     microphone, and back."""
-    from rtvc.api import load
     from rtvc.engine.server.app import serving
     from rtvc.engine.server.service import Service
     from rtvc.engine.streams.capacity import Capacity
     from rtvc.engine.voices.store import VoiceStore
+    from rtvc.models_by_name import load
 
     loaded = load()
     backend, store = (

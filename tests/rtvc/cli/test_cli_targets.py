@@ -14,8 +14,8 @@ import pytest
 import soundfile
 from standins import recording, use_tiny_models
 
-import rtvc.api
 import rtvc.engine.loading
+import rtvc.models_by_name
 from rtvc.cli import main
 from rtvc.voices.voice import Voice
 
@@ -40,7 +40,7 @@ def idle(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("a model was loaded before what fails at once was looked at")
 
-    monkeypatch.setattr(rtvc.api, "load", never)
+    monkeypatch.setattr(rtvc.models_by_name, "load", never)
     monkeypatch.setattr(rtvc.engine.loading, "streaming", never)
     monkeypatch.setattr("rtvc.teacher.kokoro.Teacher.load", never)
     monkeypatch.setattr("rtvc.evaluate.converter.LibraryConverter", never)

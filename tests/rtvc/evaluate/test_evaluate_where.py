@@ -13,9 +13,9 @@ from standins import speech
 
 import rtvc
 import rtvc.evaluate.run
-from rtvc.api import StreamModel, VoiceConverter
 from rtvc.audio.mel import HOP
 from rtvc.cli import main
+from rtvc.converter import VoiceConverter
 from rtvc.evaluate import evaluators
 from rtvc.evaluate.audio import Wave
 from rtvc.evaluate.converter import LibraryConverter, streamed
@@ -34,6 +34,7 @@ from rtvc.evaluate.studies.where import (
     where,
 )
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
+from rtvc.stream_model import StreamModel
 from rtvc.train.material.stream_data import StreamStage
 from rtvc.train.streaming.bridge import BridgeNet
 from rtvc.voices.voice import Voice

@@ -12,9 +12,10 @@ import torch
 from standins import TinyModel, recording, speech
 
 import rtvc
-from rtvc.api import StreamModel, VoiceConverter
 from rtvc.audio.io import read
+from rtvc.converter import VoiceConverter
 from rtvc.errors import AudioError
+from rtvc.stream_model import StreamModel
 from rtvc.voices.reference import APART, LONGEST_S, find_reference, two_groups
 from rtvc.voices.speech import find_speech
 

@@ -1,14 +1,12 @@
-"""The public API: load a model, make a voice of a recording, convert samples or open a stream."""
+"""The public API of a loaded model: make a voice of a recording, convert samples, open a stream."""
 
 import dataclasses
 import functools
-import importlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +21,8 @@ from rtvc.audio.recording import Recording as Source
 from rtvc.audio.recording import recording_of
 from rtvc.audio.resample import check_rate, resample, resampled_length
 from rtvc.errors import ConfigError, VoiceError
-from rtvc.files import kind
 from rtvc.layers.limiter import limited
-from rtvc.models.streaming.interface import Converter, conditioned
+from rtvc.stream_model import CHUNK, Model, StreamModel
 from rtvc.voices.blend import blended_name
 from rtvc.voices.reference import compared, find_reference
 from rtvc.voices.usable import usable
@@ -33,6 +30,7 @@ from rtvc.voices.voice import Voice
 
 if TYPE_CHECKING:
     from rtvc.engine.streams.session import Session
+    from rtvc.models.streaming.model import StreamingConverter as FittableConverter
 
 Samples = npt.NDArray[np.float32]
 Recording = StrPath | tuple[Any, int]
@@ -40,180 +38,10 @@ Recording = StrPath | tuple[Any, int]
 Reference = Recording | Voice
 """What a voice is made of: a recording, a voice file (`*.voice`) or a `Voice`."""
 
-MODELS = {
-    "stream": ("rtvc.models.streaming.assets", "load_default"),
-    "studio": ("rtvc.models.studio", "load_default"),
-}
-"""Shipped models by name: the module, and its function that returns one."""
-FILES = {
-    ".safetensors": ("rtvc.models.streaming.assets", "load_file"),
-    ".pth": ("rtvc.models.checkpoints", "load_converter"),
-}
-"""Files of weights by suffix: of our own training, and of the papers' authors."""
-DIALLED = {".safetensors"}
-"""Files whose loaders take a look-ahead: the model inside may have a latency dial."""
-DEFAULT = "stream"
-CHUNK = 800 * HOP
-"""Samples converted at a time when a whole recording is at hand: memory stays bounded, the result
-does not change."""
 UNKNOWN_SPEECH = 10.0
 """Seconds of speech that a voice counts for, among several, when its file does not say."""
 SETTINGS = {"output_rate", "pitch", "prosody", "wet", "gate", "backlog"}
 """What else a stream can be told."""
-
-
-class Model(Protocol):
-    """What `VoiceConverter` asks of any model.
-
-    Attributes:
-        name: of the model.
-        space: name of its style space: only voices of the same space can be used and mixed.
-        latency: samples at 24 kHz by which a stream lags its input; None for a model that needs
-            whole recordings.
-    """
-
-    name: str
-    space: str
-    latency: int | None
-
-    def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """A reference (1, 1, N) at 24 kHz, N a multiple of 300 -> acoustic and prosodic style, (1,
-        128) each."""
-        ...
-
-    def convert(
-        self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float
-    ) -> Tensor:
-        """wave (1, 1, N) at 24 kHz, N a multiple of 300, styles (1, 128) -> (1, 1, N), aligned with
-        the input, not yet limited."""
-        ...
-
-
-class StreamingConverter(Converter, Protocol):
-    """A streaming converter that brings its own style encoders."""
-
-    def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Model.styles`."""
-        ...
-
-
-class StreamModel:
-    """A streaming converter as a `Model`: whole recordings go through the same steps as a live
-    stream."""
-
-    def __init__(self, converter: StreamingConverter, name: str = DEFAULT) -> None:
-        self.converter, self.name = converter, name
-        self.space = str(getattr(converter, "space", name))
-        self.latency: int | None = converter.latency
-
-    @functools.cached_property
-    def _exact(self) -> StreamingConverter:
-        from rtvc.models.streaming.precise_pitch import exact
-
-        return exact(self.converter)
-
-    def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Model.styles`."""
-        return self.converter.styles(wave)
-
-    def convert(
-        self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float
-    ) -> Tensor:
-        """As `Model.convert`."""
-        return self.convert_to(wave, Voice(acoustic[0], prosodic[0]), pitch=pitch, prosody=prosody)
-
-    def convert_to(self, wave: Tensor, voice: Voice, *, pitch: float, prosody: float) -> Tensor:
-        """As `Model.convert`, with a voice that may be fitted: the latency is flushed with silence
-        and trimmed."""
-        out, at = torch.empty_like(wave), 0
-        for y in self.converted(
-            wave.split(CHUNK, -1), voice, wave.device, pitch=pitch, prosody=prosody
-        ):
-            out[..., at : at + y.shape[-1]] = y
-            at += y.shape[-1]
-        return out
-
-    def converted(
-        self,
-        waves: Iterable[Tensor],
-        voice: Voice,
-        device: torch.device,
-        *,
-        pitch: float,
-        prosody: float,
-    ) -> Iterator[Tensor]:
-        """Pieces (1, 1, N) of a recording, N a multiple of 300 -> as many samples, aligned with the
-        input, as they become ready."""
-        converter = self._exact if device.type == "cpu" else self.converter
-        condition = conditioned(converter, voice, pitch=pitch, prosody=prosody)
-        state, late = converter.initial(1), converter.latency
-        silence = torch.zeros(1, 1, late + -late % HOP, device=device)
-        came = gone = heard = 0
-        for wave in chain(waves, (None,)):
-            came += 0 if wave is None else wave.shape[-1]
-            y, state = converter(silence if wave is None else wave, condition, state)
-            y = y[..., max(0, late - heard) :][..., : came - gone]
-            heard += (silence if wave is None else wave).shape[-1]
-            gone += y.shape[-1]
-            yield y
-
-
-def load(
-    name_or_path: StrPath | None = None, device: str = "cpu", lookahead: float | None = None
-) -> "VoiceConverter":
-    """Loads a model.
-
-    Args:
-        name_or_path: `stream` (the default: small, real time) or `studio` (large, whole
-            recordings), or a file of weights: our own `.safetensors`, or a `.pth` checkpoint of the
-            authors of StyleTTS-VC or StyleTTS 2.
-        device: `cpu`, `cuda`, `cuda:1`, …
-        lookahead: milliseconds that a model with a latency dial waits for; None: its usual ones.
-
-    Raises:
-        ConfigError: no such model or device, or a look-ahead that the model has not.
-        CheckpointError: weights that are missing, truncated, foreign or hostile.
-    """
-    check_device(device)
-    wanted = DEFAULT if name_or_path is None else os.fspath(name_or_path)
-    suffix = Path(wanted).suffix
-    if lookahead is not None and (wanted in MODELS or suffix in set(FILES) - DIALLED):
-        raise ConfigError(
-            f"got a look-ahead of {lookahead:g} ms for a model with one latency: leave it out"
-        )
-    if wanted in MODELS:
-        loaded = call(MODELS[wanted])
-    elif suffix in FILES:
-        if kind(wanted) != "file":
-            raise ConfigError(
-                f"expected a file of weights, got {wanted}, which is not there: check the path"
-            )
-        setting = () if lookahead is None else (lookahead,)
-        loaded = call(FILES[suffix], Path(wanted), *setting)
-    else:
-        raise ConfigError(
-            f"there is no model {wanted!r}: name {' or '.join(MODELS)}, or a file ending in"
-            f" {' or '.join(FILES)}"
-        )
-    if isinstance(loaded, torch.nn.Module):
-        loaded = loaded.to(device).eval().requires_grad_(False)
-    return VoiceConverter(loaded if hasattr(loaded, "convert") else StreamModel(loaded), device)
-
-
-def call(entry: tuple[str, str], *arguments: Any) -> Any:
-    """Calls a function of a module that is imported only now."""
-    module, function = entry
-    return getattr(importlib.import_module(module), function)(*arguments)
-
-
-def check_device(device: str) -> None:
-    """Raises a `ConfigError` unless torch can run on the device here."""
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"the device {device!r} cannot be used here ({str(error).splitlines()[0]}): use 'cpu'"
-        ) from error
 
 
 class VoiceConverter:
@@ -342,10 +170,10 @@ class VoiceConverter:
             {"pitch": checks.pitch(pitch), "prosody": checks.prosody(prosody)},
         )
         owed = resampled_length(source.frames, source.rate, SAMPLE_RATE)
-        if isinstance(self.model, StreamModel):
+        if (streaming := self.model.streaming) is not None:
             chunks = source.chunks(SAMPLE_RATE, CHUNK, HOP)
             waves = (torch.from_numpy(chunk)[None, None].to(self.device) for chunk in chunks)
-            found = self.model.converted(waves, voice, self.device, **controls)
+            found = streaming.converted(waves, voice, self.device, **controls)
         else:
             found = self._at_once(source, voice, **controls)
         while owed > 0:
@@ -406,17 +234,26 @@ class VoiceConverter:
                 f" {', '.join(sorted(SETTINGS))} were wanted"
             )
         chunk = None if chunk is None else checks.count(chunk, "chunk", 1)
-        if not isinstance(self.model, StreamModel):
-            raise ConfigError(
-                f"the model {self.model.name!r} needs whole recordings and cannot stream: load"
-                f" {DEFAULT!r}, or use `convert`"
-            )
+        streaming = self._streaming()
         voice = self._usable(voice)
         from rtvc.engine.shared import shared
         from rtvc.engine.streams.session import TOGETHER, Session
 
-        engine = shared(self.model.converter, backend, chunk, str(self.device))
+        engine = shared(streaming.converter, backend, chunk, str(self.device))
         return Session(engine, voice, sample_rate=sample_rate, together=TOGETHER, **settings)
+
+    def _streaming(self) -> StreamModel:
+        """The model as one that streams.
+
+        Raises:
+            ConfigError: it needs whole recordings.
+        """
+        if self.model.streaming is None:
+            raise ConfigError(
+                f"expected a model that streams, got {self.model.name!r}, which needs whole"
+                " recordings: load 'stream', or use `convert`"
+            )
+        return self.model.streaming
 
     def _blend(self, references: Sequence[Reference], fit: int = 0) -> Voice:
         waves: list[Tensor] = []
@@ -430,12 +267,13 @@ class VoiceConverter:
             if len(voices) == 1
             else Voice.mix({v: v.speech or UNKNOWN_SPEECH for v in voices}, blended_name(voices))
         )
-        if not fit or len(waves) < len(voices):
+        fittable = self._fittable
+        if not fit or fittable is None or len(waves) < len(voices):
             return voice
         from rtvc.voices.fit import fit as fitted
 
         lowest = min(float(entry["bandwidth"]) for entry in voice.references)
-        return fitted(self.model.converter, voice, torch.cat(waves), lowest, steps=fit)  # type: ignore[attr-defined]
+        return fitted(fittable, voice, torch.cat(waves), lowest, steps=fit)
 
     def _one(self, reference: Reference, waves: list[Tensor]) -> Voice:
         """The voice of one reference; what it sounds like, (N,) at 24 kHz, is added to `waves` if
@@ -476,7 +314,11 @@ class VoiceConverter:
     @property
     def fittable(self) -> bool:
         """Whether voices can be fitted to their recordings with this model."""
-        return isinstance(self.model, StreamModel) and hasattr(self.model.converter, "affine")
+        return self._fittable is not None
+
+    @property
+    def _fittable(self) -> "FittableConverter | None":
+        return None if self.model.streaming is None else self.model.streaming.fittable
 
     def fit_steps(self, asked: int | None = None) -> int:
         """Steps of fitting for `voice`: those asked for, else 0. A fit brings the voice closer to
@@ -487,11 +329,11 @@ class VoiceConverter:
     @functools.cached_property
     def weights(self) -> str | None:
         """A name for the weights that fitted voices belong to; None for a model that fits none."""
-        if not self.fittable:
+        if (fittable := self._fittable) is None:
             return None
         from rtvc.voices.fit import weights_of
 
-        return weights_of(self.model.converter)  # type: ignore[attr-defined]
+        return weights_of(fittable)
 
 
 def listed(references: Reference | Sequence[Reference]) -> list[Reference]:
