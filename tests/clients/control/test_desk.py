@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from cards import FakeStream, fake_cards, until
-from converters import DelayConverter, TestVoice
+from converters import DelayConverter
 from serving import gain_voice
 
 from rtvc.clients.control.change import Change, of_words
@@ -153,7 +153,4 @@ def test_what_cannot_be_here_is_refused(desk):
 
 
 def test_equal_names_are_numbered():
-    voices = [TestVoice(gain=1.0)] * 3
-    for voice in voices:
-        voice.name = "anna"
-    assert numbered(voices) == ["anna", "anna-2", "anna-3"]
+    assert numbered([gain_voice(1.0, "anna")] * 3) == ["anna", "anna-2", "anna-3"]

@@ -359,6 +359,6 @@ def test_the_picture_of_the_docs(running: Running, browser: Any, tmp_path: Path)
     path = PICTURE if os.environ.get("RTVC_PICTURES") else tmp_path / PICTURE.name
     wide = {"viewport": {"width": 1080, "height": 900}, "color_scheme": "light"}
     with opened(browser, running.url, **wide) as page:
-        page.wait_for_timeout(20_000 if path == PICTURE else 1_000)
+        page.wait_for_timeout(5_000 if path == PICTURE else 1_000)
         page.screenshot(path=path, full_page=True)
     assert path.stat().st_size > 20_000
