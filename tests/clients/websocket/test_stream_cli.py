@@ -162,12 +162,18 @@ def test_rates_that_the_protocol_does_not_know_are_resampled(server, tmp_path, c
     [
         (["--voice", "nobody"], "unknown_voice"),
         (["--voice", "one", "--url", "ws://127.0.0.1:9"], "cannot be reached"),
-        (["--voice", "one", "--url", "127.0.0.1:8765"], "one like ws://127.0.0.1:8765 was wanted"),
+        (
+            ["--voice", "one", "--url", "127.0.0.1:8765"],
+            "expected an address like ws://127.0.0.1:8765",
+        ),
         (["--voice", "one", "--format", "mp3"], "format = 'mp3'"),
         (["--voice", "one", "--token", "x", "--token-file", "y"], "expected either --token"),
         (["--voice", "one", "--token-file", "nowhere"], "cannot be read"),
-        (["--voice", "one", "--ca", "nowhere.pem"], "nowhere.pem cannot be used"),
-        (["--voice", "one", "--mic"], "one of the two"),
+        (
+            ["--voice", "one", "--ca", "nowhere.pem"],
+            "expected certificates as PEM, got nowhere.pem",
+        ),
+        (["--voice", "one", "--mic"], "expected either a recording or --mic"),
         ([], "no voice came"),
         (["-r", "nowhere.wav"], "nowhere.wav is not there, an audio file was wanted"),
         (["--voice", "one", "-o", "out.xyz"], ".xyz"),
