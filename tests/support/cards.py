@@ -50,7 +50,7 @@ class FakeStream:
         self.thread.join(1)
 
 
-def until(condition, seconds=15):
+def until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
