@@ -57,7 +57,7 @@ def create(
     """Make a voice file of one or more recordings, and say how good they are."""
     from rtvc.audio.opening import check_source
     from rtvc.models_by_name import load
-    from rtvc.voices.voice import check_voice_file
+    from rtvc.voices.voice_file import check_voice_file
 
     given = [*(references or []), *(path for path in (timbre, prosody) if path is not None)]
     for path in given:
@@ -87,7 +87,8 @@ def mix(
     as_json: Json = False,
 ) -> None:
     """Mix voice files by weight."""
-    from rtvc.voices.voice import Voice, check_voice_file
+    from rtvc.voices.voice import Voice
+    from rtvc.voices.voice_file import check_voice_file
 
     weights = [weighted(part) for part in parts]
     check_voice_file(output, sources=[path for path, _ in weights], force=force)

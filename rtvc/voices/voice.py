@@ -1,9 +1,8 @@
 """A voice: two style vectors and what they came from, in a file of a few kB."""
 
-import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,22 @@ import torch
 from torch import Tensor
 
 from rtvc import checks
-from rtvc.errors import CheckpointError, OutputError, VoiceError
-from rtvc.files import StrPath, check_target, is_stream, kind, write
-from rtvc.models.loading import kind as type_of
-from rtvc.models.loading import listed
+from rtvc.errors import OutputError, VoiceError
+from rtvc.files import write
 from rtvc.printable import printable
-from rtvc.tensorfile import FLOATS, opened
-from rtvc.voices.provenance import fitted_weights, mix_parts, read_source, reference_reports
+from rtvc.voices.provenance import fitted_weights, mix_parts, reference_reports
+from rtvc.voices.voice_file import (
+    Contents,
+    check_voice_file,
+    contents_of,
+    encoded,
+    read_file,
+    shown_name,
+)
 
 STYLE = 128
 """Numbers in either style vector, and in a token of timbre."""
 MOST_TOKENS = 256
-SUFFIX = ".voice"
-"""Of voice files: what does not end so is taken for a recording."""
-FORMAT = "rtvc-voice"
-VERSION = "1"
-LARGEST_FILE = 1 << 20
-"""Bytes: a voice file is a few kB, a fitted one some twenty, anything above this is not one."""
 MOST_FINE = 1 << 16
 LARGEST_STYLE = 64
 """Largest number in a style: twice what the style encoders say of silence and of white noise, 30.5,
@@ -36,7 +34,6 @@ the furthest from speech that they were found to go. Of speech they say 4 at mos
 LARGEST_FINE = 1000
 """Largest number in a fine style: a fit moves each by 0.03 a step at most, at first, and falling to
 nothing."""
-LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,26 +119,10 @@ class Voice:
         Raises:
             VoiceError: `source` is not JSON, or too long.
         """
-        from safetensors.torch import save
-
-        try:
-            source = json.dumps(self.source, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise VoiceError(
-                f"the source of voice {self.name!r} is not JSON ({error}): keep numbers, texts and"
-                " lists in it"
-            ) from error
-        metadata = {"format": FORMAT, "version": VERSION, "name": self.name, "source": source}
         tensors = {"acoustic": self.acoustic, "prosodic": self.prosodic}
         if self.fine is not None:
             tensors["fine"] = self.fine.half()
-        content = save(tensors, metadata)
-        if len(content) > LARGEST_FILE:
-            raise VoiceError(
-                f"voice {self.name!r} would fill {len(content)} bytes, at most {LARGEST_FILE} were"
-                " wanted: shorten its source"
-            )
-        return content
+        return encoded(tensors, self.name, self.source)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Voice":
@@ -151,24 +132,7 @@ class Voice:
             VoiceError: no such file, or one that is truncated, foreign, hostile or of a later
                 version.
         """
-        path = Path(path)
-        if (there := kind(path)) != "file":
-            came = f"a {there}" if there else "not there"
-            advice = "make one with `rtvc voice create REFERENCE… -o NAME.voice`"
-            raise VoiceError(f"{path} is {came}, a voice file was wanted: {advice}")
-        if path.stat().st_size > LARGEST_FILE:
-            raise VoiceError(
-                f"{path} has {path.stat().st_size} bytes, a voice file has a few kB: is it a"
-                " recording, or a model?"
-            )
-        try:
-            with opened(path, largest=LARGEST_FILE) as file:
-                tensors = file.read()
-        except CheckpointError as error:
-            raise VoiceError(
-                f"{path} is no voice file ({error}): make one with `rtvc voice create`"
-            ) from error
-        return cls.from_parts(tensors, file.metadata, str(path))
+        return cls._of(read_file(path))
 
     @classmethod
     def from_parts(
@@ -179,29 +143,11 @@ class Voice:
         Raises:
             VoiceError: they are not those of a voice.
         """
-        if metadata.get("format") != FORMAT or set(tensors) - {"fine"} != {"acoustic", "prosodic"}:
-            raise VoiceError(
-                f"{where} is a safetensors file but no voice (it holds"
-                f" {listed(sorted(tensors)) or 'nothing'})"
-            )
-        if metadata.get("version") != VERSION:
-            raise VoiceError(
-                f"{where} is a voice of version {printable(metadata.get('version'), 20)}, this rtvc"
-                f" reads version {VERSION}: update rtvc"
-            )
-        if other := [tensor for tensor in tensors.values() if tensor.dtype not in FLOATS]:
-            raise VoiceError(
-                f"{where} holds {type_of(other[0])} numbers, floating point was wanted"
-            )
-        try:
-            source = read_source(metadata.get("source", "{}"))
-        except ValueError as error:
-            raise VoiceError(f"{where} holds {error}: make the voice again") from error
-        if "fine" in tensors and fitted_weights(source) is None:
-            raise VoiceError(
-                f"{where} is fitted, and does not say to which weights: make the voice again"
-            )
-        name = shown_name(metadata.get("name", "")) or Path(where).stem
+        return cls._of(contents_of(tensors, metadata, where))
+
+    @classmethod
+    def _of(cls, contents: Contents) -> "Voice":
+        tensors, name, source = contents
         return cls(tensors["acoustic"], tensors["prosodic"], name, source, tensors.get("fine"))
 
     @classmethod
@@ -294,30 +240,6 @@ class Voice:
         )
 
 
-def check_voice_file(
-    path: StrPath, *, sources: Iterable[StrPath] = (), force: bool | None = None
-) -> Path:
-    """The path, if a voice file can be written there; to be asked before long work.
-
-    Args:
-        path: of the file, or of a pipe or device; `-` is standard output.
-        sources: files that are read, none of which is to be lost.
-        force: replace the target even if it is one of the sources; None where nobody can say so.
-
-    Raises:
-        VoiceError: it does not end in `.voice`, cannot be written, or is a source.
-    """
-    path = Path(path)
-    if path.suffix != SUFFIX and not is_stream(path):
-        came = repr(path.suffix) if path.suffix else "no suffix"
-        better = path.with_name(f"{path.name}{SUFFIX}") if path.name else f"NAME{SUFFIX}"
-        raise VoiceError(f"{path} ends in {came}, {SUFFIX} was wanted: write {better}")
-    try:
-        return check_target(path, sources=sources, force=force)
-    except OutputError as error:
-        raise VoiceError(str(error)) from error
-
-
 def check_voice(value: object) -> Voice:
     """A voice, if it is one.
 
@@ -359,11 +281,6 @@ def shares_of(weights: Mapping[Voice, float]) -> list[tuple[Voice, float]]:
     return [
         (check_voice(part), number / total) for part, number in zip(weights, numbers, strict=True)
     ]
-
-
-def shown_name(name: str) -> str:
-    """A name without what cannot be shown, and of bounded length."""
-    return "".join(c for c in name if c.isprintable())[:LONGEST_NAME]
 
 
 def common_space(*voices: Voice) -> str | None:

@@ -16,7 +16,8 @@ from standins import recording, speech
 
 from rtvc.errors import AudioError, VoiceError
 from rtvc.voices.report import Report, advise, measure, report
-from rtvc.voices.voice import LARGEST_FILE, Voice
+from rtvc.voices.voice import Voice
+from rtvc.voices.voice_file import LARGEST_FILE
 
 ENTRY = {
     "path": "a.wav",
@@ -117,7 +118,7 @@ def written(path: Path, tensors: dict[str, torch.Tensor] | None = None, **metada
     ("change", "wanted"),
     [
         ({"format": "other"}, "a safetensors file but no voice"),
-        ({"version": "2"}, "a voice of version 2, this rtvc reads version 1: update rtvc"),
+        ({"version": "2"}, "expected a voice of version 1, got 2: update rtvc"),
         ({"source": "[1"}, "a source that is not JSON"),
         ({"source": "[" * 100_000}, "a source that is not JSON"),
         ({"source": "[]"}, "a source of type list, an object was wanted"),
@@ -125,7 +126,7 @@ def written(path: Path, tensors: dict[str, torch.Tensor] | None = None, **metada
         ({"tensors": {"acoustic": torch.zeros(64), "prosodic": torch.zeros(128)}}, r"got \(64,\)"),
         (
             {"tensors": {"acoustic": torch.zeros(128).long(), "prosodic": torch.zeros(128)}},
-            "int64 numbers, floating point was wanted",
+            "expected floating point, got int64 numbers",
         ),
         (
             {"tensors": {"acoustic": torch.full((128,), math.inf), "prosodic": torch.zeros(128)}},
@@ -165,7 +166,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_and_oversized_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(VoiceError, match=r"is not there, .* `rtvc voice create"):
+    with pytest.raises(VoiceError, match=r"expected a voice file, got nothing there: .* `rtvc voice create"):
         Voice.load(tmp_path / "gone.voice")
     big = tmp_path / "big.voice"
     with big.open("wb") as file:
@@ -179,7 +180,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
         a_voice(what={1, 2}).save(tmp_path / "x.voice")
     with pytest.raises(VoiceError, match="not JSON"):
         a_voice(what=math.nan).save(tmp_path / "x.voice")
-    with pytest.raises(VoiceError, match="would fill"):
+    with pytest.raises(VoiceError, match="at most 1048576 bytes, got 10"):
         a_voice(what="x" * LARGEST_FILE).save(tmp_path / "x.voice")
     with pytest.raises(VoiceError, match="cannot be written"):
         a_voice().save(tmp_path / "gone" / "x.voice")
