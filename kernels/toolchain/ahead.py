@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rtvc.kernels.block_step import Step
+from rtvc.kernels.forms import Step
 from rtvc.kernels.toolchain.launch import Recorded, Recorder
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
