@@ -102,11 +102,11 @@ def application(requested: str | None = None) -> typer.Typer:
 
 
 def show_version(wanted: bool) -> None:
-    """Prints the version and ends."""
+    """Prints the version, with the commit where it is known, and ends."""
     if wanted:
-        from importlib.metadata import version
+        from rtvc.version import commit, version
 
-        typer.echo(version("rtvc-engine"))
+        typer.echo(f"{version()} ({known})" if (known := commit()) else version())
         raise typer.Exit
 
 
