@@ -30,6 +30,12 @@ wheel:
 wheel-test: wheel
 	RTVC_WHEEL=$$(echo $(CURDIR)/dist/*.whl) .venv/bin/python -m pytest -x -s tests/test_wheel.py
 
+# The documentation as a site, site/index.html: read without a network, every link checked.
+docs:
+	@.ci/setup test
+	.venv/bin/python -m pip install --quiet -e '.[docs]'
+	.venv/bin/python -m mkdocs build --strict
+
 # Files under 20,000 hostile cases, each with 10 s and bounded memory, then the streaming protocol under 100,000 hostile frames,
 # without sockets and live; either goes on for a minute guided by coverage.
 fuzz:
