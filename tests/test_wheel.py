@@ -103,7 +103,9 @@ def installed(
         pytest.skip(f"there is no Python {request.param} here: install it, or `uv python install`")
     folder = tmp_path_factory.mktemp(f"python{request.param}")
     environment, began = Environment(python, folder), perf_counter()
-    environment.run("python", "-m", "pip", "install", "--quiet", f"{WHEEL}[serve,formats]")
+    environment.run(
+        *("python", "-m", "pip", "install", "--quiet", f"{WHEEL}[serve,formats]"), seconds=3600
+    )
     size = sum(path.stat().st_size for path in (folder / "env").rglob("*") if path.is_file())
     torch = environment.run("python", "-c", "import torch; print(torch.__version__)").strip()
     print(
