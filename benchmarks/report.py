@@ -119,7 +119,7 @@ def table(found: dict[str, Any]) -> str:
         ratio = f"{eager / r['p50_ms']:.1f}x" if eager and r["p50_ms"] else ""
         times = (r[f"{name}_ms"] for name in ("p50", "p95", "p99"))
         shown = (f"{time:.{1 if time >= 10 else 2}f}" for time in times)  # fits 80 columns
-        numbers = f"{' | '.join(shown)} | {r['rtf']:.{2 if r['rtf'] >= 0.1 else 3}f}"
+        numbers = f"{' | '.join(shown)} | {r['rtf']:.2g}"
         lines.append(
             f"| {r['component']} | {r['backend']} | {r['threads']} | {r['chunk_ms']:g} | {numbers}"
             f" | {ratio} |"

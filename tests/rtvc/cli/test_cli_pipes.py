@@ -124,6 +124,7 @@ def test_tables_of_results_fit(files: Path, capsys: pytest.CaptureFixture[str]) 
     result = json.loads(after.read_text())
     missing = set(METRICS) - set(result["summary"])  # measured before those judges came
     result["summary"] |= dict.fromkeys(missing)
+    result["summary"]["ci95"] |= dict.fromkeys(missing)
     result["unavailable"] = result.get("unavailable", {}) | dict.fromkeys(missing, "not asked")
     Console().print(tables.of_result(result))
     check(capsys.readouterr().out, "evaluate")
