@@ -95,7 +95,8 @@ def test_tables_of_voices_recordings_and_devices_fit(
         "devices",
         "doctor --no-speed",
     ):
-        assert main(line.split()) == 0, capsys.readouterr().err
+        codes = (0, 1) if line.startswith("doctor") else (0,)  # 1: nothing to speak into here
+        assert main(line.split()) in codes, capsys.readouterr().err
         printed = capsys.readouterr()
         lines = [row for row in printed.out.splitlines() if str(files) not in row]
         check("\n".join(lines), line)
