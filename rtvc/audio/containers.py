@@ -105,6 +105,7 @@ class Contained:
                 " 'rtvc-engine[formats]', or convert it to WAV or FLAC"
             ) from error
         self._source, self._container = source, container
+        self._rest: Samples = np.zeros((0, 1), np.float32)
         self._open()
 
     def __enter__(self) -> Self:
@@ -150,7 +151,10 @@ class Contained:
         self._source.seek(0)
         with _complaints():
             self._file = av.open(
-                ReadOnly(self._source), format=self._container.demuxer, metadata_errors="replace"
+                ReadOnly(self._source),
+                "r",
+                format=self._container.demuxer,
+                metadata_errors="replace",
             )
             sound = self._file.streams.audio
             if not sound or sound[0].codec_context is None:
