@@ -131,7 +131,7 @@ def test_the_distributions_are_small_and_hold_their_licences() -> None:
     with tarfile.open(sdist) as packed:
         names = {name.partition("/")[2] for name in packed.getnames()}
     assert {"LICENSE", "NOTICE", "CHANGELOG.md", "README.md", "setup.py"} <= names
-    assert {"rtvc/api.py", "engine/open.py", "clients/web/index.html"} <= names
+    assert {"rtvc/converter.py", "engine/open.py", "clients/web/index.html"} <= names
 
 
 def test_nothing_unprefixed_reaches_site_packages_and_pip_is_content(

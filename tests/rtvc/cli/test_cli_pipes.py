@@ -176,18 +176,18 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path) -> None:
     code = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT / "tests" / "support")!r})
-import rtvc.api, rtvc.cli
+import rtvc.converter, rtvc.cli
 from standins import TinyModel
 from rtvc.models.streaming import assets
 
 assets.load_default = TinyModel
-piecewise = rtvc.api.VoiceConverter.convert_recording
+piecewise = rtvc.converter.VoiceConverter.convert_recording
 def slow(self, *given, **options):
     for piece in piecewise(self, *given, **options):
         yield piece
         print("ready", flush=True)
         time.sleep(60)
-rtvc.api.VoiceConverter.convert_recording = slow
+rtvc.converter.VoiceConverter.convert_recording = slow
 sys.exit(rtvc.cli.main("convert long.wav -r long.wav -o said.wav --fit 0".split()))
 """
     with subprocess.Popen(
