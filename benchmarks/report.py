@@ -102,7 +102,7 @@ def table(found: dict[str, Any]) -> str:
         if r["backend"] == "torch-eager"
     }
     lines = [
-        "| component | backend | threads | chunk ms | p50 ms | p95 ms | p99 ms | RTF | vs eager |",
+        "| component | backend | threads | ms | p50 ms | p95 | p99 | RTF | eager / this |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in sorted(
@@ -117,7 +117,9 @@ def table(found: dict[str, Any]) -> str:
     ):
         eager = base.get((r["component"], r["threads"], r["chunk_ms"]))
         ratio = f"{eager / r['p50_ms']:.1f}x" if eager and r["p50_ms"] else ""
-        numbers = f"{r['p50_ms']:.2f} | {r['p95_ms']:.2f} | {r['p99_ms']:.2f} | {r['rtf']:.3f}"
+        times = (r[f"{name}_ms"] for name in ("p50", "p95", "p99"))
+        shown = (f"{time:.{1 if time >= 10 else 2}f}" for time in times)  # fits 80 columns
+        numbers = f"{' | '.join(shown)} | {r['rtf']:.2g}"
         lines.append(
             f"| {r['component']} | {r['backend']} | {r['threads']} | {r['chunk_ms']:g} | {numbers}"
             f" | {ratio} |"

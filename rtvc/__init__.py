@@ -32,9 +32,9 @@ HOMES = {
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first asked for (PEP 562)."""
     if name == "__version__":
-        from importlib.metadata import version
+        from rtvc.version import version
 
-        value: Any = version("rtvc-engine")
+        value: Any = version()
     elif name in HOMES:
         value = getattr(import_module(HOMES[name]), name)
     else:

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -274,6 +275,27 @@ def test_the_metadata() -> None:
     assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
     notice = (ROOT / "NOTICE").read_text()
     assert all(name in notice for name in ("Kokoro", "LibriSpeech", "CC BY 4.0", "hexgrad", "CC0"))
+
+
+def test_reports_ask_for_what_the_machine_is() -> None:
+    import yaml
+
+    for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml"):
+        form = yaml.safe_load(path.read_text())
+        asked = {part["id"]: part["attributes"]["label"] for part in form["body"]}
+        assert "rtvc doctor --json" in asked["doctor"], path.name
+    for text in ("CONTRIBUTING.md", "CHANGELOG.md"):
+        assert (ROOT / text).read_text().count("\n") < 70, f"{text} is no longer a page"
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert {"ruff-check", "ruff-format"} <= {hook["id"] for hook in hooks}
+
+
+def test_what_contributing_names_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for path in re.findall(r"`((?:rtvc|engine|kernels|docs|tests)/[\w/.]+\.\w+)`", text):
+        assert (ROOT / path).is_file() or "NAME" in path, path
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (ROOT / target).is_file(), target
 
 
 def test_the_examples_are_real_recordings_of_two_people() -> None:

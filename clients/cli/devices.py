@@ -25,18 +25,9 @@ def devices(
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(
-        "",
-        "name",
-        "host",
-        "in",
-        "out",
-        "rate",
-        "delay in / out",
-        "default",
-        box=None,
-        pad_edge=False,
-    )
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for heading in ("", "name", "host", "in", "out", "rate", "delay in / out", "default"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("", "in", "out", "rate"))
     for d in found:
         delays = f"{1000 * d.latency_in:.0f} / {1000 * d.latency_out:.0f} ms"
         table.add_row(

@@ -28,14 +28,16 @@ def doctor(
 
     Ends with 1 where live would not work.
     """
+    from rtvc.cli.progress import busy
     from rtvc.clients.live.doctor import examine
 
     converter = None
-    if speed:
-        from rtvc.engine.loading import streaming
+    with busy("examining this machine"):
+        if speed:
+            from rtvc.engine.loading import streaming
 
-        _, converter = streaming(model)
-    report = examine(converter, again=again)
+            _, converter = streaming(model)
+        report = examine(converter, again=again)
     if as_json:
         typer.echo(json.dumps(report))
     else:

@@ -2,13 +2,19 @@
 disk.
 
 Run as a program: the file comes on stdin, `RATE\\n` and mono float32 samples leave on stdout; what
-is wrong leaves on stderr. Of ours it imports the mixing of channels alone, which needs numpy alone,
-so that it starts fast.
+is wrong leaves on stderr. Of ours it imports the mixing of channels and the containers of phones
+and browsers, which need numpy alone, so that it starts fast.
 """
 
 import io
 import resource
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+
+    from rtvc.audio.containers import Contained
 
 MEMORY = 1 << 30
 """Bytes of address space that it may use."""
@@ -17,6 +23,7 @@ RATES = (4_000, 192_000)
 TOP_RATE = 48_000
 """Files of higher rates may last proportionally shorter."""
 BLOCK = 1 << 16
+FORMATS = "WAV, FLAC, Ogg Vorbis or Opus, MP3, AIFF, M4A, AAC, WebM, WMA"
 
 
 def confine(cpu_s: int) -> None:
@@ -31,6 +38,25 @@ def confine(cpu_s: int) -> None:
         resource.setrlimit(limit, (value, value))
 
 
+def opened(data: bytes) -> "SoundFile | Contained":
+    """A file, open for reading.
+
+    Raises:
+        ValueError: it is no audio, or of a kind whose decoder is not installed.
+    """
+    import soundfile
+
+    from rtvc.audio.containers import HEAD, Contained, MissingDecoderError, container_of
+
+    file, container = io.BytesIO(data), container_of(data[:HEAD])
+    try:
+        return soundfile.SoundFile(file) if container is None else Contained(file, container, "it")
+    except MissingDecoderError as error:
+        raise ValueError(str(error)) from None
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError):
+        raise ValueError(f"it is no audio file of a format known here ({FORMATS})") from None
+
+
 def decode(data: bytes, seconds: float) -> tuple[int, bytes]:
     """The rate in Hz and mono float32 samples of a file.
 
@@ -42,12 +68,7 @@ def decode(data: bytes, seconds: float) -> tuple[int, bytes]:
 
     from rtvc.audio.channels import Channels, mixed
 
-    try:
-        file = soundfile.SoundFile(io.BytesIO(data))
-    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError):
-        raise ValueError(
-            "it is no audio file of a format known here (WAV, FLAC, Ogg Vorbis or Opus, MP3, AIFF)"
-        ) from None
+    file = opened(data)
     with file:
         rate = int(file.samplerate)
         if not RATES[0] <= rate <= RATES[1] or not 1 <= file.channels <= CHANNELS:

@@ -1,4 +1,4 @@
-"""Recordings in and out: any file that libsndfile knows, as mono float32 at 24 kHz."""
+"""Recordings in and out: any file that libsndfile or PyAV reads, as mono float32 at 24 kHz."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -59,7 +59,7 @@ def opened(path: StrPath) -> Iterator[Opened]:
     """A file or pipe while it is decoded; `-` is standard input.
 
     Raises:
-        AudioError: no such file, or one that libsndfile cannot read.
+        AudioError: no such file, or one that cannot be read here.
 
     Warns with an `AudioWarning` where the header promises more than there is, or says nothing.
     """
@@ -83,7 +83,7 @@ def opened(path: StrPath) -> Iterator[Opened]:
 
 @contextmanager
 def reading(path: StrPath) -> Iterator[None]:
-    """What libsndfile complains about becomes an `AudioError` that names the file."""
+    """What a decoder complains about becomes an `AudioError` that names the file."""
     import soundfile
 
     try:
@@ -101,13 +101,13 @@ def decode(path: StrPath) -> tuple[Samples, int]:
 
     Args:
         path: of a file or pipe in a format that libsndfile knows (WAV, FLAC, Ogg Vorbis and Opus,
-            MP3, AIFF, …); `-` is standard input.
+            MP3, AIFF, …) or PyAV (M4A, MP4, AAC, WebM, WMA); `-` is standard input.
 
     Returns:
         (N, C) float32, and its rate in Hz.
 
     Raises:
-        AudioError: no such file, or one that libsndfile cannot read.
+        AudioError: no such file, or one that cannot be read here.
 
     Warns with an `AudioWarning` where the header promises more than there is, or says nothing.
     """
@@ -121,7 +121,7 @@ def decode(path: StrPath) -> tuple[Samples, int]:
 
 
 def reason(error: Exception) -> str:
-    """The last part of libsndfile's message, which names the path first."""
+    """The last part of a decoder's message: libsndfile's names the path first."""
     return str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
 
 

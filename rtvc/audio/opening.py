@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, cast
 
+from rtvc.audio.containers import HEAD as CONTAINER_HEAD
+from rtvc.audio.containers import Contained, container_of
 from rtvc.audio.headers import HEAD, LARGEST, SLACK, THAT, repaired, warn_cut
 from rtvc.errors import AudioError
 from rtvc.files import STANDARD, StrPath, kind, kind_of, named
@@ -19,10 +21,12 @@ LONGEST_PIPE = 1 << 32
 """Bytes that are read of a pipe, as much as a WAV file can hold: some pipes never end."""
 BLOCK = 1 << 20
 """Bytes read of a pipe at a time."""
+CODEC_S = 0.1
+"""Seconds by which a header may count too many: what codecs need before and after the sound."""
 
 
 @contextmanager
-def opened(path: StrPath) -> Iterator["SoundFile"]:
+def opened(path: StrPath) -> Iterator["SoundFile | Contained"]:
     """A recording, open for `read`; warns with a `DamagedWarning` where its header is wrong.
 
     Args:
@@ -30,10 +34,16 @@ def opened(path: StrPath) -> Iterator["SoundFile"]:
 
     Raises:
         AudioError: nothing that can be read is there, or a length of 0 that cannot be put right.
+        MissingDecoderError: it is of a kind that PyAV reads, which is not installed.
     """
     import soundfile
 
     with _bytes(path) as (source, regular):
+        source.seek(0)
+        if container := container_of(source.read(CONTAINER_HEAD)):
+            with Contained(source, container, name_of(path)) as contained:
+                yield contained
+            return
         better = repaired(source, path)
         size = source.seek(0, os.SEEK_END)
         source.seek(0)
@@ -46,7 +56,7 @@ def opened(path: StrPath) -> Iterator["SoundFile"]:
             yield file
 
 
-def check_count(path: StrPath, file: "SoundFile", came: int) -> None:
+def check_count(path: StrPath, file: "SoundFile | Contained", came: int) -> None:
     """Warns where fewer samples came than the header announces, as of an MP3 that was cut off.
 
     Args:
@@ -54,7 +64,7 @@ def check_count(path: StrPath, file: "SoundFile", came: int) -> None:
         file: it, as `opened` gave it.
         came: frames that were decoded, up to the end.
     """
-    if came < SLACK * file.frames < LARGEST:
+    if came + CODEC_S * file.samplerate < SLACK * file.frames < LARGEST:
         seconds = came / file.samplerate, file.frames / file.samplerate
         warn_cut(path, f"holds {seconds[0]:.2f} of the {seconds[1]:.2f} s {THAT}")
 

@@ -110,7 +110,7 @@ def open_recording(path: StrPath, *, checked: bool = True) -> Recording:
     """A file, looked through.
 
     Args:
-        path: of a file in any format that libsndfile knows.
+        path: of a file in any format that `rtvc.audio.io.decode` knows.
         checked: refuse recordings that cannot be used, as `check_recording` does.
 
     Raises:

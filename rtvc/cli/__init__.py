@@ -89,7 +89,6 @@ def application(requested: str | None = None) -> typer.Typer:
         name="rtvc",
         help="Real-time one-shot voice conversion.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
     )
     app.callback()(root)
@@ -102,11 +101,11 @@ def application(requested: str | None = None) -> typer.Typer:
 
 
 def show_version(wanted: bool) -> None:
-    """Prints the version and ends."""
+    """Prints the version, with the commit where it is known, and ends."""
     if wanted:
-        from importlib.metadata import version
+        from rtvc.version import commit, version
 
-        typer.echo(version("rtvc-engine"))
+        typer.echo(f"{version()} ({known})" if (known := commit()) else version())
         raise typer.Exit
 
 
@@ -119,13 +118,15 @@ def root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0, 1 for an interruption, 2 for wrong usage or an
-    `RtvcError`, 128 and the signal's number for SIGTERM and SIGHUP."""
+    """Runs one command and returns the exit code, as README.md lists them: 0, 1 for an abort, 2
+    for wrong usage or an `RtvcError`, 128 and the signal's number for SIGINT (Ctrl-C), SIGTERM and
+    SIGHUP."""
     # Idle OpenMP threads that spin cost up to 65 times the speed on busy cores; torch reads this
     # when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    requested = next((word for word in arguments if not word.startswith("-")), None)
+    words = arguments or being_completed()
+    requested = next((word for word in words if not word.startswith("-")), None)
     try:
         with warnings.catch_warnings(), unwinding():
             warnings.simplefilter("once", UserWarning)
@@ -141,6 +142,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     return 0
+
+
+def being_completed() -> list[str]:
+    """The words so far of a command line that a shell asks us to complete."""
+    if "_RTVC_COMPLETE" not in os.environ:
+        return []
+    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    return typed.split()[1:]
 
 
 @contextmanager

@@ -69,6 +69,7 @@ def convert(
     from rtvc.audio.io import check_output
     from rtvc.audio.opening import check_source, name_of
     from rtvc.audio.recording import open_recording, write_pieces
+    from rtvc.cli.progress import busy, watched
     from rtvc.models_by_name import load
 
     given = [*(references or []), *(more or [])]
@@ -77,13 +78,15 @@ def convert(
         check_source(path)
     check_output(output, sources=[source, *given, *single], force=force)
     recording = open_recording(source)
-    converter = load(model, device)
-    voice = converter.voice(*given, timbre=timbre, prosody=prosody, fit=converter.fit_steps(fit))
+    with busy("making the voice"):
+        converter = load(model, device)
+        steps = converter.fit_steps(fit)
+        voice = converter.voice(*given, timbre=timbre, prosody=prosody, fit=steps)
     advise(voice)
     started = perf_counter()
-    write_pieces(
-        output, converter.convert_recording(recording, voice, pitch=pitch), converter.sample_rate
-    )
+    pieces = converter.convert_recording(recording, voice, pitch=pitch)
+    total = recording.seconds * converter.sample_rate
+    write_pieces(output, watched(pieces, "converting", total), converter.sample_rate)
     spent, duration, latency = perf_counter() - started, recording.seconds, converter.latency
     if as_json:
         result = {

@@ -48,9 +48,11 @@ def say(
 ) -> None:
     """Say a text in a voice, or in a mix of voices."""
     from rtvc.audio.io import check_output, write
+    from rtvc.cli.progress import busy
 
     check_output(output)
-    speech = opened(device).say(text, voice, prosody=prosody, speed=speed, seed=seed, ipa=ipa)
+    with busy("speaking"):
+        speech = opened(device).say(text, voice, prosody=prosody, speed=speed, seed=seed, ipa=ipa)
     write(output, speech.waveform[0].float().cpu())
     seconds = round(speech.waveform.shape[1] / 24000, 3)
     tell({"output": str(output), "seconds": seconds}, as_json, output)

@@ -56,6 +56,7 @@ def create(
 ) -> None:
     """Make a voice file of one or more recordings, and say how good they are."""
     from rtvc.audio.opening import check_source
+    from rtvc.cli.progress import busy
     from rtvc.models_by_name import load
     from rtvc.voices.voice_file import check_voice_file
 
@@ -63,11 +64,12 @@ def create(
     for path in given:
         check_source(path)
     check_voice_file(output, sources=given, force=force)
-    converter = load(model, device)
-    steps = converter.fit_steps(fit)
-    voice = converter.voice(
-        *(references or []), timbre=timbre, prosody=prosody, name=name or output.stem, fit=steps
-    )
+    with busy("making the voice"):
+        converter = load(model, device)
+        steps = converter.fit_steps(fit)
+        voice = converter.voice(
+            *(references or []), timbre=timbre, prosody=prosody, name=name or output.stem, fit=steps
+        )
     present(voice, voice.save(output), as_json)
 
 
@@ -169,18 +171,11 @@ def present(voice: "Voice", path: Path, as_json: bool) -> None:
         console.print(f"  {share:.0%} {part}", markup=False)
     if not voice.references:
         return
-    table = Table(
-        "reference",
-        "length",
-        "speech",
-        "noise",
-        "bandwidth",
-        "clipped",
-        "level",
-        "grade",
-        box=None,
-        pad_edge=False,
-    )
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table.add_column("reference", overflow="fold")
+    headings = ("length", "speech", "noise", "bandwidth", "clipped", "level", "grade")
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading != "length")
     for entry in voice.references:
         table.add_row(
             escape(entry["path"]),

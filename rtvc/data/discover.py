@@ -1,7 +1,9 @@
-"""Which files of a folder are recordings: those that libsndfile opens, and those that only look
+"""Which files of a folder are recordings: those that can be opened, and those that only look
 so."""
 
 from pathlib import Path
+
+from rtvc.audio.containers import AAC, container_of
 
 OPENED = frozenset(
     (
@@ -12,10 +14,16 @@ OPENED = frozenset(
     )
 )
 """Suffixes of the formats that libsndfile opens."""
+CONTAINED = frozenset(
+    (
+        *(".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".3g2", ".alac", ".aac", ".adts"),
+        *(".webm", ".weba", ".mka", ".mkv", ".wma", ".asf"),
+    )
+)
+"""Suffixes of the formats that PyAV opens."""
 FOREIGN = frozenset(
     (
-        *(".m4a", ".m4b", ".mp4", ".aac", ".adts", ".alac", ".wma", ".asf", ".webm", ".weba"),
-        *(".mka", ".mkv", ".mov", ".3gp", ".3g2", ".amr", ".awb", ".ape", ".wv", ".tta", ".mpc"),
+        *(".amr", ".awb", ".ape", ".wv", ".tta", ".mpc"),
         *(".ac3", ".eac3", ".dts", ".dsf", ".dff", ".spx", ".ra", ".rm", ".gsm", ".qcp", ".shn"),
         *(".aa", ".aax", ".silk", ".slk", ".raw", ".pcm", ".avi"),
     )
@@ -49,7 +57,8 @@ def is_recording(path: Path) -> bool:
     suffix = path.suffix.lower()
     if path.is_dir():
         return False
-    return suffix in OPENED or suffix in FOREIGN or (path.is_file() and begins_like_one(path))
+    known = suffix in OPENED | CONTAINED | FOREIGN
+    return known or (path.is_file() and begins_like_one(path))
 
 
 def begins_like_one(path: Path) -> bool:
@@ -59,4 +68,6 @@ def begins_like_one(path: Path) -> bool:
             head = file.read(20)
     except OSError:
         return False
-    return head.startswith(MAGIC) or head[8:12] in FORMS.get(head[:4], ())
+    if head.startswith(MAGIC) or head[8:12] in FORMS.get(head[:4], ()):
+        return True
+    return container_of(head) not in (None, AAC)  # two bytes, which anything may begin with

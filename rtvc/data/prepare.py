@@ -13,7 +13,7 @@ from rtvc.audio.check import AudioWarning, check_recording
 from rtvc.audio.headers import DamagedWarning
 from rtvc.audio.io import decode
 from rtvc.audio.mel import SAMPLE_RATE
-from rtvc.data.discover import OPENED, is_recording
+from rtvc.data.discover import CONTAINED, OPENED, is_recording
 from rtvc.data.manifest import Entry, flat, read_manifest, remark, unwritable
 from rtvc.errors import AudioError, OutputError, TrainingError
 from rtvc.files import kind, write
@@ -75,7 +75,7 @@ def find(source: Path) -> list[Entry | Refusal]:
         and path.with_name(path.name.replace("_mic2", "_mic1")) in present
     }
     if not files:
-        suffixes = ", ".join(sorted(OPENED))
+        suffixes = ", ".join(sorted(OPENED | CONTAINED))
         raise TrainingError(f"{source}: expected files ending in {suffixes}, got none")
     return [found_at(path, source) for path in files if path not in second]
 
@@ -160,9 +160,9 @@ def check(entry: Entry, limits: Limits) -> Entry | Refusal:
         check_recording(wave, rate, entry.path.name)
         report = measure(wave, rate)
     except (AudioError, DamagedWarning, MemoryError) as error:
-        if there and suffix not in OPENED:
+        if there and suffix not in OPENED | CONTAINED:
             what = f"{suffix} files" if suffix else "it"
-            reason = f"format not readable: libsndfile does not open {what}, convert to WAV or FLAC"
+            reason = f"format not readable: {what} cannot be opened here, convert to WAV or FLAC"
             return Refusal(entry.path, reason)
         return Refusal(entry.path, str(error))
     if report.snr < limits.quietest_snr:

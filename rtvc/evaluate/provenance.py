@@ -4,11 +4,12 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from rtvc import version
 
 PACKAGES = (
     "torch",
@@ -66,17 +67,6 @@ def cpu() -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, `-dirty` if files that it tracks were changed; outside a checkout the
-    installed version."""
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            describe, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        done = None
-    return (
-        done.stdout.strip()
-        if done and done.returncode == 0
-        else f"rtvc-engine {installed('rtvc-engine')}"
-    )
+    """The checkout's or the wheel's commit, `-dirty` if files that it tracks were changed; the
+    installed version where it is not known."""
+    return version.commit() or f"{version.NAME} {installed(version.NAME)}"

@@ -66,7 +66,7 @@ def of_rows(rows: Mapping[str, Mapping[str, Any]], title: str) -> "Table":
     from rich.table import Table
 
     shown = Table(title=title)
-    shown.add_column("said again", no_wrap=True)
+    shown.add_column("said again")
     for metric in SHOWN:
         shown.add_column(LABELS[metric], justify="right")
     for name, row in rows.items():
@@ -84,7 +84,7 @@ def of_costs(steps: Mapping[str, Mapping[str, Difference | None]], title: str) -
     from rich.table import Table
 
     shown = Table(title=title)
-    shown.add_column("what it costs", no_wrap=True)
+    shown.add_column("what it costs")
     for metric in SHOWN:
         shown.add_column(LABELS[metric], justify="right")
     for name, found in steps.items():

@@ -17,6 +17,7 @@ from browser import WEB, chromium, contrast
 from converters import DelayConverter
 from pydantic import SecretStr
 from serving import gain_voice
+from standins import speech
 
 from rtvc.engine.admission.access import Access
 from rtvc.engine.backends.eager import TorchBackend
@@ -276,6 +277,19 @@ def test_a_broken_connection_is_taken_up_again(
             assert len(said) > 1.5 * rate, "what was said meanwhile is not lost"
             wanted = converted(TorchBackend(DelayConverter(), 600), gain_voice(0.5), said, rate)
             assert np.abs(heard - wanted).max() <= 1 and page.inner_text("#trouble") == ""
+
+
+def test_a_phones_recording_becomes_a_voice(browser: Any, server: tuple[Any, str]) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed: pip install 'rtvc-engine[formats]'")
+    from containers import contained
+
+    with opened(browser, server[1]) as page:
+        reach(page, "ready")
+        assert "video/webm" in (page.get_attribute("#file", "accept") or "")
+        page.fill("#name", "phone")
+        data = contained(".m4a", speech(2.0, 48_000), 48_000)
+        page.set_input_files("#file", {"name": "me.m4a", "mimeType": "audio/mp4", "buffer": data})
+        page.wait_for_selector("text=phone can speak now")
 
 
 def test_recording_a_reference_and_mixing(browser: Any, server: tuple[Any, str]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import sys
 import time
 
 import numpy as np
@@ -59,6 +60,39 @@ def test_recordings_become_voices(tmp_path):
         "one.voice",
         "Ωmega.voice",
     ]
+
+
+def test_what_phones_and_browsers_record_becomes_a_voice(tmp_path):
+    pytest.importorskip("av", reason="PyAV is not installed: pip install 'rtvc-engine[formats]'")
+    from containers import contained
+
+    said = speech(2.0, 48_000)
+
+    async def main():
+        async with served(tmp_path) as (_, url), Client(url) as client:
+            for suffix in (".m4a", ".mp4", ".webm", ".aac", ".wma"):
+                data = contained(suffix, said, 48_000, video=suffix == ".mp4")
+                ready = await upload(client, suffix[1:], data)
+                exact = suffix not in (".aac", ".wma")
+                assert ready.seconds == pytest.approx(2.0, abs=1e-9 if exact else 0.1), suffix
+
+    asyncio.run(main())
+
+
+def test_the_decoder_reads_containers_and_bounds_them(monkeypatch):
+    pytest.importorskip("av", reason="PyAV is not installed: pip install 'rtvc-engine[formats]'")
+    from containers import contained
+
+    data = contained(".m4a", speech(1.0, 48_000), 48_000)
+    rate, samples = decode.decode(data, 2.0)
+    assert rate == 48_000 and len(samples) == 4 * 48_000
+    with pytest.raises(ValueError, match=r"longer than 0\.5 s"):
+        decode.decode(data, 0.5)
+    with pytest.raises(ValueError, match="no audio file"):
+        decode.decode(data[:400], 2.0)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ValueError, match=r"it is M4A or MP4, .*'rtvc-engine\[formats\]'"):
+        decode.decode(data, 2.0)
 
 
 NAMES = [

@@ -1,6 +1,7 @@
 """The command line: lazy, clear in its errors, readable by people and machines."""
 
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -18,6 +19,7 @@ import rtvc.cli
 from rtvc.audio.check import AudioWarning
 from rtvc.cli import COMMANDS, available, main
 from rtvc.errors import RtvcError
+from rtvc.version import commit
 from rtvc.voices.voice import Voice
 
 
@@ -44,7 +46,8 @@ for words in ([], *([name] for name in available())):
 
 def test_version_and_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.strip() == rtvc.__version__
+    said = re.fullmatch(r"(\S+)(?: \(([0-9a-f]{12,}(?:-dirty)?)\))?\n", capsys.readouterr().out)
+    assert said and said[1] == rtvc.__version__ and said[2] == commit()
     assert main(["convrt", "x"]) == 2
     assert "No such command 'convrt'. Did you mean 'convert'?" in capsys.readouterr().err
     assert main(["convert"]) == 2

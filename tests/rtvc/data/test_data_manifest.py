@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from standins import speech
 
 from rtvc.cli import main
 from rtvc.cli.teacher import read_texts
@@ -117,6 +118,7 @@ def test_everything_that_libsndfile_opens_is_found(
     voice(tmp_path / "d" / "a" / "four.oga", "OGG", "VORBIS")
     (tmp_path / "d" / "a" / "five.m4a").write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0" + bytes(3000))
     (tmp_path / "d" / "a" / "video.webm").write_bytes(b"\x1aE\xdf\xa3" + bytes(3000))
+    (tmp_path / "d" / "a" / "six.ape").write_bytes(b"MAC " + bytes(3000))
     for name in ("notes.txt", "table.tsv", "picture.webp", ".hidden.wav"):
         (tmp_path / "d" / "a" / name).write_bytes(b"RIFF\0\0\0\0WEBP" + bytes(99))
     (tmp_path / "d" / "folder.wav").mkdir()
@@ -125,14 +127,39 @@ def test_everything_that_libsndfile_opens_is_found(
     found = {entry.path.name for entry in read_manifest(tmp_path / "m.tsv")}
     assert found == {*formats, "four.oga"} and told["recordings"] == 11
     reasons = {Path(path).name: reason for path, reason in refusals(tmp_path / "m.tsv").items()}
-    other = "format not readable: libsndfile does not open {} files, convert to WAV or FLAC"
+    for name in ("five.m4a", "video.webm"):
+        assert f"{name} cannot be read as audio (" in reasons.pop(name)
     assert reasons == {
-        "five.m4a": other.format(".m4a"),
-        "video.webm": other.format(".webm"),
+        "six.ape": "format not readable: .ape files cannot be opened here, convert to WAV or FLAC",
         "pipe.wav": "expected a file, got a pipe",
     }
-    assert told["reasons"] == {"not readable": 2, "expected a file, got a pipe": 1}
+    assert told["reasons"] == {
+        "cannot be read": 2,
+        "not readable": 1,
+        "expected a file, got a pipe": 1,
+    }
     assert {".aif", ".caf", ".oga", ".w64", ".mp3", ".opus", ".flac"} <= OPENED
+
+
+def test_recordings_of_phones_are_found_and_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed: pip install 'rtvc-engine[formats]'")
+    from containers import contained
+
+    for name in ("one.m4a", "two.webm", "three.wma", "noname"):
+        data = contained(Path(name).suffix or ".m4a", speech(2.0, 48_000), 48_000)
+        (tmp_path / "d").mkdir(exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(data)
+    told = prepare(tmp_path / "d", tmp_path / "m.tsv", capsys)
+    seconds = {entry.path.name: entry.seconds for entry in read_manifest(tmp_path / "m.tsv")}
+    assert told["refused"] == 0
+    assert seconds == {
+        "one.m4a": 2.0,
+        "two.webm": 2.0,
+        "three.wma": pytest.approx(2.0, abs=0.1),
+        "noname": 2.0,
+    }
 
 
 def test_a_recording_that_was_cut_off_does_not_teach_its_text(

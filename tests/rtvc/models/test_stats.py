@@ -145,7 +145,6 @@ def test_the_command_prints_json_and_a_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(catalog.MODELS, "tiny", tiny)
-    monkeypatch.setenv("COLUMNS", "200")
     assert main(["stats", "--model", "tiny", "--json", "--repeats", "1"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["model"] == "tiny" and result["frames"] == 192
@@ -155,8 +154,11 @@ def test_the_command_prints_json_and_a_table(
     assert result["total"]["parameters"] == result["components"][0]["parameters"]
     assert main(["stats", "--model", "tiny", "--repeats", "1"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"known.*│\s*722 │\s*722 │\s*722 │", shown) and "total" in shown
-    assert "known: printed 1.00 G, counted 108.29 k: the printed figure is wrong" in shown
+    assert re.search(r"known +722 +both +108.29 k +1.00 G", shown) and "total" in shown
+    told = " ".join(shown.split())
+    assert "722 parameters in training, 722 in inference" in told
+    assert "known: printed 1.00 G, counted 108.29 k: the printed figure is wrong" in told
+    assert max(map(len, shown.splitlines())) <= 80
     assert "known: 56 parameters are idle" in shown
 
 
