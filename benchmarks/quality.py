@@ -27,7 +27,8 @@ class Streamed:
         """(source, references) -> (N,) float32 mono at 24 kHz, and the seconds it took."""
         from time import perf_counter
 
-        from rtvc.audio.io import decode, prepare
+        from rtvc.audio.io import decode
+        from rtvc.audio.recording import prepare
 
         wave, rate = decode(source)
         x, voice = prepare(wave, rate).numpy(), self.loaded.voice(*references)

@@ -1,15 +1,14 @@
 """`python -m rtvc.engine.builder`: builds and times backends for the process that started it, which
 converts meanwhile.
 
-It reads a line of JSON and a pickled model from standard input, which its parent alone writes, and
-answers with lines of JSON: a backend whenever there is a better one, and why nothing better could
-be had if that is so. It ends when standard input closes.
+It reads a line of JSON and a model's weights from standard input, which its parent alone writes,
+and answers with lines of JSON: a backend whenever there is a better one, and why nothing better
+could be had if that is so. It ends when standard input closes.
 """
 
 import _thread
 import json
 import os
-import pickle
 import sys
 import threading
 import time
@@ -52,10 +51,11 @@ def found(model: bytes, order: dict[str, Any]) -> Iterator[dict[str, Any]]:
     import torch
 
     from rtvc.engine.auto import contest
+    from rtvc.engine.sent_model import unpacked
     from rtvc.errors import RtvcError
 
     torch.set_num_threads(1)
-    converter = pickle.loads(model)
+    converter = unpacked(order["model"], model)
     cache = Path(order["cache"])
     try:
         for chunk in order["chunks"]:

@@ -5,7 +5,6 @@ import contextlib
 import json
 import logging
 import os
-import pickle
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.cached import open_backend
+from rtvc.engine.sent_model import packed
 from rtvc.errors import RtvcError
 from rtvc.models.streaming.interface import Converter
 
@@ -29,7 +29,7 @@ class Handover(threading.Thread):
 
     Args:
         first: the backend that steps meanwhile.
-        converter: its model, which is sent to the process that builds; it must pickle.
+        converter: its model, which is sent to the process that builds (`rtvc.engine.sent_model`).
         chunks: samples a step; for the first, engines take over here, those for the others are only
             kept for the next time.
         cache: folder of engines and measurements.
@@ -61,12 +61,13 @@ class Handover(threading.Thread):
     def run(self) -> None:
         """The search; ends when the other process does."""
         try:
-            model = pickle.dumps(self.converter)
-            with builder(model, self.chunks, self.cache, self.candidates) as self._child:
+            order = {"chunks": self.chunks, "cache": str(self.cache), "candidates": self.candidates}
+            told, weights = packed(self.converter)
+            with builder(order | {"model": told}, weights) as self._child:
                 assert self._child.stdout is not None
                 for line in self._child.stdout:
                     self._heed(json.loads(line))
-        except (RtvcError, OSError, ValueError, pickle.PicklingError, AttributeError) as error:
+        except (RtvcError, OSError, ValueError) as error:
             self.problem = str(error)
         if self.problem:
             LOG.warning(
@@ -113,9 +114,7 @@ def warm(backend: Backend) -> None:
 
 
 @contextlib.contextmanager
-def builder(
-    model: bytes, chunks: Sequence[int], cache: Path, candidates: Sequence[str]
-) -> Iterator["subprocess.Popen[bytes]"]:
+def builder(order: dict[str, Any], weights: bytes) -> Iterator["subprocess.Popen[bytes]"]:
     """`rtvc.engine.builder` in a process of lower priority, with one thread. It ends with this one:
     the pipe that it reads from closes."""
     environment = os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -128,9 +127,9 @@ def builder(
         creationflags=getattr(subprocess, "IDLE_PRIORITY_CLASS", 0),
     ) as child:
         assert child.stdin is not None
-        order = {"chunks": list(chunks), "cache": str(cache), "candidates": list(candidates)}
         try:
-            child.stdin.write(json.dumps(order | {"bytes": len(model)}).encode() + b"\n" + model)
+            line = json.dumps(order | {"bytes": len(weights)}).encode()
+            child.stdin.write(line + b"\n" + weights)
             child.stdin.flush()
             yield child
         finally:

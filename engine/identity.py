@@ -21,8 +21,9 @@ machine's rounding."""
 
 
 def model_hash(converter: Converter) -> str:
-    """SHA-256 over the names, shapes and values of all weights, as hexadecimal."""
-    digest = hashlib.sha256(type(converter).__name__.encode())
+    """SHA-256 over the latency and the names, shapes and values of all weights, as hexadecimal:
+    weights with a latency dial are another model at each of its settings."""
+    digest = hashlib.sha256(f"{type(converter).__name__} {converter.latency}".encode())
     for name, tensor in sorted(weights(converter).items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(

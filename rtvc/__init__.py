@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from rtvc.errors import RtvcError
 
 if TYPE_CHECKING:
-    from rtvc import clients as clients
     from rtvc.converter import VoiceConverter
     from rtvc.models_by_name import load
     from rtvc.voices.voice import Voice

@@ -299,7 +299,7 @@ def test_what_contributing_names_is_there() -> None:
 
 
 def test_the_examples_are_real_recordings_of_two_people() -> None:
-    from rtvc.audio.io import read
+    from rtvc.audio.recording import read
 
     credit = (ROOT / "examples" / "README.md").read_text()
     for name in ("source.flac", "reference.flac"):

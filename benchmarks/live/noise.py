@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtvc.audio.io import read
+from rtvc.audio.recording import read
 from rtvc.benchmarks.live.suppressors import rnnoise
 from rtvc.clients.input.suppressor import Framed, suppressor
 from rtvc.converter import VoiceConverter
@@ -80,7 +80,8 @@ def noisy(speech: Samples, others: Sequence[Samples], snr_db: float, seed: int) 
         noise += BABBLE * talk / np.sqrt(len(others) * np.mean(np.square(talk)))
     power = np.mean(np.square(speech)) / np.mean(np.square(noise))
     mixed = speech + noise * np.sqrt(power / 10 ** (snr_db / 10))
-    return (mixed * min(1.0, 0.9 / np.abs(mixed).max())).astype(np.float32)
+    level: Samples = (mixed * min(1.0, 0.9 / np.abs(mixed).max())).astype(np.float32)
+    return level
 
 
 def treated(x: Samples, make: Callable[[int], Framed] | None) -> tuple[Samples, float, float]:

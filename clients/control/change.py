@@ -110,8 +110,12 @@ def of_words(words: Sequence[str]) -> Change:
         )
     if len(rest) != 1:
         raise ConfigError(f"expected one value after {words[0]}, got {len(rest)}")
-    word = None if name == "monitor" and rest[0] == "off" else rest[0]
-    return made(name, "" if word == "default" and name in ("input", "output", "monitor") else word)
+    value: str | None = rest[0]
+    if name == "monitor" and value == "off":
+        value = None
+    elif name in ("input", "output", "monitor") and value == "default":
+        value = ""
+    return made(name, value)
 
 
 def share(part: str) -> tuple[str, str]:

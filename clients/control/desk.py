@@ -2,7 +2,7 @@
 
 import threading
 import time
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 
@@ -157,7 +157,7 @@ class Desk:
             case "virtual_mic":
                 self._be_a_microphone(value)
             case "input" | "output" | "monitor":
-                audio.use(cast(Literal["input", "output", "monitor"], name), value)
+                audio.use(name, value)
 
     def _treat(self, name: str, position: Switch) -> None:
         front = self.audio.front

@@ -12,15 +12,17 @@ from rtvc.errors import ConfigError, VoiceError
 
 
 class Speaking(Protocol):
-    """The model's part of what can be changed.
+    """The model's part of what can be changed."""
 
-    Attributes:
-        voice: what speaks now.
-        prosody: as of `Change`.
-    """
+    @property
+    def voice(self) -> VoiceChoice:
+        """What speaks now."""
+        ...
 
-    voice: VoiceChoice
-    prosody: float
+    @property
+    def prosody(self) -> float:
+        """0 keeps the speaker's register and range, 1 takes the voice's."""
+        ...
 
     def names(self) -> list[str]:
         """The voices that can be chosen."""
@@ -149,7 +151,7 @@ class SpeakingHere:
         hop = 1000 * getattr(getattr(backend, "converter", None), "hop", 0) / backend.sample_rate
         encoder = getattr(getattr(backend, "converter", None), "encoder", None)
         frames = getattr(encoder, "lookahead", None)
-        if frames is None:
+        if encoder is None or frames is None:
             return (1000 * backend.latency / backend.sample_rate,)
         others = [hop * other for other in encoder.lookaheads if other != frames]
         return (hop * frames, *others)

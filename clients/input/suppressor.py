@@ -71,7 +71,8 @@ class Framed:
         fresh = self._exit.push(np.concatenate([np.zeros(0, np.float32), *done]))
         out = np.concatenate([self._out, fresh])
         self._out = out[len(block) :]
-        return out[: len(block)]
+        ready: Samples = out[: len(block)]
+        return ready
 
 
 @cache

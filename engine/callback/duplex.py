@@ -34,7 +34,10 @@ class Front(Protocol):
         late: seconds by which what it returns is older than what it was given last.
     """
 
-    late: float
+    @property
+    def late(self) -> float:
+        """See the class."""
+        ...
 
     def __call__(self, block: Samples) -> Samples:
         """A block (N,) -> as many samples."""

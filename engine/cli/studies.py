@@ -172,7 +172,7 @@ def show_languages(
 ) -> None:
     """Prints the unit error rate of conversions between a manifest's speakers; writes it where
     asked."""
-    from rtvc.audio.io import read
+    from rtvc.audio.recording import read
     from rtvc.cli.progress import stages
     from rtvc.data.manifest import read_manifest
     from rtvc.evaluate.provenance import commit, provenance

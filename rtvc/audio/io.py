@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from rtvc.audio import opening
@@ -167,48 +166,6 @@ def as_samples(wave: object, what: str) -> Samples:
         over="ignore"
     ):  # what float32 cannot hold becomes infinite, and is refused as such
         return np.asarray(array, np.float32)
-
-
-def read(path: StrPath, *, rate: int = SAMPLE_RATE, checked: bool = True) -> Tensor:
-    """A recording as mono samples.
-
-    Args:
-        path: of the file.
-        rate: wanted, in Hz.
-        checked: refuse recordings that cannot be used (`check_recording`); otherwise only files
-            that cannot be read.
-
-    Returns:
-        (N,) float32 in about -1..1.
-
-    Raises:
-        AudioError: the file cannot be read or used.
-    """
-    from rtvc.audio.recording import open_recording
-
-    return torch.from_numpy(open_recording(path, checked=checked).samples(rate))
-
-
-def prepare(
-    wave: object, rate: object, what: str = "the recording", *, checked: bool = True
-) -> Tensor:
-    """Samples that a caller holds, as `read` would return them.
-
-    Args:
-        wave: array or tensor, (N,) or (N, C); floating point in -1..1, or 16- or 32-bit integers.
-        rate: of `wave`, in Hz.
-        what: the recording's name in errors.
-        checked: as in `read`.
-
-    Returns:
-        (N,) float32 at 24 kHz.
-
-    Raises:
-        AudioError: not samples, or samples that cannot be used.
-    """
-    from rtvc.audio.recording import recording_of
-
-    return torch.from_numpy(recording_of(wave, rate, what, checked=checked).samples(SAMPLE_RATE))
 
 
 def check_output(

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rtvc.audio import opening
 from rtvc.audio.channels import PIECE, Mix, mixed
 from rtvc.audio.check import Samples, check_intake, check_mix, check_samples, check_values
 from rtvc.audio.intake import Intake
 from rtvc.audio.io import SUFFIXES, StrPath, as_samples, opened, reason, suffix_of
+from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.opening import name_of
 from rtvc.audio.resample import check_rate, resampled, resampled_length
 from rtvc.errors import AudioError, OutputError
@@ -189,3 +192,41 @@ def write_pieces(path: StrPath, pieces: Iterable[Samples], rate: int) -> Path:
             f"{path} cannot be written ({reason(error)}): check the free space and the sample rate"
         ) from error
     return path
+
+
+def read(path: StrPath, *, rate: int = SAMPLE_RATE, checked: bool = True) -> Tensor:
+    """A recording as mono samples.
+
+    Args:
+        path: of the file.
+        rate: wanted, in Hz.
+        checked: refuse recordings that cannot be used (`check_recording`); otherwise only files
+            that cannot be read.
+
+    Returns:
+        (N,) float32 in about -1..1.
+
+    Raises:
+        AudioError: the file cannot be read or used.
+    """
+    return torch.from_numpy(open_recording(path, checked=checked).samples(rate))
+
+
+def prepare(
+    wave: object, rate: object, what: str = "the recording", *, checked: bool = True
+) -> Tensor:
+    """Samples that a caller holds, as `read` would return them.
+
+    Args:
+        wave: array or tensor, (N,) or (N, C); floating point in -1..1, or 16- or 32-bit integers.
+        rate: of `wave`, in Hz.
+        what: the recording's name in errors.
+        checked: as in `read`.
+
+    Returns:
+        (N,) float32 at 24 kHz.
+
+    Raises:
+        AudioError: not samples, or samples that cannot be used.
+    """
+    return torch.from_numpy(recording_of(wave, rate, what, checked=checked).samples(SAMPLE_RATE))

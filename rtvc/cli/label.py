@@ -38,7 +38,7 @@ def codebook(
     as_json: Json = False,
 ) -> None:
     """Find the units of speech: clusters of a recogniser's layers over some recordings."""
-    from rtvc.audio.io import read
+    from rtvc.audio.recording import read
     from rtvc.data.cache import Array
     from rtvc.data.manifest import read_manifest
     from rtvc.errors import AudioError

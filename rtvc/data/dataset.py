@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rtvc.audio.check import AudioWarning
-from rtvc.audio.io import read
 from rtvc.audio.mel import SAMPLE_RATE
+from rtvc.audio.recording import read
 from rtvc.data.cache import Array, Cache, key_of
 from rtvc.data.manifest import Entry, read_manifest, remark
 from rtvc.data.order import Order

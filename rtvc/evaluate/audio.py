@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rtvc.audio import io
+from rtvc.audio import recording
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.resample import resample
 
@@ -23,7 +23,7 @@ def read(path: Path) -> Wave:
     Raises:
         AudioError: the file is missing, or nothing that libsndfile reads.
     """
-    wave: Wave = io.read(path, checked=False).numpy()
+    wave: Wave = recording.read(path, checked=False).numpy()
     return wave
 
 

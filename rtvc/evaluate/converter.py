@@ -146,7 +146,7 @@ class LibraryConverter:
             started = perf_counter()
             converted = self._converter.convert(wave, rate, voice)
             return converted, perf_counter() - started
-        from rtvc.audio.io import prepare
+        from rtvc.audio.recording import prepare
 
         x = prepare(wave, rate).to(self._converter.device)
         y, seconds = streamed(self.streaming, x, voice, self._samples, self._stepper)

@@ -62,7 +62,7 @@ def find_reference(recording: object) -> Reference:
 
     Args:
         recording: a file, which is read no further than needed; or samples (N,) or (N, C), as
-            `rtvc.audio.io.prepare` takes them, and their rate in Hz.
+            `rtvc.audio.recording.prepare` takes them, and their rate in Hz.
 
     Raises:
         AudioError: it cannot be read or used, or nobody speaks in it.

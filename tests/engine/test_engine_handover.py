@@ -1,6 +1,6 @@
 """A stream begins at once, and faster engines take it over without a seam."""
 
-import pickle
+import json
 import shutil
 import time
 from pathlib import Path
@@ -19,10 +19,15 @@ from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.build import build
 from rtvc.engine.cached import load, place
 from rtvc.engine.handover import Handover
+from rtvc.engine.identity import answer, model_hash
+from rtvc.engine.sent_model import packed, unpacked
 from rtvc.engine.streams.capacity import Capacity
 from rtvc.engine.streams.session import Session
 from rtvc.engine.trial import fidelity, probe
 from rtvc.errors import EngineError
+from rtvc.models.streaming.dial import DialConfig, DialConverter
+from rtvc.models.streaming.encoder import EncoderConfig
+from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
 from rtvc.models.streaming.precise_pitch import exact
 
 CHUNK = 600
@@ -155,8 +160,9 @@ def test_an_answer_of_the_builder_is_taken_over_between_two_steps(
     shutil.copytree(engines / "onnx", place(converter, "onnx", CHUNK, tmp_path))
     eager = TorchBackend(converter, CHUNK)
     search = Handover(eager, converter, [CHUNK, 300], tmp_path, ("onnx",))
-    order = {"chunks": [CHUNK], "cache": str(tmp_path), "candidates": ["onnx"]}
-    answers = list(builder.found(pickle.dumps(converter), order))
+    told, weights = packed(converter)
+    order = {"chunks": [CHUNK], "cache": str(tmp_path), "candidates": ["onnx"], "model": told}
+    answers = list(builder.found(weights, order))
     assert answers[-1]["chunk"] == CHUNK and answers[-1]["backend"] in ("torch-eager", "onnx")
     session, x = Session(eager, TestVoice(1)), signal()
     begun = session.push(x[: 5 * CHUNK])
@@ -222,3 +228,23 @@ def test_a_machine_that_was_never_measured_begins_with_torch_at_once(
     )
     backend, search = opening.begin(converter)
     assert backend.chunk == 300 and search is None, "what was measured is believed"
+
+
+def test_a_model_arrives_in_another_process_as_it_was(tmp_path: Path) -> None:
+    """Both generations: the weights to the bit, and the dial where it was."""
+    tiny = {"encoder": EncoderConfig(hidden=8, dilations=(1,), content=4), "decoder_hidden": 8}
+    dial = DialConverter(DialConfig(**tiny)).eval()  # type: ignore[arg-type]
+    dial.set_lookahead(4)
+    for model in (dial, StreamingConverter(StreamingConfig(decoder_hidden=8)).eval()):
+        told, weights = packed(model)
+        made = unpacked(json.loads(json.dumps(told)), weights)
+        assert made.latency == model.latency and answer(made, 600) == answer(model, 600)
+    assert unpacked(*packed(dial)).latency == 240 + 4 * 300
+
+
+def test_the_same_weights_at_another_look_ahead_are_another_engine() -> None:
+    tiny = {"encoder": EncoderConfig(hidden=8, dilations=(1,), content=4), "decoder_hidden": 8}
+    dial = DialConverter(DialConfig(**tiny)).eval()  # type: ignore[arg-type]
+    before = model_hash(dial)
+    dial.set_lookahead(2)
+    assert model_hash(dial) != before

@@ -4,11 +4,19 @@ samples, a few convolutions."""
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from rtvc.layers.contract import Pointwise, Serial, State
 from rtvc.layers.conv import Conv
 from rtvc.voices.voice import Voice
+
+
+class TinyConfig(BaseModel):
+    """Sizes of `TinyConverter`, and where its weights begin."""
+
+    width: int = 12
+    seed: int = 0
 
 
 class TinyConverter(nn.Module):
@@ -17,9 +25,11 @@ class TinyConverter(nn.Module):
 
     sample_rate, hop, latency = 24_000, 300, 900
 
-    def __init__(self, width: int = 12, seed: int = 0) -> None:
+    def __init__(self, width: int | TinyConfig = 12, seed: int = 0) -> None:
         super().__init__()
-        torch.manual_seed(seed)
+        sizes = width if isinstance(width, TinyConfig) else TinyConfig(width=width, seed=seed)
+        self.config, width = sizes, sizes.width
+        torch.manual_seed(sizes.seed)
         self.body = Serial(
             Conv(300, width, 3, right=1), Pointwise(nn.Tanh()), Conv(width, 300, 5, right=2)
         )

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rtvc.audio.io import decode, mono, prepare
+from rtvc.audio.io import decode, mono
+from rtvc.audio.recording import prepare
 from rtvc.evaluate.audio import Wave
 from rtvc.evaluate.converter import LibraryConverter, streamed
 from rtvc.evaluate.evaluators import Evaluators

@@ -33,8 +33,8 @@ from rtvc.models.streaming.timbre import WIDTH, Memory, ReferenceTokens, StyleTo
 SEMITONE = math.log(2) / 12
 """In log Hz."""
 SPEECH_DEPTH = 5.0
-"""Nepers below a reference's loudest frame within which its frames are speech and not pauses: 43
-dB."""
+"""Nepers below a reference's loudest frame within which its frames are speech and not pauses: 22
+dB (of power)."""
 QUIETEST = -2.0
 """Floor of level-normalised log-mels: below it there is only the noise of the room."""
 
@@ -124,6 +124,11 @@ class DialConverter(nn.Module):
         self.memory = Memory(len(c.timbre)) if c.timbre else None
         self.acoustic_size = STYLE * (1 + (c.tokens if c.timbre else 0))
         self.set_lookahead(self.encoder.lookahead)
+
+    @property
+    def lookahead(self) -> int:
+        """Frames that the dial is set to."""
+        return self.encoder.lookahead
 
     def set_lookahead(self, frames: int) -> None:
         """Sets the dial to one of the encoder's settings; states of another setting no longer fit.

@@ -155,7 +155,7 @@ class StreamingConverter(nn.Module):
         energy = energy_of(mel)[:, 0]
         mask = (
             energy > energy.amax(1, keepdim=True) - 5.0
-        )  # within 43 dB of the loudest frame: speech, not pauses
+        )  # within 22 dB of the loudest frame: speech, not pauses
         level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
         # The style must not depend on how loud the reference was recorded: log-mels are shifted to
         # a common level.

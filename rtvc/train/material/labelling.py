@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rtvc.audio.io import read
 from rtvc.audio.mel import SAMPLE_RATE
+from rtvc.audio.recording import read
 from rtvc.data.cache import Array
 from rtvc.data.manifest import Entry, read_manifest
 from rtvc.data.utterance import F0_RATE, UNIT_RATE, UNKNOWN, Utterance, save_utterance

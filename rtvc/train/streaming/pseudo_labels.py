@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
 
-from rtvc.audio.io import read
 from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.audio.recording import read
 from rtvc.audio.resample import resample
 from rtvc.data.cache import Array
 from rtvc.data.labelled import CONTENT_HOP, SURE, Utterance, save_utterance

@@ -18,7 +18,8 @@ from containers import KINDS, contained
 from rtvc.audio import containers
 from rtvc.audio.containers import container_of
 from rtvc.audio.headers import DamagedWarning
-from rtvc.audio.io import decode, read
+from rtvc.audio.io import decode
+from rtvc.audio.recording import read
 from rtvc.errors import AudioError, DependencyError
 
 ROOT = Path(__file__).parents[3]

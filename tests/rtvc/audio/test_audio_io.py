@@ -13,7 +13,8 @@ import soundfile
 import torch
 
 from rtvc.audio.check import AudioWarning
-from rtvc.audio.io import SUFFIXES, decode, prepare, read, write
+from rtvc.audio.io import SUFFIXES, decode, write
+from rtvc.audio.recording import prepare, read
 from rtvc.audio.resample import check_rate, resample, resampled_length
 from rtvc.errors import AudioError
 
@@ -144,7 +145,7 @@ def test_memory_grows_by_four_bytes_a_sample_of_the_result_and_by_nothing_else(
     code = """
 import re, sys
 from pathlib import Path
-from rtvc.audio.io import read
+from rtvc.audio.recording import read
 peak = lambda: 1024 * int(
     re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
 )

@@ -13,7 +13,8 @@ import soundfile
 
 from rtvc.audio import opening
 from rtvc.audio.headers import DamagedWarning
-from rtvc.audio.io import SUFFIXES, check_output, decode, read, write
+from rtvc.audio.io import SUFFIXES, check_output, decode, write
+from rtvc.audio.recording import read
 from rtvc.errors import AudioError
 
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import rtvc
-from rtvc.audio.io import read
+from rtvc.audio.recording import read
 from rtvc.layers.highpass import BLOCK, HighPass
 from rtvc.layers.verify import verify_contract
 from rtvc.voices.voice import Voice

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import rtvc
-from rtvc.audio.io import read
+from rtvc.audio.recording import read
 from rtvc.audio.resample import resample
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.streams.resampler import Resampler

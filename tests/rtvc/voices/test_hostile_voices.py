@@ -171,9 +171,7 @@ def test_styles_that_no_encoder_says_are_refused(size: float, tmp_path: Path) ->
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool])
 def test_styles_are_floats(dtype: torch.dtype, tmp_path: Path) -> None:
-    with pytest.raises(
-        VoiceError, match=f"expected floating point, got {str(dtype)[6:]} numbers"
-    ):
+    with pytest.raises(VoiceError, match=f"expected floating point, got {str(dtype)[6:]} numbers"):
         Voice.load(
             written(tmp_path / "x.voice", tensors={"prosodic": torch.zeros(128, dtype=dtype)})
         )

@@ -12,7 +12,7 @@ import torch
 from standins import TinyModel, recording, speech
 
 import rtvc
-from rtvc.audio.io import read
+from rtvc.audio.recording import read
 from rtvc.converter import VoiceConverter
 from rtvc.errors import AudioError
 from rtvc.stream_model import StreamModel

@@ -166,7 +166,8 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_and_oversized_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(VoiceError, match=r"expected a voice file, got nothing there: .* `rtvc voice create"):
+    told = r"expected a voice file, got nothing there: .* `rtvc voice create"
+    with pytest.raises(VoiceError, match=told):
         Voice.load(tmp_path / "gone.voice")
     big = tmp_path / "big.voice"
     with big.open("wb") as file:
