@@ -1,10 +1,13 @@
 """What `rtvc bench components` times: every part of the path from microphone to loudspeaker, and
 the whole step by backend.
 
-Each case is a function without arguments that does one chunk's work; `benchmarks/suite.py` runs
-them under pytest-benchmark, in one process, so that ratios hold on a busy machine too.
+Each case is a function without arguments that does one chunk's work. They run one after another in
+one process, so that ratios hold on a busy machine too.
 """
 
+import gc
+import resource
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -50,11 +53,6 @@ class Case:
     chunk_ms: float
     make: Callable[[], Callable[[], Any]]
 
-    @property
-    def name(self) -> str:
-        """For people and for pytest."""
-        return f"{self.component}-{self.backend}-{self.chunk_ms:g}ms"
-
 
 def step(converter: Any, backend: str, chunk: int) -> Callable[[], Any]:
     """The whole step, state carried from call to call."""
@@ -94,9 +92,9 @@ def parts(converter: Any, chunk: int) -> dict[str, Callable[[], Callable[[], Any
     carries."""
     signal = probe(chunk, 1)[0]
     with torch.inference_mode():
-        heard, _ = converter.analysis(signal, converter.analysis.initial(1))
-        bands = heard.shape[1] - 100
-        frames = heard.shape[-1]
+        features, _ = converter.analysis(signal, converter.analysis.initial(1))
+        bands = features.shape[1] - 100
+        frames = features.shape[-1]
 
     def carried(
         layer: Any, *arguments: Any, after: tuple[Any, ...] = ()
@@ -113,7 +111,7 @@ def parts(converter: Any, chunk: int) -> dict[str, Callable[[], Callable[[], Any
 
         return make
 
-    mel, low = heard[:, :bands], heard[:, bands:]
+    mel, low = features[:, :bands], features[:, bands:]
     track = torch.full((1, frames), 5.0), torch.ones(1, frames)
     style = torch.zeros(1, converter.decoder.style_size)
     content = torch.randn(1, 512, frames) * 0.1
@@ -199,9 +197,41 @@ def cases(
             )
 
 
-def ready(case: Case) -> Callable[[], Any] | str:
-    """The call to time, or why there is none on this machine."""
+def measure(case: Case, threads: int, rounds: int) -> dict[str, Any] | None:
+    """The row of one case; None where this machine lacks what it needs. A tenth as many calls warm
+    up, and no garbage is collected while calls are timed."""
+    torch.set_num_threads(threads)
     try:
-        return case.make()
-    except RtvcError as error:
-        return str(error)
+        call = case.make()
+    except RtvcError:
+        return None
+    first = timed(call)
+    for _ in range(max(1, rounds // 10)):
+        call()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        times = [1000 * timed(call) for _ in range(rounds)]
+    finally:
+        if collecting:
+            gc.enable()
+    p50, p95, p99 = np.percentile(times, [50, 95, 99]).tolist()
+    return {
+        "component": case.component,
+        "backend": case.backend,
+        "threads": threads,
+        "chunk_ms": case.chunk_ms,
+        "p50_ms": p50,
+        "p95_ms": p95,
+        "p99_ms": p99,
+        "rtf": p50 / case.chunk_ms,
+        "first_ms": 1000 * first,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

@@ -1,10 +1,7 @@
 """`rtvc bench components|stream|loopback|cold|quality|stalls|control|noise`."""
 
 import json
-import os
 import sys
-import tempfile
-from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -46,55 +43,26 @@ def components(
 
     Example: rtvc bench components --chunk 25 --picture steps.svg
     """
-    import pytest
-
     from rtvc.benchmarks import report
+    from rtvc.benchmarks.components import BACKENDS, cases, measure
+    from rtvc.engine.loading import streaming
     from rtvc.errors import EngineError
     from rtvc.evaluate.provenance import provenance
-    from rtvc.files import check_target, is_standard_output, is_stream
+    from rtvc.files import check_target, is_stream
 
     report.check(output)
     before = report.read(compare) if compare else {}
     if picture:
         report.picture_format(check_target(picture, folders=True))
-    suite = Path(report.__file__).with_name("suite.py")
-    with tempfile.TemporaryDirectory() as work:
-        rows = Path(work) / "rows.jsonl"
-        settings = {
-            "model": model,
-            "backends": backends,
-            "chunks": chunks,
-            "threads": threads,
-            "rounds": rounds,
-            "output": str(rows),
-        }
-        os.environ["RTVC_BENCH"] = json.dumps(settings)
-        options = [
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-o",
-            "python_functions=bench_*",
-            "-o",
-            "addopts=",
-            "--benchmark-disable-gc",
-            "--no-header",
-        ]
-        os.environ.pop(
-            "PYTEST_XDIST_WORKER", None
-        )  # started by a distributed test, it is no worker of it: else nothing is timed
-        arguments = [str(suite), *options, "--rootdir", work, "--benchmark-columns=min,median,max"]
-        aside = output is not None and is_standard_output(output)
-        with redirect_stdout(sys.stderr) if aside else nullcontext():
-            code = pytest.main(arguments)
-        if (
-            code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-            or not rows.is_file()
-        ):
-            raise EngineError(f"the benchmarks ended with {code!r}: see above")
-        found = [json.loads(row) for row in rows.read_text().splitlines()]
-    path = report.save(found, output)
-    whole = provenance() | {"results": found} if is_stream(path) else report.read(path)
+    _, converter = streaming(model)
+    timed = cases(converter, tuple(backends or BACKENDS), None if chunks is None else tuple(chunks))
+    rows = [
+        row for case in timed for count in threads or [1] if (row := measure(case, count, rounds))
+    ]
+    if not rows:
+        raise EngineError("nothing could be timed: name backends and chunks that are there")
+    path = report.save(rows, output)
+    whole = provenance() | {"results": rows} if is_stream(path) else report.read(path)
     tell(report.table(whole), output)
     if compare:
         tell(report.compare(before, whole), output)

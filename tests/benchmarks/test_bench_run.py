@@ -1,6 +1,8 @@
 """The benchmarks run with tiny settings and leave the JSON that they promise."""
 
+import gc
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from converters import DelayConverter, TestVoice, TinyConverter
 from typer.testing import CliRunner
 
 from rtvc.benchmarks import report
-from rtvc.benchmarks.components import EDGE_CHUNKS_MS, cases, ready
+from rtvc.benchmarks.components import EDGE_CHUNKS_MS, cases
 from rtvc.benchmarks.live.loopback import clicks, delay_of
 from rtvc.benchmarks.live.stalls import Accountant, random_stalls, stalls
 from rtvc.benchmarks.stream import stream
@@ -101,8 +103,7 @@ def test_every_edge_case_runs():
     assert {case.chunk_ms for case in found if case.component == "gate"} == set(EDGE_CHUNKS_MS)
     for case in found:
         if case.chunk_ms in (12.5, 25.0):
-            call = ready(case)
-            assert not isinstance(call, str), call
+            call = case.make()
             call()
             call()
 
@@ -121,9 +122,7 @@ def test_the_parts_of_the_shipped_model_run():
     converter = StreamingConverter(small).eval()
     names = set()
     for case in cases(converter, ("torch-eager",), (25.0,)):
-        call = ready(case)
-        assert not isinstance(call, str), call
-        call()
+        case.make()()
         names.add(case.component)
     model = {"step", "mel", "mel-encoder", "f0", "prosody", "decoder", "istft", "style-encoders-3s"}
     assert names == model | {"gate", "ring", "resampler-48k-24k", "session-48k"}
@@ -132,13 +131,10 @@ def test_the_parts_of_the_shipped_model_run():
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """The command line with a tiny model in place of the shipped one."""
-    import rtvc.engine.loading as loading
-
-    class Loaded:
-        class model:
-            name = "tiny"
-
-    monkeypatch.setattr(loading, "streaming", lambda model=None: (Loaded, TinyConverter()))
+    loaded = SimpleNamespace(model=SimpleNamespace(name="tiny"))
+    monkeypatch.setattr(
+        "rtvc.engine.loading.streaming", lambda model=None: (loaded, TinyConverter())
+    )
     monkeypatch.setenv("RTVC_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
@@ -164,27 +160,20 @@ def test_the_commands_leave_their_files(tiny):
     assert found["stream"][0]["rows"][0]["streams"] == 2 and found["stalls"][0]["undeclared"] == 0
 
 
-def test_components_run_under_pytest_benchmark(tiny):
-    pytest.importorskip("pytest_benchmark")
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    code = (
-        "import sys; sys.path.insert(0, 'tests/support'); import rtvc.engine.loading as o; from"
-        " converters import TinyConverter\no.streaming = lambda model=None: (None,"
-        " TinyConverter())\nfrom rtvc.benchmarks.cli.bench import components\nfrom pathlib import"
-        f" Path; components(None, ['torch-eager'], [25.0], None, 3, Path({str(tiny / 'c.json')!r}),"
-        " None, None)"
+def test_components_are_timed_one_after_another(tiny):
+    collecting = gc.isenabled()
+    run(
+        "components",
+        "--backend",
+        "torch-eager",
+        "--chunk",
+        25,
+        "--rounds",
+        3,
+        "--json",
+        tiny / "c.json",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert gc.isenabled() == collecting
     rows = json.loads((tiny / "c.json").read_text())["results"]
     assert {
         "component",
