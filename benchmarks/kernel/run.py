@@ -105,10 +105,10 @@ def check(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any
     }
     for name, way in case.ways.items():
         try:
-            found = way(*inputs)
+            outputs = way(*inputs)
             ratios = [
                 error(a, c) / max(allowed(b, c, a.dtype), 1e-300)
-                for a, b, c in zip(found, plain, exact, strict=True)
+                for a, b, c in zip(outputs, plain, exact, strict=True)
                 if c.numel()
             ]
             row[name] = {"error_over_allowed": max(ratios), "right": max(ratios) <= 1}
@@ -213,7 +213,7 @@ def measure(
             case.compiled() if case.compiled else torch.compile(case.plain, dynamic=False)
         )
     for name, way in ways.items():
-        call = lambda way=way: way(*inputs)  # type: ignore[misc]  # noqa: E731
+        call = lambda way=way: way(*inputs)  # noqa: E731
         try:
             row[name] = {"call_us": 1e6 * repeated(call, device, seconds)}
             if device.type == "cuda":

@@ -95,7 +95,7 @@ def in_turn(folders: Sequence[Path]) -> Iterator[Path]:
         sorted(p for p in folder.rglob("*.npz") if not p.name.startswith(".")) for folder in folders
     ]
     for paths in lists:
-        rng.shuffle(paths)  # type: ignore[arg-type]
+        rng.shuffle(paths)
     for number in range(max(map(len, lists), default=0)):
         yield from (paths[number] for paths in lists if number < len(paths))
 
