@@ -21,6 +21,7 @@ from rtvc.layers.conv import Conv
 from rtvc.layers.norm import Statistics
 from rtvc.layers.source import HarmonicSource, SourceState
 from rtvc.layers.synthesis import Istft, Stft
+from rtvc.models.streaming.pitch import F0_CENTRE, F0_SCALE
 from rtvc.models.streaming.timbre import WIDTH, TimbreAttention
 
 SIZE, STEP = 2 * HOP, HOP // 2
@@ -151,7 +152,8 @@ class Decoder(nn.Module):
             else ()
         )
         answers, style = iter(memory), voice[:, self.memory_size :]
-        pitch = torch.stack([(log_f0 - 5.0) * 2 * voicing, voicing], 1).to(content.dtype)
+        register = (log_f0 - F0_CENTRE) * F0_SCALE * voicing
+        pitch = torch.stack([register, voicing], 1).to(content.dtype)
         x, inputs = self.inputs(torch.cat([content, pitch, energy * 0.3], 1), state.inputs)
         blocks, at = [], 0
         for number, (block, old) in enumerate(

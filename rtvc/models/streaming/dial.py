@@ -1,7 +1,6 @@
 """The converter with a latency dial: waveform in, waveform out, `y, state = model(x, voice,
 state)`."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from rtvc.audio.energy import energy as energy_of
-from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.audio.mel import HOP, LOG_STD, SAMPLE_RATE
 from rtvc.layers.contract import Delay, State
 from rtvc.layers.limiter import Limiter
 from rtvc.layers.norm import Statistics
@@ -24,19 +23,11 @@ from rtvc.models.streaming.encoder import (
     EncoderConfig,
     Taps,
 )
-from rtvc.models.streaming.model import REGISTER
-from rtvc.models.streaming.pitch import PitchNet
+from rtvc.models.streaming.model import QUIETEST, REGISTER, SPEECH_DEPTH
+from rtvc.models.streaming.pitch import F0_CENTRE, F0_SCALE, SEMITONE, PitchNet
 from rtvc.models.streaming.prosody import Prosody, ProsodyState
 from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
 from rtvc.models.streaming.timbre import WIDTH, Memory, ReferenceTokens, StyleTokens
-
-SEMITONE = math.log(2) / 12
-"""In log Hz."""
-SPEECH_DEPTH = 5.0
-"""Nepers below a reference's loudest frame within which its frames are speech and not pauses: 22
-dB (of power)."""
-QUIETEST = -2.0
-"""Floor of level-normalised log-mels: below it there is only the noise of the room."""
 
 
 class DialConfig(BaseModel):
@@ -227,10 +218,11 @@ class DialConverter(nn.Module):
         level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
         # The style must not depend on how loud the reference was recorded: log-mels are shifted to
         # a common level.
-        level_mel = (mel - level[:, None, None] / 4).clamp(min=QUIETEST)[:, : audible_bands()]
-        voiced = torch.stack([(melody[:, 0] - 5.0) * 2 * melody[:, 1], melody[:, 1]], 1).to(
-            mel.dtype
-        )
+        shifted = mel - level[:, None, None] / LOG_STD
+        level_mel = shifted.clamp(min=QUIETEST)[:, : audible_bands()]
+        log_f0, voicing = melody.unbind(1)
+        register = (log_f0 - F0_CENTRE) * F0_SCALE * voicing
+        voiced = torch.stack([register, voicing], 1).to(mel.dtype)
         style, frames = self.acoustic.with_frames(level_mel, mask)
         prosodic = self.prosodic(torch.cat([level_mel, voiced], 1), mask)
         if self.reference_tokens is None:

@@ -13,6 +13,8 @@ from rtvc.layers.conv import Conv
 F0_MIN, F0_MAX = 50.0, 600.0
 SEMITONE = math.log(2) / 12
 """In log F0."""
+F0_CENTRE, F0_SCALE = 5.0, 2.0
+"""Networks take (log F0 - 5) * 2: nothing at 148 Hz, and within -2 to 3 for any speaker."""
 F0_BINS = 128
 """Logarithmic, 34 cents apart."""
 

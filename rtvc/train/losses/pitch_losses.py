@@ -1,13 +1,10 @@
 """What a pitch network is trained by."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SEMITONE = math.log(2) / 12
-"""In log Hz."""
+from rtvc.models.streaming.pitch import SEMITONE
 
 
 def pitch_losses(
