@@ -42,14 +42,13 @@ def check_activation(activation: str, alpha: Tensor | None, channels: int) -> No
     """Raises ValueError unless the activation exists and alpha is there exactly when it is
     needed."""
     if activation not in CODES:
-        raise ValueError(f"activation {activation!r} came, one of {sorted(CODES)} was wanted")
+        raise ValueError(f"expected an activation of {sorted(CODES)}, got {activation!r}")
     if (alpha is not None) != (activation == "snake"):
         raise ValueError(
-            f"alpha belongs to 'snake' and to it alone: activation {activation!r} came"
+            f"expected alpha with 'snake' and with it alone, got activation {activation!r}"
             f" {'with' if alpha is not None else 'without'} it"
         )
     if alpha is not None and alpha.shape != (channels,):
         raise ValueError(
-            f"alpha of shape {tuple(alpha.shape)} came, ({channels},) was wanted: one value a"
-            " channel"
+            f"expected alpha of shape ({channels},), one value a channel, got {tuple(alpha.shape)}"
         )

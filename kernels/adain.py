@@ -7,13 +7,12 @@ gamma`. Statistics are float32 whatever the dtype of x. Rows may have lengths of
 past a row's end enter no statistic and come out as zero.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rtvc.kernels.activation import activate, activation_gradient, check_activation
+from rtvc.kernels.style_norm import check, fake_gradients, fake_statistics, register_autograd
 from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
 
 
@@ -49,7 +48,9 @@ def adain(
     Raises:
         ValueError: shapes that do not fit.
     """
-    check(x, gamma, beta, lengths)
+    check(x, gamma, beta)
+    if lengths is not None and lengths.shape != x.shape[:1]:
+        raise ValueError(f"expected lengths of shape ({x.shape[0]},), got {tuple(lengths.shape)}")
     check_activation(activation, alpha, x.shape[1])
     if use_operator(x, implementation):
         y: Tensor = adain_operator(x, gamma, beta, lengths, alpha, activation, slope, eps)[0]
@@ -74,21 +75,6 @@ def stock(
     scale, shift = 1 + gamma.to(work.dtype), beta.to(work.dtype)
     z = torch.addcmul(shift[..., None], scale[..., None], F.instance_norm(work, eps=eps))
     return activate(z, activation, slope, alpha).to(x.dtype)
-
-
-def check(x: Tensor, gamma: Tensor, beta: Tensor, lengths: Tensor | None) -> None:
-    """Raises ValueError unless the shapes fit each other."""
-    if x.ndim != 3:
-        raise ValueError(f"x of shape {tuple(x.shape)} came, (B, C, T) was wanted")
-    if gamma.shape != x.shape[:2] or beta.shape != x.shape[:2]:
-        raise ValueError(
-            f"gamma {tuple(gamma.shape)} and beta {tuple(beta.shape)} came, (B, C) ="
-            f" {tuple(x.shape[:2])} was wanted of both"
-        )
-    if lengths is not None and lengths.shape != x.shape[:1]:
-        raise ValueError(
-            f"lengths of shape {tuple(lengths.shape)} came, (B,) = ({len(x)},) was wanted"
-        )
 
 
 def reference(
@@ -178,7 +164,7 @@ def adain_operator(
     slope: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `reference`; on a GPU by one kernel."""
+    """What `reference` computes, on a GPU by one kernel."""
     if x.is_cuda and serves(x, gamma, beta):
         from rtvc.kernels.adain_triton import forward
 
@@ -197,10 +183,7 @@ def _fake(
     slope: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    statistics = x.new_empty(
-        x.shape[:2], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32
-    )
-    return x.new_empty(x.shape), statistics, torch.empty_like(statistics)
+    return x.new_empty(x.shape), *fake_statistics(x, *x.shape[:2])
 
 
 @torch.library.custom_op("rtvc::adain_backward", mutates_args=())
@@ -237,35 +220,7 @@ def _fake_backward(
     activation: str,
     slope: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    like = gamma if alpha is None else alpha
-    return (
-        x.new_empty(x.shape),
-        gamma.new_empty(gamma.shape),
-        beta.new_empty(beta.shape),
-        like.new_empty(gamma.shape[1]),
-    )
+    return fake_gradients(x.new_empty(x.shape), gamma, beta, alpha)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *tensors, activation, slope, _ = inputs
-    ctx.save_for_backward(*tensors, output[1], output[2])
-    ctx.rest = activation, slope
-
-
-def _differentiate(
-    ctx: Any, dy: Tensor, _dmean: Tensor, _drstd: Tensor
-) -> tuple[Tensor | None, ...]:
-    dx, dgamma, dbeta, dalpha = backward_operator(dy, *ctx.saved_tensors, *ctx.rest)
-    return (
-        dx,
-        dgamma,
-        dbeta,
-        None,
-        None if ctx.saved_tensors[4] is None else dalpha,
-        None,
-        None,
-        None,
-    )
-
-
-adain_operator.register_autograd(_differentiate, setup_context=_keep)
+register_autograd(adain_operator, backward_operator)

@@ -7,12 +7,11 @@ Memory may lie frames first or channels
 first: the output lies like x.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from rtvc.kernels.activation import activate, activation_gradient, check_activation
+from rtvc.kernels.style_norm import check, fake_gradients, fake_statistics, register_autograd
 from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
 
 
@@ -52,17 +51,6 @@ def frame_norm(
         y: Tensor = frame_norm_operator(x, gamma, beta, alpha, activation, slope, eps)[0]
         return y
     return reference(x, gamma, beta, alpha, activation, slope, eps)[0]
-
-
-def check(x: Tensor, gamma: Tensor, beta: Tensor) -> None:
-    """Raises ValueError unless the shapes fit each other."""
-    if x.ndim != 3:
-        raise ValueError(f"x of shape {tuple(x.shape)} came, (B, C, T) was wanted")
-    if gamma.shape != x.shape[:2] or beta.shape != x.shape[:2]:
-        raise ValueError(
-            f"gamma {tuple(gamma.shape)} and beta {tuple(beta.shape)} came, (B, C) ="
-            f" {tuple(x.shape[:2])} was wanted of both"
-        )
 
 
 def reference(
@@ -127,7 +115,7 @@ def frame_norm_operator(
     slope: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `reference`; on a GPU by one kernel."""
+    """What `reference` computes, on a GPU by one kernel."""
     if x.is_cuda and serves(x, gamma, beta):
         from rtvc.kernels.frame_norm_triton import forward
 
@@ -145,10 +133,7 @@ def _fake(
     slope: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    statistics = x.new_empty(
-        x.shape[0], x.shape[2], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32
-    )
-    return torch.empty_like(x), statistics, torch.empty_like(statistics)
+    return torch.empty_like(x), *fake_statistics(x, x.shape[0], x.shape[2])
 
 
 @torch.library.custom_op("rtvc::frame_norm_backward", mutates_args=())
@@ -163,7 +148,7 @@ def backward_operator(
     activation: str,
     slope: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `reference_backward`; on a GPU by one kernel and the sums of its partial results."""
+    """What `reference_backward` computes, on a GPU by one kernel and sums of its results."""
     if x.is_cuda and serves(dy, x, gamma, beta):
         from rtvc.kernels.frame_norm_triton import backward
 
@@ -183,26 +168,7 @@ def _fake_backward(
     activation: str,
     slope: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    like = gamma if alpha is None else alpha
-    return (
-        torch.empty_like(x),
-        gamma.new_empty(gamma.shape),
-        beta.new_empty(beta.shape),
-        like.new_empty(gamma.shape[1]),
-    )
+    return fake_gradients(torch.empty_like(x), gamma, beta, alpha)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *tensors, activation, slope, _ = inputs
-    ctx.save_for_backward(*tensors, output[1], output[2])
-    ctx.rest = activation, slope
-
-
-def _differentiate(
-    ctx: Any, dy: Tensor, _dmean: Tensor, _drstd: Tensor
-) -> tuple[Tensor | None, ...]:
-    dx, dgamma, dbeta, dalpha = backward_operator(dy, *ctx.saved_tensors, *ctx.rest)
-    return dx, dgamma, dbeta, None if ctx.saved_tensors[3] is None else dalpha, None, None, None
-
-
-frame_norm_operator.register_autograd(_differentiate, setup_context=_keep)
+register_autograd(frame_norm_operator, backward_operator)
