@@ -19,7 +19,7 @@ from rtvc.evaluate.audio import Wave
 from rtvc.models.streaming.interface import Converter, conditioned
 from rtvc.voices.voice import Voice
 
-CODE = ("api.py", "audio", "layers", "models", "voices", "kernels")
+CODE = ("converter.py", "stream_model.py", "audio", "layers", "models", "voices", "kernels")
 """What decides, besides the weights, what a conversion sounds like: relative to the package."""
 
 
