@@ -83,14 +83,14 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: when it is missing or no results file.
     """
     try:
-        found = read_json(path)
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path} is no results file ({error}): name one that `rtvc bench` wrote"
         ) from error
-    if not isinstance(found, dict) or "machine" not in found:
+    if not isinstance(content, dict) or "machine" not in content:
         raise ConfigError(f"{path} is no results file: name one that `rtvc bench` wrote")
-    return found
+    return content
 
 
 def table(found: dict[str, Any]) -> str:
@@ -189,5 +189,5 @@ def picture_format(path: Path) -> str:
     """
     form = path.suffix.removeprefix(".").lower() or ("png" if is_stream(path) else "")
     if form not in PICTURES:
-        raise ConfigError(f"{path} ends in .{form}, one of .{', .'.join(PICTURES)} was wanted")
+        raise ConfigError(f"expected a name that ends in .{', .'.join(PICTURES)}, got {path}")
     return form

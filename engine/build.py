@@ -55,8 +55,8 @@ def build(
     checked = Backend(converter, chunk)
     if chunk > MOST_CHUNK:
         raise EngineError(
-            f"a chunk of {chunk} samples came, at most {MOST_CHUNK} were wanted: engines are for"
-            " live streams"
+            f"expected a chunk of at most {MOST_CHUNK} samples, got {chunk}: engines are for live"
+            " streams"
         )
     target = resolve(backend, target)
     extra: dict[str, Any] = {} if target is None else {"target": target}

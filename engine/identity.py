@@ -76,10 +76,10 @@ def check(manifest: Manifest, converter: Converter, directory: Path) -> None:
         "versions": (manifest.versions, versions(manifest.backend, manifest.target)),
         "machine": (manifest.machine, "any" if manifest.machine == "any" else machine()),
     }
-    for what, (came, wanted) in facts.items():
-        if came != wanted:
+    for what, (built, here) in facts.items():
+        if built != here:
             raise EngineError(
-                f"the engine in {directory} was made for the {what} {came}, here it is {wanted}:"
+                f"the engine in {directory} was made for the {what} {built}, here it is {here}:"
                 f" {again}"
             )
     said, scale = answer(converter, manifest.chunk), max(map(abs, manifest.answer), default=1.0)
@@ -111,11 +111,11 @@ def check_target(manifest: Manifest, target: Target, directory: Path) -> None:
             f" for: build it again with --precision {target.precision}"
         )
     if made.batch[0] > target.batch[0] or made.batch[2] < target.batch[2]:
-        wanted = ":".join(map(str, target.batch))
+        batch = ":".join(map(str, target.batch))
         raise EngineError(
             f"the engine in {directory} takes {made.batch[0]} to {made.batch[2]} rows,"
             f" {target.batch[0]} to {target.batch[2]} are asked for: build it again with --batch"
-            f" {wanted}"
+            f" {batch}"
         )
 
 
@@ -136,10 +136,10 @@ def refittable(
         "state size": (manifest.state, size),
         "versions": (manifest.versions, versions(backend, target)),
     }
-    for what, (came, wanted) in facts.items():
-        if came != wanted:
+    for what, (built, asked) in facts.items():
+        if built != asked:
             raise EngineError(
-                f"the engine in {directory} has the {what} {came}, {wanted} is wanted: build anew,"
+                f"expected the {what} {asked}, the engine in {directory} has {built}: build anew,"
                 " without --refit"
             )
     for name, digest in manifest.files.items():

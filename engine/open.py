@@ -36,7 +36,8 @@ def chunk_of(milliseconds: float, converter: Converter) -> int:
     if samples <= 0 or samples % converter.hop:
         hop = 1000 * converter.hop / converter.sample_rate
         raise ConfigError(
-            f"a chunk of {milliseconds:g} ms came, a multiple of {hop:g} ms was wanted"
+            f"expected a chunk of a multiple of {hop:g} ms, got {milliseconds:g} ms: try"
+            f" {2 * hop:g}"
         )
     return int(samples)
 

@@ -51,7 +51,7 @@ def entry(name: str) -> tuple[str, str, tuple[str, ...]]:
     """
     if name not in BACKENDS:
         raise EngineError(
-            f"the backend {name!r} came, one of torch-eager, {', '.join(BACKENDS)} was wanted"
+            f"expected a backend among torch-eager, {', '.join(BACKENDS)}, got {name!r}"
         )
     return BACKENDS[name]
 
@@ -113,7 +113,7 @@ def resolve(backend: str, target: Target | None) -> Target | None:
     if backend == "tensorrt":
         if target.flavour == "cuda":
             raise ConfigError(
-                "the flavour cuda came for the tensorrt backend, auto, tensorrt or rtx was wanted"
+                "expected a flavour of auto, tensorrt or rtx for the tensorrt backend, got cuda"
             )
         return flavours.resolve(target)
     if target.flavour not in ("auto", "cuda") or target.precision != "fp32":

@@ -40,7 +40,7 @@ def synthesis_matrix(size: int, hop: int, window: Tensor | None = None) -> Tenso
     """
     if size % 2 or not 0 < hop <= size:
         raise ValueError(
-            f"n_fft {size} and hop {hop} came, an even n_fft and a hop of 1 to n_fft were wanted"
+            f"expected an even n_fft and a hop of 1 to n_fft, got n_fft {size} and hop {hop}"
         )
     window = torch.hann_window(size, dtype=torch.float64) if window is None else window.double()
     padded = F.pad(window.square(), (0, -size % hop))
@@ -81,21 +81,21 @@ def istft(
         ValueError: shapes that do not fit.
     """
     if form not in FORMS:
-        raise ValueError(f"form {form!r} came, one of {sorted(FORMS)} was wanted")
+        raise ValueError(f"expected a form of {sorted(FORMS)}, got {form!r}")
     if x.ndim != 3 or matrix.ndim != 2 or x.shape[1] != matrix.shape[0] or matrix.shape[0] % 2:
         raise ValueError(
-            f"x {tuple(x.shape)} and matrix {tuple(matrix.shape)} came, (B, 2 * bins, T) and (2 *"
-            " bins, n_fft) were wanted"
+            "expected x (B, 2 * bins, T) and matrix (2 * bins, n_fft), got"
+            f" {tuple(x.shape)} and {tuple(matrix.shape)}"
         )
     if not 0 < hop <= matrix.shape[1] or tail.shape != (x.shape[0], 1, matrix.shape[1] - hop):
-        wanted = (x.shape[0], 1, matrix.shape[1] - hop)
+        shape = (x.shape[0], 1, matrix.shape[1] - hop)
         raise ValueError(
-            f"a tail of shape {tuple(tail.shape)} came for hop {hop}, {wanted} was wanted: n_fft"
-            " less one hop"
+            f"expected a tail of shape {shape} for hop {hop}, n_fft less one hop, got"
+            f" {tuple(tail.shape)}"
         )
     if use_operator(x, implementation):
-        found: tuple[Tensor, Tensor] = istft_operator(x, tail, matrix, hop, form)
-        return found
+        outputs: tuple[Tensor, Tensor] = istft_operator(x, tail, matrix, hop, form)
+        return outputs
     return reference(x, tail, matrix, hop, form)
 
 
@@ -156,8 +156,8 @@ def reference_backward(
 def istft_operator(
     x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str
 ) -> tuple[Tensor, Tensor]:
-    """As `reference`; on a GPU by one kernel: in CUDA C++ for small windows where that can be
-    compiled, else in Triton."""
+    """What `reference` computes, on a GPU by one kernel: in CUDA C++ for small windows where that
+    can be compiled, else in Triton."""
     if x.is_cuda and serves(x, tail, matrix):
         from rtvc.kernels import istft_cuda, istft_triton
 

@@ -55,20 +55,19 @@ def harmonic_source(
         or voicing.shape != f0.shape
         or any(x.shape != (f0.shape[0], 1) for x in (last_f0, last_voicing, phase))
     ):
-        came = [tuple(x.shape) for x in (f0, voicing, last_f0, last_voicing, phase)]
+        shapes = [tuple(x.shape) for x in (f0, voicing, last_f0, last_voicing, phase)]
         raise ValueError(
-            f"f0, voicing, last_f0, last_voicing and phase of shapes {came} came, (B, T) twice and"
-            " (B, 1) thrice were wanted"
+            f"expected f0 and voicing (B, T), last_f0, last_voicing and phase (B, 1), got {shapes}"
         )
     if phase.dtype != torch.float64:
         raise ValueError(
-            f"a phase of {phase.dtype} came, float64 was wanted: float32 lets the harmonics drift"
+            f"expected a phase of float64, got {phase.dtype}: float32 lets the harmonics drift"
         )
     arguments = (f0, voicing, last_f0, last_voicing, phase, sample_rate, hop)
-    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in arguments[:5])  # type: ignore[union-attr]
-    if use_operator(voicing, implementation) and not wanted:
-        found: tuple[Tensor, Tensor] = source_operator(*arguments)
-        return found
+    differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in arguments[:5])
+    if use_operator(voicing, implementation) and not differentiated:
+        outputs: tuple[Tensor, Tensor] = source_operator(*arguments)
+        return outputs
     return reference(*arguments, steps)
 
 
@@ -128,7 +127,7 @@ def source_operator(
     sample_rate: int,
     hop: int,
 ) -> tuple[Tensor, Tensor]:
-    """As `reference`; on a GPU by one kernel."""
+    """What `reference` computes, on a GPU by one kernel."""
     if f0.is_cuda and serves(voicing, last_voicing):
         from rtvc.kernels.source_triton import forward
 

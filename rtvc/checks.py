@@ -2,7 +2,7 @@
 door.
 
 The owners of a state ask again, so that a value that is refused leaves the old one wherever it came
-from. A message says what came, what was wanted, and what to pass instead.
+from. A message says what was expected, what came, and what to pass instead.
 """
 
 import math
@@ -42,12 +42,12 @@ def number(value: object, name: str, lowest: float, highest: float) -> float:
     Raises:
         AudioError: it is none, or another.
     """
-    wanted = f"a number from {lowest:g} to {highest:g}"
+    expected = f"expected a number from {lowest:g} to {highest:g} as the {name}"
     amount = real(value)
     if amount is None:
-        raise AudioError(f"{what(value)} came as the {name}, {wanted} was wanted")
+        raise AudioError(f"{expected}, got {what(value)}")
     if not lowest <= amount <= highest:  # NaN is neither
-        raise AudioError(f"a {name} of {amount:g} came, {wanted} was wanted")
+        raise AudioError(f"{expected}, got {amount:g}")
     return amount
 
 
@@ -88,7 +88,7 @@ def moment(seconds: object, name: str) -> float | None:
         return None
     time = real(seconds)
     if time is None or not math.isfinite(time):
-        raise AudioError(f"{what(seconds)} came as `{name}`, a finite number of seconds was wanted")
+        raise AudioError(f"expected a finite number of seconds as `{name}`, got {what(seconds)}")
     return time
 
 
@@ -99,7 +99,5 @@ def count(value: object, name: str, lowest: int = 0) -> int:
         ConfigError: it is none, or below `lowest`.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
-        raise ConfigError(
-            f"{what(value)} came as `{name}`, a whole number from {lowest} was wanted"
-        )
+        raise ConfigError(f"expected a whole number from {lowest} as `{name}`, got {what(value)}")
     return int(value)

@@ -97,10 +97,10 @@ class VoiceConverter:
         manner = self._blend(listed(prosody)) if prosody is not None else whole
         sound, manner = sound or manner, manner or sound
         if sound is None or manner is None:
-            raise VoiceError("no reference came, at least one recording or voice file was wanted")
+            raise VoiceError("expected at least one recording or voice file, got no reference")
         voice = sound if sound is manner else sound.with_prosody_of(manner)
         if name is not None and not isinstance(name, str):
-            raise VoiceError(f"{checks.what(name)} came as the name of a voice, a text was wanted")
+            raise VoiceError(f"expected a text as the name of a voice, got {checks.what(name)}")
         return voice if name is None else dataclasses.replace(voice, name=name)
 
     def convert(
@@ -132,16 +132,11 @@ class VoiceConverter:
             VoiceError: no voice, or one of another style space.
         """
         voice = self._usable(voice)
-        pitch, prosody, output_rate = (
-            checks.pitch(pitch),
-            checks.prosody(prosody),
-            check_rate(output_rate),
-        )
+        pitch, prosody = checks.pitch(pitch), checks.prosody(prosody)
+        output_rate = check_rate(output_rate)
         source = recording_of(x, sr)
-        whole, at = (
-            np.empty(resampled_length(source.frames, source.rate, SAMPLE_RATE), np.float32),
-            0,
-        )
+        whole = np.empty(resampled_length(source.frames, source.rate, SAMPLE_RATE), np.float32)
+        at = 0
         for piece in self.convert_recording(source, voice, pitch=pitch, prosody=prosody):
             whole[at : at + len(piece)] = piece
             at += len(piece)
@@ -151,7 +146,7 @@ class VoiceConverter:
     def convert_recording(
         self, source: Source, voice: Voice, *, pitch: float = 0.0, prosody: float = 1.0
     ) -> Iterator[Samples]:
-        """As `convert`, of a recording that is read piece by piece: a streaming model needs no more
+        """`convert` of a recording that is read piece by piece: a streaming model needs no more
         memory for hours than for seconds.
 
         Args:
@@ -165,22 +160,19 @@ class VoiceConverter:
             AudioError: a pitch or prosody out of range.
             VoiceError: a voice of another style space.
         """
-        voice, controls = (
-            self._usable(voice),
-            {"pitch": checks.pitch(pitch), "prosody": checks.prosody(prosody)},
-        )
+        voice = self._usable(voice)
+        controls = {"pitch": checks.pitch(pitch), "prosody": checks.prosody(prosody)}
         owed = resampled_length(source.frames, source.rate, SAMPLE_RATE)
         if (streaming := self.model.streaming) is not None:
             chunks = source.chunks(SAMPLE_RATE, CHUNK, HOP)
             waves = (torch.from_numpy(chunk)[None, None].to(self.device) for chunk in chunks)
-            found = streaming.converted(waves, voice, self.device, **controls)
+            converted = streaming.converted(waves, voice, self.device, **controls)
         else:
-            found = self._at_once(source, voice, **controls)
+            converted = self._at_once(source, voice, **controls)
         while owed > 0:
-            with (
-                torch.inference_mode()
-            ):  # not around a `yield`: the caller's code is none of our business
-                y = next(found)
+            # Not around a `yield`: the caller's code is none of our business.
+            with torch.inference_mode():
+                y = next(converted)
             piece = y[0, 0, :owed].float().cpu().numpy()
             owed -= len(piece)
             yield piece
@@ -230,8 +222,8 @@ class VoiceConverter:
         """
         if unknown := set(settings) - SETTINGS:
             raise ConfigError(
-                f"the settings {', '.join(sorted(unknown))} came, some of"
-                f" {', '.join(sorted(SETTINGS))} were wanted"
+                f"expected settings among {', '.join(sorted(SETTINGS))}, got"
+                f" {', '.join(sorted(unknown))}"
             )
         chunk = None if chunk is None else checks.count(chunk, "chunk", 1)
         streaming = self._streaming()
@@ -260,7 +252,7 @@ class VoiceConverter:
         voices = [self._one(reference, waves) for reference in references]
         if not voices:
             raise VoiceError(
-                "an empty list of references came, at least one recording or voice file was wanted"
+                "expected at least one recording or voice file, got an empty list of references"
             )
         voice = (
             voices[0]
@@ -282,14 +274,15 @@ class VoiceConverter:
             return self._usable(reference)
         if isinstance(reference, str | os.PathLike) and Path(reference).suffix == ".voice":
             return self._one(Voice.load(reference), waves)
-        found = find_reference(reference)
+        speech = find_reference(reference)
         with torch.inference_mode():
-            found = compared(found, self.model.styles, self.model.space, self.device)
-            samples = F.pad(found.samples, (0, -len(found.samples) % HOP))
+            speech = compared(speech, self.model.styles, self.model.space, self.device)
+            samples = F.pad(speech.samples, (0, -len(speech.samples) % HOP))
             acoustic, prosodic = self.model.styles(samples[None, None].to(self.device))
-        waves.append(found.samples)
-        source = {"space": self.model.space, "references": [found.report.as_dict()]}
-        return Voice(acoustic[0].clone(), prosodic[0].clone(), Path(found.report.path).stem, source)
+        waves.append(speech.samples)
+        report = speech.report
+        source = {"space": self.model.space, "references": [report.as_dict()]}
+        return Voice(acoustic[0].clone(), prosodic[0].clone(), Path(report.path).stem, source)
 
     def _usable(self, voice: Voice) -> Voice:
         """The voice, without its fit if that was to other weights.
@@ -299,17 +292,17 @@ class VoiceConverter:
         """
         if not isinstance(voice, Voice):
             raise VoiceError(
-                f"{checks.what(voice)} came as a voice, a Voice was wanted: make one with"
+                f"expected a Voice, got {checks.what(voice)}: make one with"
                 " `vc.voice('reference.wav')`"
             )
-        found = usable(voice, self.model.space, self.weights)
-        if found is not voice and self.fittable:  # styles are all that other models take
+        known = usable(voice, self.model.space, self.weights)
+        if known is not voice and self.fittable:  # styles are all that other models take
             warnings.warn(
                 f"{voice.name!r} was fitted to other weights, only its styles are used: make it"
                 " again",
                 stacklevel=3,
             )
-        return found
+        return known
 
     @property
     def fittable(self) -> bool:

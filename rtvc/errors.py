@@ -14,7 +14,7 @@
     ├── ProtocolError     a message of the streaming service that is not of the protocol
     └── ServiceError      a streaming service that refuses, cannot be reached or is gone
 
-A message says what came, what was wanted, and what to do. It may quote a file, a path or a peer:
+A message says what was expected, what came, and what to do. It may quote a file, a path or a peer:
 what it quotes is shown with escapes (`rtvc.printable`), whoever prints the message.
 """
 

@@ -168,7 +168,7 @@ def check_folder(path: StrPath) -> Path:
     except OutputError as error:
         if kind(path) not in ("", "folder"):
             raise cannot(
-                path, f"it is a {kind(path)}", "a folder was wanted: name another"
+                path, f"expected a folder, it is a {kind(path)}", "name another"
             ) from error
         raise
     return path
@@ -205,8 +205,8 @@ def _place(path: Path) -> Path | None:
     if mode is not None:
         there = kind_of(mode)
         if there not in ("file", *STREAMS):
-            wanted = "a file, pipe or device was wanted: name another"
-            raise cannot(path, f"it is a {there}", wanted)
+            expected = "expected a file, pipe or device"
+            raise cannot(path, f"{expected}, it is a {there}", "name another")
         if not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if there in STREAMS:

@@ -110,7 +110,7 @@ def opened(
             metadata, names = raw.metadata() or {}, list(raw.keys())
             if len(names) > MOST_TENSORS:
                 raise error(
-                    f"{file} names {len(names)} tensors, at most {MOST_TENSORS} were wanted: it is"
+                    f"expected at most {MOST_TENSORS} tensors, {file} names {len(names)}: it is"
                     " no file of weights"
                 )
             slices = {name: raw.get_slice(name) for name in names}
@@ -129,7 +129,7 @@ def _check_size(file: Path, error: type[RtvcError], largest: int) -> None:
     """Refuses what is no regular file, or too large, or announces a header that it cannot hold."""
     if not file.is_file():
         raise error(
-            f"{file} is not there or not a file, tensors (.safetensors) were wanted: check the path"
+            f"expected tensors (.safetensors), {file} is not there or not a file: check the path"
         )
     try:
         size = file.stat().st_size
@@ -141,12 +141,12 @@ def _check_size(file: Path, error: type[RtvcError], largest: int) -> None:
         ) from failure
     if size > largest:
         raise error(
-            f"{file} has {size} bytes, at most {largest} were wanted: is it another kind of file?"
+            f"expected at most {largest} bytes, {file} has {size}: is it another kind of file?"
         )
     if header > min(LARGEST_HEADER, size - 8):
         raise error(
-            f"{file} ({size} bytes) is truncated or no checkpoint: it announces a header of"
-            f" {header} bytes, at most {max(0, min(LARGEST_HEADER, size - 8))} were wanted: get the"
+            f"expected a header of at most {max(0, min(LARGEST_HEADER, size - 8))} bytes, {file}"
+            f" ({size} bytes) announces one of {header}: it is truncated or no checkpoint; get the"
             " file again"
         )
 
@@ -158,13 +158,13 @@ def _described(
     for name, (dtype, shape) in announced.items():
         if dtype not in TYPES:
             raise error(
-                f"{file} holds {printable(name)} of type {dtype}, one of {', '.join(TYPES)} was"
-                " wanted: export it again"
+                f"expected types {', '.join(TYPES)}, {file} holds {printable(name)} of type"
+                f" {dtype}: export it again"
             )
         if len(shape) > MOST_AXES:
             raise error(
-                f"{file} holds {printable(name)} of {len(shape)} axes, at most {MOST_AXES} were"
-                " wanted: it holds no weights"
+                f"expected at most {MOST_AXES} axes, {file} holds {printable(name)} of"
+                f" {len(shape)}: it holds no weights"
             )
     return {
         name: Described(TYPES[dtype], torch.Size(shape))

@@ -173,7 +173,7 @@ def cold(
     report.check(output)
     wanted = starts or list(STARTS)
     if unknown := sorted(set(wanted) - set(STARTS)):
-        raise ConfigError(f"the start {unknown[0]!r} came, one of {', '.join(STARTS)} was wanted")
+        raise ConfigError(f"expected starts among {', '.join(STARTS)}, got {unknown[0]!r}")
     if against is not None and not (against / "rtvc" / "cli").is_dir():
         raise ConfigError(f"{against} is no checkout of rtvc: name its folder")
     found = run(wanted, rounds, against and against.resolve())

@@ -33,8 +33,8 @@ class Settings:
         for name in sorted(names | set(values)):
             if name not in names or (name not in values and not hasattr(type(self), name)):
                 raise ValueError(
-                    f"{type(self).__name__} has no setting {name!r}, or lacks it: {sorted(names)}"
-                    " were wanted"
+                    f"expected the settings {sorted(names)} of {type(self).__name__}, got others,"
+                    f" or lacked one: {name!r}"
                 )
             default: Any = getattr(type(self), name, None)
             value: Any = values.get(name, default)
@@ -44,10 +44,10 @@ class Settings:
 def furnish() -> list[str]:
     """Stand-ins for what is missing; returns their names."""
     stands = {"pydantic": pydantic_stand_in, "safetensors": safetensors_stand_in}
-    found = [name for name in stands if missing(name)]
-    for name in found:
+    absent = [name for name in stands if missing(name)]
+    for name in absent:
         stands[name]()
-    return found
+    return absent
 
 
 def missing(package: str) -> bool:
@@ -67,13 +67,13 @@ def pydantic_stand_in() -> None:
         return lambda function: function
 
     stand = sys.modules["pydantic"] = ModuleType("pydantic")
-    found = {
+    names = {
         "BaseModel": Settings,
         "ConfigDict": dict,
         "Field": field,
         "ValidationError": ValueError,
     }
-    stand.__dict__.update({**found, "field_validator": keep, "model_validator": keep})
+    stand.__dict__.update({**names, "field_validator": keep, "model_validator": keep})
 
 
 def safetensors_stand_in() -> None:
@@ -172,7 +172,7 @@ def output(command: list[str]) -> str | None:
 
 def smi(*names: str) -> dict[str, str] | None:
     """Figures of the current GPU by nvidia-smi; None where it does not answer."""
-    found = output(
+    line = output(
         [
             "nvidia-smi",
             f"--query-gpu={','.join(names)}",
@@ -181,8 +181,8 @@ def smi(*names: str) -> dict[str, str] | None:
         ]
     )
     return (
-        dict(zip(names, (part.strip() for part in found.splitlines()[0].split(",")), strict=True))
-        if found
+        dict(zip(names, (part.strip() for part in line.splitlines()[0].split(",")), strict=True))
+        if line
         else None
     )
 

@@ -38,7 +38,7 @@ def check_server(server: str) -> None:
     """Raises a `ConfigError` for a server that is none, a `DependencyError` where a program of it
     is missing."""
     if server not in SERVERS:
-        raise ConfigError(f"the sound server {server!r} came, {' or '.join(SERVERS)} was wanted")
+        raise ConfigError(f"expected the sound server {' or '.join(SERVERS)}, got {server!r}")
     for program in (*SERVERS[server], *CLIENTS):
         if shutil.which(program) is None:
             raise DependencyError(f"{program} is missing: apt-get install {PACKAGES[server]}")

@@ -117,8 +117,8 @@ async def convert_recording(
         <= 1 + padding + (0.001 * rate_out if dropped else 0)
     ):
         raise ServiceError(
-            f"{count} samples came back, {wanted} less {dropped:.3f} s dropped were wanted: the"
-            " server is at fault"
+            f"expected {wanted} samples less {dropped:.3f} s dropped, got {count}: the server is at"
+            " fault"
         )
     return Outcome(
         np.concatenate([np.zeros(0, np.float32), *parts])[:wanted],

@@ -28,10 +28,9 @@ def read_token(path: Path) -> SecretStr:
             f" rand -hex 32 > {path}`"
         ) from error
     if not SHORTEST_TOKEN <= len(token) <= 256 or not token.isprintable() or " " in token:
-        wanted = f"one word of {SHORTEST_TOKEN} to 256 characters was wanted"
         raise ConfigError(
-            f"the token file {path} holds {len(token)} characters, {wanted}: `openssl rand -hex 32"
-            f" > {path}`"
+            f"expected one word of {SHORTEST_TOKEN} to 256 characters, the token file {path} holds"
+            f" {len(token)} characters: `openssl rand -hex 32 > {path}`"
         )
     return SecretStr(token)
 
@@ -63,15 +62,15 @@ def normal(origin: str) -> str:
     Raises:
         ConfigError: it is none.
     """
-    wanted = (
-        f"the origin {origin!r} came, SCHEME://HOST[:PORT] was wanted, as in"
+    refused = (
+        f"expected SCHEME://HOST[:PORT] as an origin, got {origin!r}: write it as in"
         " https://voice.example.org"
     )
     try:
         parts = urlsplit(origin.strip().lower())
         port = parts.port
     except ValueError as error:  # of either: a bracket alone, a port that is no number
-        raise ConfigError(wanted) from error
+        raise ConfigError(refused) from error
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     whole = parts.netloc in (
         host,
@@ -84,7 +83,7 @@ def normal(origin: str) -> str:
         or parts.path.strip("/")
         or parts.query
     ):
-        raise ConfigError(wanted)
+        raise ConfigError(refused)
     default = {"http": 80, "https": 443}[parts.scheme]
     return (
         f"{parts.scheme}://{host}" if port in (None, default) else f"{parts.scheme}://{host}:{port}"

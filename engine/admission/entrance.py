@@ -260,7 +260,7 @@ def room_for(sockets: int) -> int:
         least = used + RESERVED + 1
         if soft < least:
             raise ConfigError(
-                f"{soft} open files are allowed, at least {least} were wanted here: raise"
+                f"expected room for at least {least} open files, {soft} are allowed: raise"
                 " `ulimit -n`"
             )
         return min(sockets, soft - used - RESERVED)

@@ -46,7 +46,7 @@ class Layout:
         for name, leaf in zip(names, leaves, strict=True):
             if leaf.dtype not in LANES:
                 raise EngineError(
-                    f"the state leaf {name} is {leaf.dtype}, float32 was wanted: engines step in"
+                    f"expected float32, the state leaf {name} is {leaf.dtype}: engines step in"
                     " float32"
                 )
         return cls(

@@ -94,8 +94,8 @@ class PingPong:
         """
         if x.shape != self.x.shape or voice.shape != self.voice.shape:
             raise EngineError(
-                f"x {tuple(x.shape)} and voice {tuple(voice.shape)} came, {tuple(self.x.shape)} and"
-                f" {tuple(self.voice.shape)} were wanted: this stream was recorded for them"
+                f"expected x {tuple(self.x.shape)} and voice {tuple(self.voice.shape)}, got"
+                f" {tuple(x.shape)} and {tuple(voice.shape)}: this stream was recorded for them"
             )
         self.x.copy_(x, non_blocking=True)
         self.voice.copy_(voice, non_blocking=True)

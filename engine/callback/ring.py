@@ -44,7 +44,7 @@ class Ring:
 
     def __init__(self, capacity: int, dtype: DTypeLike = np.float32) -> None:
         if capacity < 1:
-            raise EngineError(f"a ring of {capacity} places came, at least one was wanted")
+            raise EngineError(f"expected a ring of at least one place, got {capacity}")
         self.data: NDArray[Any] = np.zeros(capacity, dtype)
         self.counters = np.zeros(16, np.int64)  # written at 0, consumed at 8
         self._write, self._read, self._skip, self._fill = compiled()

@@ -39,10 +39,10 @@ def target_of(
     if capabilities is not None:
         given["capabilities"] = tuple(part.strip() for part in capabilities.split(","))
     given = {name: value for name, value in given.items() if value is not None}
-    for name, wanted in (("precision", ("fp32", "fp16")), ("flavour", ("auto", "tensorrt", "rtx"))):
-        if name in given and given[name] not in wanted:
+    for name, known in (("precision", ("fp32", "fp16")), ("flavour", ("auto", "tensorrt", "rtx"))):
+        if name in given and given[name] not in known:
             raise ConfigError(
-                f"expected --{name} to be one of {', '.join(wanted)}, got {given[name]}"
+                f"expected --{name} to be one of {', '.join(known)}, got {given[name]}"
             )
     if not given:
         return None

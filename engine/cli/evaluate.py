@@ -131,7 +131,7 @@ def evaluate(
 
     picture = None if compare is not None or where or units else picture_of(json)
     if json and picture == json:
-        raise ConfigError(f"{json} is the picture's own name, a .json file was wanted")
+        raise ConfigError(f"expected a .json file, {json} is the picture's own name")
     for target in (json, picture):
         if target:
             check_target(target, sources=[pairs, *(compare or ())], folders=True)

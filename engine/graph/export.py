@@ -96,8 +96,8 @@ def weights(converter: Converter) -> dict[str, Tensor]:
     """
     if not isinstance(converter, nn.Module):
         raise EngineError(
-            f"a {type(converter).__name__} came, a torch module was wanted: engines are built from"
-            " its weights"
+            f"expected a torch module, got {type(converter).__name__}: engines are built from its"
+            " weights"
         )
     return dict(converter.state_dict())
 

@@ -82,8 +82,7 @@ def read_manifest(directory: Path) -> Manifest:
         ) from error
     if size > LARGEST_MANIFEST:
         raise EngineError(
-            f"{path} has {size} bytes, at most {LARGEST_MANIFEST} were wanted: build the engine"
-            " again"
+            f"expected at most {LARGEST_MANIFEST} bytes, {path} has {size}: build the engine again"
         )
     try:
         if (came := Format.model_validate_json(text).format) != FORMAT:

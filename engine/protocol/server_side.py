@@ -140,8 +140,7 @@ class ServerSide:
         if self._file.skipped:
             return violation(
                 Code.TOO_LARGE,
-                f"a file of {upload.size} bytes was announced, at most {self.largest_upload} were"
-                " wanted",
+                f"expected a file of at most {self.largest_upload} bytes, got one of {upload.size}",
             )
         return upload
 

@@ -50,7 +50,7 @@ def rtx() -> Any:
             continue
         if not RTX_OLDEST <= short(found.__version__) < RTX_NEXT:
             raise EngineError(
-                f"TensorRT-RTX {found.__version__} came, 1.5 or a later 1.x was wanted: pip install"
+                f"expected TensorRT-RTX 1.5 or a later 1.x, got {found.__version__}: pip install"
                 " 'rtvc-engine[rtx]'"
             )
         return found
@@ -88,14 +88,14 @@ def full() -> tuple[Any, Any]:
     own = ".".join(torch_tensorrt.__version__.split(".")[:2])
     if short(own) != short(torch.__version__):
         raise EngineError(
-            f"torch-tensorrt {torch_tensorrt.__version__} came,"
-            f" {'.'.join(map(str, short(torch.__version__)))} was wanted, the version of torch"
-            f" here: pip install 'torch-tensorrt=={'.'.join(map(str, short(torch.__version__)))}.*'"
+            f"expected torch-tensorrt {'.'.join(map(str, short(torch.__version__)))}, the version"
+            f" of torch here, got {torch_tensorrt.__version__}: pip install"
+            f" 'torch-tensorrt=={'.'.join(map(str, short(torch.__version__)))}.*'"
         )
     if own in PAIRS and short(tensorrt.__version__) != short(PAIRS[own]):
         raise EngineError(
-            f"TensorRT {tensorrt.__version__} came, {PAIRS[own]} was wanted by torch-tensorrt"
-            f" {torch_tensorrt.__version__}: pip install --extra-index-url https://pypi.nvidia.com"
+            f"expected TensorRT {PAIRS[own]} for torch-tensorrt {torch_tensorrt.__version__}, got"
+            f" {tensorrt.__version__}: pip install --extra-index-url https://pypi.nvidia.com"
             f" 'tensorrt=={PAIRS[own]}.*'"
         )
     return tensorrt, torch_tensorrt
@@ -141,9 +141,9 @@ def resolve(target: Target) -> Target:
         full()
         one = need_gpu("building an engine with TensorRT (the rtx flavour builds without)")
         if target.capabilities not in ((), (one.capability,)):
-            wanted = ", ".join(target.capabilities)
+            asked = ", ".join(target.capabilities)
             raise EngineError(
-                f"an engine for compute capability {wanted} was asked for, TensorRT builds for the"
+                f"an engine for compute capability {asked} was asked for, TensorRT builds for the"
                 f" GPU here alone, {one.name} ({one.capability}): build it there, or use"
                 " --flavour rtx"
             )

@@ -54,8 +54,8 @@ class RtxRunner:
         }
         if inputs != set(INPUTS) or set(names) - inputs != set(OUTPUTS):
             raise EngineError(
-                f"{engine} takes and gives {', '.join(names)}, {', '.join(INPUTS + OUTPUTS)} were"
-                " wanted: build it again"
+                f"expected the inputs and outputs {', '.join(INPUTS + OUTPUTS)}, {engine} has"
+                f" {', '.join(names)}: build it again"
             )
         config = self.engine.create_runtime_config()
         config.dynamic_shapes_kernel_specialization_strategy = (
@@ -83,8 +83,8 @@ class RtxRunner:
         for name, tensor in zip(INPUTS + OUTPUTS, (x, voice, state, y, after), strict=True):
             if tensor.dtype != torch.float32 or not tensor.is_contiguous():
                 raise EngineError(
-                    f"{name} came as {tensor.dtype} with strides {tensor.stride()}, contiguous"
-                    " float32 was wanted"
+                    f"expected contiguous float32 as {name}, got {tensor.dtype} with strides"
+                    f" {tensor.stride()}"
                 )
             if name in INPUTS and not self.context.set_input_shape(name, tuple(tensor.shape)):
                 raise EngineError(

@@ -73,8 +73,8 @@ def decode(data: bytes, seconds: float) -> tuple[int, bytes]:
         rate = int(file.samplerate)
         if not RATES[0] <= rate <= RATES[1] or not 1 <= file.channels <= CHANNELS:
             raise ValueError(
-                f"it has {file.channels} channels at {rate} Hz; 1 to {CHANNELS} at {RATES[0]} to"
-                f" {RATES[1]} Hz were wanted"
+                f"expected 1 to {CHANNELS} channels at {RATES[0]} to {RATES[1]} Hz, got"
+                f" {file.channels} at {rate} Hz"
             )
         most = int(seconds * min(rate, TOP_RATE))
         channels, parts, total = Channels(file.channels), [], 0

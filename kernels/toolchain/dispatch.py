@@ -41,8 +41,7 @@ def use_operator(x: Tensor, implementation: Implementation) -> bool:
         return False
     if implementation != "auto":
         raise ValueError(
-            f"implementation {implementation!r} came, one of 'auto', 'reference', 'fused' was"
-            " wanted"
+            f"expected an implementation of 'auto', 'reference', 'fused', got {implementation!r}"
         )
     return x.is_cuda and x.dtype in KERNEL_DTYPES and triton_installed()
 

@@ -1,4 +1,4 @@
-"""Whether a recording can be used: what came, what was wanted, what to do.
+"""Whether a recording can be used: what was expected, what came, what to do.
 
 Refused: wrong shapes, nothing, NaN or infinity, samples far outside -1..1, less than half a second,
 silence, and recordings that are clipped for much of their length. A little clipping is only warned
@@ -64,12 +64,12 @@ def check_samples(wave: Samples, what: str) -> None:
     """
     if wave.ndim not in (1, 2) or (wave.ndim == 2 and not 1 <= wave.shape[1] <= 64):
         raise AudioError(
-            f"{what} has the shape {wave.shape}, (N,) mono or (N, C) with at most 64 channels was"
-            " wanted: transpose it"
+            "expected (N,) mono or (N, C) with at most 64 channels,"
+            f" {what} has the shape {wave.shape}: transpose it"
         )
     if not wave.size:
         raise AudioError(
-            f"{what} is empty: 0 samples came, at least {SHORTEST} s was wanted; record it again"
+            f"expected at least {SHORTEST} s, {what} is empty (0 samples): record it again"
         )
     peak = max(
         float(wave.max()), -float(wave.min())
@@ -91,12 +91,12 @@ def check_values(bad: int, peak: float, what: str) -> None:
     """
     if bad:
         raise AudioError(
-            f"{what} holds {bad} samples that are NaN or infinite, finite numbers were wanted:"
+            f"expected finite numbers, {what} holds {bad} samples that are NaN or infinite:"
             " export the recording again"
         )
     if peak > LOUDEST:
         raise AudioError(
-            f"{what} reaches {peak:.6g}, samples from -1 to 1 were wanted: divide 16-bit integers"
+            f"expected samples from -1 to 1, {what} reaches {peak:.6g}: divide 16-bit integers"
             " by 32768"
         )
 
@@ -124,23 +124,22 @@ def check_intake(intake: Intake, what: str) -> None:
     seconds = intake.frames / intake.rate
     if not intake.frames:
         raise AudioError(
-            f"{what} is empty: 0 samples came, at least {SHORTEST} s was wanted; record it again"
+            f"expected at least {SHORTEST} s, {what} is empty (0 samples): record it again"
         )
     if seconds < SHORTEST:
         raise AudioError(
-            f"{what} lasts {seconds:.3f} s, at least {SHORTEST} s was wanted: record a longer one"
+            f"expected at least {SHORTEST} s, {what} lasts {seconds:.3f} s: record a longer one"
         )
     if (level := intake.level) < SILENCE:
         raise AudioError(
-            f"{what} is silent: its loudest part is at {level:.0f} dBFS, speech above {SILENCE:.0f}"
-            " dBFS was wanted; check the microphone"
+            f"expected speech above {SILENCE:.0f} dBFS, {what} is silent: its loudest part is at"
+            f" {level:.0f} dBFS; check the microphone"
         )
     share = intake.clipped
     if share > CLIPPING_REFUSES:
-        wanted = f"less than {CLIPPING_REFUSES:.0%} was wanted"
         raise AudioError(
-            f"{what} is clipped: {share:.0%} of its samples are cut off, {wanted}; record it with"
-            " less gain"
+            f"expected less than {CLIPPING_REFUSES:.0%} of the samples cut off, {what} is clipped"
+            f" in {share:.0%}: record it with less gain"
         )
     if share > CLIPPING_WARNS:
         advice = "record it with less gain for a cleaner result"

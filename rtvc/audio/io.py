@@ -144,10 +144,10 @@ def as_samples(wave: object, what: str) -> Samples:
     Raises:
         AudioError: something else.
     """
-    wanted = "floating point or 16- or 32-bit integer samples were wanted"
+    samples = "expected floating point or 16- or 32-bit integer samples"
     if isinstance(wave, str | os.PathLike):
         raise AudioError(
-            f"the path {wave} came as {what}, {wanted}: read it first, as with soundfile.read"
+            f"{samples} as {what}, got the path {wave}: read it first, as with soundfile.read"
         )
     try:
         array = wave.detach().cpu() if isinstance(wave, Tensor) else wave
@@ -156,12 +156,12 @@ def as_samples(wave: object, what: str) -> Samples:
         )
     except (TypeError, ValueError, RuntimeError) as error:
         raise AudioError(
-            f"a value of type {type(wave).__name__} came as {what}, {wanted}: pass one array"
+            f"{samples} as {what}, got a value of type {type(wave).__name__}: pass one array"
         ) from error
     if array.dtype in (np.int16, np.int32):
         return np.asarray(array / np.float64(-np.iinfo(array.dtype).min), np.float32)
     if not np.issubdtype(array.dtype, np.floating):
-        raise AudioError(f"{what} holds values of type {array.dtype}, {wanted}")
+        raise AudioError(f"{samples} as {what}, got {array.dtype}: convert them")
     with np.errstate(
         over="ignore"
     ):  # what float32 cannot hold becomes infinite, and is refused as such
@@ -201,8 +201,7 @@ def suffix_of(path: Path) -> str:
         return suffix
     if is_stream(path):
         return STREAMED
-    came = repr(path.suffix) if path.suffix else "no suffix"
-    raise AudioError(f"{path} ends in {came}, one of {', '.join(SUFFIXES)} was wanted")
+    raise AudioError(f"expected a name that ends in {', '.join(SUFFIXES)}, got {path}")
 
 
 def write(path: StrPath, wave: Tensor | Samples, rate: int = SAMPLE_RATE) -> Path:

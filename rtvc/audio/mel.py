@@ -100,8 +100,8 @@ def checked(x: Tensor) -> Tensor:
     """
     if x.ndim != 3 or x.shape[1] != 1 or x.shape[-1] % HOP:
         raise AudioError(
-            f"a waveform of shape {tuple(x.shape)} came, (B, 1, N) with N a multiple of {HOP} was"
-            " wanted"
+            f"expected a waveform of shape (B, 1, N) with N a multiple of {HOP}, got"
+            f" {tuple(x.shape)}: pad it"
         )
     return x
 
@@ -119,7 +119,7 @@ def mel_spectrogram(wave: Tensor) -> Tensor:
         AudioError: another shape, or too few samples to reflect.
     """
     if wave.ndim not in (1, 2):
-        raise AudioError(f"a waveform of shape {tuple(wave.shape)} came, (N,) or (B, N) was wanted")
+        raise AudioError(f"expected a waveform of shape (N,) or (B, N), got {tuple(wave.shape)}")
     if wave.shape[-1] <= N_FFT // 2:
         raise AudioError(
             f"{wave.shape[-1]} samples came, more than {N_FFT // 2} are needed to reflect the"

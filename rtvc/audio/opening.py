@@ -80,10 +80,10 @@ def check_source(path: StrPath) -> None:
         try:
             there = kind_of(os.fstat(0).st_mode)
         except OSError as error:
-            raise AudioError(f"{name} is closed, an audio file was wanted") from error
+            raise AudioError(f"expected an audio file, {name} is closed") from error
     if there not in ("file", "pipe"):
-        came = {"": "not there", "device": "a device or terminal"}.get(there, f"a {there}")
-        raise AudioError(f"{name} is {came}, an audio file was wanted: check the path")
+        state = {"": "not there", "device": "a device or terminal"}.get(there, f"a {there}")
+        raise AudioError(f"expected an audio file, {name} is {state}: check the path")
 
 
 def name_of(path: StrPath) -> str:
@@ -106,8 +106,9 @@ def _bytes(path: StrPath) -> Iterator[tuple[IO[bytes], bool]]:
                 while block := file.read(BLOCK):
                     kept.write(block)
                     if kept.tell() > LONGEST_PIPE:
-                        wanted = "a recording was wanted"
-                        raise AudioError(f"{name} gave {LONGEST_PIPE} bytes and no end, {wanted}")
+                        raise AudioError(
+                            f"expected a recording, {name} gave {LONGEST_PIPE} bytes and no end"
+                        )
                 yield cast(IO[bytes], kept), False
     except OSError as error:
         raise AudioError(f"{name} cannot be read ({error.strerror or error})") from error

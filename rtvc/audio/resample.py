@@ -24,15 +24,14 @@ def check_rate(rate: object, highest: int = HIGHEST_RATE) -> int:
     Raises:
         AudioError: no whole number from 4 kHz to `highest` Hz.
     """
-    wanted = f"a whole number of Hz from {LOWEST_RATE} to {highest} was wanted"
+    expected = f"expected a sample rate that is a whole number from {LOWEST_RATE} to {highest} Hz"
     hertz = real(rate)
     if hertz is None:
         raise AudioError(
-            f"a sample rate of type {type(rate).__name__} came, {wanted}: pass what the file or the"
-            " device says"
+            f"{expected}, got {type(rate).__name__}: pass what the file or the device says"
         )
     if not LOWEST_RATE <= hertz <= highest or hertz != int(hertz):
-        raise AudioError(f"a sample rate of {rate} Hz came, {wanted}: check the device or the file")
+        raise AudioError(f"{expected}, got {rate} Hz: check the device or the file")
     return int(hertz)
 
 
@@ -64,7 +63,7 @@ def resample(wave: Samples, source: int, target: int) -> Samples:
 
 
 def resampled(pieces: Iterable[Samples], source: int, target: int) -> Iterator[Samples]:
-    """As `resample`, of a recording that comes in pieces (N,): what is ready of it after each, (M,)
+    """`resample` of a recording that comes in pieces (N,): what is ready of it after each, (M,)
     float32.
 
     The pieces add up to `resampled_length` of what came.
@@ -75,12 +74,12 @@ def resampled(pieces: Iterable[Samples], source: int, target: int) -> Iterator[S
         yield from pieces
         return
     stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality="HQ")
-    came = made = 0
+    came = given = 0
     for piece in pieces:
         came += len(piece)
         ready = stream.resample_chunk(np.ascontiguousarray(piece, np.float32))
-        made += len(ready)
+        given += len(ready)
         yield ready
     rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
-    wanted = resampled_length(came, source, target) - made
-    yield np.pad(rest, (0, max(0, wanted - len(rest))))[: max(0, wanted)]
+    due = resampled_length(came, source, target) - given
+    yield np.pad(rest, (0, max(0, due - len(rest))))[: max(0, due)]

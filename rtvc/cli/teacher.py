@@ -79,7 +79,7 @@ def pair(
     from rtvc.errors import ConfigError
 
     if os.path.realpath(outputs[0]) == os.path.realpath(outputs[1]):
-        raise ConfigError(f"{outputs[0]} came twice, two files were wanted")
+        raise ConfigError(f"expected two files, got {outputs[0]} twice")
     for output in outputs:
         check_output(output)
     teacher = opened(device)
@@ -195,8 +195,8 @@ def read_texts(path: Path, skip: str | None) -> list[str]:
     )
     if column is None:
         raise TextError(
-            f"{path} has the columns {', '.join(rows.fieldnames or ())}: transcript or text was"
-            " wanted"
+            f"expected a column transcript or text, {path} has"
+            f" {', '.join(rows.fieldnames or ())}: name one so"
         )
     return [
         row[column]

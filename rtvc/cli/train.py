@@ -148,8 +148,7 @@ def check_weights(path: Path, **options: Any) -> None:
     from rtvc.files import check_target, is_stream
 
     if path.suffix != ".safetensors" and not is_stream(path):
-        came = repr(path.suffix) if path.suffix else "no suffix"
-        raise ConfigError(f"{path} ends in {came}, .safetensors was wanted")
+        raise ConfigError(f"expected a name that ends in .safetensors, got {path}")
     check_target(path, **options)
 
 

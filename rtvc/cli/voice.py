@@ -120,7 +120,7 @@ def weighted(part: str) -> tuple[Path, float]:
         return Path(path), float(weight)
     except ValueError as error:
         raise VoiceError(
-            f"{part!r} came, VOICE:WEIGHT with a number as the weight was wanted, as in"
+            f"expected VOICE:WEIGHT with a number as the weight, got {part!r}: write it as in"
             " anna.voice:0.7"
         ) from error
 

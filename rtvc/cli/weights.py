@@ -76,7 +76,7 @@ def export_studio(
     weights = load_weights(run)
     if "mel_encoder" not in weights:
         raise CheckpointError(
-            f"{run} holds {listed(list(weights))}, a mel_encoder was wanted: name a run of `rtvc"
+            f"expected a mel_encoder, {run} holds {listed(list(weights))}: name a run of `rtvc"
             " train transfer`"
         )
     model = assemble(stream, studio.kokoro_decoder(), weights["mel_encoder"], found)

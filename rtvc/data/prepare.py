@@ -168,8 +168,7 @@ def check(entry: Entry, limits: Limits) -> Entry | Refusal:
     if report.snr < limits.quietest_snr:
         return Refusal(
             entry.path,
-            f"speech is {report.snr:.0f} dB above the noise, {limits.quietest_snr:g} dB were"
-            " wanted",
+            f"expected speech {limits.quietest_snr:g} dB above the noise, got {report.snr:.0f} dB",
         )
     heard = next((r for r in RATES if r / 2 >= report.bandwidth - 250), SAMPLE_RATE)
     return replace(entry, seconds=seconds, bandwidth_rate=min(heard, entry.bandwidth_rate))

@@ -83,8 +83,8 @@ class LibraryConverter:
             samples = chunk * SAMPLE_RATE / 1000
             if samples <= 0 or samples % HOP:
                 raise ConfigError(
-                    f"a chunk of {chunk:g} ms came, a multiple of {1000 * HOP / SAMPLE_RATE:g} ms"
-                    " was wanted: try 25"
+                    f"expected a chunk of a multiple of {1000 * HOP / SAMPLE_RATE:g} ms, got"
+                    f" {chunk:g} ms: try 25"
                 )
             if (streaming := self._converter.model.streaming) is None:
                 raise ConfigError(
@@ -109,7 +109,7 @@ class LibraryConverter:
         self._voices: dict[tuple[Path, ...], Voice] = {}
 
     def __call__(self, source: Path, references: list[Path]) -> tuple[Wave, float]:
-        """As `ConvertFn`: making the voice is not counted, it happens once a speaker and before a
+        """A `ConvertFn`: making the voice is not counted, it happens once a speaker and before a
         stream begins."""
         if not self._voices:  # the first steps pay for allocations and lazy initialisation
             self._timed(

@@ -108,7 +108,7 @@ def more_pairs(corpus: Path, listed: Sequence[Pair], count: int) -> list[Pair]:
     """
     if not corpus.is_file():
         raise ConfigError(
-            f"there is no {corpus}, a table of the recordings beside the list of pairs was wanted:"
+            f"expected a table of the recordings beside the list of pairs, there is no {corpus}:"
             " leave --more out"
         )
     with corpus.open(encoding="utf-8", newline="") as file:
@@ -149,8 +149,8 @@ def more_pairs(corpus: Path, listed: Sequence[Pair], count: int) -> list[Pair]:
         taken.add((source, target))
     if len(made) < count:
         raise ConfigError(
-            f"{count} more pairs were wanted, {corpus} has {len(made)} besides those listed: ask"
-            " for fewer"
+            f"expected {count} more pairs, {corpus} has {len(made)} besides those listed: ask for"
+            " fewer"
         )
     return made
 

@@ -65,8 +65,8 @@ class Conv(Streaming):
         """x (B, C, T) -> y (B, C', T / stride)."""
         if x.shape[-1] % self.stride:
             raise ValueError(
-                f"a chunk of {x.shape[-1]} frames came, a multiple of the stride {self.stride} was"
-                " wanted"
+                f"expected a chunk of a multiple of the stride {self.stride}, got {x.shape[-1]}"
+                " frames"
             )
         frames = x.mT
         if self.past:

@@ -110,7 +110,7 @@ class HighPass(Streaming):
         """
         if x.shape[-1] % BLOCK:
             raise ValueError(
-                f"a chunk of {x.shape[-1]} samples came, a multiple of {BLOCK} was wanted"
+                f"expected a chunk of a multiple of {BLOCK} samples, got {x.shape[-1]}"
             )
         blocks = x.double().reshape(x.shape[0], -1, BLOCK)
         entered = blocks @ self.enter.double()

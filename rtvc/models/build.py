@@ -49,8 +49,8 @@ def axis(weights: Weights, name: str, index: int, default: int) -> int:
             size = weights[key].shape[index]
             if not 1 <= size <= WIDEST:
                 raise CheckpointError(
-                    f"{key} has the shape {tuple(weights[key].shape)}, axes of 1 to {WIDEST} were"
-                    " wanted"
+                    f"expected axes of 1 to {WIDEST}, {key} has the shape"
+                    f" {tuple(weights[key].shape)}"
                 )
             return size
     return default
@@ -72,8 +72,8 @@ def count(weights: Weights, prefix: str, default: int) -> int:
         if len(entry) > len(str(LONGEST_LIST)) or int(entry) >= LONGEST_LIST
     ]:
         raise CheckpointError(
-            f"{prefix}{printable(long[0])} is named, at most {LONGEST_LIST} entries in a list were"
-            " wanted"
+            f"expected at most {LONGEST_LIST} entries in a list, {prefix}{printable(long[0])} is"
+            " named"
         )
     return max(map(int, numbers)) + 1 if numbers else default
 
@@ -133,8 +133,8 @@ def build_decoder(weights: Weights) -> nn.Module:
     n_fft = axis(weights, "generator.conv_post.weight", 0, 22) - 2
     if n_fft < 4:
         raise CheckpointError(
-            f"generator.conv_post.weight has {n_fft + 2} rows, at least 6 were wanted: two more"
-            " than the STFT's size"
+            "expected generator.conv_post.weight to have at least 6 rows, two more than the STFT's"
+            f" size, got {n_fft + 2}"
         )
     return ISTFTNetDecoder(
         style,

@@ -79,19 +79,19 @@ def outlined(make: Callable[[], M], what: str) -> M:
 def misfits(module: nn.Module, came: Mapping[str, Described]) -> list[str]:
     """Every missing and unexpected name, every shape and type that differs, in words; empty if the
     weights fit."""
-    wanted = module.state_dict()
-    both = [(name, came[name], tensor) for name, tensor in wanted.items() if name in came]
+    expected = module.state_dict()
+    both = [(name, came[name], tensor) for name, tensor in expected.items() if name in came]
     groups = {
-        "missing": [name for name in wanted if name not in came],
-        "unexpected": [name for name in came if name not in wanted],
+        "missing": [name for name in expected if name not in came],
+        "unexpected": [name for name in came if name not in expected],
         "of another shape": [
-            f"{name} (came {tuple(found.shape)}, wanted {tuple(tensor.shape)})"
+            f"{name} (expected {tuple(tensor.shape)}, got {tuple(found.shape)})"
             for name, found, tensor in both
             if found.shape != tensor.shape
         ],
         "of another type": [
-            f"{name} (came {kind(found)}, wanted"
-            f" {'floats' if tensor.is_floating_point() else kind(tensor)})"
+            f"{name} (expected {'floats' if tensor.is_floating_point() else kind(tensor)}, got"
+            f" {kind(found)})"
             for name, found, tensor in both
             if (
                 found.dtype not in FLOATS

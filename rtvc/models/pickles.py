@@ -94,7 +94,7 @@ def archived(file: Path) -> Iterator[bytes]:
         records = archive.infolist()
         if len(records) > MOST_RECORDS:
             raise CheckpointError(
-                f"{file} holds {len(records)} records, at most {MOST_RECORDS} were wanted: it is no"
+                f"expected at most {MOST_RECORDS} records, {file} holds {len(records)}: it is no"
                 " checkpoint"
             )
         for record in records:
@@ -109,8 +109,8 @@ def archived(file: Path) -> Iterator[bytes]:
             if record.filename.endswith(".pkl"):
                 if record.file_size > LARGEST_PICKLE:
                     raise CheckpointError(
-                        f"{file} holds a pickle of {record.file_size} bytes, at most"
-                        f" {LARGEST_PICKLE} were wanted"
+                        f"expected a pickle of at most {LARGEST_PICKLE} bytes, {file} holds one of"
+                        f" {record.file_size}"
                     )
                 yield archive.read(record)
 

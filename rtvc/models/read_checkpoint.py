@@ -86,7 +86,7 @@ def read_states(path: StrPath) -> dict[str, dict[str, Tensor]]:
     file = Path(path)
     if not file.is_file():
         raise CheckpointError(
-            f"{path} is not there or not a file, a checkpoint (.pth, .safetensors) was wanted:"
+            f"expected a checkpoint (.pth, .safetensors), {path} is not there or not a file:"
             " check the path"
         )
     if file.suffix == ".safetensors":
@@ -122,7 +122,7 @@ def check_claims(file: Path, states: Mapping[str, Mapping[str, Tensor]]) -> None
     }
     if len(tensors) > MOST_TENSORS:
         raise CheckpointError(
-            f"{file} names {len(tensors)} tensors, at most {MOST_TENSORS} were wanted: it is no"
+            f"expected at most {MOST_TENSORS} tensors, {file} names {len(tensors)}: it is no"
             " file of weights"
         )
     held, claimed = file.stat().st_size, 0

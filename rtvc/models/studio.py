@@ -201,7 +201,7 @@ def load_file(
     """
     if not Path(path).is_file():
         raise CheckpointError(
-            f"{path} is not there, weights of the studio model were wanted: install rtvc again, or"
+            f"expected weights of the studio model, {path} is not there: install rtvc again, or"
             " train them"
         )
     model = StudioConverter(stream, decoder)
@@ -209,8 +209,8 @@ def load_file(
     with opened(path) as file:
         if file.metadata.get("format") != FORMAT:
             raise CheckpointError(
-                f"{path} is a safetensors file but no studio model: weights that `rtvc train"
-                " transfer` exported were wanted"
+                f"expected weights that `rtvc train transfer` exported, {path} is a safetensors"
+                " file but no studio model"
             )
         check_fit(own, file.described, str(path))
         load_into(own, file.read(), str(path))

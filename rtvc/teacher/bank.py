@@ -56,8 +56,8 @@ class VoiceBank(Mapping[str, Tensor]):
         for name, voice in voices.items():
             if voice.shape != (ROWS, 2 * STYLE) or not voice.isfinite().all():
                 raise VoiceError(
-                    f"the voice {name} has shape {tuple(voice.shape)}, or numbers that are not"
-                    f" finite: ({ROWS}, {2 * STYLE}) was wanted"
+                    f"expected finite numbers of shape ({ROWS}, {2 * STYLE}), the voice {name} has"
+                    f" shape {tuple(voice.shape)}, or others"
                 )
         self._voices = dict(sorted(voices.items()))
 

@@ -119,15 +119,15 @@ def generate(
     """
     if not 0 <= part < parts or count < 0:
         raise ConfigError(
-            f"part {part} of {parts} and a count of {count} came: 0 <= part < parts and a count of"
-            " at least 0 were wanted"
+            "expected 0 <= part < parts and a count of at least 0, got part"
+            f" {part} of {parts} and a count of {count}"
         )
     out_dir.mkdir(parents=True, exist_ok=True)
     runs = pieces(texts)
-    wanted = range(part, count, parts)
-    missing = [index for index in wanted if not _path(out_dir, index).exists()]
-    begun, made, seconds = time.perf_counter(), 0, 0.0
-    progress = Progress(0, len(wanted) - len(missing), 0.0, 0.0)
+    numbers = range(part, count, parts)
+    missing = [index for index in numbers if not _path(out_dir, index).exists()]
+    begun, written, seconds = time.perf_counter(), 0, 0.0
+    progress = Progress(0, len(numbers) - len(missing), 0.0, 0.0)
     for batch in _batches(
         missing,
         engine.batch,
@@ -135,8 +135,8 @@ def generate(
     ):
         for index, take in zip(batch, engine.make(list(batch.values())), strict=True):
             save(_path(out_dir, index), take, batch[index].style)
-            made, seconds = made + 1, seconds + len(take.audio) / 24000
-            progress = Progress(made, progress.found, seconds, time.perf_counter() - begun)
+            written, seconds = written + 1, seconds + len(take.audio) / 24000
+            progress = Progress(written, progress.found, seconds, time.perf_counter() - begun)
             if report:
                 report(progress)
     return progress

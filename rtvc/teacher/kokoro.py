@@ -249,7 +249,7 @@ class Teacher:
             if isinstance(voice, Tensor):
                 if voice.shape != (STYLE,):
                     raise VoiceError(
-                        f"an {half} style of shape {tuple(voice.shape)} came, ({STYLE},) was wanted"
+                        f"expected an {half} style of shape ({STYLE},), got {tuple(voice.shape)}"
                     )
                 rows.append(voice.to(self.device))
             else:

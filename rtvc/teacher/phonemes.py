@@ -87,8 +87,8 @@ class Alphabet:
             return cls(TokenTable.model_validate_json(text).vocab)
         except ValidationError as error:
             raise CheckpointError(
-                f'not a token table ({first_problem(error)}): JSON of the form {{"vocab": {{symbol:'
-                " token}} was wanted"
+                'expected a token table, JSON of the form {"vocab": {symbol: token}}, got another'
+                f" ({first_problem(error)})"
             ) from error
 
     def dump(self) -> str:

@@ -119,9 +119,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or (
         absent := [name for name in COMPONENTS if not isinstance(content.get(name), Mapping)]
     ):
-        wanted = ", ".join(absent if isinstance(content, Mapping) else COMPONENTS)
+        missing = ", ".join(absent if isinstance(content, Mapping) else COMPONENTS)
         raise CheckpointError(
-            f"{path} lacks the components {wanted}: the official kokoro-v1_0.pth was wanted"
+            f"expected the official kokoro-v1_0.pth, {path} lacks the components {missing}"
         )
     came = {
         f"{component}.{str(name).removeprefix('module.')}": tensor
@@ -208,8 +208,8 @@ def load(path: Path | None = None) -> tuple[Kokoro, VoiceBank, Alphabet]:
             if file.described[name] != Described(torch.float32, torch.Size((ROWS, 2 * STYLE)))
         ]:
             raise CheckpointError(
-                f"{path} holds {listed(other)}, float32 ({ROWS}, {2 * STYLE}) was wanted of a"
-                " voice: import it again"
+                f"expected voices of float32 ({ROWS}, {2 * STYLE}), {path} holds"
+                f" {listed(other)}: import it again"
             )
         alphabet, tensors = Alphabet.parse(fact(file, "tokens")), file.read()
     voices = {name.removeprefix(VOICE): tensors.pop(name) for name in spoken}
@@ -220,8 +220,8 @@ def describe(path: Path) -> Imported:
     """What a teacher's file holds, without loading its tensors."""
     with _opened(path) as file:
         sizes = [
-            found.shape.numel()
-            for name, found in file.described.items()
+            described.shape.numel()
+            for name, described in file.described.items()
             if not name.startswith(VOICE)
         ]
         voices = len(file.described) - len(sizes)

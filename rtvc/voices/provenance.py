@@ -35,12 +35,12 @@ def read_source(text: str) -> dict[str, Any]:
         ValueError: it is no JSON object, or says what no voice can: a style space that is no name.
     """
     try:
-        found = json.loads(text, parse_float=_finite, parse_constant=_refused)
+        content = json.loads(text, parse_float=_finite, parse_constant=_refused)
     except (ValueError, RecursionError) as error:
         raise ValueError("a source that is not JSON") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"a source of type {type(found).__name__}, an object was wanted")
-    source: dict[str, Any] = _cleaned(found, 0)
+    if not isinstance(content, dict):
+        raise ValueError(f"expected an object as source, got {type(content).__name__}")
+    source: dict[str, Any] = _cleaned(content, 0)
     if not is_name(source.get("space", "none")):
         raise ValueError("a style space that is no name")
     return source
@@ -95,8 +95,8 @@ def reference_reports(source: object, depth: int = 0) -> list[dict[str, Any]]:
     if isinstance(source, list):
         return [entry for part in source for entry in reference_reports(part, depth + 1)]
     own = source.get("references", [])
-    found = [entry for entry in own if is_report(entry)] if isinstance(own, list) else []
-    return found + [
+    reports = [entry for entry in own if is_report(entry)] if isinstance(own, list) else []
+    return reports + [
         entry
         for key, part in source.items()
         if key != "references"

@@ -75,15 +75,14 @@ def find_reference(recording: object) -> Reference:
             )
     if not isinstance(recording, tuple):
         raise VoiceError(
-            f"{checks.what(recording)} came as a reference, a path, (samples, rate) or a Voice was"
-            " wanted: several are passed one by one, as in vc.voice(*paths)"
+            f"expected a path, (samples, rate) or a Voice as a reference, got"
+            f" {checks.what(recording)}: several are passed one by one, as in vc.voice(*paths)"
         )
     if len(recording) != 2 or (
         isinstance(recording[0], Real) and not isinstance(recording[1], Real)
     ):
         raise VoiceError(
-            "a tuple came as a reference, (samples, rate) was wanted: an array first, then its rate"
-            " in Hz"
+            "expected (samples, rate), got another tuple: an array first, then its rate in Hz"
         )
     what, (wave, rate) = "the recording", recording
     array, native = as_samples(wave, what), check_rate(rate)
@@ -111,10 +110,10 @@ def search(blocks: Iterable[Samples], rate: int, frames: int, what: str, name: s
         if mix.lost and not warned:
             check_mix(mix, what)
             warned = True
-        heard = mixed(window, mix)
-        speech = find_speech(heard, rate)
+        listened = mixed(window, mix)
+        speech = find_speech(listened, rate)
         found.append(speech)
-        for stretch in stretches(heard, rate, speech):
+        for stretch in stretches(listened, rate, speech):
             kept.append(stretch[: most - length])
             length += len(kept[-1])
         if length >= most:
@@ -169,8 +168,10 @@ def compared(reference: Reference, styles: Styles, space: str, device: torch.dev
     if space not in APART or len(reference.samples) < 2 * size:
         return reference
     parts = reference.samples[: len(reference.samples) // size * size].split(size)
-    found = torch.cat([F.normalize(styles(part[None, None].to(device))[0]) for part in parts]).cpu()
-    if two_groups(found) < APART[space]:
+    embeddings = torch.cat(
+        [F.normalize(styles(part[None, None].to(device))[0]) for part in parts]
+    ).cpu()
+    if two_groups(embeddings) < APART[space]:
         return reference
     told = "it sounds as if two people speak in it: use a recording of one, or cut the other out"
     return replace(

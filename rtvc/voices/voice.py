@@ -89,9 +89,9 @@ class Voice:
                 or not fine.abs().max() <= LARGEST_FINE
             ):
                 raise VoiceError(
-                    f"the fine style of {self.name!r} has the shape {tuple(fine.shape)}, or NaN, or"
-                    f" numbers above {LARGEST_FINE}; up to {MOST_FINE} numbers below that were"
-                    " wanted"
+                    f"expected a fine style of up to {MOST_FINE} numbers of at most {LARGEST_FINE},"
+                    f" that of {self.name!r} has the shape {tuple(fine.shape)}, or NaN, or larger"
+                    " ones"
                 )
             object.__setattr__(self, "fine", fine)
 

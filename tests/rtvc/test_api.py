@@ -133,7 +133,7 @@ def test_timbre_and_prosody_of_different_people(vc: VoiceConverter, tmp_path: Pa
 
 
 def test_impossible_references_are_refused(vc: VoiceConverter, tmp_path: Path) -> None:
-    with pytest.raises(VoiceError, match="no reference came"):
+    with pytest.raises(VoiceError, match="got no reference"):
         vc.voice()
     with pytest.raises(VoiceError, match="an empty list of references"):
         vc.voice(timbre=[])

@@ -93,7 +93,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     ):
         raise AssertionError("nothing is written where there is no folder")
     with pytest.raises(
-        OutputError, match=r"a cannot be written \(it is a file\): a folder was wanted"
+        OutputError, match=r"a cannot be written \(expected a folder, it is a file\): name another"
     ):
         check_folder(tmp_path / "a")
     assert check_folder(tmp_path / "new" / "deep") == tmp_path / "new" / "deep"

@@ -107,7 +107,7 @@ def as_good_as_torch(name: str, found: Tensor, plain: Tensor, exact: Tensor) -> 
     """
     assert exact.dtype == torch.float64 and found.dtype == plain.dtype, (found.dtype, plain.dtype)
     assert found.shape == exact.shape, (
-        f"{name}: shape {tuple(found.shape)} came, {tuple(exact.shape)} was wanted"
+        f"{name}: expected shape {tuple(exact.shape)}, got {tuple(found.shape)}"
     )
     got, limit = error(found, exact), allowed(plain, exact, found.dtype)
     assert got <= limit, f"{name}: off by {got:.3g}, twice plain torch is {limit:.3g}"

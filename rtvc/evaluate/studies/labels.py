@@ -37,7 +37,7 @@ class BridgeLabels:
         weights = load_weights(path)
         if "bridge" not in weights:
             raise ConfigError(
-                f"{path} holds {', '.join(weights)}, a bridge was wanted: name one with --bridge"
+                f"expected a bridge, {path} holds {', '.join(weights)}: name one with --bridge"
             )
         self._net = BridgeNet.of_weights(
             {name: tensor.float() for name, tensor in weights["bridge"].items()}
@@ -50,15 +50,15 @@ class BridgeLabels:
         self.identity = digest.hexdigest()[:16]
 
     def __call__(self, path: Path) -> Tensor:
-        """As `rtvc.evaluate.studies.where.Labels`: (512, T)."""
+        """Content (512, T), see `rtvc.evaluate.studies.where.Labels`."""
         from rtvc.train.streaming.bridge import at_40
 
         if path not in self._kept:
             wave = read(path).clip(-1, 1)
             frames = max(1, len(wave) // CONTENT_HOP)
-            heard = at_40(torch.from_numpy(self._listen(wave).astype(np.float32)), frames)
+            states = at_40(torch.from_numpy(self._listen(wave).astype(np.float32)), frames)
             with torch.inference_mode():
-                content, _ = self._net(heard[None])
+                content, _ = self._net(states[None])
             self._kept[path] = content[0].mT.repeat_interleave(MEL_FRAMES, -1)
         return self._kept[path]
 
@@ -100,6 +100,6 @@ class TeacherSpeech:
         return [Pair(path, "teacher", (path,), transcribe(path)) for path in self._files]
 
     def __call__(self, path: Path) -> Tensor:
-        """As `rtvc.evaluate.studies.where.Labels`: (512, T)."""
+        """Content (512, T), see `rtvc.evaluate.studies.where.Labels`."""
         content = torch.from_numpy(load_utterance(self._files[path]).content.astype(np.float32))
         return content.repeat_interleave(MEL_FRAMES, -1)

@@ -89,8 +89,8 @@ def load_file(path: str | os.PathLike[str], lookahead: float | None = None) -> S
         form = FORMATS.get(file.metadata.get("format", ""))
         if form is None:
             raise CheckpointError(
-                f"{path} is a safetensors file but no streaming model: weights that `rtvc train"
-                " export` wrote were wanted"
+                f"expected weights that `rtvc train export` wrote, {path} is a safetensors file but"
+                " no streaming model"
             )
         config = read_config(file.metadata.get("config", ""), str(path), form)
         model = outlined(lambda: form.build(config), f"the configuration of {path}")

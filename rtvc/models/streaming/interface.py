@@ -82,8 +82,8 @@ def conditioned(
         return finite(condition)
     if len(fine) > condition.shape[1]:
         raise VoiceError(
-            f"expected a voice fitted to at most {condition.shape[1]} numbers, got one fitted to"
-            f" {len(fine)}: fit it again with this model"
+            f"expected a voice fitted to at most {condition.shape[1]} numbers, got {len(fine)}: fit"
+            " it again with this model"
         )
     return finite(
         torch.cat([condition[:, : -len(fine)], condition[:, -len(fine) :] + fine.to(condition)], 1)

@@ -99,8 +99,8 @@ class FixedEmbedding(nn.Module):
         """like (B, L, features) -> (B, L, features)."""
         if like.shape[1] > self.embedding.num_embeddings:
             raise ValueError(
-                f"a text of {like.shape[1]} tokens came, at most {self.embedding.num_embeddings}"
-                " were wanted: split it"
+                f"expected a text of at most {self.embedding.num_embeddings} tokens, got"
+                f" {like.shape[1]}: split it"
             )
         return self.embedding.weight[: like.shape[1]].expand(len(like), -1, -1)
 
@@ -189,8 +189,8 @@ class StyleDenoiser(nn.Module):
             (B, 1, channels).
         """
         if (style is None) != (self.style_dim is None):
-            came, wanted = ("no", "one") if style is None else ("a", "none")
-            raise ValueError(f"{came} reference style came, {wanted} was wanted by this model")
+            expected, given = ("a", "none") if style is None else ("no", "one")
+            raise ValueError(f"expected {expected} reference style with this model, got {given}")
         without = self.fixed_embedding(text)
         if hide_text is not None:
             text = torch.where(hide_text[:, None, None], without, text)

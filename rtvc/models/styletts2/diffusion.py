@@ -24,7 +24,7 @@ def karras_schedule(
     """Noise levels from `highest` to `lowest`, denser towards the low end; the defaults are those
     of StyleTTS 2."""
     if steps < 2:
-        raise ValueError(f"{steps} steps came, at least 2 were wanted")
+        raise ValueError(f"expected at least 2 steps, got {steps}")
     top, bottom = highest ** (1 / rho), lowest ** (1 / rho)
     return [(top + step / (steps - 1) * (bottom - top)) ** rho for step in range(steps)]
 

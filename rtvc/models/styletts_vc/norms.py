@@ -91,7 +91,7 @@ class WeightNormConvTranspose1d(WeightNormed, nn.ConvTranspose1d):
             )
         weight, padding = self.effective_weight(), self.padding
         if isinstance(padding, str):
-            raise TypeError(f"padding came as {padding!r}, a number of frames was wanted")
+            raise TypeError(f"expected a number of frames as padding, got {padding!r}")
         return F.conv_transpose1d(
             x,
             weight,

@@ -80,7 +80,7 @@ class PitchExtractor(nn.Module):
         """mel (B, 1, 80, T) -> what each convolutional stage makes of it, (B, C, T, F) with F = 80,
         40, 20, 10."""
         if mel.ndim != 4 or mel.shape[1:3] != (1, 80):
-            raise ValueError(f"a mel of shape {tuple(mel.shape)} came, (B, 1, 80, T) was wanted")
+            raise ValueError(f"expected a mel of shape (B, 1, 80, T), got {tuple(mel.shape)}")
         outputs = [self.conv_block(mel.mT)]
         for block in (self.res_block1, self.res_block2, self.res_block3):
             outputs.append(block(outputs[-1]))

@@ -30,8 +30,8 @@ def check_mel(mel: Tensor) -> None:
     """Refuses what the trunk cannot take, in words; mel (B, 1, 80, T)."""
     if mel.ndim != 4 or mel.shape[1] != 1 or mel.shape[-1] < SHORTEST:
         raise ValueError(
-            f"a mel of shape {tuple(mel.shape)} came, (B, 1, 80, T) with T >= {SHORTEST} frames was"
-            " wanted: give a longer reference"
+            f"expected a mel of shape (B, 1, 80, T) with T >= {SHORTEST} frames, got"
+            f" {tuple(mel.shape)}: give a longer reference"
         )
 
 

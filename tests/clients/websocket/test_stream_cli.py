@@ -175,7 +175,7 @@ def test_rates_that_the_protocol_does_not_know_are_resampled(server, tmp_path, c
         ),
         (["--voice", "one", "--mic"], "expected either a recording or --mic"),
         ([], "no voice came"),
-        (["-r", "nowhere.wav"], "nowhere.wav is not there, an audio file was wanted"),
+        (["-r", "nowhere.wav"], "expected an audio file, nowhere.wav is not there"),
         (["--voice", "one", "-o", "out.xyz"], ".xyz"),
     ],
 )

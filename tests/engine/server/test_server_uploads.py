@@ -131,7 +131,7 @@ def test_uploads_that_cannot_be_used_are_refused_and_leave_nothing(tmp_path, cap
     assert len(bomb) < 1 << 20
     cases = [
         ("bomb", bomb, "longer than 120 s"),
-        ("lying", bytes(lying), "channels at 1 Hz"),
+        ("lying", bytes(lying), "got 1 at 1 Hz"),
         ("text", b"not audio" * 100, "no audio file"),
         ("cut", recording()[:20], "no audio file"),
         ("pickle", b"\x80\x04cos\nsystem\n(S'id'\ntR.", "no audio file"),
@@ -228,7 +228,7 @@ def test_the_decoder_alone():
         (b"", "no audio file"),
         (recording(2.1), "longer than 2 s"),
         (recording(0.5, 192_000, data=np.zeros(2 * 48_001, np.float32)), r"longer than 0\.5 s"),
-        (recording(data=np.zeros((8_000, 9), np.float32)), "9 channels"),
+        (recording(data=np.zeros((8_000, 9), np.float32)), "got 9 at 16000 Hz"),
         (recording(data=np.zeros(0, np.float32)), "no samples"),
     ]:
         with pytest.raises(ValueError, match=reason):

@@ -168,10 +168,10 @@ def test_tensors_are_bound_by_name_and_address(converter: Any, tmp_path: Path) -
     assert calls == [("cache", b"kernels")]
     y, after = torch.empty_like(x), torch.empty_like(state)
     for arguments, message in [
-        ((x.double(), voice, state, y, after), r"x came as torch\.float64"),
+        ((x.double(), voice, state, y, after), r"float32 as x, got torch\.float64"),
         (
             (x, voice, state.mT.contiguous().mT, y, after),
-            r"state came as torch\.float32 with strides \(1, 2\), contiguous",
+            r"contiguous float32 as state, got torch\.float32 with strides \(1, 2\)",
         ),
         (
             (x.repeat(5, 1, 1), voice, state, y, after),
@@ -200,7 +200,7 @@ def test_a_file_that_is_no_engine_of_a_step_is_refused(converter: Any, tmp_path:
         RtxRunner(fake_rtx(eager, []), tmp_path / "junk")
     (tmp_path / "other").write_bytes(b"engine")
     with pytest.raises(
-        EngineError, match=r"takes and gives image, class, x, voice, state, y, next were wanted"
+        EngineError, match=r"inputs and outputs x, voice, state, y, next, .* has image, class"
     ):
         RtxRunner(fake_rtx(eager, [], ("image", "class")), tmp_path / "other")
 
@@ -347,7 +347,7 @@ def test_torch_tensorrt_compiles_saves_and_refits(
     with pytest.raises(EngineError, match="made for the model"):
         load(tmp_path / "two", converter)
     with pytest.raises(
-        EngineError, match=r"has the target .*fp32.*fp16.* is wanted: build anew, without --refit"
+        EngineError, match=r"expected the target .*fp16.* has .*fp32.*: build anew, without --refit"
     ):
         build(
             other,
@@ -446,13 +446,13 @@ def test_the_command_line_builds_and_refuses(
     for arguments, message in [
         (
             "--backend tensorrt --precision bf16",
-            "--precision bf16 came, one of fp32, fp16 was wanted",
+            "expected --precision to be one of fp32, fp16, got bf16",
         ),
         (
             "--backend tensorrt --flavour trt",
-            "--flavour trt came, one of auto, tensorrt, rtx was wanted",
+            "expected --flavour to be one of auto, tensorrt, rtx, got trt",
         ),
-        ("--backend tensorrt --batch 4:2", "a batch of '4:2' came, MIN:OPT:MAX"),
+        ("--backend tensorrt --batch 4:2", "expected a batch MIN:OPT:MAX"),
         ("--backend auto --batch 1:2:4", "name --backend tensorrt or cudagraph"),
         ("--backend onnx --plan", "--plan came with --backend onnx, which converts no operators"),
         ("--backend onnx --precision fp16", "a target for GPUs came for the backend onnx"),

@@ -205,8 +205,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("out.xyz", r"ends in '\.xyz', one of \.wav, \.flac"),
-        ("out", "no suffix"),
+        ("out.xyz", r"ends in \.wav, \.flac.*, got .*out\.xyz"),
+        ("out", "expected a name that ends in"),
         ("missing/out.wav", "cannot be written"),
     ],
 )
@@ -216,7 +216,7 @@ def test_impossible_outputs_are_refused(tmp_path: Path, name: str, wanted: str) 
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match=r"gone\.wav is not there, an audio file was wanted"):
+    with pytest.raises(AudioError, match=r"expected an audio file, .*gone\.wav is not there"):
         read(tmp_path / "gone.wav")
     with pytest.raises(AudioError, match="is a folder"):
         read(tmp_path)
@@ -270,7 +270,7 @@ def test_samples_in_memory() -> None:
     prepared = prepare(same, 24000)
     prepared += 1
     assert np.abs(same).max() <= 0.5, "what the caller holds is not written to"
-    with pytest.raises(AudioError, match="values of type uint8"):
+    with pytest.raises(AudioError, match="got uint8"):
         prepare(np.zeros(24000, np.uint8), 24000)
 
 
@@ -291,5 +291,5 @@ def test_resampling_is_aligned_and_keeps_what_is_above_the_band_out() -> None:
 
 @pytest.mark.parametrize("rate", [0, -1, 3999, 24000.5, True, 10**7])
 def test_impossible_rates_are_refused(rate: float) -> None:
-    with pytest.raises(AudioError, match="whole number of Hz from 4000 to 768000"):
+    with pytest.raises(AudioError, match="whole number from 4000 to 768000 Hz"):
         check_rate(rate)

@@ -48,8 +48,8 @@ def test_version_and_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     said = re.fullmatch(r"(\S+)(?: \(([0-9a-f]{12,}(?:-dirty)?)\))?\n", capsys.readouterr().out)
     assert said and said[1] == rtvc.__version__ and said[2] == commit()
-    assert main(["convrt", "x"]) == 2
-    assert "No such command 'convrt'. Did you mean 'convert'?" in capsys.readouterr().err
+    assert main(["evalute", "x"]) == 2
+    assert "No such command 'evalute'. Did you mean 'evaluate'?" in capsys.readouterr().err
     assert main(["convert"]) == 2
     assert main([]) in (0, 2)
 
@@ -90,14 +90,12 @@ def test_errors_warnings_and_interruptions(
         for _ in range(2):
             warnings.warn("too loud", AudioWarning, stacklevel=1)
         warnings.warn("numpy is old", UserWarning, stacklevel=1)
-        raise RtvcError("a [list] came, a [tuple] was wanted " + "x" * 200)
+        raise RtvcError("expected a [tuple], got a [list] " + "x" * 200)
 
     fake(monkeypatch, tmp_path, bench=bench)
     assert main(["bench"]) == 2
     error = capsys.readouterr().err
-    assert (
-        error == "warning: too loud\nerror: a [list] came, a [tuple] was wanted " + "x" * 200 + "\n"
-    )
+    assert error == "warning: too loud\nerror: expected a [tuple], got a [list] " + "x" * 200 + "\n"
 
     def interrupted() -> None:
         raise KeyboardInterrupt
@@ -107,10 +105,10 @@ def test_errors_warnings_and_interruptions(
 
 
 def test_it_runs_as_a_module() -> None:
-    done = subprocess.run([sys.executable, "-m", "rtvc", "convrt"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "rtvc", "evalute"], capture_output=True, text=True)
     assert (
         done.returncode == 2
-        and "Did you mean 'convert'?" in done.stderr
+        and "Did you mean 'evaluate'?" in done.stderr
         and "Traceback" not in done.stderr
     )
 
@@ -162,8 +160,8 @@ def test_convert_with_everything(files: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        ("convert me.wav -o said.wav", "no reference came"),
-        ("convert me.wav -r anna.wav -o said.xyz", "ends in '.xyz'"),
+        ("convert me.wav -o said.wav", "got no reference"),
+        ("convert me.wav -r anna.wav -o said.xyz", "got said.xyz"),
         (
             "convert me.wav -r anna.wav -o gone/said.wav",
             "(there is no folder gone): make the folder first",
@@ -172,11 +170,11 @@ def test_convert_with_everything(files: Path, capsys: pytest.CaptureFixture[str]
         ("convert me.wav -r anna.wav --device gold", "the device 'gold' cannot be used here"),
         (
             "convert gone.wav -r anna.wav",
-            "gone.wav is not there, an audio file was wanted: check the path",
+            "expected an audio file, gone.wav is not there: check the path",
         ),
         ("voice show anna.wav", "is no voice file"),
-        ("voice mix a.voice:x -o m.voice", "a number as the weight was wanted"),
-        ("voice create -o m.voice", "no reference came"),
+        ("voice mix a.voice:x -o m.voice", "with a number as the weight, got"),
+        ("voice create -o m.voice", "got no reference"),
     ],
 )
 def test_errors_say_what_to_do(

@@ -155,41 +155,44 @@ def test_forced_the_source_is_replaced(files: Path) -> None:
     ("words", "said"),
     [
         ("convert me.wav -r anna.wav -o /proc/n.wav", "no file can be made in /proc"),
-        ("convert me.wav -r gone.wav", "gone.wav is not there, an audio file was wanted"),
+        ("convert me.wav -r gone.wav", "expected an audio file, gone.wav is not there"),
         ("convert me.wav -r anna.wav --timbre folder", "folder is a folder"),
-        ("convert me.wav -r anna.wav -o folder", "ends in no suffix"),
-        ("convert me.wav -r anna.wav -o folder.wav", "(it is a folder)"),
+        ("convert me.wav -r anna.wav -o folder", "ends in .wav"),
+        ("convert me.wav -r anna.wav -o folder.wav", "it is a folder)"),
         (
             "voice create anna.wav -o noext",
-            "noext ends in no suffix, .voice was wanted: write noext.voice",
+            "noext: expected a name ending in .voice, got no suffix: write noext.voice",
         ),
-        ("voice create anna.wav -o a.wav", ".voice was wanted: write a.wav.voice"),
+        (
+            "voice create anna.wav -o a.wav",
+            "expected a name ending in .voice, got '.wav': write a.wav.voice",
+        ),
         ("voice create gone.wav -o a.voice", "gone.wav is not there"),
         ("voice create anna.wav -o gone/a.voice", "there is no folder gone"),
         ("teacher say hello -o /proc/n.wav", "no file can be made in /proc"),
-        ("teacher pair hello -o a.wav ./a.wav --to x", "came twice, two files were wanted"),
+        ("teacher pair hello -o a.wav ./a.wav --to x", "expected two files, got"),
         ("evaluate --pairs p.tsv --json p.tsv --limit 1", "which is read"),
         ("evaluate --pairs p.tsv --json x.png", "is the picture's own name"),
-        ("evaluate --pairs p.tsv --report me.wav", "(it is a file): a folder was wanted"),
-        ("evaluate --pairs p.tsv --chunk 25 --backend gold", "the backend 'gold' came"),
-        ("bench stream --json folder", "(it is a folder)"),
+        ("evaluate --pairs p.tsv --report me.wav", "(expected a folder, it is a file)"),
+        ("evaluate --pairs p.tsv --chunk 25 --backend gold", "got 'gold'"),
+        ("bench stream --json folder", "it is a folder)"),
         ("bench stream --json me.wav", "me.wav is no results file"),
-        ("bench stream --engine gold", "the backend 'gold' came"),
-        ("bench components --picture x.gold", "one of .png, .svg, .pdf was wanted"),
+        ("bench stream --engine gold", "got 'gold'"),
+        ("bench components --picture x.gold", "ends in .png, .svg, .pdf, got x.gold"),
         ("bench components --compare gone.json", "gone.json is no results file"),
         ("bench stalls --json /proc/x.json", "no file can be made in /proc"),
-        ("bench quality --json folder", "(it is a folder)"),
-        ("build --backend onnx -o me.wav", "(it is a file): a folder was wanted"),
-        ("build --backend gold", "the backend 'gold' came"),
-        ("train export run -o weights", ".safetensors was wanted"),
+        ("bench quality --json folder", "it is a folder)"),
+        ("build --backend onnx -o me.wav", "(expected a folder, it is a file)"),
+        ("build --backend gold", "got 'gold'"),
+        ("train export run -o weights", "ends in .safetensors, got weights"),
         ("train recipe m.tsv -o /proc/w.safetensors", "no file can be made in /proc"),
-        ("data label m.tsv -o me.wav", "(it is a file): a folder was wanted"),
+        ("data label m.tsv -o me.wav", "(expected a folder, it is a file)"),
         ("weights export-studio run folder -o /proc/w.safetensors", "no file can be made in /proc"),
         ("live --voice gone.wav", "gone.wav is not there"),
-        ("live --voice anna.wav --engine gold", "the backend 'gold' came"),
-        ("live --voice anna.wav --backend gold", "the audio backend 'gold' came"),
-        ("serve --voices me.wav", "(it is a file): a folder was wanted"),
-        ("serve --backend gold", "the backend 'gold' came"),
+        ("live --voice anna.wav --engine gold", "got 'gold'"),
+        ("live --voice anna.wav --backend gold", "got 'gold'"),
+        ("serve --voices me.wav", "(expected a folder, it is a file)"),
+        ("serve --backend gold", "got 'gold'"),
         (
             "stream me.wav --voice x --url 127.0.0.1:8765",
             "expected an address like ws://127.0.0.1:8765, got '127.0.0.1:8765'",
@@ -222,7 +225,7 @@ def test_live_looks_for_devices_first(
 ) -> None:
     """The model is prepared for a machine that can speak and hear, and it is said that this takes
     time."""
-    from rtvc.clients.live import live as stream
+    from rtvc.clients.live import config as stream
     from rtvc.errors import DeviceError
 
     asked: list[str] = []
@@ -238,15 +241,15 @@ def test_live_looks_for_devices_first(
         assert capsys.readouterr().err == "error: no device fits gone\n"
     assert main(["live", "--voice", "anna.wav", "--record", "me.wav"]) == 2
     assert (
-        "me.wav/input.wav cannot be written (me.wav is a file): name a folder"
+        "me.wav/source.flac cannot be written (me.wav is a file): name a folder"
         in capsys.readouterr().err
     )
     os.mkdir("take")
-    os.rename("anna.wav", "take/input.wav")
-    assert main(["live", "--voice", "take/input.wav", "--record", "take"]) == 2
+    os.rename("anna.wav", "take/source.flac")
+    assert main(["live", "--voice", "take/source.flac", "--record", "take"]) == 2
     assert "which is read): name another\n" in capsys.readouterr().err, "there is no --force for it"
     with pytest.raises(AssertionError, match="a model was loaded"):
-        main(["live", "--voice", "take/input.wav"])
+        main(["live", "--voice", "take/source.flac"])
     assert "preparing the model" in capsys.readouterr().err and asked.count("input") >= 4
 
 

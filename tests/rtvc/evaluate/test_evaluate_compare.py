@@ -209,7 +209,7 @@ def test_more_pairs_than_there_are_is_an_error(tmp_path: Path) -> None:
     assert len({(pair.source, pair.target) for pair in every}) == 80, (
         "each of 20 recordings to each of 4 other speakers"
     )
-    with pytest.raises(ConfigError, match="76 more pairs were wanted"):
+    with pytest.raises(ConfigError, match="expected 76 more pairs"):
         read_pairs(path, more=76)
     (tmp_path / "eval.tsv").write_text("path\tspeaker\n")
     with pytest.raises(ConfigError, match=r"eval\.tsv lacks the columns path, speaker, transcript"):

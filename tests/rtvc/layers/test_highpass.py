@@ -67,7 +67,7 @@ def test_float32_samples_lose_nothing_to_the_state() -> None:
 
 def test_a_chunk_that_is_no_multiple_of_its_block_is_refused() -> None:
     layer = HighPass(RATE, 70)
-    with pytest.raises(ValueError, match="a multiple of 60 was wanted"):
+    with pytest.raises(ValueError, match="expected a chunk of a multiple of 60"):
         layer(torch.zeros(1, 1, 100), layer.initial(1))
 
 

@@ -122,7 +122,7 @@ def test_a_whole_recording_of_any_length_is_limited_as_a_stream_is() -> None:
 
 
 def test_a_chunk_that_is_no_multiple_of_its_block_is_refused() -> None:
-    with pytest.raises(ValueError, match="a multiple of 75 was wanted"):
+    with pytest.raises(ValueError, match="expected a chunk of a multiple of 75"):
         Limiter(RATE)(torch.zeros(1, 1, 100), torch.zeros(1, 1))
 
 

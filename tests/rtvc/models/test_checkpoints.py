@@ -188,7 +188,7 @@ def test_every_name_and_shape_that_does_not_fit_is_told(tmp_path: Path) -> None:
     )
     assert (
         "`text_encoder`: 1 missing: lstm.bias_hh_l0" in told
-        and "cnn.0.1.gamma (came (5,), wanted (32,))" in told
+        and "cnn.0.1.gamma (expected (32,), got (5,))" in told
     )
     with pytest.raises(
         CheckpointError,

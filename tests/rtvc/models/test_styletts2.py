@@ -359,9 +359,9 @@ def test_diffusion_is_reproducible_and_learns() -> None:
             optimizer.step()
             losses.append(float(loss.detach()))
     assert losses[-1] < 0.8 * losses[0]
-    with pytest.raises(ValueError, match="no reference style came, one was wanted"):
+    with pytest.raises(ValueError, match="expected a reference style with this model, got none"):
         diffusion.sample(text, None)
-    with pytest.raises(ValueError, match="10 tokens came, at most 9"):
+    with pytest.raises(ValueError, match="at most 9 tokens, got 10"):
         diffusion.sample(torch.randn(1, 10, 12), reference[:1])
 
 

@@ -159,7 +159,7 @@ def test_styles_that_no_encoder_says_are_refused(size: float, tmp_path: Path) ->
             VoiceError, match=f"the {part} style of 'x' reaches .*, no recording brings it above 64"
         ):
             Voice.load(written(tmp_path / "x.voice", tensors={part: torch.full((128,), size)}))
-    with pytest.raises(VoiceError, match="numbers above 1000"):
+    with pytest.raises(VoiceError, match="up to 65536 numbers of at most 1000"):
         Voice.load(
             written(
                 tmp_path / "x.voice",

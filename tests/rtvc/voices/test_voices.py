@@ -121,7 +121,7 @@ def written(path: Path, tensors: dict[str, torch.Tensor] | None = None, **metada
         ({"version": "2"}, "expected a voice of version 1, got 2: update rtvc"),
         ({"source": "[1"}, "a source that is not JSON"),
         ({"source": "[" * 100_000}, "a source that is not JSON"),
-        ({"source": "[]"}, "a source of type list, an object was wanted"),
+        ({"source": "[]"}, "expected an object as source, got list"),
         ({"tensors": {"weight": torch.zeros(2)}}, r"no voice \(it holds weight\)"),
         ({"tensors": {"acoustic": torch.zeros(64), "prosodic": torch.zeros(128)}}, r"got \(64,\)"),
         (
