@@ -176,28 +176,30 @@ def main(
     for name in names or ():
         if name not in plan:
             raise ConfigError(f"there is no question {name!r}; {nearest(name, list(plan))}")
-    found: dict[str, list[dict[str, Any]]] = (
+    results: dict[str, list[dict[str, Any]]] = (
         json.loads(results_file.read_text()) if results_file.is_file() else {}
     )
     given = list(overrides or ())
     if labelled:
         given.append(f"data.labelled={json.dumps([str(folder) for folder in labelled])}")
-    for name in names or [name for name in plan if not found.get(name)]:
+    for name in names or [name for name in plan if not results.get(name)]:
         for choice in plan[name].answers:
             run = runs / name / f"{'-'.join(choice.split())}-{seed}".replace("/", "-")
-            made = answer(plan[name], choice, run, seed, given)
+            result = answer(plan[name], choice, run, seed, given)
             kept = [
-                old for old in found.get(name, []) if (old["answer"], old["seed"]) != (choice, seed)
+                old
+                for old in results.get(name, [])
+                if (old["answer"], old["seed"]) != (choice, seed)
             ]
-            found[name] = [*kept, made]
-            write_json(results_file, found)
+            results[name] = [*kept, result]
+            write_json(results_file, results)
             facts = {
                 "commit": commit(),
                 "torch": torch.__version__,
                 "threads": str(torch.get_num_threads()),
                 "date": time.strftime("%Y-%m-%d"),
             }
-            write(out, page(found, plan, facts))
+            write(out, page(results, plan, facts))
     typer.echo(f"{out} is written")
 
 

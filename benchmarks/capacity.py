@@ -147,13 +147,10 @@ def report(inputs: Inputs) -> str:
                 f"{per:.4f}",
             ]
         )
-        found = gpus(speakers, inputs)
+        rows = gpus(speakers, inputs)
         unknown = ["not measured on a GPU yet"] * 2
         gpu.append(
-            [
-                f"{speakers:,}",
-                *(unknown if found is None else [f"{found[0]:,}", f"{found[1]:,.0f}"]),
-            ]
+            [f"{speakers:,}", *(unknown if rows is None else [f"{rows[0]:,}", f"{rows[1]:,.0f}"])]
         )
     each = streams_on_the_wire(inputs)
     for name, (up, down) in each.items():
@@ -211,9 +208,9 @@ def written(text: str, made: str) -> str:
     Raises:
         ValueError: it has no such marks.
     """
-    before, found, rest = text.partition(BEGIN)
+    before, old, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
-    if not found or not ended:
+    if not old or not ended:
         raise ValueError(f"the document lacks {BEGIN} or {END}")
     return f"{before}{BEGIN}\n{made}{END}{after}"
 
@@ -232,11 +229,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, help="see Inputs")
     given = vars(parser.parse_args(arguments))
     path: Path | None = given.pop("write")
-    made = report(Inputs(**{name: value for name, value in given.items() if value is not None}))
+    page = report(Inputs(**{name: value for name, value in given.items() if value is not None}))
     if path is None:
-        sys.stdout.write(made)
+        sys.stdout.write(page)
     else:
-        write(path, written(path.read_text("utf-8"), made))
+        write(path, written(path.read_text("utf-8"), page))
 
 
 if __name__ == "__main__":

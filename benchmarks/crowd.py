@@ -39,7 +39,7 @@ class Exact(Speaker):
         self.parts: list[Samples] = []
 
     def heard(self, audio: Audio) -> None:
-        """As `Speaker.heard`."""
+        """Counts what came back, see `Speaker.heard`."""
         super().heard(audio)
         self.parts.append(audio.samples)
 
@@ -68,9 +68,9 @@ def talk(url: str, seeds: range, seconds: float, block: int, pipe: Connection) -
             await asyncio.sleep(
                 seed % 32 * block / RATE / 32
             )  # people do not begin in the same millisecond
-            found = await speaker.speak(said, block)
+            results = await speaker.speak(said, block)
             exact = np.array_equal(np.concatenate(speaker.parts), said)
-            return found | {"exact": exact}, speaker.lags[len(speaker.lags) // 10 :]
+            return results | {"exact": exact}, speaker.lags[len(speaker.lags) // 10 :]
 
     async def main() -> None:
         go, there = asyncio.Event(), asyncio.Semaphore(0)
@@ -80,8 +80,8 @@ def talk(url: str, seeds: range, seconds: float, block: int, pipe: Connection) -
         pipe.send("there")
         await asyncio.to_thread(pipe.recv)
         go.set()
-        found = await asyncio.gather(*tasks)
-        pipe.send(([result for result, _ in found], [lag for _, own in found for lag in own]))
+        results = await asyncio.gather(*tasks)
+        pipe.send(([result for result, _ in results], [lag for _, own in results for lag in own]))
 
     asyncio.run(main())
 
@@ -186,7 +186,7 @@ def bench(
     from rtvc.evaluate.provenance import provenance
 
     load = os.getloadavg()[0]
-    found = crowd(
+    result = crowd(
         sessions, seconds, processes=processes, chunk_ms=chunk, block_ms=block, limit=limit
     )
     machine = {
@@ -194,11 +194,11 @@ def bench(
         "load_before": load,
         "load_after": os.getloadavg()[0],
     }
-    text = json.dumps(provenance() | machine | found, indent=1)
+    text = json.dumps(provenance() | machine | result, indent=1)
     typer.echo(text)
     if output:
         output.write_text(text + "\n")
-    if found["held"] != sessions:
+    if result["held"] != sessions:
         raise typer.Exit(1)
 
 

@@ -135,13 +135,13 @@ async def round_of(
             await asyncio.sleep(index % 16 * block / RATE / 16)
             return await speaker.speak(np.roll(speech, index * RATE // 3), block), speaker.lags
 
-    found = await asyncio.gather(*[one(index) for index in range(streams)])
-    lags = [lag for result, own in found for lag in own[len(own) // 10 :]]
-    spoke = [result for result, _ in found if "refused" not in result]
+    results = await asyncio.gather(*[one(index) for index in range(streams)])
+    lags = [lag for result, own in results for lag in own[len(own) // 10 :]]
+    spoke = [result for result, _ in results if "refused" not in result]
     p50, p95, p99 = (1000 * np.percentile(lags, [50, 95, 99])).tolist()
     return {
         "streams": len(spoke),
-        "refused": [result["refused"] for result, _ in found if "refused" in result],
+        "refused": [result["refused"] for result, _ in results if "refused" in result],
         "every_sample": all(result["complete"] for result in spoke),
         "lag_p50_ms": round(p50, 1),
         "lag_p95_ms": round(p95, 1),

@@ -44,12 +44,12 @@ def stream(
     """
     tick = 1000 * backend.chunk / backend.sample_rate
     rows: list[dict[str, Any]] = []
-    wanted = (
+    counts = (
         [streams]
         if streams
         else [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if n <= most]
     )
-    for number in wanted:
+    for number in counts:
         p50, p95, p99 = (
             1000 * np.percentile(ticks(backend, voice, number, count), [50, 95, 99])
         ).tolist()

@@ -48,8 +48,8 @@ class Delay(torch.nn.Module):
         self, x: torch.Tensor, voice: torch.Tensor, state: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """x (B, 1, N) -> what came 900 samples before, (B, 1, N), and the next state."""
-        heard = torch.cat([state, x], -1)
-        return heard[..., : -self.latency], heard[..., -self.latency :]
+        delayed = torch.cat([state, x], -1)
+        return delayed[..., : -self.latency], delayed[..., -self.latency :]
 
 
 def serve(sessions: int, chunk: int, pipe: Connection) -> None:

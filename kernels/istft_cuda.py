@@ -14,7 +14,7 @@ from rtvc.kernels.toolchain.driver import Kernel
 
 SOURCE = Path(__file__).with_name("istft.cu")
 THREADS = 128
-"""As in the source."""
+"""The value that `istft.cu` has for it."""
 LARGEST = 32
 """Samples of a window up to which a frame fits the registers of a thread."""
 TYPES = {torch.float32: "float", torch.float16: "__half", torch.bfloat16: "__nv_bfloat16"}
@@ -23,7 +23,7 @@ HEADERS = {torch.float16: "<cuda_fp16.h>", torch.bfloat16: "<cuda_bf16.h>"}
 
 
 class Arguments(ctypes.Structure):
-    """As in the source."""
+    """What the kernel takes, in the order of `istft.cu`."""
 
     _fields_ = (
         ("x", ctypes.c_void_p),

@@ -29,8 +29,8 @@ def printable(text: object, longest: int = 200, keep: str = "") -> str:
 
 
 def first_problem(error: "ValidationError") -> str:
-    """The first thing that is wrong with data of a stranger, on one line: where, what came, what
-    was wanted."""
+    """The first thing that is wrong with data of a stranger, on one line: where, what came, and
+    what is wrong with it."""
     first = error.errors(include_url=False, include_context=False)[0]
     place = printable(".".join(map(str, first["loc"])) or "the whole", 80)
     came = (

@@ -101,7 +101,7 @@ def streams(converter: Any, name: str, bench: Bench) -> dict[str, Any]:
         Voice(*(0.1 * torch.randn(2, 128))),
         (0.05 * np.random.default_rng(0).standard_normal(CHUNK)).astype(np.float32),
     )
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for count in counts:
         if not bench.dry and bench.left < 5:
             break
@@ -125,14 +125,14 @@ def streams(converter: Any, name: str, bench: Bench) -> dict[str, Any]:
             "step_p50_ms": steps[0],
             "step_p99_ms": steps[1],
         }
-        found.append({**row, "fits": p99 <= tick, "step_fits": steps[1] <= tick})
+        rows.append({**row, "fits": p99 <= tick, "step_fits": steps[1] <= tick})
         if not bench.dry and (steps[1] > tick or p99 > 4 * tick):
             break
     best = {
-        key: max((row["streams"] for row in found if row[fits]), default=0)
+        key: max((row["streams"] for row in rows if row[fits]), default=0)
         for key, fits in (("sustained", "fits"), ("by_steps", "step_fits"))
     }
-    return {"tick_ms": tick, **best, "rows": found}
+    return {"tick_ms": tick, **best, "rows": rows}
 
 
 def watched(seconds: float, work: Callable[[], Any]) -> list[float]:
@@ -143,9 +143,9 @@ def watched(seconds: float, work: Callable[[], Any]) -> list[float]:
 
     def ask() -> None:
         while not stop.is_set():
-            found = smi("power.draw")
-            if found is not None:
-                watts.append(float(found["power.draw"]))
+            reading = smi("power.draw")
+            if reading is not None:
+                watts.append(float(reading["power.draw"]))
             stop.wait(0.05)
 
     asking = threading.Thread(target=ask)

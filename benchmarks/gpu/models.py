@@ -111,13 +111,13 @@ def paper_parts() -> dict[str, Any]:
     `rtvc stats` knows them."""
     from rtvc.models.cost_tables import MODELS
 
-    found = {
+    inference = {
         part.name: part
         for part in (*MODELS["styletts-vc"](), *MODELS["vocoder"]())
         if part.inference
     }
     decoder = next(part for part in MODELS["styletts2-istftnet"]() if part.name == "decoder")
-    return {**found, "iSTFTNet decoder": decoder}
+    return {**inference, "iSTFTNet decoder": decoder}
 
 
 def rows(inputs: tuple[Any, ...], batch: int, device: torch.device) -> tuple[Any, ...]:
@@ -198,7 +198,7 @@ def exactness(converter: Any, bench: Bench) -> dict[str, Any]:
         states["exact"] = pytree.tree_map(
             lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, states["exact"]
         )
-        heard: dict[str, list[Tensor]] = {name: [] for name in models}
+        outputs: dict[str, list[Tensor]] = {name: [] for name in models}
         for _ in range(2 if bench.dry else 8):
             x = 0.1 * torch.randn(3, 1, CHUNK, device=bench.device)
             for name, model in models.items():
@@ -206,8 +206,8 @@ def exactness(converter: Any, bench: Bench) -> dict[str, Any]:
                 y, states[name] = model(
                     x.double() if wide else x, voice.double() if wide else voice, states[name]
                 )
-                heard[name].append(y)
-    waves = {name: torch.cat(chunks, -1) for name, chunks in heard.items()}
+                outputs[name].append(y)
+    waves = {name: torch.cat(chunks, -1) for name, chunks in outputs.items()}
     off = {name: error(waves[name], waves["exact"]) for name in ("plain", "fused")}
     scale = waves["exact"].square().mean().sqrt().item()
     right = off["fused"] <= max(2 * off["plain"], 1e-7 * scale)

@@ -50,23 +50,23 @@ def copy_speed(device: torch.device) -> float:
 
 def device(bench: Bench) -> dict[str, Any]:
     """What the machine is."""
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "copy_gb_s": copy_speed(bench.device) / 1e9,
         "weights": converter(bench.dry)[1],
     }
     if bench.device.type == "cuda":
         about = torch.cuda.get_device_properties(bench.device)
-        found |= {
+        facts |= {
             "capability": f"{about.major}.{about.minor}",
             "multiprocessors": about.multi_processor_count,
         }
-        found |= {
+        facts |= {
             "memory_gib": round(about.total_memory / 2**30, 1),
             "l2_mib": getattr(about, "L2_cache_size", 0) / 2**20,
             "cuda": torch.version.cuda,
         }
-        found |= {"smi": smi("driver_version", "power.limit", "clocks.max.sm", "clocks.max.memory")}
-    return found
+        facts |= {"smi": smi("driver_version", "power.limit", "clocks.max.sm", "clocks.max.memory")}
+    return facts
 
 
 def correctness(stem: str, bench: Bench) -> dict[str, Any]:

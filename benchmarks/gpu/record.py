@@ -45,13 +45,13 @@ class Record:
         self.path, self.identity = path, identity
         self.whole: dict[str, Any] = {"kind": KIND, **identity, "parts": {}}
         try:
-            found = json.loads(path.read_text())
+            content = json.loads(path.read_text())
         except (OSError, ValueError):
-            found = {}
-        if found.get("kind") == KIND and (
-            keep or all(found.get(key) == value for key, value in identity.items())
+            content = {}
+        if content.get("kind") == KIND and (
+            keep or all(content.get(key) == value for key, value in identity.items())
         ):
-            self.whole = {**found, **identity}
+            self.whole = {**content, **identity}
 
     @property
     def parts(self) -> dict[str, dict[str, Any]]:

@@ -75,10 +75,10 @@ def backward(activation: str) -> dict[str, Way]:
         dy: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None
     ) -> tuple[Tensor, ...]:
         _, mean, rstd = adain_operator(x, gamma, beta, None, alpha, activation, 0.2, 1e-5)
-        found: tuple[Tensor, ...] = backward_operator(
+        gradients: tuple[Tensor, ...] = backward_operator(
             dy, x, gamma, beta, None, alpha, mean, rstd, activation, 0.2
         )
-        return found[:3]
+        return gradients[:3]
 
     def triton(
         dy: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None

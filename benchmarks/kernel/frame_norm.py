@@ -25,7 +25,7 @@ def plain(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, ...]:
 
 
 def operator(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, ...]:
-    """As the model calls it."""
+    """The call that the model makes."""
     return (frame_norm(x, gamma, beta, activation="leaky", implementation="fused"),)
 
 

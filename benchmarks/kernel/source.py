@@ -24,7 +24,7 @@ def plain(
 def operator(
     f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor
 ) -> tuple[Tensor, ...]:
-    """As the model calls it."""
+    """The call that the model makes."""
     return harmonic_source(
         f0, voicing, last_f0, last_voicing, phase, sample_rate=RATE, hop=HOP, implementation="fused"
     )

@@ -42,12 +42,12 @@ def variants(dtype: torch.dtype) -> dict[str, Recorded]:
         return torch.empty(*shape, dtype=of, device="meta")
 
     single = torch.float32
-    found: dict[str, Recorded] = {}
+    launches: dict[str, Recorded] = {}
 
     def record(name: str, launcher: Any, *arguments: Any, **options: Any) -> None:
         recorder = Recorder()
         launcher(*arguments, **options, start=recorder)
-        (found[name],) = recorder.launches
+        (launches[name],) = recorder.launches
 
     # The paper's decoder: 512 channels at 80 Hz, two seconds; and 128 channels of its generator.
     x, style, row = meta(8, 512, 160), meta(8, 512), meta(8, 512, of=single)
@@ -158,7 +158,7 @@ def variants(dtype: torch.dtype) -> dict[str, Recorded]:
         None,
         Step("none", "gelu", 1, 0.2, 1e-5),
     )
-    return found
+    return launches
 
 
 def compile_one(launch: Recorded, architecture: int) -> dict[str, Any]:
@@ -225,18 +225,18 @@ def compile_all(
                 continue
             for architecture in architectures:
                 began = time.perf_counter()
-                made = compile_one(launch, architecture)
-                more = resources(made["ptx"], architecture) if report else {}
+                compiled = compile_one(launch, architecture)
+                more = resources(compiled["ptx"], architecture) if report else {}
                 yield {
                     "kernel": name,
                     "dtype": dtype,
                     "arch": architecture,
-                    "bytes": len(made["cubin"]),
-                    "shared": made["shared"],
-                    "warps": made["warps"],
+                    "bytes": len(compiled["cubin"]),
+                    "shared": compiled["shared"],
+                    "warps": compiled["warps"],
                     "seconds": round(time.perf_counter() - began, 2),
                     **more,
-                    "cubin": made["cubin"],
+                    "cubin": compiled["cubin"],
                 }
 
 

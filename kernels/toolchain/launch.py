@@ -63,12 +63,12 @@ class Recorded:
     def aligned(self) -> dict[tuple[int], list[list[Any]]]:
         """What the just-in-time compiler may assume: pointers, and sizes that are multiples of it,
         are divisible by sixteen."""
-        found = {}
+        aligned_arguments = {}
         for index, (name, value) in enumerate(self.arguments.items()):
             kind = type_of(name, value)
             if kind.startswith("*") or (kind == "i32" and value % 16 == 0):
-                found[(index,)] = [["tt.divisibility", 16]]
-        return found
+                aligned_arguments[(index,)] = [["tt.divisibility", 16]]
+        return aligned_arguments
 
     def constants(self) -> dict[str, Any]:
         """The compile-time arguments."""

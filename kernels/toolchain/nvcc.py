@@ -61,12 +61,12 @@ def cubin(source: Path, architecture: int, defines: Mapping[str, str | int]) -> 
         )
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-        made = Path(folder) / "out.cubin"
+        out = Path(folder) / "out.cubin"
         if tool is None:
-            made.write_bytes(nvrtc.cubin(source, architecture, defines))
+            out.write_bytes(nvrtc.cubin(source, architecture, defines))
         else:
             done = subprocess.run(
-                [tool, "-cubin", *options, str(source), "-o", str(made)],
+                [tool, "-cubin", *options, str(source), "-o", str(out)],
                 capture_output=True,
                 text=True,
             )
@@ -74,7 +74,7 @@ def cubin(source: Path, architecture: int, defines: Mapping[str, str | int]) -> 
                 raise RuntimeError(
                     f"nvcc refuses {source.name} for sm_{architecture}: {done.stderr.strip()}"
                 )
-        os.replace(made, kept)
+        os.replace(out, kept)
     return kept.read_bytes()
 
 

@@ -59,8 +59,8 @@ def cubin(source: Path, architecture: int, defines: Mapping[str, str | int]) -> 
         FileNotFoundError: no compiler.
         RuntimeError: it refuses the source; its message follows.
     """
-    found = library()
-    if found is None:
+    nvrtc = library()
+    if nvrtc is None:
         raise FileNotFoundError("libnvrtc is not here: pip install nvidia-cuda-nvrtc")
     options = [
         f"--gpu-architecture=sm_{architecture}",
@@ -69,24 +69,24 @@ def cubin(source: Path, architecture: int, defines: Mapping[str, str | int]) -> 
     ]
     options += [f"-I{folder}" for folder in folders("include") if folder.is_dir()]
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    found.nvrtcCreateProgram(
+    nvrtc.nvrtcCreateProgram(
         ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None
     )
     try:
-        if found.nvrtcCompileProgram(
+        if nvrtc.nvrtcCompileProgram(
             program,
             len(options),
             (ctypes.c_char_p * len(options))(*(option.encode() for option in options)),
         ):
-            found.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+            nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
             log = ctypes.create_string_buffer(size.value)
-            found.nvrtcGetProgramLog(program, log)
+            nvrtc.nvrtcGetProgramLog(program, log)
             raise RuntimeError(
                 f"nvrtc refuses {source.name} for sm_{architecture}: {log.value.decode().strip()}"
             )
-        found.nvrtcGetCUBINSize(program, ctypes.byref(size))
+        nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size))
         code = ctypes.create_string_buffer(size.value)
-        found.nvrtcGetCUBIN(program, code)
+        nvrtc.nvrtcGetCUBIN(program, code)
         return code.raw
     finally:
-        found.nvrtcDestroyProgram(ctypes.byref(program))
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))

@@ -53,11 +53,11 @@ class Patched(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of every file."""
+        """See the base."""
         return self.source.seek(offset, whence)
 
     def readinto(self, buffer: Any) -> int:
-        """As of every file."""
+        """See the base."""
         view, start = memoryview(buffer).cast("B"), self.source.tell()
         data = bytearray(self.source.read(len(view)))
         low = max(self.at, start)

@@ -69,15 +69,15 @@ def functions(module: ModuleType, name: str) -> list[Callable[..., Any]]:
 
 def attach(app: typer.Typer, name: str, module: ModuleType) -> None:
     """Registers a module's function, or its group of functions, on the application."""
-    found = functions(module, name)
-    if [function.__name__ for function in found] == [name]:
-        app.command(name, context_settings=getattr(module, "SETTINGS", None))(found[0])
+    commands = functions(module, name)
+    if [function.__name__ for function in commands] == [name]:
+        app.command(name, context_settings=getattr(module, "SETTINGS", None))(commands[0])
         return
     group = typer.Typer(
         cls=getattr(module, "GROUP", None), no_args_is_help=True, help=COMMANDS[name][1]
     )
     group.callback()(lambda: None)  # a group with one command stays a group
-    for function in found:
+    for function in commands:
         group.command(function.__name__.replace("_", "-"))(function)
     app.add_typer(group, name=name)
 
@@ -164,10 +164,10 @@ def unwinding() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    wanted = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    signals = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
     taken: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in wanted:
+        for number in signals:
             if number is not None and signal.getsignal(number) == signal.SIG_DFL:
                 taken[number] = signal.signal(number, ends)
     try:

@@ -63,9 +63,9 @@ def codebook(
                     typer.echo(f"left out: {error}", err=True)
                 tell(number, len(entries))
 
-        made = codebook_of(waves(), Listener(LAYERS))
-    made.save(out)
-    layers, clusters, _ = made.centroids.shape
+        centroids = codebook_of(waves(), Listener(LAYERS))
+    centroids.save(out)
+    layers, clusters, _ = centroids.centroids.shape
     summary = {
         "codebook": str(out),
         "layers": layers,

@@ -14,5 +14,5 @@ Force = Annotated[
 
 
 def tell(text: str, output: Path | None) -> None:
-    """As `say`, on standard output; on standard error where that carries the command's output."""
+    """Says a line on standard output; on standard error where that carries the command's output."""
     say(text, err=output is not None and is_standard_output(output))

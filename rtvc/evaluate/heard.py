@@ -76,8 +76,8 @@ class Heard:
         names = ("ovrl", "sig", "bak")
 
         def ask(wave: Wave) -> list[float]:
-            found = self._ears.quality(wave)
-            return [found[name] for name in names]
+            scores = self._ears.quality(wave)
+            return [scores[name] for name in names]
 
         return dict(zip(names, self._said("quality", ask).tolist(), strict=True))
 
@@ -96,12 +96,12 @@ class Heard:
                 f"{self._stem.name}-{fingerprint(kind)}.{kind}.npy"
             )
             if file and file.is_file():
-                found: npt.NDArray[Any] = np.load(file, allow_pickle=False)
+                stored: npt.NDArray[Any] = np.load(file, allow_pickle=False)
             else:
-                found = np.asarray(ask(self._wave()))
+                stored = np.asarray(ask(self._wave()))
                 if file:
-                    write(file, lambda sink: np.save(sink, found, allow_pickle=False))
-            self._kept[kind] = found
+                    write(file, lambda sink: np.save(sink, stored, allow_pickle=False))
+            self._kept[kind] = stored
         return self._kept[kind]
 
 

@@ -128,9 +128,9 @@ def summary_table(summary: Mapping[str, Any], unavailable: Mapping[str, str]) ->
 def interval(summary: Mapping[str, Any], metric: str, unavailable: Mapping[str, str]) -> str:
     """The 95 % interval of a metric as text; in its place the reason why there is none, or a
     dash."""
-    found = summary["ci95"][metric]
+    bounds = summary["ci95"][metric]
     missing = unavailable.get(metric.removesuffix("_source"), "–")
-    return f"{found[0]:.3f} … {found[1]:.3f}" if found else missing
+    return f"{bounds[0]:.3f} … {bounds[1]:.3f}" if bounds else missing
 
 
 def row(numbers: Mapping[str, Any], names: Mapping[str, str], *, opened: bool) -> str:

@@ -76,14 +76,14 @@ def evaluate_pairs(
     ears = evaluators or standard(workers)
     known = Recordings(ears, recordings or (cache and cache / "recordings"))
 
-    made: dict[str, tuple[Wave, float]] = {}
+    conversions: dict[str, tuple[Wave, float]] = {}
     for done, pair in enumerate(listed):
         tell("convert", done, len(listed))
-        made[pair.name] = conversion(convert, pair, folder)
+        conversions[pair.name] = conversion(convert, pair, folder)
     tell("convert", len(listed), len(listed))
 
     def judge(pair: Pair) -> dict[str, Any]:
-        wave, seconds = made[pair.name]
+        wave, seconds = conversions[pair.name]
         heard = Heard(ears, lambda: wave, folder and folder / pair.stem, lag)
         return measure(pair, len(wave) / RATE, seconds, heard, known)
 

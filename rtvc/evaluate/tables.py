@@ -87,10 +87,10 @@ def of_costs(steps: Mapping[str, Mapping[str, Difference | None]], title: str) -
     shown.add_column("what it costs")
     for metric in SHOWN:
         shown.add_column(LABELS[metric], justify="right")
-    for name, found in steps.items():
+    for name, differences in steps.items():
         cells = []
         for metric in SHOWN:
-            difference = found[metric]
+            difference = differences[metric]
             text = f"{difference.change:+.3f}\n{spread(difference)}" if difference else "–"
             cells.append(f"[{STYLES[difference.verdict]}]{text}[/]" if difference else text)
         shown.add_row(name, *cells)

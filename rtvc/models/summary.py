@@ -115,13 +115,13 @@ def leaf_outputs(module: nn.Module) -> Iterator[list[tuple[nn.Module, Any]]]:
 
 def tensors(value: Any) -> list[Tensor]:
     """Every tensor within a nest of containers, packed sequences included."""
-    found = []
+    collected = []
     for leaf in tree_leaves(value):
         if isinstance(leaf, PackedSequence):
-            found.append(leaf.data)
+            collected.append(leaf.data)
         elif isinstance(leaf, Tensor):
-            found.append(leaf)
-    return found
+            collected.append(leaf)
+    return collected
 
 
 def count_by_layer_outputs(layers: Sequence[tuple[nn.Module, Any]]) -> int:

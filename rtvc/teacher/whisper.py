@@ -55,7 +55,7 @@ def read_variables(path: Path, prefix: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: it is not such a file, or of another version of the format.
     """
-    found = {}
+    variables = {}
     try:
         with path.open("rb") as file:
             if (version := _read(file, "<I")[0]) != FORMAT:
@@ -72,12 +72,12 @@ def read_variables(path: Path, prefix: str) -> dict[str, Tensor]:
                     file.seek(size, 1)
                     continue
                 values = np.frombuffer(file.read(size), kind).reshape(shape)
-                found[name] = torch.from_numpy(values.astype(np.float32))
+                variables[name] = torch.from_numpy(values.astype(np.float32))
     except (OSError, ValueError, KeyError, struct.error) as error:
         raise CheckpointError(
             f"{path} cannot be read as a CTranslate2 model ({error}): fetch it again"
         ) from error
-    return found
+    return variables
 
 
 class Block(nn.Module):
@@ -92,10 +92,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, 512) -> (B, T, 512)."""
         q, k, v = self.qkv(self.attention_norm(x)).unflatten(-1, (3, HEADS, -1)).unbind(2)
-        heard = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         )
-        x = x + self.projection(heard.transpose(1, 2).flatten(2))
+        x = x + self.projection(attended.transpose(1, 2).flatten(2))
         y: Tensor = x + self.down(F.gelu(self.up(self.mlp_norm(x))))
         return y
 
@@ -197,8 +197,8 @@ class Listener:
 
     def mel(self, wave: Array) -> Tensor:
         """wave (N,) at 24 kHz -> Whisper's log-mel (1, 80, 2 T)."""
-        heard = resample(wave.astype(np.float32), SAMPLE_RATE, RATE)
-        mel = self.features(np.pad(heard, (0, RATE // 2)), padding=0)
+        samples = resample(wave.astype(np.float32), SAMPLE_RATE, RATE)
+        mel = self.features(np.pad(samples, (0, RATE // 2)), padding=0)
         return torch.from_numpy(mel[:, : mel.shape[1] // 2 * 2].astype(np.float32))[None]
 
     @torch.inference_mode()
@@ -206,5 +206,5 @@ class Listener:
         """See the class; T covers the recording and half a second of silence after it."""
         parts = self.mel(wave).split(2 * FRAME_RATE * LONGEST, -1)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            heard = [torch.cat(self.encoder(part, self.layers)).float() for part in parts]
-        return torch.cat(heard, 1)
+            states = [torch.cat(self.encoder(part, self.layers)).float() for part in parts]
+        return torch.cat(states, 1)

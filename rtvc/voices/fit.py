@@ -82,16 +82,16 @@ def fit(
         )
     place = model.affine.weight.device
     with torch.inference_mode(False), torch.enable_grad():
-        heard = _listen(model, wave.clone().to(place))
+        recording = _listen(model, wave.clone().to(place))
         proposed = model.affine(voice.acoustic.clone().to(place)[None]).detach()
         fine = torch.zeros_like(proposed, requires_grad=True)
         distance, cutoff = BandedSTFT().to(place), torch.tensor([_cutoff(bandwidth)], device=place)
         optimizer, generator = torch.optim.Adam([fine], lr=RATE), torch.Generator().manual_seed(0)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
-            made, true = _attempt(model, heard, proposed + fine, generator)
+            attempt, true = _attempt(model, recording, proposed + fine, generator)
             # The model's weights may ask for gradients; only `fine` gets one.
-            (fine.grad,) = torch.autograd.grad(distance(made, true, cutoff), fine)
+            (fine.grad,) = torch.autograd.grad(distance(attempt, true, cutoff), fine)
             optimizer.step()
             if progress is not None:
                 progress(step + 1, steps)
@@ -104,7 +104,7 @@ def fit(
         "fit": {
             "weights": weights_of(model),
             "steps": steps,
-            "seconds": round(len(heard["wave"]) / SAMPLE_RATE, 2),
+            "seconds": round(len(recording["wave"]) / SAMPLE_RATE, 2),
         }
     }
     return Voice(voice.acoustic, voice.prosodic, voice.name, source, fine.detach()[0])
@@ -122,12 +122,12 @@ def _listen(model: StreamingConverter, wave: Tensor) -> dict[str, Tensor]:
     wave = wave[: frames * HOP]
     wave = wave * (LEVEL / wave.abs().amax().clamp_min(1e-4))
     with torch.no_grad():
-        heard, _ = model.analysis(
+        features, _ = model.analysis(
             F.pad(wave[None, None], (0, (1 + late) * HOP)), model.analysis.initial(1)
         )
-        mel = heard[:, :BANDS]
+        mel = features[:, :BANDS]
         content, _ = model.encoder(mel, model.encoder.initial(1))
-        pitch, _ = model.pitch(heard[:, BANDS:], model.pitch.initial(1))
+        pitch, _ = model.pitch(features[:, BANDS:], model.pitch.initial(1))
         energy = energy_of(mel)[:, 0]
     return {
         "wave": wave,
@@ -139,17 +139,20 @@ def _listen(model: StreamingConverter, wave: Tensor) -> dict[str, Tensor]:
 
 
 def _attempt(
-    model: StreamingConverter, heard: dict[str, Tensor], shifts: Tensor, generator: torch.Generator
+    model: StreamingConverter,
+    recording: dict[str, Tensor],
+    shifts: Tensor,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """A random piece as the decoder says it, and as it was, (1, N) each."""
-    frames = heard["content"].shape[-1]
+    frames = recording["content"].shape[-1]
     piece = min(PIECE, frames)
     start = int(torch.randint(0, frames - piece + 1, (), generator=generator))
     content, log_f0, voiced, energy = (
-        heard[name][..., start : start + piece]
+        recording[name][..., start : start + piece]
         for name in ("content", "log_f0", "voiced", "energy")
     )
-    made, _ = model.decoder(content, log_f0, voiced, energy, shifts, model.decoder.initial(1))
+    attempt, _ = model.decoder(content, log_f0, voiced, energy, shifts, model.decoder.initial(1))
     # The decoder's output is a frame late.
-    true = heard["wave"][None, (start + WARM) * HOP : (start + piece - 1) * HOP]
-    return made[:, 0, (1 + WARM) * HOP :].float(), true
+    true = recording["wave"][None, (start + WARM) * HOP : (start + piece - 1) * HOP]
+    return attempt[:, 0, (1 + WARM) * HOP :].float(), true

@@ -92,9 +92,9 @@ def report(path: StrPath) -> Report:
 def measure(wave: Samples, rate: int, path: str = "") -> Report:
     """Measures wave (N,) or (N, C) at its native `rate` in Hz; at least one frame long."""
     samples = mono(wave, path or "the recording")
-    found = [find_speech(part, rate) for part in looks(samples, rate)]
+    speech = [find_speech(part, rate) for part in looks(samples, rate)]
     figures = figures_of(samples, rate) | {
-        "speech": float(min(len(samples) / rate, sum(part.seconds for part in found))),
+        "speech": float(min(len(samples) / rate, sum(part.seconds for part in speech))),
         "clipped": clipped_share(wave),
     }
     return Report(path, **figures, advice=tuple(advise(**figures)))
@@ -156,23 +156,23 @@ def advise(
 ) -> list[str]:
     """What to do about each figure that is not what a reference should have; the arguments are
     those of `Report`."""
-    found = []
+    advice = []
     if speech < 5:
-        found.append(
+        advice.append(
             f"{speech:.1f} s of speech in {seconds:.1f} s: give 5 to 20 s, or several recordings"
         )
     if snr < 20:
-        found.append(
+        advice.append(
             f"speech is only {snr:.0f} dB above the noise: record in a quieter room, closer to the"
             " microphone"
         )
     if bandwidth < 6000:
-        found.append(
+        advice.append(
             f"nothing above {bandwidth / 1000:.1f} kHz: use a recording that did not come through a"
             " telephone or a headset"
         )
     if clipped > 1e-3:
-        found.append(f"{clipped:.1%} of the samples are clipped: record with less gain")
+        advice.append(f"{clipped:.1%} of the samples are clipped: record with less gain")
     if level < -40:
-        found.append(f"speech at {level:.0f} dBFS is very quiet: record with more gain")
-    return found
+        advice.append(f"speech at {level:.0f} dBFS is very quiet: record with more gain")
+    return advice

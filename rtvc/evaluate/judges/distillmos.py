@@ -34,9 +34,9 @@ def judge() -> Callable[[Wave], float]:
         model: Any = need("distillmos").ConvTransformerSQAModel().eval()
 
     def score(wave: Wave) -> float:
-        heard = at_16k(wave)
+        samples = at_16k(wave)
         with torch.inference_mode():
-            return float(model(torch.from_numpy(np.ascontiguousarray(heard))[None]))
+            return float(model(torch.from_numpy(np.ascontiguousarray(samples))[None]))
 
     return score
 

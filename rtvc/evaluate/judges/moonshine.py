@@ -48,10 +48,10 @@ class Moonshine:
 
     def transcribe(self, wave: Wave) -> str:
         """(N,) at 24 kHz -> the words heard."""
-        heard = at_16k(wave)
-        if not np.any(heard):
+        samples = at_16k(wave)
+        if not np.any(samples):
             return ""
-        tokens = self._written(heard, math.ceil(len(heard) / 16000 * TOKENS_A_SECOND))
+        tokens = self._written(samples, math.ceil(len(samples) / 16000 * TOKENS_A_SECOND))
         return (
             b"".join(self._pieces[token] for token in tokens)
             .decode("utf-8", "replace")
@@ -98,13 +98,13 @@ class Moonshine:
 def installed_model() -> Path:
     """The folder of the model in the installed package, which is not imported: that would load its
     own library."""
-    found = importlib.util.find_spec("moonshine_voice")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("moonshine_voice")
+    if spec is None or spec.origin is None:
         raise DependencyError(
             "a second recogniser needs the package moonshine-voice, which is not installed:"
             f" {ADVICE}"
         )
-    folder = Path(found.origin).parent / "assets" / "tiny-en"
+    folder = Path(spec.origin).parent / "assets" / "tiny-en"
     if not folder.is_dir():
         raise DependencyError(
             f"the installed moonshine-voice has no model in {folder.name}, as 0.0.49 has: {ADVICE}"

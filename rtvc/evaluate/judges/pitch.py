@@ -49,10 +49,12 @@ def f0(wave: Wave) -> Track:
     """(N,) at 24 kHz -> (N / 384,) F0 in Hz every 16 ms, 0 where unvoiced."""
     if not len(wave):
         return np.zeros(0)
-    heard = need("scipy.signal").sosfiltfilt(_high_pass(), np.pad(at_16k(wave), PAD))[PAD:-PAD]
-    found = _detector().detect(heard.astype(np.float32), 16000, LOWEST, HIGHEST)
-    floor = np.percentile(found.loudness_db, 95) - QUIET
-    return np.where((found.confidence >= VOICED) & (found.loudness_db > floor), found.pitch_hz, 0.0)
+    filtered = need("scipy.signal").sosfiltfilt(_high_pass(), np.pad(at_16k(wave), PAD))[PAD:-PAD]
+    detected = _detector().detect(filtered.astype(np.float32), 16000, LOWEST, HIGHEST)
+    floor = np.percentile(detected.loudness_db, 95) - QUIET
+    return np.where(
+        (detected.confidence >= VOICED) & (detected.loudness_db > floor), detected.pitch_hz, 0.0
+    )
 
 
 def f0_pcc(a: Wave, b: Wave, lag: int = 0) -> float:

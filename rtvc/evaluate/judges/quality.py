@@ -34,6 +34,6 @@ def dnsmos(wave: Wave) -> dict[str, float]:
     A wave shorter than 9.01 s is repeated and a longer one averaged over windows, as the authors'
     script does.
     """
-    heard = np.clip(at_16k(wave), -1, 1)
-    scores = _predictor()(heard, 16000, False)
+    samples = np.clip(at_16k(wave), -1, 1)
+    scores = _predictor()(samples, 16000, False)
     return {name: float(scores[f"{name}_mos"]) for name in ("ovrl", "sig", "bak")}

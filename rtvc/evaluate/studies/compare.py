@@ -63,9 +63,9 @@ def read_result(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, or is no such result.
     """
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if all(pair["pair"] for pair in found["pairs"]) and found["pairs"]:
-            return found
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if all(pair["pair"] for pair in content["pairs"]) and content["pairs"]:
+            return content
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
     else:
@@ -94,7 +94,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Di
         )
     draws = np.random.default_rng(SEED).integers(0, len(common), (DRAWS, len(common)))
     sides = [[result[key] for key in common] for result in (one, other)]
-    found: dict[str, Difference | None] = {}
+    differences: dict[str, Difference | None] = {}
     for metric, direction in DIRECTIONS.items():
         columns = [np.stack(parts(side, metric)) for side in sides]
         known = np.isfinite(columns).all((0, 1))
@@ -104,10 +104,10 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Di
         change = spread[1] - spread[0]
         change = change[np.isfinite(change)]
         if not known.any() or not len(change):
-            found[metric] = None
+            differences[metric] = None
             continue
         low, high = (float(edge) for edge in np.percentile(change, [2.5, 97.5]))
-        found[metric] = Difference(
+        differences[metric] = Difference(
             before,
             after,
             after - before,
@@ -116,7 +116,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Di
             verdict(low, high, direction),
             int(known.sum()),
         )
-    return found
+    return differences
 
 
 def verdict(low: float, high: float, direction: int) -> Verdict:

@@ -152,7 +152,7 @@ def where(
         progress: told the row's title instead of a stage, and that so many of its two stages' pairs
             are done.
     """
-    found: dict[str, dict[str, Any]] = {}
+    measured: dict[str, dict[str, Any]] = {}
     for row in (row for row in rows if row.labels is None or row.labels in labels):
         facts = f"{converter.key} {row} {identity if row.labels else ''}".encode()
         key = hashlib.sha256(facts + Path(__file__).read_bytes()).hexdigest()[:16]
@@ -161,7 +161,7 @@ def where(
             if progress:
                 progress(title, done + (total if stage == "measure" else 0), 2 * total)
 
-        found[row.title] = evaluate_pairs(
+        measured[row.title] = evaluate_pairs(
             said_again(converter, row, labels),
             pairs,
             model=f"{converter.name}: {row.title}",
@@ -171,7 +171,7 @@ def where(
             evaluators=evaluators,
             progress=tell,
         )
-    return {SOURCE: of_sources(next(iter(found.values()))), **found}
+    return {SOURCE: of_sources(next(iter(measured.values()))), **measured}
 
 
 def of_sources(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,9 +46,9 @@ def logical(described: Mapping[str, Described]) -> dict[str, Described]:
     Raises:
         CheckpointError: a scale without whole numbers, or of another shape than theirs asks for.
     """
-    found = dict(described)
+    tensors = dict(described)
     for name in [name for name in described if name.endswith(SUFFIX)]:
-        scale, of = found.pop(name), name.removesuffix(SUFFIX)
+        scale, of = tensors.pop(name), name.removesuffix(SUFFIX)
         whole = described.get(of, scale)
         rows = torch.Size((*whole.shape[:1], *(1 for _ in whole.shape[1:])))
         if whole.dtype != torch.int8 or scale.dtype != torch.float16 or scale.shape != rows:
@@ -57,8 +57,8 @@ def logical(described: Mapping[str, Described]) -> dict[str, Described]:
                 f" got {scale.dtype} {tuple(scale.shape)} for {whole.dtype} {tuple(whole.shape)}:"
                 " get the file again"
             )
-        found[of] = Described(torch.float16, whole.shape)
-    return found
+        tensors[of] = Described(torch.float16, whole.shape)
+    return tensors
 
 
 def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
