@@ -5,7 +5,8 @@ import asyncio
 import random
 
 import pytest
-from fuzzing import Bytes, Hostile, core, live
+from fuzzing import Bytes, core, live
+from hostile_messages import Hostile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,17 +1,12 @@
 """Weights in and out: the authors' files, ours, and files that are broken or mean harm."""
 
-import io
-import os
-import pickle
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 import rtvc
 from rtvc.errors import CheckpointError
@@ -38,6 +33,7 @@ from rtvc.models.styletts_vc.text_aligner import TextAligner
 from rtvc.models.styletts_vc.text_encoder import TextEncoder
 from rtvc.models.vocoder import Vocoder
 from tests.support.standins import speech
+from tests.support.states import same, states
 
 Made = Callable[[], dict[str, nn.Module]]
 
@@ -65,20 +61,6 @@ def second_paper() -> dict[str, nn.Module]:
         "predictor_encoder": StyleEncoder(width=4, widest=16),
         "diffusion": StyleDiffusion(StyleDenoiser(8, 16, style_dim=8, layers=1, longest=9)),
     }
-
-
-def states(
-    components: dict[str, nn.Module], prefix: str = ""
-) -> dict[str, OrderedDict[str, Tensor]]:
-    return {
-        name: OrderedDict((prefix + key, value) for key, value in module.state_dict().items())
-        for name, module in components.items()
-    }
-
-
-def same(module: nn.Module, other: nn.Module) -> bool:
-    mine, theirs = module.state_dict(), other.state_dict()
-    return list(mine) == list(theirs) and all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
 @pytest.mark.parametrize("made", [paper, second_paper])
@@ -195,136 +177,6 @@ def test_every_name_and_shape_that_does_not_fit_is_told(tmp_path: Path) -> None:
         match=r"the encoder does not fit SpectralNormConv2d: 4 missing: bias, weight_orig",
     ):
         load_into(SpectralNormConv2d(1, 2, 3), {}, "the encoder")
-
-
-def test_optimiser_and_scheduler_state_of_the_authors_is_read_over(tmp_path: Path) -> None:
-    """Their files pickle a bound method of OneCycleLR, which drags the scheduler and its optimiser
-    along."""
-    module = MelEncoder(channels=32)
-    optimizer = torch.optim.AdamW(module.parameters())
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, 10)
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "net": module.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scheduler": {"anneal": Bound(scheduler)},
-        },
-        buffer,
-    )
-    buffer.seek(0)
-    with pytest.raises(pickle.UnpicklingError, match="getattr"):
-        torch.load(buffer, weights_only=True)
-    (tmp_path / "bst.t7").write_bytes(buffer.getvalue())
-    assert same(load_components(tmp_path / "bst.t7")["mel_encoder"], module)
-    with pytest.raises(pickle.UnpicklingError, match="getattr"):
-        torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
-
-
-class Bound:
-    """Pickles as a bound method of a scheduler did when the authors trained."""
-
-    def __init__(self, scheduler: torch.optim.lr_scheduler.OneCycleLR) -> None:
-        self.scheduler = scheduler
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (OldScheduler(self.scheduler.optimizer), "_annealing_cos")
-
-
-class OldScheduler:
-    """Pickles as a `OneCycleLR` object with its optimiser."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (
-            torch.optim.lr_scheduler.OneCycleLR,
-            (),
-            {"optimizer": self.optimizer, "last_epoch": 3},
-        )
-
-
-class Runs:
-    """Runs code when unpickled in the ordinary way."""
-
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self.function, self.arguments
-
-
-@pytest.mark.parametrize("writer", ["torch", "legacy", "pickle"])
-@pytest.mark.parametrize("way", ["system", "eval", "import", "getattr"])
-def test_a_hostile_file_runs_nothing_and_says_so(writer: str, way: str, tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-    evil = {
-        "system": Runs(os.system, f"touch {trace}"),
-        "eval": Runs(eval, f"open({str(trace)!r}, 'w')"),
-        "import": Runs(__import__, "antigravity"),
-        "getattr": Runs(getattr, Runs(__import__, "os"), "system"),
-    }[way]
-    payload = {"net": states({"mel_encoder": MelEncoder(channels=32)}), "optimizer": evil}
-    path = tmp_path / "evil.pth"
-    if writer == "pickle":
-        path.write_bytes(pickle.dumps(payload))
-    else:
-        torch.save(payload, path, _use_new_zipfile_serialization=writer == "torch")
-    with pytest.raises(
-        CheckpointError, match=r"could run code, and was not read|truncated or no checkpoint"
-    ) as caught:
-        load_components(path)
-    assert not trace.exists() and "\n" not in str(caught.value)
-    if writer != "pickle":
-        assert "could run code" in str(caught.value)
-
-
-def test_truncated_and_foreign_files_give_one_clear_error(tmp_path: Path) -> None:
-    whole, ours = tmp_path / "whole.pth", tmp_path / "whole.safetensors"
-    save_components(whole, {"mel_encoder": MelEncoder(channels=32)})
-    save_components(ours, {"mel_encoder": MelEncoder(channels=32)})
-    contents = {
-        "empty.pth": b"",
-        "page.pth": b"<html>404</html>",
-        "noise.pth": bytes(range(256)) * 9,
-        "empty.safetensors": b"",
-    }
-    contents |= {
-        f"cut{share}.pth": whole.read_bytes()[: whole.stat().st_size * share // 100]
-        for share in (1, 30, 90, 99)
-    }
-    contents |= {
-        f"cut{share}.safetensors": ours.read_bytes()[: ours.stat().st_size * share // 100]
-        for share in (1, 30, 99)
-    }
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(CheckpointError, match="truncated or no checkpoint") as caught:
-            load_components(tmp_path / name)
-        assert name in str(caught.value) and "\n" not in str(caught.value)
-    for missing in (tmp_path / "absent.pth", tmp_path):
-        with pytest.raises(CheckpointError, match="is not there or not a file"):
-            load_components(missing)
-
-
-@pytest.mark.parametrize(
-    ("payload", "message"),
-    [
-        ([1, 2], "holds no weights"),
-        ({"epoch": 3}, "holds no weights"),
-        ({"a": torch.zeros(1)}, "holds no weights"),
-        ({"net": {"epoch": 1}}, "holds no weights"),
-        (
-            {"model_state_dict": {"a.b": torch.zeros(1)}},
-            "holds model_state_dict, none of them a component",
-        ),
-    ],
-)
-def test_weights_of_something_else(payload: object, message: str, tmp_path: Path) -> None:
-    torch.save(payload, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=message):
-        load_components(tmp_path / "x.pth")
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
