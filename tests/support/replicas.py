@@ -50,10 +50,6 @@ async def replica(folder, name, vault, *, every=0.2, spare=0, clock=None, **sett
         yield service
 
 
-def run(work, seconds=30):
-    asyncio.run(asyncio.wait_for(work(), seconds))
-
-
 def go(client, service):
     """The client's next connection leads elsewhere."""
     client.url = service.url

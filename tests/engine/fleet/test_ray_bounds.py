@@ -13,7 +13,8 @@ from rtvc.engine.fleet.vault import Copy, Replica, Vault
 from rtvc.engine.protocol.fields import Code
 from rtvc.engine.protocol.messages import Draining
 from rtvc.engine.streams.state_bytes import from_bytes, to_bytes
-from tests.support.replicas import go, replica, run
+from tests.support.replicas import go, replica
+from tests.support.timed import run
 
 
 def test_strangers_and_impossible_resumptions(tmp_path):

@@ -11,7 +11,8 @@ import rtvc
 from rtvc.engine.fleet.vault import Vault
 from rtvc.engine.protocol.fields import Code
 from rtvc.engine.protocol.messages import Update, Updated
-from tests.support.replicas import Hand, go, heard, replica, run
+from tests.support.replicas import Hand, go, heard, replica
+from tests.support.timed import run
 
 
 @pytest.mark.parametrize(
