@@ -199,7 +199,7 @@ def block_operator(
     eps: float,
     plus_one: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As `reference`; on a GPU by one kernel. Memory lies frames first in both results."""
+    """What `reference` computes, on a GPU by one kernel; both results lie frames first."""
     step = Step(norm, activation, dilation, slope, eps, plus_one)
     if x.is_cuda and serves(x, past, weight):
         from rtvc.kernels.block_step_triton import forward

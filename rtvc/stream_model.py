@@ -37,7 +37,7 @@ class Model(Protocol):
 
     @property
     def streaming(self) -> "StreamModel | None":
-        """As above."""
+        """See the class."""
         ...
 
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ class StreamingConverter(Converter, Protocol):
     """A streaming converter that brings its own style encoders."""
 
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Model.styles`."""
+        """See `Model.styles`."""
         ...
 
 
@@ -89,17 +89,17 @@ class StreamModel:
         return exact(self.converter)
 
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Model.styles`."""
+        """See `Model.styles`."""
         return self.converter.styles(wave)
 
     def convert(
         self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float
     ) -> Tensor:
-        """As `Model.convert`."""
+        """See `Model.convert`."""
         return self.convert_to(wave, Voice(acoustic[0], prosodic[0]), pitch=pitch, prosody=prosody)
 
     def convert_to(self, wave: Tensor, voice: Voice, *, pitch: float, prosody: float) -> Tensor:
-        """As `Model.convert`, with a voice that may be fitted: the latency is flushed with silence
+        """`Model.convert` with a voice that may be fitted: the latency is flushed with silence
         and trimmed."""
         out, at = torch.empty_like(wave), 0
         for y in self.converted(

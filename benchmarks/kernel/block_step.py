@@ -74,7 +74,7 @@ def plain(step: Step, *tensors: Any) -> tuple[Tensor, ...]:
 
 
 def operator(step: Step, *tensors: Any) -> tuple[Tensor, ...]:
-    """As the model calls it."""
+    """The call that the model makes."""
     x, past, weight, bias, scale, shift, skip, _ = tensors
     options: dict[str, Any] = {
         "norm": step.norm,

@@ -41,11 +41,11 @@ class Speaking(Protocol):
         ...
 
     def set_prosody(self, prosody: float) -> None:
-        """As of `Change`."""
+        """See `Change`."""
         ...
 
     def set_bypass(self, on: bool) -> None:
-        """As of `Change`."""
+        """See `Change`."""
         ...
 
     @property
@@ -54,7 +54,7 @@ class Speaking(Protocol):
         ...
 
     def set_gate(self, on: bool) -> None:
-        """As of `Change`."""
+        """See `Change`."""
         ...
 
     def lookaheads(self) -> tuple[float, ...]:
@@ -62,7 +62,7 @@ class Speaking(Protocol):
         ...
 
     def set_lookahead(self, milliseconds: float) -> None:
-        """As of `Change`."""
+        """See `Change`."""
         ...
 
 
@@ -88,34 +88,34 @@ class SpeakingHere:
 
     @property
     def prosody(self) -> float:
-        """As of `Speaking`."""
+        """See `Speaking`."""
         return self.live.session.prosody
 
     def speak(self, choice: VoiceChoice) -> None:
-        """As of `Speaking`."""
+        """See `Speaking`."""
         self.live.session.swap(self.voices.choose(choice))
         self.voice = choice
 
     def set_pitch(self, pitch: float) -> None:
-        """As of `Speaking`."""
+        """See `Speaking`."""
         self.live.session.pitch = pitch
 
     def set_prosody(self, prosody: float) -> None:
-        """As of `Speaking`."""
+        """See `Speaking`."""
         self.live.session.prosody = prosody
 
     def set_bypass(self, on: bool) -> None:
-        """As of `Speaking`."""
+        """See `Speaking`."""
         self.live.session.wet = 0.0 if on else 1.0
 
     @property
     def gate(self) -> bool | None:
-        """As of `Speaking`."""
+        """See `Speaking`."""
         gate = self.live.session.chunker.gate
         return gate is not None and gate.on
 
     def set_gate(self, on: bool) -> None:
-        """As of `Speaking`.
+        """See `Speaking`.
 
         Raises:
             ConfigError: this machine has no speech detector.
@@ -128,7 +128,7 @@ class SpeakingHere:
         gate.on = on
 
     def set_lookahead(self, milliseconds: float) -> None:
-        """As of `Speaking`.
+        """See `Speaking`.
 
         Raises:
             ConfigError: the model has one setting, or needs to be opened again for another.
@@ -146,7 +146,7 @@ class SpeakingHere:
         )
 
     def lookaheads(self) -> tuple[float, ...]:
-        """As of `Speaking`."""
+        """See `Speaking`."""
         backend = self.live.backend
         hop = 1000 * getattr(getattr(backend, "converter", None), "hop", 0) / backend.sample_rate
         encoder = getattr(getattr(backend, "converter", None), "encoder", None)
@@ -170,16 +170,16 @@ class SpeakingThere:
         self.voice: VoiceChoice = live.voices[0]
 
     def names(self) -> list[str]:
-        """As of `Speaking`: those that it was started with first, then the server's."""
+        """See `Speaking`: those that it was started with first, then the server's."""
         return list(self.live.voices)
 
     def speak(self, choice: VoiceChoice) -> None:
-        """As of `Speaking`."""
+        """See `Speaking`."""
         self.live.remote.update(voice=choice)
         self.voice = choice
 
     def add(self, name: str, recording: bytes | tuple[Samples, int]) -> dict[str, Any]:
-        """As of `Speaking`.
+        """See `Speaking`.
 
         Raises:
             VoiceError: of samples; recordings are sent as files.
@@ -191,28 +191,28 @@ class SpeakingThere:
         return {"name": ready.name, "grade": ready.grade, "advice": list(ready.advice)}
 
     def set_pitch(self, pitch: float) -> None:
-        """As of `Speaking`."""
+        """See `Speaking`."""
         self.live.remote.update(pitch=pitch)
         self.live.pitch = pitch
 
     def set_prosody(self, prosody: float) -> None:
-        """As of `Speaking`."""
+        """See `Speaking`."""
         self.live.remote.update(prosody=prosody)
         self.prosody = prosody
 
     def set_bypass(self, on: bool) -> None:
-        """As of `Speaking`."""
+        """See `Speaking`."""
         wet = 0.0 if on else 1.0
         self.live.remote.update(wet=wet)
         self.live.wet = wet
 
     @property
     def gate(self) -> bool | None:
-        """As of `Speaking`."""
+        """See `Speaking`."""
         return None
 
     def set_gate(self, on: bool) -> None:
-        """As of `Speaking`.
+        """See `Speaking`.
 
         Raises:
             ConfigError: always.
@@ -220,7 +220,7 @@ class SpeakingThere:
         raise ConfigError("a server's gate is chosen when a session begins: start again")
 
     def set_lookahead(self, milliseconds: float) -> None:
-        """As of `Speaking`.
+        """See `Speaking`.
 
         Raises:
             ConfigError: always.
@@ -228,5 +228,5 @@ class SpeakingThere:
         raise ConfigError("the look-ahead is the server's: ask who runs it")
 
     def lookaheads(self) -> tuple[float, ...]:
-        """As of `Speaking`: the server's, of which nothing is known."""
+        """See `Speaking`: the server's, of which nothing is known."""
         return ()

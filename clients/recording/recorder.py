@@ -211,7 +211,7 @@ class Recorder:
             self.problem = take.problem
 
     def __call__(self, said: Stretch, heard: list[Stretch], *, wait: bool = False) -> None:
-        """As `Take.put`, while something is being recorded."""
+        """See `Take.put`; nothing happens while nothing is recorded."""
         if self.take is not None:
             self.take.put(said, heard, wait=wait)
 

@@ -15,7 +15,7 @@ REMEMBERED = 256
 
 
 class RemotePlacing:
-    """As `rtvc.engine.callback.placing.Placing`, before a server.
+    """See `rtvc.engine.callback.placing.Placing`, before a server.
 
     A server gives a sample for every sample, and says where it dropped some; how many shows in the
     times that its frames bear. What never went out is known here.

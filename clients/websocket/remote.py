@@ -108,7 +108,7 @@ class Remote:
         return joined(found)
 
     def offer(self, block: ArrayLike, captured: float) -> bool:
-        """As `Client.offer`: for live audio, which must not wait."""
+        """See `Client.offer`: for live audio, which must not wait."""
         return self._run(self.client.offer(block, captured))
 
     def flush(self) -> Samples:
@@ -127,23 +127,23 @@ class Remote:
 
     @property
     def latency(self) -> float:
-        """As `Client.latency`."""
+        """See `Client.latency`."""
         return self.client.latency
 
     def update(self, **changes: Any) -> None:
-        """As `Client.update`."""
+        """See `Client.update`."""
         self._run(self.client.update(**changes))
 
     def voices(self) -> tuple[str, ...]:
-        """As `Client.voices`."""
+        """See `Client.voices`."""
         return self._run(self.client.voices())
 
     def voice_of(self, recording: Recording) -> tuple[str, float]:
-        """As `Client.voice_of`."""
+        """See `Client.voice_of`."""
         return self._run(self.client.voice_of(recording))
 
     def upload(self, recording: Recording, name: str | None = None) -> VoiceReady:
-        """As `Client.upload`."""
+        """See `Client.upload`."""
         return self._run(self.client.upload(recording, name))
 
 

@@ -41,7 +41,7 @@ class Accepted(socket.socket):
     closed: Callable[[], None] | None = None
 
     def close(self) -> None:
-        """As `socket.socket.close`."""
+        """See `socket.socket.close`."""
         super().close()
         if self.closed is not None:
             closed, self.closed = self.closed, None
@@ -147,7 +147,7 @@ class Listener(socket.socket):
     spare: int | None = None
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """As `socket.socket.accept`.
+        """See `socket.socket.accept`.
 
         Raises:
             BlockingIOError: nobody is there, or whoever was has been turned away.
@@ -166,7 +166,7 @@ class Listener(socket.socket):
         return new, address
 
     def listen(self, backlog: int = WAITING, /) -> None:
-        """As `socket.socket.listen`: the system keeps `WAITING`, whatever asyncio asks for to
+        """See `socket.socket.listen`: the system keeps `WAITING`, whatever asyncio asks for to
         accept at once."""
         super().listen(WAITING)
 
@@ -187,7 +187,7 @@ class Listener(socket.socket):
             self.spare = os.open(os.devnull, os.O_RDONLY)
 
     def close(self) -> None:
-        """As `socket.socket.close`."""
+        """See `socket.socket.close`."""
         super().close()
         if self.spare is not None:
             os.close(self.spare)

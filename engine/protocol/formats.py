@@ -49,11 +49,11 @@ class S16:
     block = 0
 
     def encode(self, samples: Samples) -> bytes:
-        """As `Codec.encode`."""
+        """See `Codec.encode`."""
         return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
 
     def decode(self, payload: bytes) -> Samples:
-        """As `Codec.decode`."""
+        """See `Codec.decode`."""
         if len(payload) % 2 or not payload:
             raise ProtocolError(
                 f"expected an s16 payload of a multiple of 2 bytes, got {len(payload)} bytes"
@@ -68,11 +68,11 @@ class F32:
     block = 0
 
     def encode(self, samples: Samples) -> bytes:
-        """As `Codec.encode`."""
+        """See `Codec.encode`."""
         return np.asarray(samples, "<f4").tobytes()
 
     def decode(self, payload: bytes) -> Samples:
-        """As `Codec.decode`."""
+        """See `Codec.decode`."""
         if len(payload) % 4 or not payload:
             raise ProtocolError(
                 f"expected an f32 payload of a multiple of 4 bytes, got {len(payload)} bytes"
@@ -109,7 +109,7 @@ class Opus:
         self._encoder, self._decoder = library.Encoder(rate, 1, "voip"), library.Decoder(rate, 1)
 
     def encode(self, samples: Samples) -> bytes:
-        """As `Codec.encode`, N being a duration of `OPUS_MS`."""
+        """See `Codec.encode`; N is a duration of `OPUS_MS`."""
         if 1000 * len(samples) / self.rate not in OPUS_MS:
             raise ProtocolError(
                 f"expected an Opus packet of one of {OPUS_MS} ms, got {len(samples)} samples at"
@@ -120,7 +120,7 @@ class Opus:
         )
 
     def decode(self, payload: bytes) -> Samples:
-        """As `Codec.decode`."""
+        """See `Codec.decode`."""
         if not 1 <= len(payload) <= OPUS_PACKET:
             raise ProtocolError(
                 f"expected an Opus packet of 1 to {OPUS_PACKET} bytes, got {len(payload)}"

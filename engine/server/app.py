@@ -52,7 +52,7 @@ class Socket:
     entrance: Entrance
 
     async def receive(self) -> str | bytes:
-        """As `Transport.receive`."""
+        """See `Transport.receive`."""
         from websockets.exceptions import ConnectionClosed
 
         try:
@@ -63,7 +63,7 @@ class Socket:
             raise Gone(well=error.rcvd is not None and error.rcvd.code in (1000, 1001)) from None
 
     async def send(self, data: str | bytes) -> None:
-        """As `Transport.send`."""
+        """See `Transport.send`."""
         from websockets.exceptions import ConnectionClosed
 
         try:
@@ -72,11 +72,11 @@ class Socket:
             raise Gone from None
 
     def greeted(self) -> None:
-        """As `Transport.greeted`."""
+        """See `Transport.greeted`."""
         self.entrance.greeted(descriptor(self.connection))
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """As `Transport.close`: the library alone would wait for a peer that does not read."""
+        """See `Transport.close`: the library alone would wait for a peer that does not read."""
         try:
             async with asyncio.timeout(FAREWELL_S):
                 await self.connection.close(code, reason)

@@ -107,7 +107,7 @@ class RaggedAdaIN(AdaIN1d):
         slope: float = 0.2,
         alpha: Tensor | None = None,
     ) -> Tensor:
-        """As `AdaIN1d`."""
+        """See `AdaIN1d`."""
         centred = x - self.rows.mean(x)
         variance = self.rows.mean(centred.square())
         scale, shift = self.fc(style)[..., None].chunk(2, 1)

@@ -30,7 +30,7 @@ PITCH_OFFSET = HOP + HOP // 2
 """Samples after the centre of a mel frame for which the pitch network's label stands, see
 `PitchNet`."""
 SHIPPED = "shipped"
-"""As the path of an `[[init]]`: the weights that come with the package."""
+"""What stands for a path in an `[[init]]`: the weights that come with the package."""
 CLEAN = AugmentConfig(
     shift=0,
     room=0.25,
