@@ -137,7 +137,7 @@ def crowd(
         for pipe in (server, *pipes):
             pipe.send("go")
         began = time.monotonic()
-        found = [hear(pipe) for pipe in pipes]
+        answers = [hear(pipe) for pipe in pipes]
         lasted = time.monotonic() - began
         server.send("stop")
         totals = hear(server)
@@ -147,8 +147,8 @@ def crowd(
         for process in started:
             process.terminate()
             process.join()
-    results = [result for some, _ in found for result in some]
-    lags = 1000 * np.array([lag for _, some in found for lag in some])
+    results = [result for some, _ in answers for result in some]
+    lags = 1000 * np.array([lag for _, some in answers for lag in some])
     p50, p95, p99 = (
         np.percentile(lags, [50, 95, 99]).round(1).tolist() if len(lags) else (0.0, 0.0, 0.0)
     )

@@ -56,10 +56,10 @@ def quality(
 
     loaded, converter = streaming(model)
     convert = Streamed(loaded, TorchBackend(converter, chunk))
-    found = evaluate_pairs(convert, pairs, limit, model=f"{loaded.model.name}, streamed")
+    result = evaluate_pairs(convert, pairs, limit, model=f"{loaded.model.name}, streamed")
     largest = max(convert.differences, default=0.0)
     return {
-        **found,
+        **result,
         "streaming": {
             "largest_difference": largest,
             "allowed": ALLOWED,

@@ -92,8 +92,8 @@ def worthwhile(candidates: Sequence[str]) -> list[str]:
 
 def recall(cache: Path, name: str) -> dict[str, Any] | None:
     """A remembered measurement, if there is one."""
-    found = remembered(cache).get(name)
-    return found if isinstance(found, dict) and isinstance(found.get("backend"), str) else None
+    entry = remembered(cache).get(name)
+    return entry if isinstance(entry, dict) and isinstance(entry.get("backend"), str) else None
 
 
 def remembered(cache: Path) -> dict[str, Any]:
@@ -129,13 +129,13 @@ def contest(
             continue
         rivals = [backends[0], *([best] if best is not backends[0] else []), newest]
         backends.append(newest)
-        found = judged(rivals, refused, QUICK)
-        if found["backend"] == name:
+        result = judged(rivals, refused, QUICK)
+        if result["backend"] == name:
             best = newest
-            yield best, found
-    found = judged(backends, refused)
-    remember(cache, key(converter, chunk, names), found)
-    yield next(backend for backend in backends if backend.name == found["backend"]), found
+            yield best, result
+    result = judged(backends, refused)
+    remember(cache, key(converter, chunk, names), result)
+    yield next(backend for backend in backends if backend.name == result["backend"]), result
 
 
 def judged(backends: Sequence[Backend], refused: dict[str, str], steps: int = 40) -> dict[str, Any]:

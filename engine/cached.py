@@ -34,8 +34,8 @@ def load(directory: Path, converter: Converter, target: Target | None = None) ->
     check(manifest, converter, directory)
     if target is not None:
         check_target(manifest, target, directory)
-    made = () if manifest.target is None else (manifest.target,)
-    backend: Backend = cls(converter, manifest.chunk, directory, *made)
+    targets = () if manifest.target is None else (manifest.target,)
+    backend: Backend = cls(converter, manifest.chunk, directory, *targets)
     return backend
 
 

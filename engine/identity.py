@@ -104,16 +104,16 @@ def check_target(manifest: Manifest, target: Target, directory: Path) -> None:
     Raises:
         EngineError: saying which.
     """
-    made = manifest.target or Target()
-    if made.precision != target.precision:
+    built = manifest.target or Target()
+    if built.precision != target.precision:
         raise EngineError(
-            f"the engine in {directory} computes in {made.precision}, {target.precision} is asked"
+            f"the engine in {directory} computes in {built.precision}, {target.precision} is asked"
             f" for: build it again with --precision {target.precision}"
         )
-    if made.batch[0] > target.batch[0] or made.batch[2] < target.batch[2]:
+    if built.batch[0] > target.batch[0] or built.batch[2] < target.batch[2]:
         batch = ":".join(map(str, target.batch))
         raise EngineError(
-            f"the engine in {directory} takes {made.batch[0]} to {made.batch[2]} rows,"
+            f"the engine in {directory} takes {built.batch[0]} to {built.batch[2]} rows,"
             f" {target.batch[0]} to {target.batch[2]} are asked for: build it again with --batch"
             f" {batch}"
         )

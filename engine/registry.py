@@ -72,8 +72,8 @@ def machine() -> str:
 
 def features() -> set[str] | None:
     """What this processor can do, as Linux spells it; None where nobody says."""
-    found = set(" ".join(cpuinfo("flags", "Features")).split())
-    return found or None
+    flags = set(" ".join(cpuinfo("flags", "Features")).split())
+    return flags or None
 
 
 def versions(backend: str, target: Target | None = None) -> dict[str, str]:
@@ -82,15 +82,15 @@ def versions(backend: str, target: Target | None = None) -> dict[str, str]:
     Raises:
         EngineError: for a backend that is none.
     """
-    found = (
+    installed = (
         flavours.versions(target.flavour) if backend == "tensorrt" and target is not None else {}
     )
     for package in entry(backend)[2]:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            installed[package] = "absent"
+    return installed
 
 
 def resolve(backend: str, target: Target | None) -> Target | None:

@@ -53,7 +53,7 @@ def unpacked(told: dict[str, Any], weights: bytes) -> Converter:
 
 def _named(name: str) -> Any:
     module, _, inner = name.partition(":")
-    found: Any = importlib.import_module(module)
+    named: Any = importlib.import_module(module)
     for part in inner.split("."):
-        found = getattr(found, part)
-    return found
+        named = getattr(named, part)
+    return named

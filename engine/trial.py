@@ -90,11 +90,11 @@ def compare(backends: Sequence[Backend], steps: int = 40) -> list[Figures]:
     outputs, walls, cpus = _stepped(backends, steps, 1)
     _, _, many = _stepped(backends, max(8, steps // 2), ROWS)
     tick = 1000 * backends[0].chunk / backends[0].sample_rate
-    found = []
+    rows = []
     for index, backend in enumerate(backends):
         p50, p95 = np.percentile(walls[index], [50, 95])
         one_ms, many_ms = float(np.median(cpus[index])), float(np.median(many[index]))
-        found.append(
+        rows.append(
             Figures(
                 p50_ms=float(p50),
                 p95_ms=float(p95),
@@ -104,7 +104,7 @@ def compare(backends: Sequence[Backend], steps: int = 40) -> list[Figures]:
                 sessions=held(backend.batches, tick, one_ms, many_ms),
             )
         )
-    return found
+    return rows
 
 
 def _stepped(

@@ -139,16 +139,16 @@ def kernel(
                 w = weight + (n[None] * TAPS + k) * channels + c[:, None]
                 w = tl.load(w, (c < channels)[:, None] & (n < outputs)[None], 0.0)
                 acc = tl.dot(v.to(w.dtype), w, acc, input_precision=PRECISION)
-        found = live[:, None] & (n < outputs)[None]
+        inside = live[:, None] & (n < outputs)[None]
         if bias is not None:
             acc += tl.load(bias + n, n < outputs, 0.0).to(tl.float32)[None]
         if skip is not None:
             acc += tl.load(
                 skip + row[:, None] * skip_row + n[None] * skip_channel + t[:, None] * skip_frame,
-                found,
+                inside,
                 0.0,
             ).to(tl.float32)
-        tl.store(y + at.to(tl.int64)[:, None] * outputs + n[None], acc, found)
+        tl.store(y + at.to(tl.int64)[:, None] * outputs + n[None], acc, inside)
     else:
         at = (program - tiles * columns) * ROWS + tl.arange(0, ROWS)
         row = (at // length).to(tl.int64)

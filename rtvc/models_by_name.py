@@ -46,29 +46,29 @@ def load(
         CheckpointError: weights that are missing, truncated, foreign or hostile.
     """
     check_device(device)
-    wanted = DEFAULT if name_or_path is None else os.fspath(name_or_path)
-    suffix = Path(wanted).suffix
-    if lookahead is not None and (wanted in MODELS or suffix in set(FILES) - BARE):
+    name = DEFAULT if name_or_path is None else os.fspath(name_or_path)
+    suffix = Path(name).suffix
+    if lookahead is not None and (name in MODELS or suffix in set(FILES) - BARE):
         raise ConfigError(
             f"got a look-ahead of {lookahead:g} ms for a model with one latency: leave it out"
         )
-    if wanted in MODELS:
-        loaded = call(MODELS[wanted])
+    if name in MODELS:
+        loaded = call(MODELS[name])
     elif suffix in FILES:
-        if kind(wanted) != "file":
+        if kind(name) != "file":
             raise ConfigError(
-                f"expected a file of weights, got {wanted}, which is not there: check the path"
+                f"expected a file of weights, got {name}, which is not there: check the path"
             )
         setting = () if lookahead is None else (lookahead,)
-        loaded = call(FILES[suffix], Path(wanted), *setting)
+        loaded = call(FILES[suffix], Path(name), *setting)
     else:
         raise ConfigError(
-            f"there is no model {wanted!r}: name {' or '.join(MODELS)}, or a file ending in"
+            f"there is no model {name!r}: name {' or '.join(MODELS)}, or a file ending in"
             f" {' or '.join(FILES)}"
         )
     if isinstance(loaded, torch.nn.Module):
         loaded = loaded.to(device).eval().requires_grad_(False)
-    bare = wanted in BARE or (wanted not in MODELS and suffix in BARE)
+    bare = name in BARE or (name not in MODELS and suffix in BARE)
     return VoiceConverter(StreamModel(loaded) if bare else loaded, device)
 
 

@@ -79,8 +79,8 @@ class StreamModel:
     def fittable(self) -> "FittableConverter | None":
         """What voices are fitted to: a converter that maps styles to scales and shifts by an
         `affine`; None for any other."""
-        found = hasattr(self.converter, "affine")
-        return cast("FittableConverter", self.converter) if found else None
+        affine = hasattr(self.converter, "affine")
+        return cast("FittableConverter", self.converter) if affine else None
 
     @functools.cached_property
     def _exact(self) -> StreamingConverter:
@@ -124,11 +124,11 @@ class StreamModel:
         condition = conditioned(converter, voice, pitch=pitch, prosody=prosody)
         state, late = converter.initial(1), converter.latency
         silence = torch.zeros(1, 1, late + -late % HOP, device=device)
-        came = gone = heard = 0
+        came = gone = stepped = 0
         for wave in chain(waves, (None,)):
             came += 0 if wave is None else wave.shape[-1]
             y, state = converter(silence if wave is None else wave, condition, state)
-            y = y[..., max(0, late - heard) :][..., : came - gone]
-            heard += (silence if wave is None else wave).shape[-1]
+            y = y[..., max(0, late - stepped) :][..., : came - gone]
+            stepped += (silence if wave is None else wave).shape[-1]
             gone += y.shape[-1]
             yield y

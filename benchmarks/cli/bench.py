@@ -99,15 +99,16 @@ def stream(
     import torch
 
     torch.set_num_threads(1)
-    found = run(backend, Voice(torch.zeros(128), torch.zeros(128)), streams=streams, count=ticks)
-    for row in found["rows"]:
+    result = run(backend, Voice(torch.zeros(128), torch.zeros(128)), streams=streams, count=ticks)
+    for row in result["rows"]:
         fits = "" if row["fits"] else "  over the tick"
         times = f"p50 {row['p50_ms']:.2f}  p95 {row['p95_ms']:.2f}  p99 {row['p99_ms']:.2f} ms"
-        tell(f"{row['streams']:3d} sessions  {times} of {found['tick_ms']:g}{fits}", output)
+        tell(f"{row['streams']:3d} sessions  {times} of {result['tick_ms']:g}{fits}", output)
     tell(
-        f"{found['sustained']} sessions of {loaded.model.name} fit with {found['backend']}", output
+        f"{result['sustained']} sessions of {loaded.model.name} fit with {result['backend']}",
+        output,
     )
-    path = report.save([found], output, kind="stream")
+    path = report.save([result], output, kind="stream")
     typer.echo(f"results: {path}", err=True)
 
 
@@ -135,7 +136,7 @@ def loopback(
 
     report.check(output)
     extra = {} if model is None else {"model": model}
-    found = run(
+    result = run(
         voice,
         seconds=seconds,
         engine=engine,
@@ -145,8 +146,8 @@ def loopback(
         server=server,
         **extra,
     )
-    tell(json.dumps(found, indent=2), output)
-    path = report.save([found], output, kind="loopback")
+    tell(json.dumps(result, indent=2), output)
+    path = report.save([result], output, kind="loopback")
     typer.echo(f"results: {path}", err=True)
 
 
@@ -171,18 +172,18 @@ def cold(
     from rtvc.errors import ConfigError
 
     report.check(output)
-    wanted = starts or list(STARTS)
-    if unknown := sorted(set(wanted) - set(STARTS)):
+    names = starts or list(STARTS)
+    if unknown := sorted(set(names) - set(STARTS)):
         raise ConfigError(f"expected starts among {', '.join(STARTS)}, got {unknown[0]!r}")
     if against is not None and not (against / "rtvc" / "cli").is_dir():
         raise ConfigError(f"{against} is no checkout of rtvc: name its folder")
-    found = run(wanted, rounds, against and against.resolve())
-    for row in found:
+    rows = run(names, rounds, against and against.resolve())
+    for row in rows:
         line = f"{row['start']:16s} {row['seconds']:.2f} s, processor {row['cpu']:.2f} s"
         if against:
             line += f"; before {row['before']:.2f} s, processor {row['before_cpu']:.2f} s"
         tell(line, output)
-    path = report.save(found, output, kind="cold")
+    path = report.save(rows, output, kind="cold")
     typer.echo(f"results: {path}", err=True)
 
 
@@ -205,13 +206,13 @@ def quality(
 
     if output:
         check_target(output, sources=[pairs], folders=True)
-    found = run(pairs, limit=limit, chunk=round(24 * chunk), model=model)
-    tell(json.dumps({name: found[name] for name in ("summary", "streaming")}, indent=2), output)
+    result = run(pairs, limit=limit, chunk=round(24 * chunk), model=model)
+    tell(json.dumps({name: result[name] for name in ("summary", "streaming")}, indent=2), output)
     if output:
-        write_json(output, found)
-    if not found["streaming"]["equal"]:
+        write_json(output, result)
+    if not result["streaming"]["equal"]:
         raise EngineError(
-            f"the stream differs from offline by {found['streaming']['largest_difference']:.3g}:"
+            f"the stream differs from offline by {result['streaming']['largest_difference']:.3g}:"
             " this must not be"
         )
 
@@ -241,11 +242,11 @@ def stalls(
         from rtvc.engine.open import open_engine
 
         backend, _ = open_engine(streaming(model)[1], engine)
-    found = run(minutes, backend=backend, seed=seed)
-    tell(json.dumps(found, indent=2), output)
-    path = report.save([found], output, kind="stalls")
+    result = run(minutes, backend=backend, seed=seed)
+    tell(json.dumps(result, indent=2), output)
+    path = report.save([result], output, kind="stalls")
     print(f"results: {path}", file=sys.stderr)
-    if not found["passed"]:
+    if not result["passed"]:
         raise EngineError("the conversation broke a promise: see above")
 
 
@@ -261,9 +262,9 @@ def control(
     from rtvc.clients.control.runtime import address_of
 
     report.check(output)
-    found = round_trips(address_of(), asks)
-    tell(json.dumps(found, indent=2), output)
-    path = report.save([found], output, kind="control")
+    times = round_trips(address_of(), asks)
+    tell(json.dumps(times, indent=2), output)
+    path = report.save([times], output, kind="control")
     typer.echo(f"results: {path}", err=True)
 
 

@@ -57,11 +57,11 @@ def ways(hop: int, form: Form, size: int) -> dict[str, Way]:
 
     from rtvc.kernels.istft_cuda import available
 
-    found: dict[str, Way] = {"operator": operator, "triton": triton}
+    implementations: dict[str, Way] = {"operator": operator, "triton": triton}
     return (
-        found | {"cuda": cuda}
+        implementations | {"cuda": cuda}
         if torch.cuda.is_available() and available(size) and available(size, torch.bfloat16)
-        else found
+        else implementations
     )
 
 

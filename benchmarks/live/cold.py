@@ -198,7 +198,7 @@ def cold(
         busy machine the second says more), and `all` as pairs of both; with `against`, the same of
         the other checkout as `before`, `before_cpu` and `before_all`.
     """
-    found = []
+    rows = []
     voice_file()
     for name in starts:
         times: dict[Path, list[tuple[float, float]]] = {ROOT: []}
@@ -218,8 +218,8 @@ def cold(
             strict=False,
         ):
             row |= dict(zip(words, (*np.median(taken, 0).tolist(), taken), strict=True))
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def processor() -> float:

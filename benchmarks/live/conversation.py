@@ -128,19 +128,19 @@ def converse(
             heapq.heappush(events, (now, 2))
         else:
             before = pump.session.steps
-            made = pump.process(now)
+            produced = pump.process(now)
             steps = pump.session.steps - before
-            pending = made if len(made[0]) else None
+            pending = produced if len(produced[0]) else None
             heapq.heappush(events, (now + (steps * cost if steps else 0.001), 2))
-    found = Conversation(
+    conversation = Conversation(
         times[:sounded],
         lags[:sounded],
         np.concatenate(played) if played else np.zeros(0, np.float32),
         position,
         pump.dropped,
     )
-    found.recoveries = [recovery(found, stall) for stall in stalled]
-    return found
+    conversation.recoveries = [recovery(conversation, stall) for stall in stalled]
+    return conversation
 
 
 def recovery(conversation: Conversation, stall: Stall, tolerance: float = 0.024) -> float:

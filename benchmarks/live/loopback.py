@@ -67,7 +67,7 @@ def delay_of(
         int(LONGEST_S * 2000),
         0.05 * a.max() if len(a) else 0.0,
     )
-    found = []
+    delays = []
     for start in range(0, len(a) - size - longest, size):
         part = a[start : start + size]
         if part.max() < floor or part.std() == 0:
@@ -78,8 +78,8 @@ def delay_of(
         scores = np.where(deviations > 1e-9, (views @ part) / np.maximum(deviations, 1e-9), 0.0)
         best = int(scores.argmax())
         if scores[best] > 0.5:
-            found.append(best / 2000)
-    return np.array(found)
+            delays.append(best / 2000)
+    return np.array(delays)
 
 
 def converse_live(

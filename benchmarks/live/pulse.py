@@ -143,15 +143,15 @@ def room(rate: int = 48_000, server: str = "pulseaudio") -> Iterator[Room]:
     check_server(server)
     folder = Path(tempfile.mkdtemp(prefix="rtvc-room-"))
     chosen = {"PULSE_SOURCE": "voice", "PULSE_SINK": "speaker"}
-    found = Room(folder, rate, address(server, folder) | chosen)
+    opened = Room(folder, rate, address(server, folder) | chosen)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        await_answer(found, stack.enter_context(running(server, folder)))
+        await_answer(opened, stack.enter_context(running(server, folder)))
         for module in MODULES:
-            found.command("pactl", "load-module", *module.format(rate=rate).split())
+            opened.command("pactl", "load-module", *module.format(rate=rate).split())
         if server == "pipewire":
             force = ["pw-metadata", "-n", "settings", "0", "clock.force-quantum", str(QUANTUM)]
-            found.command(*force)
+            opened.command(*force)
         # A null sink works in blocks as long as its clients allow: silence in short blocks keeps
         # them short from the beginning.
         silence = [
@@ -166,12 +166,12 @@ def room(rate: int = 48_000, server: str = "pulseaudio") -> Iterator[Room]:
             keeper = subprocess.Popen(
                 [*HASTE, "pacat", *silence, f"--device={sink}"],
                 stdin=zero,
-                env={**os.environ, **found.environment},
+                env={**os.environ, **opened.environment},
                 stderr=subprocess.DEVNULL,
             )
             stack.callback(ended, keeper)
         time.sleep(0.5)
-        yield found
+        yield opened
 
 
 def await_answer(place: Room, programs: Sequence["subprocess.Popen[bytes]"]) -> None:

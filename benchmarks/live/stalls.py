@@ -93,12 +93,12 @@ def resident() -> int:
 def random_stalls(seconds: float, seed: int) -> list[Stall]:
     """Interruptions of 50 ms to 5 s, short ones more often, every few seconds; one in five takes
     the sound cards along."""
-    rng, found, at = np.random.default_rng(seed), list[Stall](), 5.0
+    rng, drawn, at = np.random.default_rng(seed), list[Stall](), 5.0
     while at < seconds - 8:
         length = float(np.exp(rng.uniform(np.log(0.05), np.log(5.0))))
-        found.append(Stall(at, length, bool(rng.random() < 0.2)))
+        drawn.append(Stall(at, length, bool(rng.random() < 0.2)))
         at += length + float(rng.uniform(1.0, 20.0))
-    return found
+    return drawn
 
 
 def stalls(minutes: float, *, backend: Backend | None = None, seed: int = 0) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def stalls(minutes: float, *, backend: Backend | None = None, seed: int = 0) -> 
         return tone
 
     gc.collect()
-    found = converse(
+    conversation = converse(
         pump,
         seconds,
         source if backend is None else quiet,
@@ -146,9 +146,9 @@ def stalls(minutes: float, *, backend: Backend | None = None, seed: int = 0) -> 
     )
     blocks = 240 * 3 * sum(stall.machine for stall in interruptions)
     undeclared = max(0, accountant.missing - pump.dropped - by_card - fades - blocks)
-    recovery = max(found.recoveries, default=0.0)
+    recovery = max(conversation.recoveries, default=0.0)
     flat = growth < GROWTH or minutes < JUDGED_MIN
-    lags = found.lags[np.isfinite(found.lags)] * 1000
+    lags = conversation.lags[np.isfinite(conversation.lags)] * 1000
     return {
         "minutes": minutes,
         "backend": runner.name if backend is not None else "delay line",

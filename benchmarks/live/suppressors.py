@@ -37,13 +37,16 @@ def library() -> Any:
     path = Path(spec.origin).parent / name if spec and spec.origin and name else None
     if path is None or not path.is_file():
         raise DependencyError("RNNoise is missing: pip install --no-deps pyrnnoise")
-    found = ctypes.CDLL(str(path))
-    found.rnnoise_create.argtypes, found.rnnoise_create.restype = [ctypes.c_void_p], ctypes.c_void_p
-    found.rnnoise_destroy.argtypes = [ctypes.c_void_p]
+    loaded = ctypes.CDLL(str(path))
+    loaded.rnnoise_create.argtypes, loaded.rnnoise_create.restype = (
+        [ctypes.c_void_p],
+        ctypes.c_void_p,
+    )
+    loaded.rnnoise_destroy.argtypes = [ctypes.c_void_p]
     pointer = ctypes.POINTER(ctypes.c_float)
-    found.rnnoise_process_frame.argtypes = [ctypes.c_void_p, pointer, pointer]
-    found.rnnoise_process_frame.restype = ctypes.c_float
-    return found
+    loaded.rnnoise_process_frame.argtypes = [ctypes.c_void_p, pointer, pointer]
+    loaded.rnnoise_process_frame.restype = ctypes.c_float
+    return loaded
 
 
 class RNNoise:

@@ -44,14 +44,14 @@ def control(
     if url is not None:
         from rtvc.clients.control.session import change_session
 
-        found = change_session(url, token_file, session_token_file, asked)
+        state = change_session(url, token_file, session_token_file, asked)
     else:
         from rtvc.clients.control.call import Line
         from rtvc.clients.control.runtime import address_of
 
         line = Line(address_of(pid))
-        found = line.change(asked) if asked else line.status()
-    typer.echo(json.dumps(found) if as_json else summary(found))
+        state = line.change(asked) if asked else line.status()
+    typer.echo(json.dumps(state) if as_json else summary(state))
 
 
 def summary(found: dict[str, Any]) -> str:

@@ -14,11 +14,11 @@ def devices(
     """List the audio devices that `rtvc live` can use."""
     from rtvc.clients.live.devices import devices as found_devices
 
-    found = found_devices()
+    known = found_devices()
     if as_json:
-        typer.echo(json.dumps([device.row() for device in found]))
+        typer.echo(json.dumps([device.row() for device in known]))
         return
-    if not found:
+    if not known:
         typer.echo("no audio devices: is a sound server running? `rtvc doctor` says more")
         return
     from rich.console import Console
@@ -28,7 +28,7 @@ def devices(
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for heading in ("", "name", "host", "in", "out", "rate", "delay in / out", "default"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("", "in", "out", "rate"))
-    for d in found:
+    for d in known:
         delays = f"{1000 * d.latency_in:.0f} / {1000 * d.latency_out:.0f} ms"
         table.add_row(
             str(d.index),

@@ -50,7 +50,7 @@ class Line:
         try:
             self._connection.request(method, path, body, headers)
             response = self._connection.getresponse()
-            found = json.loads(response.read())
+            answer = json.loads(response.read())
         except (OSError, HTTPException, ValueError) as error:
             raise ServiceError(
                 f"the conversion of process {self.address.pid} does not answer"
@@ -58,5 +58,5 @@ class Line:
             ) from error
         if response.status != 200:
             kind = ServiceError if response.status >= 500 else ConfigError
-            raise kind(str(found.get("error", response.reason)))
-        return dict(found)
+            raise kind(str(answer.get("error", response.reason)))
+        return dict(answer)

@@ -113,14 +113,14 @@ class Desk:
         if not SECONDS[0] <= seconds <= SECONDS[1]:
             raise ConfigError(f"expected {SECONDS[0]:g} to {SECONDS[1]:g} seconds, got {seconds:g}")
         rate = self.audio.rate_in
-        wanted, enough = round(seconds * rate), threading.Event()
+        length, enough = round(seconds * rate), threading.Event()
         parts, count = list[Samples](), 0
 
         def listen(block: Samples) -> None:
             nonlocal count
             parts.append(block)
             count += len(block)
-            if count >= wanted:
+            if count >= length:
                 enough.set()
 
         self.audio.listeners.append(listen)
@@ -129,7 +129,7 @@ class Desk:
                 raise ConfigError("the microphone gives nothing: choose another one")
         finally:
             self.audio.listeners.remove(listen)
-        return self.speaking.add(name, (np.concatenate(parts)[:wanted], rate))
+        return self.speaking.add(name, (np.concatenate(parts)[:length], rate))
 
     def _set(self, name: str, value: Any) -> None:
         """One field of a change."""
@@ -171,12 +171,12 @@ class Desk:
                 " virtual cable takes its place, see docs/live.md"
             )
         devices = self.audio.devices
-        wanted = switched(position, self.microphone.on)
-        if wanted and not self.microphone.on:
+        on = switched(position, self.microphone.on)
+        if on and not self.microphone.on:
             self._before = devices.routes["output"].device
             self.microphone.start()
             devices.switch("output", None)
-        elif not wanted and self.microphone.on:
+        elif not on and self.microphone.on:
             self.microphone.stop()
             devices.switch("output", self._before)
 

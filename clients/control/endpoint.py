@@ -163,10 +163,10 @@ class Endpoint:
 
         from rtvc.engine.server.web import SECURITY
 
-        found = self.page.get(request.path)
-        if found is None:
+        content = self.page.get(request.path)
+        if content is None:
             return refused(404, "there is nothing here")
-        body, kind = found
+        body, kind = content
         return web.Response(body=body, headers={**SECURITY, "Content-Type": kind})
 
     async def _in(self, executor: ThreadPoolExecutor, work: Callable[..., Any], *given: Any) -> Any:

@@ -49,8 +49,8 @@ def runtime_folder() -> Path:
         folder = Path(tempfile.gettempdir()) / f"rtvc-{user}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if hasattr(os, "getuid"):
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        facts = folder.lstat()
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
             raise ServiceError(
                 f"{folder} can be read by others: remove it, or set XDG_RUNTIME_DIR to a folder of"
                 " your own"
@@ -73,15 +73,15 @@ def announced(address: Address) -> Iterator[Path]:
 
 def addresses() -> list[Address]:
     """Of all conversions of this user that run, the youngest first."""
-    found = list[tuple[float, Address]]()
+    dated = list[tuple[float, Address]]()
     for path in runtime_folder().glob(f"{PREFIX}*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):
             address = Address(**json.loads(path.read_text()))
             if alive(address.pid):
-                found.append((path.stat().st_mtime, address))
+                dated.append((path.stat().st_mtime, address))
             else:
                 path.unlink(missing_ok=True)
-    return [address for _, address in sorted(found, key=lambda both: -both[0])]
+    return [address for _, address in sorted(dated, key=lambda both: -both[0])]
 
 
 def address_of(pid: int | None = None) -> Address:

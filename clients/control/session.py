@@ -55,10 +55,10 @@ async def _change(
         if (bypass := changes.pop("bypass", None)) is not None:
             on = now.wet != 0.0 if bypass == "toggle" else bypass
             changes["wet"] = 0.0 if on else 1.0
-        found = await client.update(**changes) if changes else now
+        state = await client.update(**changes) if changes else now
         stats = await client.stats()
         return (
-            found.model_dump(include={"voice", "pitch", "prosody"})
+            state.model_dump(include={"voice", "pitch", "prosody"})
             | stats.model_dump(exclude={"type"})
-            | {"session": now.session, "bypass": found.wet == 0.0}
+            | {"session": now.session, "bypass": state.wet == 0.0}
         )

@@ -26,14 +26,14 @@ GENTLE = 10
 
 def numbered(voices: Sequence[Voice]) -> list[str]:
     """The names of voices; one that comes again is numbered."""
-    found = list[str]()
+    names = list[str]()
     for voice in voices:
         name, number = voice.name or "voice", 1
-        while name in found:
+        while name in names:
             number += 1
             name = f"{voice.name}-{number}"
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 class Voicebook:

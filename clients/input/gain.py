@@ -79,5 +79,5 @@ class SlowGain:
         share = WINDOW_S / MEMORY_S
         before = level if self._level is None else self._level
         self._level = before + share * (level - before)
-        wanted = min(MOST_DB, max(LEAST_DB, TARGET_DB - self._level))
-        self.db += min(UP_DB * WINDOW_S, max(-DOWN_DB * WINDOW_S, wanted - self.db))
+        target = min(MOST_DB, max(LEAST_DB, TARGET_DB - self._level))
+        self.db += min(UP_DB * WINDOW_S, max(-DOWN_DB * WINDOW_S, target - self.db))

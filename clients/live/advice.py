@@ -44,18 +44,18 @@ def virtual_mic_lacks(devices: Sequence[dict[str, Any]], system: str = sys.platf
 
 def problems(report: dict[str, Any]) -> list[str]:
     """Why live would not work, and what to do about each; empty when it does."""
-    found = []
+    faults = []
     if missing := [name for name in NEEDED if report["packages"].get(name) is None]:
-        found.append(f"{', '.join(missing)} is missing: pip install 'rtvc-engine[live,onnx]'")
+        faults.append(f"{', '.join(missing)} is missing: pip install 'rtvc-engine[live,onnx]'")
     elif report["sound"]["problem"]:
-        found.append(
+        faults.append(
             f"no microphone or no loudspeaker: {report['sound']['problem']}. Plug a headset in,"
             " start the system's sound server"
         )
     if "speed" in report and report["speed"]["recommended"] is None:
         busy = " as busy as it is now: close other programs and run doctor again" * busy_now(report)
-        found.append(f"the processor is too slow for any step of the model{busy}")
-    return found
+        faults.append(f"the processor is too slow for any step of the model{busy}")
+    return faults
 
 
 def busy_now(report: dict[str, Any]) -> bool:
@@ -65,29 +65,29 @@ def busy_now(report: dict[str, Any]) -> bool:
 
 def advice(report: dict[str, Any]) -> list[str]:
     """What would make the delay shorter or the sound safer, most useful first."""
-    found, here = [], set(report["cpu"]["features"])
+    lines, here = [], set(report["cpu"]["features"])
     best = report.get("speed", {}).get("recommended")
     missing = [name for name in USEFUL if report["packages"].get(name) is None]
     if missing:
-        found.append(
+        lines.append(
             f"install {', '.join(missing)}: pip install 'rtvc-engine[live,onnx]'"
             + (" (steps take a third of the time)" if "onnxruntime" in missing else "")
         )
     if busy_now(report):
-        found.append(
+        lines.append(
             "close other programs: the processor is busy, and times here are worse than they need"
             " be"
         )
     if (best is None or best["chunk_ms"] > 12.5) and "speed" in report and not here & FAST:
-        found.append(
+        lines.append(
             "buy a processor with AVX-512 VNNI, AVX-VNNI or AMX (Intel since 2021, AMD since 2022)"
             " for steps of 12.5 ms"
         )
     for side in ("input", "output"):
-        found += of_device(report["sound"], side)
+        lines += of_device(report["sound"], side)
     if report["virtual_mic"]:
-        found.append(report["virtual_mic"])
-    return found
+        lines.append(report["virtual_mic"])
+    return lines
 
 
 def of_device(sound: dict[str, Any], side: str) -> list[str]:

@@ -87,14 +87,14 @@ def devices() -> list[Device]:
         chosen_in = hosts[0]["default_input_device"]
     if chosen_out < 0 and hosts:
         chosen_out = hosts[0]["default_output_device"]
-    found = []
+    known = []
     for index, entry in enumerate(module.query_devices()):
         roles = [
             role
             for role, chosen in (("input", chosen_in), ("output", chosen_out))
             if chosen == index
         ]
-        found.append(
+        known.append(
             Device(
                 index,
                 entry["name"],
@@ -107,7 +107,7 @@ def devices() -> list[Device]:
                 "both" if len(roles) == 2 else "".join(roles),
             )
         )
-    return found
+    return known
 
 
 def server_devices(known: list[Device]) -> list[Device]:
@@ -181,18 +181,18 @@ def pick(wanted: str | None, kind: str, known: list[Device] | None = None) -> De
         everything = [*everything, *server_devices(everything)]
     able = [d for d in everything if (d.inputs if kind == "input" else d.outputs)]
     if wanted is None:
-        found = [d for d in able if d.default in (kind, "both")] or able[:1]
+        fitting = [d for d in able if d.default in (kind, "both")] or able[:1]
     elif wanted.startswith(SERVER):
-        found = [d for d in able if d.server and d.key == wanted]
+        fitting = [d for d in able if d.server and d.key == wanted]
     elif wanted.isdigit():
-        found = [d for d in able if d.index == int(wanted)]
+        fitting = [d for d in able if d.index == int(wanted)]
     else:
         exact = [d for d in able if d.name == wanted]
-        found = exact or [d for d in able if wanted.lower() in d.name.lower()]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(f"{d.index} {d.name!r}" for d in found or able) or "none"
-    problem = "no" if not found else "more than one"
+        fitting = exact or [d for d in able if wanted.lower() in d.name.lower()]
+    if len(fitting) == 1:
+        return fitting[0]
+    names = ", ".join(f"{d.index} {d.name!r}" for d in fitting or able) or "none"
+    problem = "no" if not fitting else "more than one"
     raise DeviceError(
         f"{problem} {kind} device fits {wanted or 'the default'}; there are: {names}. See `rtvc"
         " devices`"

@@ -54,13 +54,13 @@ def cpu() -> dict[str, Any]:
 
 def packages() -> dict[str, str | None]:
     """Versions of the packages that backends and devices need; None for what is missing."""
-    found: dict[str, str | None] = {}
+    installed: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed
 
 
 def sound() -> dict[str, Any]:
@@ -128,21 +128,21 @@ def examine(converter: Converter | None, *, again: bool = False) -> dict[str, An
         What was found, `budget_ms`, `expected_ms`, `virtual_mic` (what is missing for one, or
         None), `problems` (without which live works: `works`) and `advice`.
     """
-    heard = sound()
+    ports = sound()
     report: dict[str, Any] = {
         "python": sys.version.split()[0],
         "system": platform.platform(),
         "cpu": cpu(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "packages": packages(),
-        "sound": heard,
+        "sound": ports,
     }
     if converter is not None:
         report["speed"] = speed(converter, again=again)
-        report["budget_ms"] = budget(report["speed"], heard, converter)
+        report["budget_ms"] = budget(report["speed"], ports, converter)
         total = sum(report["budget_ms"].values())
         report["expected_ms"] = round(total, 1) if report["budget_ms"] else None
-    report["virtual_mic"] = virtual_mic_lacks(heard["devices"])
+    report["virtual_mic"] = virtual_mic_lacks(ports["devices"])
     report["problems"], report["advice"] = problems(report), advice(report)
     report["works"] = not report["problems"]
     return report

@@ -51,7 +51,7 @@ class RemotePlacing:
         """A frame of the server, cut where something was left out."""
         if audio.dropped and self._next is not None:
             self._at += max(0, round((audio.timestamp / 1e6 - self._next) * self._rate))
-        found, samples = list[Stretch](), audio.samples
+        stretches, samples = list[Stretch](), audio.samples
         self._next = audio.timestamp / 1e6 + len(samples) / self._rate
         shift = round(self._late * self._rate)
         while self._left_out:
@@ -60,11 +60,11 @@ class RemotePlacing:
             if before > len(samples):
                 break
             before = max(0, before)
-            found.append(Stretch(self._at + self._missing - shift, samples[:before]))
+            stretches.append(Stretch(self._at + self._missing - shift, samples[:before]))
             self._at += before
             samples = samples[before:]
             self._missing += round(count * self._share)
             self._left_out.popleft()
-        found.append(Stretch(self._at + self._missing - shift, samples))
+        stretches.append(Stretch(self._at + self._missing - shift, samples))
         self._at += len(samples)
-        return found
+        return stretches

@@ -122,13 +122,13 @@ class Client:
             ConfigError: a setting that no session has, or an impossible value.
             Refusal: the server has no such voice, or no place.
         """
-        wanted = {"sample_rate": 24_000} | self._settings | settings
-        if unknown := set(wanted) - set(Start.model_fields):
+        fields = {"sample_rate": 24_000} | self._settings | settings
+        if unknown := set(fields) - set(Start.model_fields):
             raise ConfigError(
                 f"expected settings out of {', '.join(Start.model_fields)}, got"
                 f" {', '.join(sorted(unknown))}"
             )
-        asked = message_of(Start, voice=voice, **wanted)
+        asked = message_of(Start, voice=voice, **fields)
         self.flow = Flow(self._window, asked.output_rate or asked.sample_rate)
         self._position, self._gap, self.totals, self._rest = 0, False, None, self._rest[:0]
         self.started = await self.link.ask(lambda: self.side.start(asked), Started)

@@ -85,7 +85,7 @@ async def convert_recording(
     assert client.started is not None
     began, parts, lags, count = time.monotonic(), list[Samples](), list[float](), 0
     rate_out = client.started.output_rate
-    wanted = -(-len(wave) * rate_out // rate)
+    expected = -(-len(wave) * rate_out // rate)
     placed = 0  # samples of the source that were written down
     if recorder is not None:
         recorder.start()
@@ -99,7 +99,7 @@ async def convert_recording(
         parts.append(samples)
         if not fast:
             lags.append(1000 * (time.monotonic() - began - count / rate_out))
-        progress(count / wanted)
+        progress(count / expected)
     if recorder is not None:
         recorder.stop()
         if recorder.problem:
@@ -113,15 +113,15 @@ async def convert_recording(
     )  # its packets are whole, here and there
     if (
         not -1
-        <= count + dropped * rate_out - wanted
+        <= count + dropped * rate_out - expected
         <= 1 + padding + (0.001 * rate_out if dropped else 0)
     ):
         raise ServiceError(
-            f"expected {wanted} samples less {dropped:.3f} s dropped, got {count}: the server is at"
-            " fault"
+            f"expected {expected} samples less {dropped:.3f} s dropped, got {count}: the server is"
+            " at fault"
         )
     return Outcome(
-        np.concatenate([np.zeros(0, np.float32), *parts])[:wanted],
+        np.concatenate([np.zeros(0, np.float32), *parts])[:expected],
         seconds,
         np.array(lags),
         client.link.resumed,

@@ -100,9 +100,9 @@ class RemotePump:
         if blocks:
             said = self._placing.said(np.concatenate(blocks))
             arrived = [self._converted.popleft() for _ in range(len(self._converted))]
-            heard = [stretch for audio in arrived for stretch in self._placing.heard(audio)]
+            stretches = [stretch for audio in arrived for stretch in self._placing.heard(audio)]
             if self.tap is not None:
-                self.tap(said, heard)
+                self.tap(said, stretches)
         return sum(len(block) for block in blocks)
 
     def listen(self, on: bool) -> None:

@@ -93,10 +93,10 @@ class Remote:
 
     async def _push(self, block: ArrayLike) -> Samples:
         sender = asyncio.ensure_future(self.client.send(block))
-        found = list[Samples]()
+        parts = list[Samples]()
         try:
             while True:
-                found += [audio.samples for audio in self.client.flow.ready()]
+                parts += [audio.samples for audio in self.client.flow.ready()]
                 if sender.done():
                     break
                 changed = asyncio.ensure_future(self.client.flow.change())
@@ -105,7 +105,7 @@ class Remote:
             await sender
         finally:
             sender.cancel()
-        return joined(found)
+        return joined(parts)
 
     def offer(self, block: ArrayLike, captured: float) -> bool:
         """See `Client.offer`: for live audio, which must not wait."""

@@ -207,16 +207,16 @@ def reserve(host: str, port: int) -> Listener:
         ConfigError: the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = Listener(family, socket.SOCK_STREAM)
+    listener = Listener(family, socket.SOCK_STREAM)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        made.bind((host, port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        listener.bind((host, port))
     except OSError as error:
-        made.close()
+        listener.close()
         raise taken(host, port, error) from error
-    return made
+    return listener
 
 
 def listen(
@@ -227,15 +227,15 @@ def listen(
     Raises:
         ConfigError: the address cannot be had.
     """
-    made = reserve(host, port) if reserved is None else reserved
-    made.entrance = entrance or Entrance(WAITING, WAITING, WAITING, float("inf"))
+    listener = reserve(host, port) if reserved is None else reserved
+    listener.entrance = entrance or Entrance(WAITING, WAITING, WAITING, float("inf"))
     try:
-        made.listen()
-        made.keep_spare()
+        listener.listen()
+        listener.keep_spare()
     except OSError as error:
-        made.close()
+        listener.close()
         raise taken(host, port, error) from error
-    return made
+    return listener
 
 
 def room_for(sockets: int) -> int:
@@ -251,9 +251,9 @@ def room_for(sockets: int) -> int:
         return sockets
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else RESERVED
-    wanted = sockets + used + RESERVED
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = sockets + used + RESERVED
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -37,7 +37,7 @@ def learned(model: Any, parameters: set[tuple[int, ...]]) -> list[str]:
     """The matrix products whose constant is a learned weight: those of transforms and filter banks
     must not be rounded to int8."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    found = []
+    values = []
     for node in model.graph.node:
         shape = shapes.get(node.input[1], ()) if node.op_type in ("MatMul", "Gemm") else ()
         if (
@@ -45,8 +45,8 @@ def learned(model: Any, parameters: set[tuple[int, ...]]) -> list[str]:
             and shape[0] * shape[1] >= MINIMUM
             and (shape in parameters or shape[::-1] in parameters)
         ):
-            found.append(node.name)
-    return found
+            values.append(node.name)
+    return values
 
 
 def matrices(converter: Converter) -> set[tuple[int, ...]]:

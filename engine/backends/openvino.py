@@ -121,8 +121,8 @@ class OpenvinoBackend(Backend):
         """x (B, 1, N), voice (B, V), state (B, S) -> y (B, 1, N), next state (B, S)."""
         given = {"x": x.numpy(), "voice": voice.numpy(), "state": state.numpy()}
         with self.alone:
-            found = self.request(len(x)).infer(given, share_inputs=True)
-            return torch.from_numpy(found["y"].copy()), torch.from_numpy(found["next"].copy())
+            outputs = self.request(len(x)).infer(given, share_inputs=True)
+            return torch.from_numpy(outputs["y"].copy()), torch.from_numpy(outputs["next"].copy())
 
 
 class OpenvinoBf16Backend(OpenvinoBackend):

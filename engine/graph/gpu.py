@@ -35,14 +35,14 @@ def need_gpu(what: str) -> Gpu:
     Raises:
         EngineError: when there is none.
     """
-    found = gpu()
-    if found is None:
+    card = gpu()
+    if card is None:
         raise EngineError(
             f"{what} needs an NVIDIA GPU, and torch {torch.__version__} sees none: run it on a"
             " machine with a GPU, its driver and a CUDA build of torch, or use a backend for CPUs"
             " (rtvc build --backend auto)"
         )
-    return found
+    return card
 
 
 def placed(module: nn.Module, device: torch.device, kernels: bool = False) -> nn.Module:

@@ -48,7 +48,7 @@ def to_onnx(graph: Graph) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = torch.onnx.export(
+            exported = torch.onnx.export(
                 graph.program,
                 dynamo=True,
                 input_names=list(graph.inputs),
@@ -63,11 +63,11 @@ def to_onnx(graph: Graph) -> Any:
         ) from error
     finally:
         logger.setLevel(level)
-    if found is None:
+    if exported is None:
         raise EngineError(
             "torch.onnx gave no program for the model's step: use the torch-eager backend"
         )
-    return found.model_proto
+    return exported.model_proto
 
 
 def without_notes(model: "onnx.ModelProto") -> None:

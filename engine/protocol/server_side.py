@@ -176,10 +176,10 @@ class ServerSide:
     def _piece(self, frame: Frame) -> "Uploaded | Violation | None":
         if self._file is None:
             return self._unexpected("a piece of a file", fatal=True)
-        found = self._file.take(frame)
+        outcome = self._file.take(frame)
         if frame.flags & END:
             self._file = None
-        return found
+        return outcome
 
     def _audio(self, frame: Frame) -> "Audio | Violation | None":
         if self.phase is Phase.STOPPING:

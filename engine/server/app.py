@@ -86,8 +86,8 @@ class Socket:
 
 def descriptor(connection: "ServerConnection") -> int:
     """The number of a connection's socket; -1 when it is closed."""
-    found = connection.transport.get_extra_info("socket")
-    return -1 if found is None else int(found.fileno())
+    opened = connection.transport.get_extra_info("socket")
+    return -1 if opened is None else int(opened.fileno())
 
 
 def secure(certificate: Path, key: Path) -> ssl.SSLContext:

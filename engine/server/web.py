@@ -52,16 +52,16 @@ def read_page(folder: Path | None) -> dict[str, tuple[bytes, str]]:
     """
     if folder is None:
         return {}
-    found = {}
+    files = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.suffix in TYPES and path.is_file() and path.stat().st_size <= LARGEST_FILE:
-            found[f"/{path.name}"] = (path.read_bytes(), TYPES[path.suffix])
-    if "/index.html" not in found:
+            files[f"/{path.name}"] = (path.read_bytes(), TYPES[path.suffix])
+    if "/index.html" not in files:
         raise ConfigError(
             f"expected the folder of the browser page, got {folder} without index.html"
         )
-    found["/"] = found["/index.html"]
-    return found
+    files["/"] = files["/index.html"]
+    return files
 
 
 class Web:

@@ -90,7 +90,7 @@ class Silero:
     def push(self, block: Samples) -> list[float]:
         """block (N,) float32 in [-1, 1] -> speech probabilities, one a frame of 32 ms."""
         self.queue = np.concatenate([self.queue, self.edge.push(block)])
-        found = []
+        parts = []
         while len(self.queue) >= CONTEXT + FRAME:
             feed = {
                 "input": self.queue[None, : CONTEXT + FRAME],
@@ -98,9 +98,9 @@ class Silero:
                 "sr": np.array(VAD_RATE, np.int64),
             }
             probability, self.memory = self.session.run(None, feed)
-            found.append(float(probability[0, 0]))
+            parts.append(float(probability[0, 0]))
             self.queue = self.queue[FRAME:]
-        return found
+        return parts
 
     def state(self) -> dict[str, Any]:
         """Arrays and numbers to go on from."""

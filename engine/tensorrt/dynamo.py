@@ -49,19 +49,21 @@ def inputs(
 ) -> list[Any]:
     """The range of every input: its shape for the fewest, the usual and the most rows."""
     low, usual, most = target.batch
-    found = []
+    examples = []
     for name, example in zip(names, program.example_inputs[0], strict=True):
         shape = tuple(example.shape[1:])
         if low == most:
-            found.append(torch_tensorrt.Input(shape=(low, *shape), dtype=torch.float32, name=name))
+            examples.append(
+                torch_tensorrt.Input(shape=(low, *shape), dtype=torch.float32, name=name)
+            )
             continue
         ranges = {
             "min_shape": (low, *shape),
             "opt_shape": (usual, *shape),
             "max_shape": (most, *shape),
         }
-        found.append(torch_tensorrt.Input(dtype=torch.float32, name=name, **ranges))
-    return found
+        examples.append(torch_tensorrt.Input(dtype=torch.float32, name=name, **ranges))
+    return examples
 
 
 def compile_step(

@@ -45,15 +45,15 @@ def rtx() -> Any:
     """
     for name in RTX_MODULES:
         try:
-            found = import_module(name)
+            package = import_module(name)
         except (ImportError, OSError):
             continue
-        if not RTX_OLDEST <= short(found.__version__) < RTX_NEXT:
+        if not RTX_OLDEST <= short(package.__version__) < RTX_NEXT:
             raise EngineError(
-                f"expected TensorRT-RTX 1.5 or a later 1.x, got {found.__version__}: pip install"
+                f"expected TensorRT-RTX 1.5 or a later 1.x, got {package.__version__}: pip install"
                 " 'rtvc-engine[rtx]'"
             )
-        return found
+        return package
     raise DependencyError("the rtx flavour needs TensorRT-RTX: pip install 'rtvc-engine[rtx]'")
 
 
@@ -103,17 +103,17 @@ def full() -> tuple[Any, Any]:
 
 def versions(flavour: str) -> dict[str, str]:
     """The versions that an engine of a flavour depends on; `absent` where a package is missing."""
-    found: dict[str, str] = (
+    installed: dict[str, str] = (
         {} if flavour == "rtx" else {"torch": str(torch.__version__)}
     )  # which only wrote the graph for rtx
     for name in {"tensorrt": ("tensorrt", "torch-tensorrt"), "rtx": ("tensorrt-rtx",)}.get(
         flavour, ()
     ):
         try:
-            found[name] = rtx().__version__ if name == "tensorrt-rtx" else version(name)
+            installed[name] = rtx().__version__ if name == "tensorrt-rtx" else version(name)
         except (PackageNotFoundError, DependencyError):
-            found[name] = "absent"
-    return found
+            installed[name] = "absent"
+    return installed
 
 
 def known(trt: Any) -> dict[str, Any]:
@@ -204,10 +204,10 @@ def fits(target: Target, directory: object, again: str) -> None:
     """
     here = need_gpu(f"the engine in {directory}")
     if here.capability not in target.capabilities:
-        made = ", ".join(target.capabilities)
+        built_for = ", ".join(target.capabilities)
         raise EngineError(
-            f"the engine in {directory} was made for GPUs of compute capability {made}, here is"
-            f" {here.name} ({here.capability}): {again}"
+            f"the engine in {directory} was made for GPUs of compute capability {built_for}, here"
+            f" is {here.name} ({here.capability}): {again}"
         )
     if target.gpu and target.gpu != here.name:
         raise EngineError(

@@ -106,21 +106,21 @@ def build_engine(model: bytes, target: Target, trt: Any) -> tuple[bytes, dict[st
     set_capabilities(config, target.capabilities, trt)
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
-        found = network.get_input(index)
-        profile.set_shape(found.name, *((rows, *tuple(found.shape)[1:]) for rows in target.batch))
+        tensor = network.get_input(index)
+        profile.set_shape(tensor.name, *((rows, *tuple(tensor.shape)[1:]) for rows in target.batch))
     config.add_optimization_profile(profile)
     config.clear_flag(
         trt.BuilderFlag.TF32
     )  # it would round the inputs of float32 products to ten bits
     facts = described(network, trt)
-    made = builder.build_serialized_network(network, config)
+    serialized = builder.build_serialized_network(network, config)
     del parser
-    if made is None:
+    if serialized is None:
         raise EngineError(
             f"TensorRT-RTX {trt.__version__} cannot build this model ({log.last}): try --precision"
             " fp32, see rtvc build --plan"
         )
-    return bytes(made), facts
+    return bytes(serialized), facts
 
 
 def set_capabilities(config: Any, capabilities: Sequence[str], trt: Any) -> None:

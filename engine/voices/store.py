@@ -173,8 +173,8 @@ class VoiceStore:
         """
         path = self._path(name)
         try:
-            found = path.stat()
-            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            facts = path.stat()
+            stamp = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
             with self._lock:
                 known = self._known.get(name)
             if known is not None and known[0] == stamp:

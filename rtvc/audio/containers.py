@@ -125,16 +125,16 @@ class Contained:
         Raises:
             ValueError: what is there cannot be decoded.
         """
-        parts, wanted = list[Samples](), frames
-        while wanted:
+        parts, missing = list[Samples](), frames
+        while missing:
             if not len(self._rest):
                 with _complaints():
                     self._rest = next(self._decoded, self._rest)
                 if not len(self._rest):
                     break
-            parts.append(self._rest[:wanted])
-            self._rest = self._rest[wanted:]
-            wanted -= len(parts[-1])
+            parts.append(self._rest[:missing])
+            self._rest = self._rest[missing:]
+            missing -= len(parts[-1])
         return np.concatenate(parts) if parts else self._rest
 
     def seek(self, frames: int) -> int:

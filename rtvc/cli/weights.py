@@ -72,17 +72,17 @@ def export_studio(
     from rtvc.train.state import load_weights
 
     stream = load_default()
-    found = fit_style_map(stream, sorted(teacher.glob("*.npz")), ridge)
+    style_map = fit_style_map(stream, sorted(teacher.glob("*.npz")), ridge)
     weights = load_weights(run)
     if "mel_encoder" not in weights:
         raise CheckpointError(
             f"expected a mel_encoder, {run} holds {listed(list(weights))}: name a run of `rtvc"
             " train transfer`"
         )
-    model = assemble(stream, studio.kokoro_decoder(), weights["mel_encoder"], found)
-    path = studio.save_file(model, target, {"style_map_r2": f"{found.r2:.3f}"})
+    model = assemble(stream, studio.kokoro_decoder(), weights["mel_encoder"], style_map)
+    path = studio.save_file(model, target, {"style_map_r2": f"{style_map.r2:.3f}"})
     typer.echo(
-        f"{path}  {path.stat().st_size / 1e6:.1f} MB, {found.r2:.0%} of the teacher's styles"
+        f"{path}  {path.stat().st_size / 1e6:.1f} MB, {style_map.r2:.0%} of the teacher's styles"
         " explained"
     )
 

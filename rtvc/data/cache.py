@@ -65,10 +65,10 @@ class Cache:
         if path is None or not path.exists():
             return None
         try:
-            found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+            stored: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError):
             return None  # cut off by an earlier crash of the machine: made again
-        return found
+        return stored
 
     def _to_disk(self, key: str, array: Array) -> None:
         path = self._path(key)

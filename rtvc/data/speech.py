@@ -135,13 +135,13 @@ class Speech:
         self.of_speaker: list[dict[str, list[int]]] = []
         for folder in folders:
             mine = self._scan(folder, shortest, with_text)
-            wanted = -(-held_out // len(folders))
+            share = -(-held_out // len(folders))
             kept_back = 0
             for speaker in sorted(mine, key=lambda name: hashlib.blake2b(name.encode()).digest()):
-                if kept_back >= wanted or len(mine) == 1:
+                if kept_back >= share or len(mine) == 1:
                     break
                 some = mine.pop(speaker)
-                self.held_out += some[: wanted - kept_back]
+                self.held_out += some[: share - kept_back]
                 kept_back += len(some)
             self.of_speaker.append(mine)
         if not any(self.of_speaker):
@@ -166,7 +166,7 @@ class Speech:
 
     def _scan(self, folder: Path, shortest: float, with_text: bool) -> dict[str, list[int]]:
         """Speaker -> numbers of the utterances of a folder."""
-        found: dict[str, list[int]] = {}
+        groups: dict[str, list[int]] = {}
         for path in sorted(path for path in folder.rglob("*.npz") if not path.name.startswith(".")):
             try:
                 speaker, samples, text = facts_of(path)
@@ -174,10 +174,10 @@ class Speech:
                 self.lines.append(f"{path}\t{flat(str(error))}")
                 continue
             if samples >= shortest * SAMPLE_RATE and (text or not with_text):
-                found.setdefault(speaker, []).append(len(self.files))
+                groups.setdefault(speaker, []).append(len(self.files))
                 self.files.append(path)
                 self.speakers.append(speaker)
-        return found
+        return groups
 
     def pick(self, rng: np.random.Generator) -> int:
         """The number of an utterance."""

@@ -152,5 +152,5 @@ def copy_path(utterance: Path, number: int) -> Path:
 def copies_of(utterance: Path) -> list[Path]:
     """The copies that there are of an utterance's file; empty files stand for those that did not
     agree."""
-    found = (utterance.parent / COPIES).glob(f"{utterance.stem}.*.npy")
-    return sorted(path for path in found if path.stat().st_size)
+    copies = (utterance.parent / COPIES).glob(f"{utterance.stem}.*.npy")
+    return sorted(path for path in copies if path.stat().st_size)

@@ -127,9 +127,9 @@ def more_pairs(corpus: Path, listed: Sequence[Pair], count: int) -> list[Pair]:
     steps = shuffled([str(step) for step in range(1, len(speakers))], "steps")
     used = Counter(pair.source for pair in listed)
     taken = {(pair.source, pair.target) for pair in listed}
-    made: list[Pair] = []
+    drawn: list[Pair] = []
     for turn in range(len(speakers) * len(steps) * max(map(len, said.values()))):
-        if len(made) == count:
+        if len(drawn) == count:
             break
         round_, place = divmod(turn, len(speakers))
         speaker, target = (
@@ -142,17 +142,17 @@ def more_pairs(corpus: Path, listed: Sequence[Pair], count: int) -> list[Pair]:
             continue
         source = min(free, key=lambda source: used[source])
         references = shuffled(said[target], f"references of {source.stem} to {target}")[:REFERENCES]
-        made.append(
+        drawn.append(
             Pair(source, target, tuple(audio / name for name in references), transcripts[source])
         )
         used[source] += 1
         taken.add((source, target))
-    if len(made) < count:
+    if len(drawn) < count:
         raise ConfigError(
-            f"expected {count} more pairs, {corpus} has {len(made)} besides those listed: ask for"
+            f"expected {count} more pairs, {corpus} has {len(drawn)} besides those listed: ask for"
             " fewer"
         )
-    return made
+    return drawn
 
 
 def shuffled(names: Sequence[str], what: str) -> list[str]:

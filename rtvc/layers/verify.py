@@ -61,7 +61,7 @@ def verify_contract(
 def chunkings(frames: int, unit: int, generator: torch.Generator) -> list[list[int]]:
     """Single units, two halves, and three random partitions of `frames`."""
     units = frames // unit
-    found = [[unit] * units, [unit * (units // 2), unit * (units - units // 2)]]
+    chunks = [[unit] * units, [unit * (units // 2), unit * (units - units // 2)]]
     for _ in range(3):
         cuts = (
             torch.randperm(units - 1, generator=generator)[: max(1, units // 4)]
@@ -70,8 +70,8 @@ def chunkings(frames: int, unit: int, generator: torch.Generator) -> list[list[i
             .values.tolist()
         )
         edges = [0, *cuts, units]
-        found.append([unit * (b - a) for a, b in pairwise(edges)])
-    return found
+        chunks.append([unit * (b - a) for a, b in pairwise(edges)])
+    return chunks
 
 
 def close(what: str, got: Tensor, wanted: Tensor, tolerance: float) -> None:

@@ -131,12 +131,12 @@ class StudioConverter(nn.Module):
     def listen(self, wave: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """wave (1, 1, N) -> mel (1, 80, T), log F0 (1, T), voiced (1, T) bool, energy (1, T), all
         at 80 Hz."""
-        heard = offline(self.stream.analysis, wave)
-        mel = heard[:, :BANDS]
+        features = offline(self.stream.analysis, wave)
+        mel = features[:, :BANDS]
         # The pitch network's frame t speaks for 1.5 frames after the centre of mel frame t - 1:
         # half a frame after frame t.
-        found, _ = self.stream.pitch(heard[:, BANDS:], self.stream.pitch.initial(1))
-        return mel, found[:, 0].to(mel.dtype), found[:, 1] > 0.5, energy(mel)[:, 0]
+        pitch, _ = self.stream.pitch(features[:, BANDS:], self.stream.pitch.initial(1))
+        return mel, pitch[:, 0].to(mel.dtype), pitch[:, 1] > 0.5, energy(mel)[:, 0]
 
     @staticmethod
     def mapped(log_f0: Tensor, voiced: Tensor, target: Tensor, prosody: float) -> Tensor:

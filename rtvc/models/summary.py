@@ -149,17 +149,17 @@ def reached(outputs: Sequence[Tensor]) -> set[int]:
     """Ids of the parameters that these outputs depend on, found by walking back through the
     graph."""
     pending = [output.grad_fn for output in outputs if output.grad_fn is not None]
-    seen, found = set(pending), set()
+    seen, nodes = set(pending), set()
     while pending:
         node = pending.pop()
         if node is None:
             continue
         if (variable := getattr(node, "variable", None)) is not None:
-            found.add(id(variable))
+            nodes.add(id(variable))
         fresh = {following for following, _ in node.next_functions if following is not None} - seen
         seen |= fresh
         pending.extend(fresh)
-    return found
+    return nodes
 
 
 def measure(part: Part, frames: int = 192, repeats: int = 3) -> Cost:

@@ -82,13 +82,13 @@ class Moonshine:
                 "encoder_attention_mask": everything,
                 "use_cache_branch": np.array([step > 0]),
             }
-            found = dict(zip(outputs, self._decoder.run(None, asked | past), strict=True))
+            outputs_by_name = dict(zip(outputs, self._decoder.run(None, asked | past), strict=True))
             # Keys and values of what was heard come whole from the first step only.
             past = {
-                name: found[name] if step == 0 or ".decoder." in name else past[name]
+                name: outputs_by_name[name] if step == 0 or ".decoder." in name else past[name]
                 for name in names
             }
-            token = int(found["logits"][0, -1].argmax())
+            token = int(outputs_by_name["logits"][0, -1].argmax())
             if token == END:
                 break
             tokens.append(token)

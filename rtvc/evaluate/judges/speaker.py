@@ -89,9 +89,11 @@ def _voicefilter() -> Callable[[Wave], Embedding]:
         windows = np.lib.stride_tricks.sliding_window_view(frames, width, axis=0)[
             ::stride
         ].transpose(0, 2, 1)
-        found = session.run(None, {"mel_window": np.ascontiguousarray(windows)})[0]
+        embeddings = session.run(None, {"mel_window": np.ascontiguousarray(windows)})[0]
         return unit(
-            np.mean(found / (np.linalg.norm(found, axis=-1, keepdims=True) + 1e-12), axis=0)
+            np.mean(
+                embeddings / (np.linalg.norm(embeddings, axis=-1, keepdims=True) + 1e-12), axis=0
+            )
         )
 
     return embed

@@ -180,11 +180,11 @@ class DialConverter(nn.Module):
     def forward(self, x: Tensor, voice: Tensor, state: DialState) -> tuple[Tensor, DialState]:
         """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency`
         samples late."""
-        heard, analysis = self.analysis(x, state.analysis)
-        mel = heard[:, :BANDS]
+        features, analysis = self.analysis(x, state.analysis)
+        mel = features[:, :BANDS]
         content, encoder = self.encoder(mel, state.content)
         # Pitch and energy know a frame as soon as it is heard; they wait for its content.
-        melody, pitch = self.pitch(heard[:, BANDS:], state.pitch)
+        melody, pitch = self.pitch(features[:, BANDS:], state.pitch)
         melody, late_melody = self.late_melody(melody, state.melody)
         energy, late_energy = self.late_energy(energy_of(mel), state.energy)
         (log_f0, loudness), prosody = self.prosody(
@@ -206,9 +206,9 @@ class DialConverter(nn.Module):
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic (B, A) and prosodic
         style (B, 128)."""
-        heard, _ = self.analysis(wave, self.analysis.initial(len(wave)))
-        melody, _ = self.pitch(heard[:, BANDS:], self.pitch.initial(len(wave)))
-        return self.styles_of(heard[:, :BANDS], melody)
+        features, _ = self.analysis(wave, self.analysis.initial(len(wave)))
+        melody, _ = self.pitch(features[:, BANDS:], self.pitch.initial(len(wave)))
+        return self.styles_of(features[:, :BANDS], melody)
 
     def styles_of(self, mel: Tensor, melody: Tensor) -> tuple[Tensor, Tensor]:
         """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic (B, A) and prosodic style (B,
