@@ -58,7 +58,7 @@ def test_a_stream_never_moves_its_state(converter: Any) -> None:
             stream.put(state[:1])
             state = state[:1].repeat(2, 1)
     assert len(set(places)) == 2 and places[0] == places[2] == places[4] != places[1] == places[3]
-    with pytest.raises(EngineError, match=r"x \(1, 1, 600\).*\(2, 1, 600\)"):
+    with pytest.raises(EngineError, match=r"expected x \(2, 1, 600\) .*, got \(1, 1, 600\)"):
         stream(torch.zeros(1, 1, CHUNK), voice)
 
 
@@ -199,7 +199,7 @@ def test_the_manifest_holds_it_to_its_gpu(
 ) -> None:
     """Built as on one GPU, loaded as on another."""
     here = Gpu("NVIDIA H100", "9.0")
-    for module in ("build", "tensorrt.flavours", "backends.cudagraph"):
+    for module in ("registry", "cached", "tensorrt.flavours", "backends.cudagraph"):
         monkeypatch.setattr(f"rtvc.engine.{module}.need_gpu", lambda what: here)
     real = CudaGraphBackend.__init__
     monkeypatch.setattr(
