@@ -336,7 +336,7 @@ def test_shipped_weights_load_from_the_tree_and_stand_ins_only_stand_in(
 
     made = Sizes(steps=[4])
     assert (made.width, made.steps) == (3, (4,))  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="settings .*'steps', 'width'.*: 'depth'"):
+    with pytest.raises(ValueError, match=r"settings .*'steps', 'width'.*: 'depth'"):
         Sizes(depth=1)
     monkeypatch.setattr(bare, "missing", lambda package: True)
     assert "random" in bare.shipped()[1]
