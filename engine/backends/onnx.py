@@ -1,5 +1,7 @@
 """ONNX Runtime: small to install, quick to load, and with int8 weights the fastest on most CPUs."""
 
+import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +72,18 @@ def quantise(source: Path, target: Path, converter: Converter) -> None:
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "When to
     use reduce-range".
     """
-    import logging
-
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(str(source))
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it advises a pre-processing that `write_onnx` has done
+    here = threading.get_ident()
+
+    def others(record: logging.LogRecord) -> bool:
+        """Whether a line is another thread's: this one is advised a pre-processing that
+        `write_onnx` has done. A level for all would outlast two threads that build at once."""
+        return record.thread != here
+
+    logging.root.addFilter(others)
     try:
         quantize_dynamic(
             str(source),
@@ -89,7 +95,7 @@ def quantise(source: Path, target: Path, converter: Converter) -> None:
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
     finally:
-        logging.disable(level)
+        logging.root.removeFilter(others)
 
 
 class OnnxBackend(Backend):

@@ -141,7 +141,7 @@ def test_tables_of_benchmarks_fit() -> None:
 @pytest.mark.parametrize(
     ("typed", "index", "wanted"),
     [
-        ("rtvc con", 1, {"convert"}),
+        ("rtvc con", 1, {"control", "convert"}),
         ("rtvc voice ", 2, {"create", "mix", "show"}),
         ("rtvc voice mix --na", 3, {"--name"}),
         ("rtvc convert me.wav --ti", 3, {"--timbre"}),
