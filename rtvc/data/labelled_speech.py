@@ -2,7 +2,6 @@
 back."""
 
 import hashlib
-import threading
 import zipfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -12,15 +11,16 @@ from typing import TypeVar
 import numpy as np
 
 from rtvc.audio.mel import SAMPLE_RATE
-from rtvc.data.labelled import NPY_HEADER, TEACHER, Utterance, load_utterance
+from rtvc.data.labelled import TEACHER, Utterance, load_utterance
 from rtvc.data.manifest import remark
-from rtvc.data.seeds import derive
+from rtvc.data.speech import Replacing
+from rtvc.data.utterance import NPY_HEADER
 from rtvc.errors import AudioError, TrainingError
 
 T = TypeVar("T")
 
 
-class Labelled:
+class Labelled(Replacing):
     """The utterances of some folders. What cannot be read is remembered in `remarks` and replaced
     by another utterance.
 
@@ -43,10 +43,7 @@ class Labelled:
         kept: int = 512,
         temper: float = 0.35,
     ) -> None:
-        self.lines: list[str] = []
-        self.bad: set[int] = set()
-        self.lock = threading.Lock()
-        self.files: list[Path] = []
+        super().__init__()
         self.speakers: list[str] = []
         for path in (
             path
@@ -129,26 +126,7 @@ class Labelled:
     def usable(self, number: int, seed: int, use: Callable[[int], T]) -> T:
         """`use` of an utterance, or of others in a fixed random order when it raises AudioError."""
         exact = self.speakers[number] == TEACHER
-        rng = np.random.default_rng(derive(seed, "instead", number))
-        for _ in range(20):
-            if number not in self.bad:
-                try:
-                    return use(number)
-                except AudioError as error:
-                    with self.lock:
-                        if number not in self.bad:
-                            self.bad.add(number)
-                            self.lines.append(remark(self.files[number], str(error)))
-            number = self.pick(rng, exact)
-        raise TrainingError(
-            f"twenty utterances in a row cannot be used; the last was {self.files[number]}"
-        )
-
-    def remarks(self) -> list[str]:
-        """Files that were refused since the last call: path and reason."""
-        with self.lock:
-            lines, self.lines = self.lines, []
-        return lines
+        return self.replaced(number, seed, use, lambda rng: self.pick(rng, exact))
 
 
 def _facts(path: Path) -> tuple[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rtvc.audio.mel import HOP, SAMPLE_RATE
-from rtvc.data.manifest import flat
+from rtvc.data.manifest import remark
 from rtvc.data.seeds import derive
 from rtvc.data.utterance import Array, Utterance, copies_of, facts_of, load_utterance
 from rtvc.errors import AudioError, TrainingError
@@ -23,12 +23,36 @@ from rtvc.errors import AudioError, TrainingError
 T = TypeVar("T")
 
 
+class Recording(Protocol):
+    """What a piece needs of an utterance."""
+
+    @property
+    def audio(self) -> Array:
+        """(N,) int16 at 24 kHz."""
+        ...
+
+    @property
+    def bandwidth(self) -> float:
+        """Twice the highest frequency present, in Hz."""
+        ...
+
+    def melody(self, seconds: Array, highest: float = ...) -> tuple[Array, Array]:
+        """As `rtvc.data.utterance.Voiced`."""
+        ...
+
+
+U = TypeVar("U", bound=Recording)
+
+
 @dataclass(frozen=True, eq=False)
-class Cut:
+class Piece(Generic[U]):
     """A piece of an utterance played at another speed: pitch, formants and tempo move together,
     which makes a new speaker."""
 
-    utterance: Utterance
+    STEP: ClassVar[int] = 1
+    """Samples of the utterance whose multiple its beginning is."""
+
+    utterance: U
     start: int
     """Sample of the utterance at which it begins."""
     speed: float
@@ -36,17 +60,17 @@ class Cut:
     """Length in frames of HOP samples, after the change of speed."""
 
     @classmethod
-    def draw(
-        cls, utterance: Utterance, frames: int, speed: float, rng: np.random.Generator
-    ) -> "Cut":
+    def draw(cls, utterance: U, frames: int, speed: float, rng: np.random.Generator) -> Self:
         """A random piece; silence follows an utterance that is shorter."""
         spare = len(utterance.audio) - cls.needed(frames, speed)
-        return cls(utterance, int(rng.integers(0, max(1, spare + 1))), speed, frames)
+        return cls(
+            utterance, int(rng.integers(0, max(1, spare // cls.STEP + 1))) * cls.STEP, speed, frames
+        )
 
-    @staticmethod
-    def needed(frames: int, speed: float) -> int:
+    @classmethod
+    def needed(cls, frames: int, speed: float) -> int:
         """Samples of the utterance that a piece reads."""
-        return int(frames * HOP * speed) + 2
+        return int(frames * HOP * speed) + 2 * cls.STEP
 
     def wave(self) -> Tensor:
         """(frames * HOP,) float32 at 24 kHz, linearly interpolated."""
@@ -69,6 +93,23 @@ class Cut:
         ) / SAMPLE_RATE
         return seconds
 
+    def melody(self, offset: int, highest: float = np.inf) -> tuple[Tensor, Tensor]:
+        """Log F0 as heard in the piece, and voicing, (frames,) each, at the times of `seconds`."""
+        log_f0, voiced = self.utterance.melody(self.seconds(offset), highest)
+        return torch.from_numpy(log_f0) + float(np.log(self.speed)), torch.from_numpy(voiced)
+
+    def cutoff(self) -> float:
+        """Hz up to which the piece holds what was truly recorded; above half the sample rate where
+        all of it is."""
+        half = SAMPLE_RATE / 2 + 1
+        if self.utterance.bandwidth >= SAMPLE_RATE:
+            return half * min(1.0, self.speed)
+        return min(self.utterance.bandwidth / 2 * self.speed - 400.0, half)
+
+
+class Cut(Piece[Utterance]):
+    """A piece of an utterance that is labelled with units."""
+
     def units(self, offset: int) -> Tensor:
         """Unit numbers at the times of `seconds`, (L, frames) int64."""
         return torch.from_numpy(
@@ -85,21 +126,57 @@ class Cut:
         """Whether the utterance still lasts at the times of `seconds`, (frames,) bool."""
         return torch.from_numpy(self.seconds(offset) < len(self.utterance.audio) / SAMPLE_RATE)
 
-    def melody(self, offset: int, highest: float = np.inf) -> tuple[Tensor, Tensor]:
-        """Log F0 as heard in the piece, and voicing, (frames,) each, at the times of `seconds`."""
-        log_f0, voiced = self.utterance.melody(self.seconds(offset), highest)
-        return torch.from_numpy(log_f0) + float(np.log(self.speed)), torch.from_numpy(voiced)
 
-    def cutoff(self) -> float:
-        """Hz up to which the piece holds what was truly recorded; above half the sample rate where
-        all of it is."""
-        half = SAMPLE_RATE / 2 + 1
-        if self.utterance.bandwidth >= SAMPLE_RATE:
-            return half * min(1.0, self.speed)
-        return min(self.utterance.bandwidth / 2 * self.speed - 400.0, half)
+class Replacing:
+    """What cannot be read is remembered in `remarks` and replaced by another utterance.
+
+    Attributes:
+        files: of the utterances, by number.
+        bad: numbers of those that cannot be read.
+        lines: remarks that nobody has asked for yet.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.bad: set[int] = set()
+        self.lock = threading.Lock()
+        self.files: list[Path] = []
+
+    def replaced(
+        self,
+        number: int,
+        seed: int,
+        use: Callable[[int], T],
+        pick: Callable[[np.random.Generator], int],
+    ) -> T:
+        """`use(number)`, or of others in a fixed random order when it raises AudioError.
+
+        Raises:
+            TrainingError: twenty in a row cannot be read.
+        """
+        rng = np.random.default_rng(derive(seed, "instead", number))
+        for _ in range(20):
+            if number not in self.bad:
+                try:
+                    return use(number)
+                except AudioError as error:
+                    with self.lock:
+                        if number not in self.bad:
+                            self.bad.add(number)
+                            self.lines.append(remark(self.files[number], str(error)))
+            number = pick(rng)
+        raise TrainingError(
+            f"twenty utterances in a row cannot be used; the last was {self.files[number]}"
+        )
+
+    def remarks(self) -> list[str]:
+        """Files that were refused since the last call: path and reason."""
+        with self.lock:
+            lines, self.lines = self.lines, []
+        return lines
 
 
-class Speech:
+class Speech(Replacing):
     """The utterances of some folders. What cannot be read is remembered in `remarks` and replaced
     by another utterance.
 
@@ -125,11 +202,8 @@ class Speech:
         temper: float = 0.5,
         with_text: bool = False,
     ) -> None:
-        self.lines: list[str] = []
-        self.bad: set[int] = set()
+        super().__init__()
         self._copies: dict[int, list[Path]] = {}
-        self.lock = threading.Lock()
-        self.files: list[Path] = []
         self.speakers: list[str] = []
         self.held_out: list[int] = []
         self.of_speaker: list[dict[str, list[int]]] = []
@@ -171,7 +245,7 @@ class Speech:
             try:
                 speaker, samples, text = facts_of(path)
             except AudioError as error:
-                self.lines.append(f"{path}\t{flat(str(error))}")
+                self.lines.append(remark(path, str(error)))
                 continue
             if samples >= shortest * SAMPLE_RATE and (text or not with_text):
                 groups.setdefault(speaker, []).append(len(self.files))
@@ -210,23 +284,4 @@ class Speech:
         Raises:
             TrainingError: twenty in a row cannot be read.
         """
-        rng = np.random.default_rng(derive(seed, "instead", number))
-        for _ in range(20):
-            if number not in self.bad:
-                try:
-                    return use(number, self._load(number))
-                except AudioError as error:
-                    with self.lock:
-                        if number not in self.bad:
-                            self.bad.add(number)
-                            self.lines.append(f"{self.files[number]}\t{flat(str(error))}")
-            number = self.pick(rng)
-        raise TrainingError(
-            f"twenty utterances in a row cannot be used; the last was {self.files[number]}"
-        )
-
-    def remarks(self) -> list[str]:
-        """Files that were refused since the last call: path and reason."""
-        with self.lock:
-            lines, self.lines = self.lines, []
-        return lines
+        return self.replaced(number, seed, lambda k: use(k, self._load(k)), self.pick)

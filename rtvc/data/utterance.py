@@ -13,6 +13,7 @@ Frame k of units speaks for the time k / 50 s, of F0 for (k + 0.5) / 80 s.
 """
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,24 +43,11 @@ NPY_HEADER = 128
 """Bytes before the samples of a one-dimensional array."""
 
 
-@dataclass(frozen=True, eq=False)
-class Utterance:
-    """One recording and its labels, as in a file; see the head of this module."""
+class Voiced:
+    """What every labelled recording tells of its F0, whatever else its labels are."""
 
-    audio: Array
-    units: Array
-    phonemes: Array
-    f0: Array
-    confidence: Array
-    speaker: str
-    bandwidth: float = float(SAMPLE_RATE)
-    text: str = ""
-
-    def frames_at(self, seconds: Array) -> Array:
-        """The nearest unit frame at the given times, (K,) int64; the last one beyond the end."""
-        frames = np.round(seconds * UNIT_RATE).astype(np.int64)
-        clipped: Array = np.clip(frames, 0, self.units.shape[1] - 1)
-        return clipped
+    f0: Array  # (K,) at 80 Hz
+    confidence: Array  # (K,)
 
     def melody(self, seconds: Array, highest: float = np.inf) -> tuple[Array, Array]:
         """Log F0 and voicing 0 or 1 at the given times, (K,) float32 each; F0 from `highest` Hz on
@@ -81,20 +69,72 @@ class Utterance:
         return voiced.astype(np.float32), (voiced | (confidence < UNSURE)).astype(np.float32)
 
 
+def read_arrays(path: Path) -> dict[str, Array]:
+    """All arrays of an .npz of labelled speech; nothing in it is unpickled.
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise AudioError(
+            f"{path} cannot be read as labelled speech ({error}): make it again"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Utterance(Voiced):
+    """One recording and its labels, as in a file; see the head of this module."""
+
+    audio: Array
+    units: Array
+    phonemes: Array
+    f0: Array
+    confidence: Array
+    speaker: str
+    bandwidth: float = float(SAMPLE_RATE)
+    text: str = ""
+
+    def frames_at(self, seconds: Array) -> Array:
+        """The nearest unit frame at the given times, (K,) int64; the last one beyond the end."""
+        frames = np.round(seconds * UNIT_RATE).astype(np.int64)
+        clipped: Array = np.clip(frames, 0, self.units.shape[1] - 1)
+        return clipped
+
+    def labels(self) -> dict[str, Any]:
+        """Everything but the audio, as files hold it."""
+        return {
+            "units": self.units.astype(np.uint16),
+            "phonemes": self.phonemes.astype(np.int16),
+            "f0": self.f0.astype(np.float32),
+            "confidence": self.confidence.astype(np.float16),
+            "speaker": np.array(self.speaker),
+            "bandwidth": np.array(self.bandwidth, np.float32),
+            "text": np.array(self.text),
+        }
+
+    @classmethod
+    def of(cls, audio: Array, labels: Mapping[str, Array]) -> "Utterance":
+        """What `labels` gave, with its audio (N,) int16."""
+        units, phonemes, f0, confidence = (
+            labels[name] for name in ("units", "phonemes", "f0", "confidence")
+        )
+        speaker, bandwidth, text = (
+            str(labels["speaker"]),
+            float(labels["bandwidth"]),
+            str(labels["text"]),
+        )
+        return cls(
+            audio, units, phonemes, f0, confidence.astype(np.float32), speaker, bandwidth, text
+        )
+
+
 def save_utterance(path: Path, utterance: Utterance) -> None:
     """Writes a file, whole or not at all."""
     with replacing(path) as fresh:
-        np.savez(
-            fresh,
-            audio=utterance.audio.astype(np.int16),
-            units=utterance.units.astype(np.uint16),
-            phonemes=utterance.phonemes.astype(np.int16),
-            f0=utterance.f0.astype(np.float32),
-            confidence=utterance.confidence.astype(np.float16),
-            speaker=np.array(utterance.speaker),
-            bandwidth=np.float32(utterance.bandwidth),
-            text=np.array(utterance.text),
-        )
+        np.savez(fresh, audio=utterance.audio.astype(np.int16), **utterance.labels())
 
 
 def load_utterance(path: Path) -> Utterance:
@@ -103,13 +143,7 @@ def load_utterance(path: Path) -> Utterance:
     Raises:
         AudioError: it cannot be read, lacks something, or its parts do not fit together.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            parts = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise AudioError(
-            f"{path} cannot be read as labelled speech ({error}): make it again"
-        ) from error
+    parts = read_arrays(path)
     needed = {"audio", "units", "phonemes", "f0", "confidence", "speaker", "bandwidth", "text"}
     if missing := needed - set(parts):
         raise AudioError(f"{path} lacks {', '.join(sorted(missing))}: label it again")
@@ -122,10 +156,7 @@ def load_utterance(path: Path) -> Utterance:
         raise AudioError(f"{path}: expected (N), (L, T), (T), (K), got {shapes}: label it again")
     if not np.isfinite(f0).all():
         raise AudioError(f"{path} holds F0 that is not finite: label it again")
-    return Utterance(
-        audio, units, phonemes, f0, parts["confidence"].astype(np.float32),
-        str(parts["speaker"]), float(parts["bandwidth"]), str(parts["text"]),
-    )  # fmt: skip
+    return Utterance.of(audio, parts)
 
 
 def facts_of(path: Path) -> tuple[str, int, bool]:

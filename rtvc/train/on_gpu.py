@@ -60,16 +60,7 @@ def packed(utterance: Utterance) -> tuple[bytes, bytes]:
         subtype="OPUS",
         compression_level=COMPRESSION,
     )
-    np.savez_compressed(
-        labels,
-        units=utterance.units.astype(np.uint16),
-        phonemes=utterance.phonemes.astype(np.int16),
-        f0=utterance.f0.astype(np.float32),
-        confidence=utterance.confidence.astype(np.float16),
-        speaker=np.array(utterance.speaker),
-        bandwidth=np.float32(utterance.bandwidth),
-        text=np.array(utterance.text),
-    )
+    np.savez_compressed(labels, **utterance.labels())
     return audio.getvalue(), labels.getvalue()
 
 
@@ -79,12 +70,7 @@ def unpacked(audio: bytes, labels: bytes) -> Utterance:
 
     wave, _ = soundfile.read(io.BytesIO(audio), dtype="int16")
     with np.load(io.BytesIO(labels), allow_pickle=False) as file:
-        parts = {name: file[name] for name in file.files}
-    return Utterance(
-        wave, parts["units"], parts["phonemes"], parts["f0"],
-        parts["confidence"].astype(np.float32), str(parts["speaker"]), float(parts["bandwidth"]),
-        str(parts["text"]),
-    )  # fmt: skip
+        return Utterance.of(wave, {name: file[name] for name in file.files})
 
 
 def in_turn(folders: Sequence[Path]) -> Iterator[Path]:

@@ -44,9 +44,7 @@ def figures(root: Path) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         same = formatted(root, Path(folder))
         lengths = sorted(path.read_text().count("\n") for path in code(same))
-        tests = sum(
-            path.read_text().count("\n") for path in (same / "tests").rglob("*.py")
-        )
+        tests = sum(path.read_text().count("\n") for path in (same / "tests").rglob("*.py"))
     rooms = Counter(path.parent for path in code(root) if path.name != "__init__.py")
     room, most = max(rooms.items(), key=lambda each: each[1])
     wide = sum(len(line) > WIDTH for path in code(root) for line in path.read_text().split("\n"))

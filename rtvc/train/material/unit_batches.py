@@ -96,7 +96,8 @@ class SpeechStage(Stage):
             rng.random() < self.settings.copies
             and (copy := self.speech.copy_of(number, rng)) is not None
         ):
-            heard = replace(piece, utterance=replace(piece.utterance, audio=copy)).wave()
+            said = replace(piece.utterance, audio=copy)
+            heard = Cut(said, piece.start, piece.speed, piece.frames).wave()
         return {
             "wave": wave,
             "heard": heard,

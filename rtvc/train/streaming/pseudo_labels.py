@@ -16,8 +16,9 @@ from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.recording import read
 from rtvc.audio.resample import resample
 from rtvc.data.cache import Array
-from rtvc.data.labelled import CONTENT_HOP, SURE, Utterance, save_utterance
+from rtvc.data.labelled import CONTENT_HOP, Utterance, save_utterance
 from rtvc.data.manifest import Entry, flat, read_manifest, remark
+from rtvc.data.utterance import SURE
 from rtvc.errors import AudioError, CheckpointError, DependencyError, TrainingError
 from rtvc.files import write
 from rtvc.models.loading import listed
