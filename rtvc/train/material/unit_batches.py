@@ -14,6 +14,7 @@ from rtvc.data.seeds import generator, numpy_generator
 from rtvc.data.speech import Cut, Speech
 from rtvc.data.symbols import SYMBOLS
 from rtvc.data.utterance import UNKNOWN, Utterance
+from rtvc.models.streaming.analysis import Analysis
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.losses import frame_cross_entropy
 from rtvc.train.material.stream_data import CLEAN, stacked
@@ -209,3 +210,11 @@ def told(logits: list[Tensor], units: Tensor, phonemes: Tensor) -> dict[str, Ten
         "phonemes": frame_cross_entropy(spoken, phonemes),
         **right,
     }
+
+
+def analysed(analysis: Analysis, wave: Tensor) -> Tensor:
+    """wave (B, N) -> what the analysis hears (B, C, T), without gradients, in float32."""
+    with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
+        heard: Tensor
+        heard, _ = analysis(wave[:, None], analysis.initial(len(wave)))
+    return heard

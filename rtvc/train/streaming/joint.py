@@ -38,7 +38,7 @@ from rtvc.train.losses.prosody_targets import manner
 from rtvc.train.losses.speaker import SpeakerEncoder
 from rtvc.train.material.recogniser import Recogniser
 from rtvc.train.material.stream_data import frozen, stacked
-from rtvc.train.material.unit_batches import Heads, SpeechStage, told
+from rtvc.train.material.unit_batches import Heads, SpeechStage, analysed, told
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
 from rtvc.train.streaming.joint_config import JointConfig
@@ -177,10 +177,7 @@ class Joint(SpeechStage):
 
     def mel(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> log-mel (B, BANDS, T), without gradients, in float32."""
-        with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
-            heard: Tensor
-            heard, _ = self.analysis(wave[:, None], self.analysis.initial(len(wave)))
-        return heard[:, :BANDS]
+        return analysed(self.analysis, wave)[:, :BANDS]
 
     def listen(self, batch: Batch, lookahead: int) -> Heard:
         """What the model knows of a batch at a setting of the dial, F0 excepted, which is the

@@ -16,7 +16,7 @@ from rtvc.models.streaming.dial import DialConfig, pitch_net
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.pitch_losses import pitch_losses
 from rtvc.train.material.stream_data import stacked
-from rtvc.train.material.unit_batches import SpeechRun, SpeechStage
+from rtvc.train.material.unit_batches import SpeechRun, SpeechStage, analysed
 from rtvc.train.stage import Batch
 
 
@@ -76,8 +76,7 @@ class Melody(SpeechStage):
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """See `pitch_losses`."""
         wave, warm = batch["heard"], self.config.warm
-        with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
-            heard, _ = self.analysis(wave[:, None], self.analysis.initial(len(wave)))
+        heard = analysed(self.analysis, wave)
         logits, _ = self.net.logits(heard[:, BANDS:], self.net.initial(len(wave)))
         labels = (batch[name][:, warm:] for name in ("log_f0", "voiced", "known"))
         return pitch_losses(self.net.centres, logits[:, warm:], *labels)

@@ -22,7 +22,7 @@ from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.encoder import ContentEncoder, EncoderConfig
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.material.stream_data import stacked
-from rtvc.train.material.unit_batches import Heads, SpeechRun, SpeechStage, told
+from rtvc.train.material.unit_batches import Heads, SpeechRun, SpeechStage, analysed, told
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch
 
@@ -112,10 +112,7 @@ class Units(SpeechStage):
 
     def mel(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> log-mel (B, BANDS, T), without gradients, in float32."""
-        with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
-            heard: Tensor
-            heard, _ = self.analysis(wave[:, None], self.analysis.initial(len(wave)))
-        return heard[:, :BANDS]
+        return analysed(self.analysis, wave)[:, :BANDS]
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """Cross entropies, averaged over the dial; the share of right units at every setting is
