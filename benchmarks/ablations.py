@@ -1,7 +1,9 @@
-"""Choices of model and training against their absence: `python -m rtvc.benchmarks.ablations QUESTION …`.
+"""Choices of model and training against their absence: `python -m rtvc.benchmarks.ablations
+QUESTION …`.
 
-A question of `ablations.toml` has several answers. Each is trained by the same stage on the same data for the same steps, and
-measured on the same held-out speakers; the page says which won. Every run goes on where it was stopped.
+A question of `ablations.toml` has several answers. Each is trained by the same stage on the same
+data for the same steps, and measured on the same held-out speakers; the page says which won. Every
+run goes on where it was stopped.
 """
 
 import json
@@ -18,7 +20,11 @@ from rtvc.files import write, write_json
 from rtvc.train.config import Section, nearest, validated
 
 HERE = Path(__file__).parent
-PLAN, RESULTS, PAGE = HERE / "ablations.toml", HERE / "results" / "ablations.json", Path("docs/ablations.md")
+PLAN, RESULTS, PAGE = (
+    HERE / "ablations.toml",
+    HERE / "results" / "ablations.json",
+    Path("docs/ablations.md"),
+)
 
 
 class Question(Section):
@@ -42,11 +48,16 @@ class Question(Section):
 def questions(plan: Path = PLAN) -> dict[str, Question]:
     """The questions of a plan by name."""
     tables = tomllib.loads(plan.read_text(encoding="utf-8"))
-    return {name: validated(Question, table, f"[{name}] of {plan}") for name, table in tables.items()}
+    return {
+        name: validated(Question, table, f"[{name}] of {plan}") for name, table in tables.items()
+    }
 
 
-def answer(question: Question, answer: str, run: Path, seed: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Trains one answer, or goes on with it; what was measured at the end, with averaged weights."""
+def answer(
+    question: Question, answer: str, run: Path, seed: int, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Trains one answer, or goes on with it; what was measured at the end, with averaged
+    weights."""
     import torch
     from rich.console import Console
 
@@ -56,13 +67,24 @@ def answer(question: Question, answer: str, run: Path, seed: int, overrides: Seq
 
     kind: Any = stage_type(question.stage)
     often = max(1, question.steps // 5)
-    settings = [f"seed={seed}", f"steps={question.steps}", f"log.validate_every={often}", "log.tensorboard=false", "checkpoint.keep=1"]
+    settings = [
+        f"seed={seed}",
+        f"steps={question.steps}",
+        f"log.validate_every={often}",
+        "log.tensorboard=false",
+        "checkpoint.keep=1",
+    ]
     given = [*settings, *question.base, *question.answers[answer], *overrides]
     config = load_config(kind.config_type, default_config(question.stage), given)
     torch.manual_seed(seed)
     outcome = Trainer(kind(config), config, run, console=Console(stderr=True)).fit()
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    last = {key.removeprefix("valid/"): value for line in lines for key, value in line.items() if key.startswith("valid/")}
+    last = {
+        key.removeprefix("valid/"): value
+        for line in lines
+        for key, value in line.items()
+        if key.startswith("valid/")
+    }
     return {
         "answer": answer,
         "seed": seed,
@@ -77,38 +99,71 @@ def table(question: Question, results: Sequence[dict[str, Any]]) -> list[str]:
     first = question.measures[0]
     ordered = sorted(results, key=lambda result: result[first], reverse=question.higher_is_better)
     shown = [name.replace("_", " ") for name in question.measures]
-    lines = [f"## {question.title}", "", f"| answer | seed | {' | '.join(shown)} | steps | seconds |"]
+    lines = [
+        f"## {question.title}",
+        "",
+        f"| answer | seed | {' | '.join(shown)} | steps | seconds |",
+    ]
     lines.append("| --- " * (len(question.measures) + 4) + "|")
     for result in ordered:
         values = " | ".join(f"{result[name]:.4f}" for name in question.measures)
-        lines.append(f"| {result['answer']} | {result['seed']} | {values} | {result['steps']} | {result['seconds']} |")
+        lines.append(
+            f"| {result['answer']} | {result['seed']} | {values} | {result['steps']} |"
+            f" {result['seconds']} |"
+        )
     base = " ".join(f"`{setting}`" for setting in question.base)
-    lines += ["", f"Stage `{question.stage}`" + (f" with {base}." if base else "."), *([question.says] if question.says else []), ""]
+    lines += [
+        "",
+        f"Stage `{question.stage}`" + (f" with {base}." if base else "."),
+        *([question.says] if question.says else []),
+        "",
+    ]
     return lines
 
 
-def page(found: dict[str, list[dict[str, Any]]], plan: dict[str, Question], facts: dict[str, str]) -> str:
+def page(
+    found: dict[str, list[dict[str, Any]]], plan: dict[str, Question], facts: dict[str, str]
+) -> str:
     """docs/ablations.md."""
     told = "; ".join(f"{name} {value}" for name, value in facts.items())
     head = [
         "# Ablations",
         "",
-        "Each choice of the model and its training against its absence: the same data, the same batches, the same steps, measured on the",
-        "same speakers that no training heard, with averaged weights. The answer that measures best stands first.",
+        (
+            "Each choice of the model and its training against its absence: the same data, the same"
+            " batches, the same steps, measured on the"
+        ),
+        (
+            "same speakers that no training heard, with averaged weights. The answer that measures"
+            " best stands first."
+        ),
         "",
     ]
-    parts = [line for name, question in plan.items() if found.get(name) for line in table(question, found[name])]
+    parts = [
+        line
+        for name, question in plan.items()
+        if found.get(name)
+        for line in table(question, found[name])
+    ]
     return "\n".join([*head, *parts, f"`python -m rtvc.benchmarks.ablations` ({told}).", ""])
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="questions; default: those that have no answer yet")] = None,
-    labelled: Annotated[list[Path] | None, typer.Option(help="folders of labelled speech; repeatable")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="questions; default: those that have no answer yet")
+    ] = None,
+    labelled: Annotated[
+        list[Path] | None, typer.Option(help="folders of labelled speech; repeatable")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="folder for the runs")] = Path("runs/ablations"),
     seed: Annotated[int, typer.Option(help="of data and weights")] = 0,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value for every run; repeatable")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value for every run; repeatable")
+    ] = None,
     plan_file: Annotated[Path, typer.Option("--plan", help="questions, as TOML")] = PLAN,
-    results_file: Annotated[Path, typer.Option("--results", help="answers so far, JSON; those of this run are added")] = RESULTS,
+    results_file: Annotated[
+        Path, typer.Option("--results", help="answers so far, JSON; those of this run are added")
+    ] = RESULTS,
     out: Annotated[Path, typer.Option(help="page to write")] = PAGE,
 ) -> None:
     """Answer questions about the model by training each answer."""
@@ -121,24 +176,30 @@ def main(
     for name in names or ():
         if name not in plan:
             raise ConfigError(f"there is no question {name!r}; {nearest(name, list(plan))}")
-    found: dict[str, list[dict[str, Any]]] = json.loads(results_file.read_text()) if results_file.is_file() else {}
+    results: dict[str, list[dict[str, Any]]] = (
+        json.loads(results_file.read_text()) if results_file.is_file() else {}
+    )
     given = list(overrides or ())
     if labelled:
         given.append(f"data.labelled={json.dumps([str(folder) for folder in labelled])}")
-    for name in names or [name for name in plan if not found.get(name)]:
+    for name in names or [name for name in plan if not results.get(name)]:
         for choice in plan[name].answers:
             run = runs / name / f"{'-'.join(choice.split())}-{seed}".replace("/", "-")
-            made = answer(plan[name], choice, run, seed, given)
-            kept = [old for old in found.get(name, []) if (old["answer"], old["seed"]) != (choice, seed)]
-            found[name] = [*kept, made]
-            write_json(results_file, found)
+            result = answer(plan[name], choice, run, seed, given)
+            kept = [
+                old
+                for old in results.get(name, [])
+                if (old["answer"], old["seed"]) != (choice, seed)
+            ]
+            results[name] = [*kept, result]
+            write_json(results_file, results)
             facts = {
                 "commit": commit(),
                 "torch": torch.__version__,
                 "threads": str(torch.get_num_threads()),
                 "date": time.strftime("%Y-%m-%d"),
             }
-            write(out, page(found, plan, facts))
+            write(out, page(results, plan, facts))
     typer.echo(f"{out} is written")
 
 

@@ -1,6 +1,8 @@
-"""From measured streams per core to machines, money and network: `python -m rtvc.benchmarks.capacity --write docs/capacity.md`.
+"""From measured streams per core to machines, money and network: `python -m
+rtvc.benchmarks.capacity --write docs/capacity.md`.
 
-Every number in the tables is computed here from the inputs that are printed with them; `docs/capacity.md` holds the output.
+Every number in the tables is computed here from the inputs that are printed with them;
+`docs/capacity.md` holds the output.
 """
 
 import argparse
@@ -22,13 +24,15 @@ HOURS = 730
 
 
 class Inputs(BaseModel):
-    """What the tables are made of; the defaults of the first three were measured (see docs/capacity.md), the others are assumptions.
+    """What the tables are made of; the defaults of the first three were measured (see
+    docs/capacity.md), the others are assumptions.
 
     Attributes:
         tick_ms: milliseconds of audio a step.
         step_ms: CPU milliseconds of one stream's step.
         streams_per_core: sessions that one thread holds with `HEADROOM`.
-        share: of the places that are in use: the rest holds the sessions of a replica that dies, and what autoscaling is late for.
+        share: of the places that are in use: the rest holds the sessions of a replica that dies,
+            and what autoscaling is late for.
         cores_per_machine: of the machines that are rented.
         dollars_per_core_hour: of one core.
         gpu_streams: that one GPU holds; None while nobody measured it.
@@ -58,7 +62,8 @@ class Inputs(BaseModel):
 
 
 def streams_by_step(tick_ms: float, step_ms: float) -> int:
-    """Streams whose steps, one after the other, fill no more than `HEADROOM` of a tick; batches do better."""
+    """Streams whose steps, one after the other, fill no more than `HEADROOM` of a tick; batches do
+    better."""
     return int(HEADROOM * tick_ms / step_ms)
 
 
@@ -83,7 +88,8 @@ def websocket_header(payload: int, masked: bool) -> int:
 
 
 TCP_IP = 52
-"""Bytes of an IPv4 and a TCP header with time stamps; every frame is its own packet, because none waits for the next."""
+"""Bytes of an IPv4 and a TCP header with time stamps; every frame is its own packet, because none
+waits for the next."""
 TLS = 22
 """Bytes of a TLS 1.3 record around its content: header 5, type 1, tag 16."""
 
@@ -98,8 +104,14 @@ def streams_on_the_wire(inputs: Inputs) -> dict[str, tuple[float, float]]:
     """Bytes a second of one stream, to the server and back, by format."""
     pcm, opus = 2 * inputs.rate / 1000, inputs.opus_bits / 8_000
     return {
-        "PCM s16": (wire(pcm * inputs.frame_ms, inputs.frame_ms, masked=True), wire(pcm * inputs.tick_ms, inputs.tick_ms, masked=False)),
-        "Opus": (wire(opus * inputs.frame_ms, inputs.frame_ms, masked=True), wire(opus * inputs.frame_ms, inputs.frame_ms, masked=False)),
+        "PCM s16": (
+            wire(pcm * inputs.frame_ms, inputs.frame_ms, masked=True),
+            wire(pcm * inputs.tick_ms, inputs.tick_ms, masked=False),
+        ),
+        "Opus": (
+            wire(opus * inputs.frame_ms, inputs.frame_ms, masked=True),
+            wire(opus * inputs.frame_ms, inputs.frame_ms, masked=False),
+        ),
     }
 
 
@@ -125,10 +137,21 @@ def report(inputs: Inputs) -> str:
     for speakers in SPEAKERS:
         cores, count, dollars = machines(speakers, inputs)
         per = dollars / speakers
-        cpu.append([f"{speakers:,}", f"{cores:,}", f"{count:,}", f"{dollars:,.0f}", f"{dollars * HOURS:,.0f}", f"{per:.4f}"])
-        found = gpus(speakers, inputs)
+        cpu.append(
+            [
+                f"{speakers:,}",
+                f"{cores:,}",
+                f"{count:,}",
+                f"{dollars:,.0f}",
+                f"{dollars * HOURS:,.0f}",
+                f"{per:.4f}",
+            ]
+        )
+        rows = gpus(speakers, inputs)
         unknown = ["not measured on a GPU yet"] * 2
-        gpu.append([f"{speakers:,}", *(unknown if found is None else [f"{found[0]:,}", f"{found[1]:,.0f}"])])
+        gpu.append(
+            [f"{speakers:,}", *(unknown if rows is None else [f"{rows[0]:,}", f"{rows[1]:,.0f}"])]
+        )
     each = streams_on_the_wire(inputs)
     for name, (up, down) in each.items():
         total = [human(8 * speakers * max(up, down)) for speakers in SPEAKERS]
@@ -140,12 +163,17 @@ def report(inputs: Inputs) -> str:
         "",
         *table(["input", "value"], given),
         "",
-        f"One stream's step of {inputs.step_ms[0]:g} to {inputs.step_ms[1]:g} ms in a tick of {inputs.tick_ms:g} ms, of which "
-        f"{HEADROOM:.0%} may be filled, gives {low} to {high} streams a core; measured to fit: {inputs.streams_per_core}.",
+        (
+            f"One stream's step of {inputs.step_ms[0]:g} to {inputs.step_ms[1]:g} ms in a tick of"
+            f" {inputs.tick_ms:g} ms, of which {HEADROOM:.0%} may be filled, gives {low} to {high}"
+            f" streams a core; measured to fit: {inputs.streams_per_core}."
+        ),
         "",
         "On cores: cores = speakers / (`streams_per_core` * `share`), in whole machines.",
         "",
-        *table(["speakers", "cores", "machines", "$ an hour", "$ a month", "$ a speaker and hour"], cpu),
+        *table(
+            ["speakers", "cores", "machines", "$ an hour", "$ a month", "$ a speaker and hour"], cpu
+        ),
         "",
         "On GPUs: GPUs = speakers / (`gpu_streams` * `share`).",
         "",
@@ -153,11 +181,23 @@ def report(inputs: Inputs) -> str:
         "",
         "On the network, headers and TLS included; the totals are of the larger direction:",
         "",
-        *table(["format", "B/s to the server", "B/s back", *(f"{speakers:,} speakers" for speakers in SPEAKERS)], net),
+        *table(
+            [
+                "format",
+                "B/s to the server",
+                "B/s back",
+                *(f"{speakers:,} speakers" for speakers in SPEAKERS),
+            ],
+            net,
+        ),
         "",
-        f"A machine of {inputs.cores_per_machine} cores carries {node:.0f} streams: {human(8 * node * max(each['PCM s16']))} of PCM, "
-        f"{human(8 * node * max(each['Opus']))} of Opus; inside the cluster, saving sessions takes {saved} a stream, "
-        f"{human(node * 8 * inputs.saved_bytes * inputs.saves_per_second)} a machine.",
+        (
+            f"A machine of {inputs.cores_per_machine} cores carries {node:.0f} streams:"
+            f" {human(8 * node * max(each['PCM s16']))} of PCM,"
+            f" {human(8 * node * max(each['Opus']))} of Opus; inside the cluster, saving sessions"
+            f" takes {saved} a stream,"
+            f" {human(node * 8 * inputs.saved_bytes * inputs.saves_per_second)} a machine."
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -168,28 +208,32 @@ def written(text: str, made: str) -> str:
     Raises:
         ValueError: it has no such marks.
     """
-    before, found, rest = text.partition(BEGIN)
+    before, old, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
-    if not found or not ended:
+    if not old or not ended:
         raise ValueError(f"the document lacks {BEGIN} or {END}")
     return f"{before}{BEGIN}\n{made}{END}{after}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="From streams per core to machines, money and network.")
-    parser.add_argument("--write", type=Path, help="a document to put the tables into, between its marks")
+    parser = argparse.ArgumentParser(
+        description="From streams per core to machines, money and network."
+    )
+    parser.add_argument(
+        "--write", type=Path, help="a document to put the tables into, between its marks"
+    )
     for name in ("streams_per_core", "gpu_streams", "cores_per_machine"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="see Inputs")
     for name in ("share", "dollars_per_core_hour", "dollars_per_gpu_hour"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, help="see Inputs")
     given = vars(parser.parse_args(arguments))
     path: Path | None = given.pop("write")
-    made = report(Inputs(**{name: value for name, value in given.items() if value is not None}))
+    page = report(Inputs(**{name: value for name, value in given.items() if value is not None}))
     if path is None:
-        sys.stdout.write(made)
+        sys.stdout.write(page)
     else:
-        write(path, written(path.read_text("utf-8"), made))
+        write(path, written(path.read_text("utf-8"), page))
 
 
 if __name__ == "__main__":

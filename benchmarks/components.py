@@ -1,25 +1,40 @@
-"""What `rtvc bench components` times: every part of the path from microphone to loudspeaker, and the whole step by backend.
+"""What `rtvc bench components` times: every part of the path from microphone to loudspeaker, and
+the whole step by backend.
 
-Each case is a function without arguments that does one chunk's work; `benchmarks/suite.py` runs them under
-pytest-benchmark, in one process, so that ratios hold on a busy machine too.
+Each case is a function without arguments that does one chunk's work. They run one after another in
+one process, so that ratios hold on a busy machine too.
 """
 
+import gc
+import resource
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from rtvc.engine.auto import cache_folder, probe
-from rtvc.engine.build import open_backend
-from rtvc.engine.streams.session import Style
+from rtvc.engine.auto import cache_folder
+from rtvc.engine.cached import open_backend
+from rtvc.engine.trial import probe
 from rtvc.errors import RtvcError
+from rtvc.voices.voice import Voice
 
 CHUNKS_MS = (12.5, 25.0, 50.0, 100.0)
-"""Chunk sizes of the model: multiples of its hop. Whole sessions, edges, gate and ring also run at 10, 20 and 40 ms."""
+"""Chunk sizes of the model: multiples of its hop. Whole sessions, edges, gate and ring also run at
+10, 20 and 40 ms."""
 EDGE_CHUNKS_MS = (10.0, 12.5, 20.0, 25.0, 40.0, 100.0)
-BACKENDS = ("torch-eager", "onnx", "onnx-int8", "openvino", "openvino-bf16", "openvino-int8", "torch-compile")
+BACKENDS = (
+    "torch-eager",
+    "onnx",
+    "onnx-int8",
+    "openvino",
+    "openvino-bf16",
+    "openvino-int8",
+    "torch-compile",
+)
 
 
 @dataclass(frozen=True)
@@ -38,17 +53,16 @@ class Case:
     chunk_ms: float
     make: Callable[[], Callable[[], Any]]
 
-    @property
-    def name(self) -> str:
-        """For people and for pytest."""
-        return f"{self.component}-{self.backend}-{self.chunk_ms:g}ms"
-
 
 def step(converter: Any, backend: str, chunk: int) -> Callable[[], Any]:
     """The whole step, state carried from call to call."""
     runner = open_backend(converter, backend, chunk, cache_folder())
     generator = torch.Generator().manual_seed(0)
-    voice = runner.condition(Style(torch.randn(128, generator=generator) * 0.1, torch.randn(128, generator=generator) * 0.1))
+    voice = runner.condition(
+        Voice(
+            torch.randn(128, generator=generator) * 0.1, torch.randn(128, generator=generator) * 0.1
+        )
+    )
     signal, state, at = probe(chunk, 32), runner.initial(1), 0
 
     def call() -> None:
@@ -60,25 +74,31 @@ def step(converter: Any, backend: str, chunk: int) -> Callable[[], Any]:
 
 
 def session(converter: Any, backend: str, block_ms: float) -> Callable[[], Any]:
-    """A session at 48 kHz, both edges included, with 12.5 ms steps: a block of any size costs the steps that it completes."""
+    """A session at 48 kHz, both edges included, with 12.5 ms steps: a block of any size costs the
+    steps that it completes."""
     from rtvc.engine.streams.session import Session
 
     block = (np.random.default_rng(0).standard_normal(int(48 * block_ms)) * 0.1).astype(np.float32)
     stream = Session(
-        open_backend(converter, backend, converter.hop, cache_folder()), Style(torch.zeros(128), torch.zeros(128)), sample_rate=48_000
+        open_backend(converter, backend, converter.hop, cache_folder()),
+        Voice(torch.zeros(128), torch.zeros(128)),
+        sample_rate=48_000,
     )
     return lambda: stream.push(block)
 
 
 def parts(converter: Any, chunk: int) -> dict[str, Callable[[], Callable[[], Any]]]:
-    """The parts of the streaming model, in torch: each is called with its own state, which it carries."""
+    """The parts of the streaming model, in torch: each is called with its own state, which it
+    carries."""
     signal = probe(chunk, 1)[0]
     with torch.inference_mode():
-        heard, _ = converter.analysis(signal, converter.analysis.initial(1))
-        bands = heard.shape[1] - 100
-        frames = heard.shape[-1]
+        features, _ = converter.analysis(signal, converter.analysis.initial(1))
+        bands = features.shape[1] - 100
+        frames = features.shape[-1]
 
-    def carried(layer: Any, *arguments: Any, after: tuple[Any, ...] = ()) -> Callable[[], Callable[[], Any]]:
+    def carried(
+        layer: Any, *arguments: Any, after: tuple[Any, ...] = ()
+    ) -> Callable[[], Callable[[], Any]]:
         def make() -> Callable[[], Any]:
             state = layer.initial(1)
 
@@ -91,7 +111,7 @@ def parts(converter: Any, chunk: int) -> dict[str, Callable[[], Callable[[], Any
 
         return make
 
-    mel, low = heard[:, :bands], heard[:, bands:]
+    mel, low = features[:, :bands], features[:, bands:]
     track = torch.full((1, frames), 5.0), torch.ones(1, frames)
     style = torch.zeros(1, converter.decoder.style_size)
     content = torch.randn(1, 512, frames) * 0.1
@@ -109,8 +129,12 @@ def parts(converter: Any, chunk: int) -> dict[str, Callable[[], Callable[[], Any
         "mel": carried(converter.analysis, signal),
         "mel-encoder": carried(converter.encoder, mel),
         "f0": carried(converter.pitch, low),
-        "prosody": carried(converter.prosody, track[0], track[1], torch.zeros(1, frames), torch.ones(1, 5)),
-        "decoder": carried(converter.decoder, content, track[0], track[1], torch.zeros(1, 2, frames), style),
+        "prosody": carried(
+            converter.prosody, track[0], track[1], torch.zeros(1, frames), torch.ones(1, 5)
+        ),
+        "decoder": carried(
+            converter.decoder, content, track[0], track[1], torch.zeros(1, 2, frames), style
+        ),
         "istft": carried(converter.decoder.istft, spectrum),
         "style-encoders-3s": styles,
     }
@@ -146,27 +170,68 @@ def edges(chunk_ms: float) -> dict[str, Callable[[], Callable[[], Any]]]:
     return {"resampler-48k-24k": resampler, "gate": gate, "ring": ring}
 
 
-def cases(converter: Any, backends: tuple[str, ...] = BACKENDS, chunks: tuple[float, ...] | None = None) -> Iterator[Case]:
-    """Everything to time; what this machine lacks is left out by whoever runs `make` and hears an `RtvcError`."""
+def cases(
+    converter: Any, backends: tuple[str, ...] = BACKENDS, chunks: tuple[float, ...] | None = None
+) -> Iterator[Case]:
+    """Everything to time; what this machine lacks is left out by whoever runs `make` and hears an
+    `RtvcError`."""
     for chunk_ms in chunks or CHUNKS_MS:
         samples = round(24 * chunk_ms)
         if samples % converter.hop:
             continue
         for backend in backends:
-            yield Case("step", backend, chunk_ms, lambda b=backend, s=samples: step(converter, b, s))  # type: ignore[misc]
+            yield Case("step", backend, chunk_ms, partial(step, converter, backend, samples))
         if hasattr(converter, "decoder"):
             for name, make in parts(converter, samples).items():
                 yield Case(name, "torch-eager", chunk_ms, make)
     for chunk_ms in chunks or EDGE_CHUNKS_MS:
         for backend in backends:
-            yield Case("session-48k", backend, chunk_ms, lambda b=backend, ms=chunk_ms: session(converter, b, ms))  # type: ignore[misc]
+            whole = partial(session, converter, backend, chunk_ms)
+            yield Case("session-48k", backend, chunk_ms, whole)
         for name, make in edges(chunk_ms).items():
-            yield Case(name, "onnxruntime" if name == "gate" else "numba" if name == "ring" else "numpy", chunk_ms, make)
+            yield Case(
+                name,
+                "onnxruntime" if name == "gate" else "numba" if name == "ring" else "numpy",
+                chunk_ms,
+                make,
+            )
 
 
-def ready(case: Case) -> Callable[[], Any] | str:
-    """The call to time, or why there is none on this machine."""
+def measure(case: Case, threads: int, rounds: int) -> dict[str, Any] | None:
+    """The row of one case; None where this machine lacks what it needs. A tenth as many calls warm
+    up, and no garbage is collected while calls are timed."""
+    torch.set_num_threads(threads)
     try:
-        return case.make()
-    except RtvcError as error:
-        return str(error)
+        call = case.make()
+    except RtvcError:
+        return None
+    first = timed(call)
+    for _ in range(max(1, rounds // 10)):
+        call()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        times = [1000 * timed(call) for _ in range(rounds)]
+    finally:
+        if collecting:
+            gc.enable()
+    p50, p95, p99 = np.percentile(times, [50, 95, 99]).tolist()
+    return {
+        "component": case.component,
+        "backend": case.backend,
+        "threads": threads,
+        "chunk_ms": case.chunk_ms,
+        "p50_ms": p50,
+        "p95_ms": p95,
+        "p99_ms": p99,
+        "rtf": p50 / case.chunk_ms,
+        "first_ms": 1000 * first,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

@@ -1,9 +1,11 @@
-"""`python -m rtvc.benchmarks.crowd`: hundreds of sessions on one server, the clients in other processes; every sample must come back.
+"""`python -m rtvc.benchmarks.crowd`: hundreds of sessions on one server, the clients in other
+processes; every sample must come back.
 
-What is measured is everything but the model, which is a stub that gives back what it hears a little later: sockets, framing,
-pacing, batching, back-pressure, and the interpreter that they share. Every client speaks at a microphone's pace, in frames of
-16-bit samples, and compares what comes back with what it said, sample by sample; the lag is from the capture of a sample to
-its arrival at the client. The run lasts `--seconds` of speech and is given up after `--limit`.
+What is measured is everything but the model, which is a stub that gives back what it hears a little
+later: sockets, framing, pacing, batching, back-pressure, and the interpreter that they share. Every
+client speaks at a microphone's pace, in frames of 16-bit samples, and compares what comes back with
+what it said, sample by sample; the lag is from the capture of a sample to its arrival at the
+client. The run lasts `--seconds` of speech and is given up after `--limit`.
 """
 
 import asyncio
@@ -37,21 +39,25 @@ class Exact(Speaker):
         self.parts: list[Samples] = []
 
     def heard(self, audio: Audio) -> None:
-        """As `Speaker.heard`."""
+        """Counts what came back, see `Speaker.heard`."""
         super().heard(audio)
         self.parts.append(audio.samples)
 
 
 def speech(seconds: float, seed: int) -> Samples:
-    """What one client says: noise (N,) that 16 bits hold exactly, so that no sample can be taken for another."""
+    """What one client says: noise (N,) that 16 bits hold exactly, so that no sample can be taken
+    for another."""
     noise = np.random.default_rng(seed).integers(-FULL // 4, FULL // 4, int(seconds * RATE))
     return (noise / FULL).astype(np.float32)
 
 
 def talk(url: str, seeds: range, seconds: float, block: int, pipe: Connection) -> None:
-    """What a process of clients does: opens all sessions, says so, and speaks when it is told to."""
+    """What a process of clients does: opens all sessions, says so, and speaks when it is told
+    to."""
 
-    async def one(seed: int, go: asyncio.Event, there: asyncio.Semaphore) -> tuple[dict[str, Any], list[float]]:
+    async def one(
+        seed: int, go: asyncio.Event, there: asyncio.Semaphore
+    ) -> tuple[dict[str, Any], list[float]]:
         said = speech(seconds, seed)
         async with Exact(url) as speaker:
             answer = await speaker.start("stub")
@@ -59,10 +65,12 @@ def talk(url: str, seeds: range, seconds: float, block: int, pipe: Connection) -
             if isinstance(answer, Error):
                 return {"refused": answer.code.value}, []
             await go.wait()
-            await asyncio.sleep(seed % 32 * block / RATE / 32)  # people do not begin in the same millisecond
-            found = await speaker.speak(said, block)
+            await asyncio.sleep(
+                seed % 32 * block / RATE / 32
+            )  # people do not begin in the same millisecond
+            results = await speaker.speak(said, block)
             exact = np.array_equal(np.concatenate(speaker.parts), said)
-            return found | {"exact": exact}, speaker.lags[len(speaker.lags) // 10 :]
+            return results | {"exact": exact}, speaker.lags[len(speaker.lags) // 10 :]
 
     async def main() -> None:
         go, there = asyncio.Event(), asyncio.Semaphore(0)
@@ -72,14 +80,20 @@ def talk(url: str, seeds: range, seconds: float, block: int, pipe: Connection) -
         pipe.send("there")
         await asyncio.to_thread(pipe.recv)
         go.set()
-        found = await asyncio.gather(*tasks)
-        pipe.send(([result for result, _ in found], [lag for _, own in found for lag in own]))
+        results = await asyncio.gather(*tasks)
+        pipe.send(([result for result, _ in results], [lag for _, own in results for lag in own]))
 
     asyncio.run(main())
 
 
 def crowd(
-    sessions: int, seconds: float, *, processes: int = 2, chunk_ms: float = 50.0, block_ms: float = 50.0, limit: float = 300.0
+    sessions: int,
+    seconds: float,
+    *,
+    processes: int = 2,
+    chunk_ms: float = 50.0,
+    block_ms: float = 50.0,
+    limit: float = 300.0,
 ) -> dict[str, Any]:
     """So many clients at once against one server; what came of it.
 
@@ -108,7 +122,9 @@ def crowd(
 
     def hear(pipe: Connection) -> Any:
         if not pipe.poll(max(0.0, until - time.monotonic())):
-            raise TimeoutError(f"{sessions} sessions of {seconds:g} s were not over within {limit:g} s")
+            raise TimeoutError(
+                f"{sessions} sessions of {seconds:g} s were not over within {limit:g} s"
+            )
         return pipe.recv()
 
     try:
@@ -121,7 +137,7 @@ def crowd(
         for pipe in (server, *pipes):
             pipe.send("go")
         began = time.monotonic()
-        found = [hear(pipe) for pipe in pipes]
+        answers = [hear(pipe) for pipe in pipes]
         lasted = time.monotonic() - began
         server.send("stop")
         totals = hear(server)
@@ -131,9 +147,11 @@ def crowd(
         for process in started:
             process.terminate()
             process.join()
-    results = [result for some, _ in found for result in some]
-    lags = 1000 * np.array([lag for _, some in found for lag in some])
-    p50, p95, p99 = np.percentile(lags, [50, 95, 99]).round(1).tolist() if len(lags) else (0.0, 0.0, 0.0)
+    results = [result for some, _ in answers for result in some]
+    lags = 1000 * np.array([lag for _, some in answers for lag in some])
+    p50, p95, p99 = (
+        np.percentile(lags, [50, 95, 99]).round(1).tolist() if len(lags) else (0.0, 0.0, 0.0)
+    )
     return {
         "sessions": sessions,
         "held": sum(result.get("exact", False) and result["complete"] for result in results),
@@ -155,22 +173,32 @@ def bench(
     sessions: Annotated[int, typer.Option(help="at once", min=1)] = 200,
     seconds: Annotated[float, typer.Option(help="of speech of each", min=0.2)] = 20.0,
     processes: Annotated[int, typer.Option(help="over which the clients are spread", min=1)] = 2,
-    chunk: Annotated[float, typer.Option(help="milliseconds that the server steps at a time")] = 50.0,
+    chunk: Annotated[
+        float, typer.Option(help="milliseconds that the server steps at a time")
+    ] = 50.0,
     block: Annotated[float, typer.Option(help="milliseconds in a frame of the clients")] = 50.0,
-    limit: Annotated[float, typer.Option(help="seconds after which everything is given up")] = 300.0,
+    limit: Annotated[
+        float, typer.Option(help="seconds after which everything is given up")
+    ] = 300.0,
     output: Annotated[Path | None, typer.Option("--json", help="write the result here")] = None,
 ) -> None:
     """Holds a crowd of stub sessions; fails unless every sample of every session comes back."""
     from rtvc.evaluate.provenance import provenance
 
     load = os.getloadavg()[0]
-    found = crowd(sessions, seconds, processes=processes, chunk_ms=chunk, block_ms=block, limit=limit)
-    machine = {"cores_used": len(os.sched_getaffinity(0)), "load_before": load, "load_after": os.getloadavg()[0]}
-    text = json.dumps(provenance() | machine | found, indent=1)
+    result = crowd(
+        sessions, seconds, processes=processes, chunk_ms=chunk, block_ms=block, limit=limit
+    )
+    machine = {
+        "cores_used": len(os.sched_getaffinity(0)),
+        "load_before": load,
+        "load_after": os.getloadavg()[0],
+    }
+    text = json.dumps(provenance() | machine | result, indent=1)
     typer.echo(text)
     if output:
         output.write_text(text + "\n")
-    if found["held"] != sessions:
+    if result["held"] != sessions:
         raise typer.Exit(1)
 
 

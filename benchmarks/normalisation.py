@@ -1,7 +1,9 @@
-"""Causal stand-ins for AdaIN's statistics, compared on the same data and steps: `python -m rtvc.benchmarks.normalisation --steps N`.
+"""Causal stand-ins for AdaIN's statistics, compared on the same data and steps: `python -m
+rtvc.benchmarks.normalisation --steps N`.
 
-The decoder of the streaming model, smaller, is trained once for each with the same seed, batches and schedule, from labelled
-content, and measured by the spectral distance on held-out utterances. The table goes to docs/normalisation.md.
+The decoder of the streaming model, smaller, is trained once for each with the same seed, batches
+and schedule, from labelled content, and measured by the spectral distance on held-out utterances.
+The table goes to docs/normalisation.md.
 """
 
 import json
@@ -19,7 +21,6 @@ from rtvc.layers.norm import Statistics
 MEANING = {
     "frame": "mean and deviation over the channels of each frame",
     "film": "nothing is taken out; the style scales and shifts",
-    "running": "exponential averages over past frames (1 s), carried as state",
     "predicted": "a mean and deviation a channel that the style itself supplies",
 }
 SMALL = {
@@ -49,8 +50,11 @@ class Result:
     """Steps that were not finite."""
 
 
-def settings(labelled: Sequence[Path], statistics: str, steps: int, seed: int, small: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of one run of stage `stream`: everything but `statistics` is the same in all of them."""
+def settings(
+    labelled: Sequence[Path], statistics: str, steps: int, seed: int, small: dict[str, Any]
+) -> dict[str, Any]:
+    """The configuration of one run of stage `stream`: everything but `statistics` is the same in
+    all of them."""
     return {
         "seed": seed,
         "steps": steps,
@@ -58,25 +62,54 @@ def settings(labelled: Sequence[Path], statistics: str, steps: int, seed: int, s
         "ema": 0.99,
         "precision": "bfloat16",
         "labels_every": 1,
-        "data": {"labelled": list(labelled), "batch": 8, "frames": 112, "warp": 0.16, "warp_share": 0.6, "held_out": 24},
+        "data": {
+            "labelled": list(labelled),
+            "batch": 8,
+            "frames": 112,
+            "warp": 0.16,
+            "warp_share": 0.6,
+            "held_out": 24,
+        },
         "model": {**small, "statistics": statistics},
         "weights": {"embedding": 0.0, "consistency": 0.0},
-        "optimizer": {"lr": 1e-3, "betas": (0.8, 0.99), "weight_decay": 0.01, "warmup": min(100, steps // 4)},
-        "log": {"every": max(1, steps // 10), "sample_every": 0, "validate_every": 0, "tensorboard": False},
+        "optimizer": {
+            "lr": 1e-3,
+            "betas": (0.8, 0.99),
+            "weight_decay": 0.01,
+            "warmup": min(100, steps // 4),
+        },
+        "log": {
+            "every": max(1, steps // 10),
+            "sample_every": 0,
+            "validate_every": 0,
+            "tensorboard": False,
+        },
         "checkpoint": {"every": max(1, steps // 4)},
     }
 
 
-def train(statistics: str, labelled: Sequence[Path], steps: int, run: Path, seed: int = 0, small: dict[str, Any] | None = None) -> Result:
+def train(
+    statistics: str,
+    labelled: Sequence[Path],
+    steps: int,
+    run: Path,
+    seed: int = 0,
+    small: dict[str, Any] | None = None,
+) -> Result:
     """Trains with one stand-in and measures it; a stopped run goes on."""
     import torch
     from rich.console import Console
 
     from rtvc.train.config import validated
     from rtvc.train.loop import Trainer
-    from rtvc.train.streaming.stream import Stream, StreamConfig
+    from rtvc.train.streaming.stream import Stream
+    from rtvc.train.streaming.stream_config import StreamConfig
 
-    config = validated(StreamConfig, settings(labelled, statistics, steps, seed, SMALL if small is None else small), "the comparison")
+    config = validated(
+        StreamConfig,
+        settings(labelled, statistics, steps, seed, SMALL if small is None else small),
+        "the comparison",
+    )
     torch.manual_seed(seed)
     stage = Stream(config)
     trainer = Trainer(stage, config, run, console=Console(stderr=True))
@@ -85,18 +118,29 @@ def train(statistics: str, labelled: Sequence[Path], steps: int, run: Path, seed
         module.eval()
     with torch.no_grad(), trainer.average.applied():
         held_out = stage.validate(0)
-    size = sum(p.numel() for name in ("decoder", "affine") for p in stage.modules[name].parameters())
+    size = sum(
+        p.numel() for name in ("decoder", "affine") for p in stage.modules[name].parameters()
+    )
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = [line["stft"] for line in lines if "stft" in line][-1]
-    return Result(statistics, outcome.step, held_out["stft_labels"], last, outcome.seconds, size, outcome.skipped)
+    return Result(
+        statistics,
+        outcome.step,
+        held_out["stft_labels"],
+        last,
+        outcome.seconds,
+        size,
+        outcome.skipped,
+    )
 
 
 def page(results: Sequence[Result], command: str, facts: dict[str, str]) -> str:
     """docs/normalisation.md."""
     best = min(results, key=lambda result: result.stft)
     rows = [
-        f"| {'**' + r.statistics + '**' if r is best else r.statistics} | {MEANING[r.statistics]} | {r.stft:.4f} | {r.train:.4f} | "
-        f"{r.parameters / 1e6:.2f} M | {r.steps} | {r.seconds:.0f} | {r.skipped} |"
+        f"| {'**' + r.statistics + '**' if r is best else r.statistics} | {MEANING[r.statistics]} |"
+        f" {r.stft:.4f} | {r.train:.4f} | {r.parameters / 1e6:.2f} M | {r.steps} | {r.seconds:.0f}"
+        f" | {r.skipped} |"
         for r in sorted(results, key=lambda result: result.stft)
     ]
     told = "; ".join(f"{name} {value}" for name, value in facts.items())
@@ -104,11 +148,23 @@ def page(results: Sequence[Result], command: str, facts: dict[str, str]) -> str:
         [
             "# Normalisation without the future",
             "",
-            "AdaIN takes each channel's mean and deviation over the whole utterance, which no stream can know. These stand-ins were",
-            "trained in its place in the same small decoder, on the same batches and steps; the spectral distance (lower is better)",
-            "is that of `rtvc.audio.spectral.BandedSTFT` on held-out utterances, with averaged weights.",
+            (
+                "AdaIN takes each channel's mean and deviation over the whole utterance, which no"
+                " stream can know. These stand-ins were"
+            ),
+            (
+                "trained in its place in the same small decoder, on the same batches and steps; the"
+                " spectral distance (lower is better)"
+            ),
+            (
+                "is that of `rtvc.audio.spectral.BandedSTFT` on held-out utterances, with averaged"
+                " weights."
+            ),
             "",
-            "| statistics | what is taken out | held-out distance | last of training | weights | steps | seconds | skipped |",
+            (
+                "| statistics | what is taken out | held-out distance | last of training | weights"
+                " | steps | seconds | skipped |"
+            ),
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
@@ -120,10 +176,14 @@ def page(results: Sequence[Result], command: str, facts: dict[str, str]) -> str:
 
 def main(
     steps: Annotated[int, typer.Option(min=1, help="of each run")] = 1500,
-    labelled: Annotated[list[Path] | None, typer.Option(help="folders of labelled speech; repeatable")] = None,
+    labelled: Annotated[
+        list[Path] | None, typer.Option(help="folders of labelled speech; repeatable")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="folder for the runs")] = Path("runs/normalisation"),
     out: Annotated[Path, typer.Option(help="page to write")] = Path("docs/normalisation.md"),
-    only: Annotated[list[str] | None, typer.Option(help="stand-ins to compare; default: all; repeatable")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="stand-ins to compare; default: all; repeatable")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of data and weights")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
 ) -> None:
@@ -140,10 +200,19 @@ def main(
             raise ConfigError(f"there are no statistics {name!r}; {nearest(name, names)}")
     check_target(out, folders=True)
     folders = labelled or [Path("data/labelled"), Path("data/teacher")]
-    results = [train(name, folders, steps, runs / f"{name}-{steps}-{seed}", seed) for name in only or names]
-    facts = {"commit": commit(), "torch": torch.__version__, "threads": str(torch.get_num_threads()), "date": time.strftime("%Y-%m-%d")}
+    results = [
+        train(name, folders, steps, runs / f"{name}-{steps}-{seed}", seed) for name in only or names
+    ]
+    facts = {
+        "commit": commit(),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "date": time.strftime("%Y-%m-%d"),
+    }
     write(out, page(results, f"python -m rtvc.benchmarks.normalisation --steps {steps}", facts))
-    typer.echo(json.dumps([asdict(result) for result in results]) if as_json else f"{out} is written")
+    typer.echo(
+        json.dumps([asdict(result) for result in results]) if as_json else f"{out} is written"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""`rtvc bench quality`: `rtvc evaluate` of the default model as a stream, and its difference from offline, which must be none."""
+"""`rtvc bench quality`: `rtvc evaluate` of the default model as a stream, and its difference from
+offline, which must be none."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from rtvc.engine.backends.base import Backend
 from rtvc.engine.streams.session import Session
 
 ALLOWED = 1e-4
-"""Largest difference of a sample between the stream and the offline conversion: float32 sums in another order, no more."""
+"""Largest difference of a sample between the stream and the offline conversion: float32 sums in
+another order, no more."""
 
 
 class Streamed:
-    """The default model as `rtvc evaluate` calls a converter, through a session in uneven blocks; it keeps its difference from offline."""
+    """The default model as `rtvc evaluate` calls a converter, through a session in uneven blocks;
+    it keeps its difference from offline."""
 
     def __init__(self, loaded: Any, backend: Backend, seed: int = 0) -> None:
         self.loaded, self.backend, self.rng = loaded, backend, np.random.default_rng(seed)
@@ -24,7 +27,8 @@ class Streamed:
         """(source, references) -> (N,) float32 mono at 24 kHz, and the seconds it took."""
         from time import perf_counter
 
-        from rtvc.audio.io import decode, prepare
+        from rtvc.audio.io import decode
+        from rtvc.audio.recording import prepare
 
         wave, rate = decode(source)
         x, voice = prepare(wave, rate).numpy(), self.loaded.voice(*references)
@@ -41,14 +45,24 @@ class Streamed:
         return y, spent
 
 
-def quality(pairs: Path, *, limit: int | None = None, chunk: int = 600, model: str | None = None) -> dict[str, Any]:
-    """The evaluation of the streamed model, with `streaming`: the largest difference from offline, and whether they are equal."""
+def quality(
+    pairs: Path, *, limit: int | None = None, chunk: int = 600, model: str | None = None
+) -> dict[str, Any]:
+    """The evaluation of the streamed model, with `streaming`: the largest difference from offline,
+    and whether they are equal."""
     from rtvc.engine.backends.eager import TorchBackend
-    from rtvc.engine.open import streaming
+    from rtvc.engine.loading import streaming
     from rtvc.evaluate.run import evaluate_pairs
 
     loaded, converter = streaming(model)
     convert = Streamed(loaded, TorchBackend(converter, chunk))
-    found = evaluate_pairs(convert, pairs, limit, model=f"{loaded.model.name}, streamed")
+    result = evaluate_pairs(convert, pairs, limit, model=f"{loaded.model.name}, streamed")
     largest = max(convert.differences, default=0.0)
-    return {**found, "streaming": {"largest_difference": largest, "allowed": ALLOWED, "equal": largest <= ALLOWED}}
+    return {
+        **result,
+        "streaming": {
+            "largest_difference": largest,
+            "allowed": ALLOWED,
+            "equal": largest <= ALLOWED,
+        },
+    }

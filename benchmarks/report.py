@@ -24,12 +24,17 @@ def folder() -> Path:
 
 def machine_name(found: dict[str, Any]) -> str:
     """A file name for a machine: its CPU, its cores, its GPU if any."""
-    parts = [str(found["machine"].get("cpu") or "cpu"), f"{found['machine'].get('cores')}-cores", str(found["machine"].get("gpu") or "")]
+    parts = [
+        str(found["machine"].get("cpu") or "cpu"),
+        f"{found['machine'].get('cores')}-cores",
+        str(found["machine"].get("gpu") or ""),
+    ]
     return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
 
 
 def save(rows: Sequence[Row], path: Path | None = None, *, kind: str = "components") -> Path:
-    """Merges rows into a machine's file, newer rows in place of older ones of the same key; returns its path.
+    """Merges rows into a machine's file, newer rows in place of older ones of the same key; returns
+    its path.
 
     Args:
         rows: measurements.
@@ -41,7 +46,11 @@ def save(rows: Sequence[Row], path: Path | None = None, *, kind: str = "componen
     known = read(target) if exists(target) else {}
     name = "results" if kind == "components" else kind
     fresh = {tuple(row.get(part) for part in KEY) for row in rows} if kind == "components" else None
-    kept = [row for row in known.get(name, []) if fresh is not None and tuple(row.get(part) for part in KEY) not in fresh]
+    kept = [
+        row
+        for row in known.get(name, [])
+        if fresh is not None and tuple(row.get(part) for part in KEY) not in fresh
+    ]
     whole = {**known, **about, name: [*kept, *rows]}
     write(target, json.dumps(whole, indent=1) + "\n")
     return target
@@ -74,34 +83,57 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: when it is missing or no results file.
     """
     try:
-        found = read_json(path)
+        content = read_json(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is no results file ({error}): name one that `rtvc bench` wrote") from error
-    if not isinstance(found, dict) or "machine" not in found:
+        raise ConfigError(
+            f"{path} is no results file ({error}): name one that `rtvc bench` wrote"
+        ) from error
+    if not isinstance(content, dict) or "machine" not in content:
         raise ConfigError(f"{path} is no results file: name one that `rtvc bench` wrote")
-    return found
+    return content
 
 
 def table(found: dict[str, Any]) -> str:
     """The component results as a Markdown table, with the ratio to torch-eager of the same file."""
     rows = found.get("results", [])
-    base = {(r["component"], r["threads"], r["chunk_ms"]): r["p50_ms"] for r in rows if r["backend"] == "torch-eager"}
+    base = {
+        (r["component"], r["threads"], r["chunk_ms"]): r["p50_ms"]
+        for r in rows
+        if r["backend"] == "torch-eager"
+    }
     lines = [
-        "| component | backend | threads | chunk ms | p50 ms | p95 ms | p99 ms | RTF | vs eager |",
+        "| component | backend | threads | ms | p50 ms | p95 | p99 | RTF | eager / this |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for r in sorted(rows, key=lambda r: (r["component"] != "step", r["component"], r["chunk_ms"], r["threads"], r["backend"])):
+    for r in sorted(
+        rows,
+        key=lambda r: (
+            r["component"] != "step",
+            r["component"],
+            r["chunk_ms"],
+            r["threads"],
+            r["backend"],
+        ),
+    ):
         eager = base.get((r["component"], r["threads"], r["chunk_ms"]))
         ratio = f"{eager / r['p50_ms']:.1f}x" if eager and r["p50_ms"] else ""
-        numbers = f"{r['p50_ms']:.2f} | {r['p95_ms']:.2f} | {r['p99_ms']:.2f} | {r['rtf']:.3f}"
-        lines.append(f"| {r['component']} | {r['backend']} | {r['threads']} | {r['chunk_ms']:g} | {numbers} | {ratio} |")
+        times = (r[f"{name}_ms"] for name in ("p50", "p95", "p99"))
+        shown = (f"{time:.{1 if time >= 10 else 2}f}" for time in times)  # fits 80 columns
+        numbers = f"{' | '.join(shown)} | {r['rtf']:.2g}"
+        lines.append(
+            f"| {r['component']} | {r['backend']} | {r['threads']} | {r['chunk_ms']:g} | {numbers}"
+            f" | {ratio} |"
+        )
     return "\n".join(lines)
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> str:
     """What became faster or slower between two files, rows of equal key, as a Markdown table."""
     before = {tuple(r[part] for part in KEY): r for r in old.get("results", [])}
-    lines = ["| component | backend | threads | chunk ms | p50 before | p50 now | change |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| component | backend | threads | chunk ms | p50 before | p50 now | change |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for r in new.get("results", []):
         was = before.get(tuple(r[part] for part in KEY))
         if was is not None and was["p50_ms"]:
@@ -126,10 +158,24 @@ def picture(found: dict[str, Any], path: Path) -> None:
     axis = figure.subplots()
     chunks = sorted({r["chunk_ms"] for r in steps})
     for backend in sorted({r["backend"] for r in steps}):
-        own = {r["chunk_ms"]: r["p50_ms"] for r in steps if r["backend"] == backend and r["threads"] == 1}
-        axis.plot([c for c in chunks if c in own], [own[c] for c in chunks if c in own], marker="o", label=backend)
+        own = {
+            r["chunk_ms"]: r["p50_ms"]
+            for r in steps
+            if r["backend"] == backend and r["threads"] == 1
+        }
+        axis.plot(
+            [c for c in chunks if c in own],
+            [own[c] for c in chunks if c in own],
+            marker="o",
+            label=backend,
+        )
     axis.plot(chunks, chunks, color="grey", linestyle=":", label="real time")
-    axis.set(xlabel="chunk (ms)", ylabel="median time of a step (ms)", yscale="log", title=str(found["machine"].get("cpu")))
+    axis.set(
+        xlabel="chunk (ms)",
+        ylabel="median time of a step (ms)",
+        yscale="log",
+        title=str(found["machine"].get("cpu")),
+    )
     axis.legend()
     form = picture_format(path)
     write(path, lambda sink: figure.savefig(sink, format=form))
@@ -143,5 +189,5 @@ def picture_format(path: Path) -> str:
     """
     form = path.suffix.removeprefix(".").lower() or ("png" if is_stream(path) else "")
     if form not in PICTURES:
-        raise ConfigError(f"{path} ends in .{form}, one of .{', .'.join(PICTURES)} was wanted")
+        raise ConfigError(f"expected a name that ends in .{', .'.join(PICTURES)}, got {path}")
     return form

@@ -1,8 +1,10 @@
-"""`python -m rtvc.benchmarks.serve`: a served model under as many clients as the machine holds, and one more.
+"""`python -m rtvc.benchmarks.serve`: a served model under as many clients as the machine holds, and
+one more.
 
-The server is `rtvc serve` in a process of its own, the clients another: websockets, framing, pacing and the operating system are
-all in the numbers. Every client speaks at a microphone's pace and must get every sample back, in order; the lag is from the
-capture of a sample to its arrival at the client.
+The server is `rtvc serve` in a process of its own, the clients another: websockets, framing, pacing
+and the operating system are all in the numbers. Every client speaks at a microphone's pace and must
+get every sample back, in order; the lag is from the capture of a sample to its arrival at the
+client.
 """
 
 import asyncio
@@ -20,9 +22,9 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import typer
 
+from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.messages import Error, Start, Started, Stopped, VoiceReady, Welcome
-from rtvc.engine.protocol.refusals import Refused
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.refusals import Violation
 from rtvc.engine.protocol.streams import Audio
 from rtvc.files import write
 
@@ -73,7 +75,7 @@ class Speaker:
             event = self.side.receive(await self.socket.recv())
             if isinstance(event, Audio):
                 self.heard(event)
-            elif isinstance(event, Refused):
+            elif isinstance(event, Violation):
                 raise SystemExit(event.error.message)  # a gap in the sequence, for one
             elif isinstance(event, kind | Error):
                 return event
@@ -91,14 +93,18 @@ class Speaker:
         answer: Started | Error = await self.hear(Started)
         return answer
 
-    async def speak(self, speech: "np.ndarray[Any, np.dtype[np.float32]]", block: int) -> dict[str, Any]:
+    async def speak(
+        self, speech: "np.ndarray[Any, np.dtype[np.float32]]", block: int
+    ) -> dict[str, Any]:
         """Says it all at a microphone's pace; returns what came of it."""
 
         async def say() -> None:
             began = time.perf_counter()
             for at in range(0, len(speech), block):
                 await asyncio.sleep(max(0.0, began + (at + block) / RATE - time.perf_counter()))
-                await self.socket.send(self.side.audio(speech[at : at + block], round(1e6 * (began + at / RATE))))
+                await self.socket.send(
+                    self.side.audio(speech[at : at + block], round(1e6 * (began + at / RATE)))
+                )
             await self.socket.send(self.side.stop())
 
         saying = asyncio.create_task(say())
@@ -110,7 +116,9 @@ class Speaker:
         return {"complete": complete, "xruns": stopped.xruns, "server_p99_ms": stopped.lag_p99_ms}
 
 
-async def round_of(url: str, voice: str, streams: int, seconds: float, block: int) -> dict[str, Any]:
+async def round_of(
+    url: str, voice: str, streams: int, seconds: float, block: int
+) -> dict[str, Any]:
     """So many clients at once."""
     import soundfile
 
@@ -127,13 +135,13 @@ async def round_of(url: str, voice: str, streams: int, seconds: float, block: in
             await asyncio.sleep(index % 16 * block / RATE / 16)
             return await speaker.speak(np.roll(speech, index * RATE // 3), block), speaker.lags
 
-    found = await asyncio.gather(*[one(index) for index in range(streams)])
-    lags = [lag for result, own in found for lag in own[len(own) // 10 :]]
-    spoke = [result for result, _ in found if "refused" not in result]
+    results = await asyncio.gather(*[one(index) for index in range(streams)])
+    lags = [lag for result, own in results for lag in own[len(own) // 10 :]]
+    spoke = [result for result, _ in results if "refused" not in result]
     p50, p95, p99 = (1000 * np.percentile(lags, [50, 95, 99])).tolist()
     return {
         "streams": len(spoke),
-        "refused": [result["refused"] for result, _ in found if "refused" in result],
+        "refused": [result["refused"] for result, _ in results if "refused" in result],
         "every_sample": all(result["complete"] for result in spoke),
         "lag_p50_ms": round(p50, 1),
         "lag_p95_ms": round(p95, 1),
@@ -150,22 +158,40 @@ def bench(
     most: Annotated[int, typer.Option(help="clients at most")] = 64,
     output: Annotated[Path | None, typer.Option("--json", help="write the result here")] = None,
 ) -> None:
-    """Serves the shipped model to more and more clients, up to the capacity that the server measured, and one more."""
+    """Serves the shipped model to more and more clients, up to the capacity that the server
+    measured, and one more."""
     import urllib.request
 
     from rtvc.evaluate.provenance import provenance
 
     rows, load = [], os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as voices:
-        options = ["--voices", voices, "--backend", backend, "--chunk", str(chunk), "--max-sessions", str(most)]
+        options = [
+            "--voices",
+            voices,
+            "--backend",
+            backend,
+            "--chunk",
+            str(chunk),
+            "--max-sessions",
+            str(most),
+        ]
         with server(options) as url:
             web = url.replace("ws", "http", 1).rpartition("/")[0]
             limit = json.load(urllib.request.urlopen(f"{web}/readyz"))["limit"]
             asyncio.run(upload(url))
             for streams in [*[n for n in (1, 2, 4, 8, 16, 32) if n < limit], limit, limit + 1]:
-                rows.append(asyncio.run(round_of(url, "reference", streams, seconds, round(block * RATE / 1000))))
+                rows.append(
+                    asyncio.run(
+                        round_of(url, "reference", streams, seconds, round(block * RATE / 1000))
+                    )
+                )
                 typer.echo(json.dumps(rows[-1]))
-    machine = {"cores_used": len(os.sched_getaffinity(0)), "load_before": load, "load_after": os.getloadavg()[0]}
+    machine = {
+        "cores_used": len(os.sched_getaffinity(0)),
+        "load_before": load,
+        "load_after": os.getloadavg()[0],
+    }
     result = {
         **provenance(),
         **machine,

@@ -1,4 +1,5 @@
-"""A server whose model gives back what it hears, in a process of its own: what a server costs beside the model."""
+"""A server whose model gives back what it hears, in a process of its own: what a server costs
+beside the model."""
 
 import asyncio
 import sys
@@ -13,8 +14,8 @@ from rtvc.engine.admission.limits import ServerLimits
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.server.app import serving
 from rtvc.engine.server.service import Service
-from rtvc.engine.server.voice_store import VoiceStore
 from rtvc.engine.streams.capacity import Capacity
+from rtvc.engine.voices.store import VoiceStore
 from rtvc.voices.voice import Voice
 
 VOICE = "stub"
@@ -23,7 +24,8 @@ COUNTS = ("rtvc_xruns_total", "rtvc_internal_errors_total", "rtvc_dropped_second
 
 
 class Delay(torch.nn.Module):
-    """A converter that gives back its input 900 samples later, as late as the shipped model: every sample can be accounted for."""
+    """A converter that gives back its input 900 samples later, as late as the shipped model: every
+    sample can be accounted for."""
 
     sample_rate, hop, latency = RATE, 300, 900
 
@@ -31,18 +33,28 @@ class Delay(torch.nn.Module):
         """The last samples that were heard, (B, 1, 900)."""
         return torch.zeros(batch, 1, self.latency)
 
-    def condition(self, acoustic: torch.Tensor, prosodic: torch.Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> torch.Tensor:
+    def condition(
+        self,
+        acoustic: torch.Tensor,
+        prosodic: torch.Tensor,
+        *,
+        pitch: float = 0.0,
+        prosody: float = 1.0,
+    ) -> torch.Tensor:
         """Nothing of a voice matters: (B, 1)."""
         return acoustic[:, :1]
 
-    def forward(self, x: torch.Tensor, voice: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, x: torch.Tensor, voice: torch.Tensor, state: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """x (B, 1, N) -> what came 900 samples before, (B, 1, N), and the next state."""
-        heard = torch.cat([state, x], -1)
-        return heard[..., : -self.latency], heard[..., -self.latency :]
+        delayed = torch.cat([state, x], -1)
+        return delayed[..., : -self.latency], delayed[..., -self.latency :]
 
 
 def serve(sessions: int, chunk: int, pipe: Connection) -> None:
-    """What the server's process does: tells its address, counts from the first word on, and serves until the second one.
+    """What the server's process does: tells its address, counts from the first word on, and serves
+    until the second one.
 
     Args:
         sessions: that it takes.
@@ -53,13 +65,17 @@ def serve(sessions: int, chunk: int, pipe: Connection) -> None:
     sys.setswitchinterval(0.001)
     voice = Voice(torch.zeros(128), torch.zeros(128), VOICE)
     room = sessions + 8
-    limits = ServerLimits(sessions=sessions, connections=room, connections_per_address=room, handshakes=room)
+    limits = ServerLimits(
+        sessions=sessions, connections=room, connections_per_address=room, handshakes=room
+    )
 
     async def main(folder: Path) -> None:
         store = VoiceStore(folder)
         store.add(VOICE, voice)
         capacity = Capacity(chunk / RATE, {}, sessions)
-        service = Service(TorchBackend(Delay(), chunk), store, lambda *_: voice, limits, capacity=capacity)
+        service = Service(
+            TorchBackend(Delay(), chunk), store, lambda *_: voice, limits, capacity=capacity
+        )
         async with serving(service) as port:
             pipe.send(f"ws://127.0.0.1:{port}/v1")
             await asyncio.to_thread(pipe.recv)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 Activation = Literal["none", "leaky", "snake"]
-"""`leaky`: leaky ReLU. `snake`: z + sin(alpha z)^2 / alpha (Ziyin et al. 2020, arXiv 2006.08195; StyleTTS 2's generators)."""
+"""`leaky`: leaky ReLU. `snake`: z + sin(alpha z)^2 / alpha (Ziyin et al. 2020, arXiv 2006.08195;
+StyleTTS 2's generators)."""
 
 CODES: dict[str, int] = {"none": 0, "leaky": 1, "snake": 2}
 """The activations as compile-time constants of the kernels."""
@@ -23,7 +24,9 @@ def activate(z: Tensor, activation: str, slope: float, alpha: Tensor | None) -> 
     return z
 
 
-def activation_gradient(z: Tensor, activation: str, slope: float, alpha: Tensor | None) -> tuple[Tensor, Tensor]:
+def activation_gradient(
+    z: Tensor, activation: str, slope: float, alpha: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """z (B, C, T) -> the derivatives of the activation by z and by alpha, both (B, C, T)."""
     if activation == "leaky":
         return torch.where(z > 0, 1.0, slope).to(z.dtype), torch.zeros_like(z)
@@ -36,12 +39,16 @@ def activation_gradient(z: Tensor, activation: str, slope: float, alpha: Tensor 
 
 
 def check_activation(activation: str, alpha: Tensor | None, channels: int) -> None:
-    """Raises ValueError unless the activation exists and alpha is there exactly when it is needed."""
+    """Raises ValueError unless the activation exists and alpha is there exactly when it is
+    needed."""
     if activation not in CODES:
-        raise ValueError(f"activation {activation!r} came, one of {sorted(CODES)} was wanted")
+        raise ValueError(f"expected an activation of {sorted(CODES)}, got {activation!r}")
     if (alpha is not None) != (activation == "snake"):
         raise ValueError(
-            f"alpha belongs to 'snake' and to it alone: activation {activation!r} came {'with' if alpha is not None else 'without'} it"
+            f"expected alpha with 'snake' and with it alone, got activation {activation!r}"
+            f" {'with' if alpha is not None else 'without'} it"
         )
     if alpha is not None and alpha.shape != (channels,):
-        raise ValueError(f"alpha of shape {tuple(alpha.shape)} came, ({channels},) was wanted: one value a channel")
+        raise ValueError(
+            f"expected alpha of shape ({channels},), one value a channel, got {tuple(alpha.shape)}"
+        )

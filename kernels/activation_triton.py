@@ -7,7 +7,8 @@ import triton.language as tl
 
 @triton.jit
 def reduce_half_turns(x):
-    """x = k pi + r with |r| <= pi / 2: Cody and Waite's three-part pi, whose first two products are exact for |k| < 2^13."""
+    """x = k pi + r with |r| <= pi / 2: Cody and Waite's three-part pi, whose first two
+    products are exact for |k| < 2^13."""
     k = tl.floor(x * 0.3183098861837907 + 0.5)
     r = x - k * 3.140625
     r = r - k * 9.67502593994140625e-4
@@ -46,7 +47,8 @@ def sine(x):
 
 @triton.jit
 def activate(z, slope, alpha, ACTIVATION: tl.constexpr):
-    """The activation of z; alpha is broadcast to z's shape. The sign of sin is lost in its square."""
+    """The activation of z; alpha is broadcast to z's shape. The sign of sin is lost in its
+    square."""
     if ACTIVATION == 1:
         z = tl.where(z > 0, z, z * slope)
     elif ACTIVATION == 2:

@@ -1,35 +1,25 @@
-"""Half a residual block in one launch, for small chunks: norm, style, activation, causal convolution with its past, skip.
+"""Half a residual block in one launch, for small chunks: norm, style, activation, causal
+convolution with its past, skip.
 
-At a chunk of two frames a block of the streaming model is a dozen tiny operations whose launches cost more than their
-work. Two of these steps are a whole block: norm, activation and dilated convolution; then norm or activation, pointwise
-convolution and the skip. For streaming inference: gradients run through the reference.
+At a chunk of two frames a block of the streaming model is a dozen tiny operations whose launches
+cost more than their work. Two of these steps are a whole block: norm, activation and dilated
+convolution; then norm or activation, pointwise convolution and the skip. Where gradients are
+wanted, a styled norm runs as `frame_norm`'s operator and the rest as plain torch.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtvc.kernels.forms import ACTIVATIONS, NORMS, Step
+from rtvc.kernels.frame_norm import frame_norm
 from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
 
 Norm = Literal["none", "affine", "frame"]
-"""What happens before the activation. `affine`: scale and shift alone. `frame`: mean and deviation over the channels of
-each frame are taken out first."""
-NORMS: dict[str, int] = {"none": 0, "affine": 1, "frame": 2}
-ACTIVATIONS: dict[str, int] = {"none": 0, "leaky": 1, "snake": 2, "gelu": 3}
-"""As in `rtvc.kernels.activation`, and the exact GELU."""
-
-
-class Step(NamedTuple):
-    """What a step is, apart from its tensors."""
-
-    norm: str
-    activation: str
-    dilation: int
-    slope: float
-    eps: float
-    plus_one: bool = False
+"""What happens before the activation. `affine`: scale and shift alone. `frame`: mean and deviation
+over the channels of each frame are taken out first."""
 
 
 def block_step(
@@ -50,7 +40,8 @@ def block_step(
     plus_one: bool = False,
     implementation: Implementation = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """skip + conv(activation(norm(x) * scale + shift)), and the frames that the next chunk's convolution needs.
+    """skip + conv(activation(norm(x) * scale + shift)), and the frames that the next chunk's
+    convolution needs.
 
     Args:
         x: (B, C, T), float32, float16, bfloat16, or float64 (reference only), in any memory order.
@@ -76,13 +67,31 @@ def block_step(
         ValueError: shapes that do not fit, or names that do not exist.
     """
     check(x, past, weight, scale, shift, skip, alpha, norm, activation, dilation)
-    step = Step(norm, activation, dilation, slope, eps, plus_one)
     tensors = (x, past, weight, bias, scale, shift, skip, alpha)
-    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    if use_operator(x, implementation) and not wanted:
-        found: tuple[Tensor, Tensor] = block_operator(*tensors, *step)
-        return found
-    return reference(*tensors, step)
+    if use_operator(x, implementation):
+        if not differentiable(*tensors):
+            y, after = block_operator(*tensors, norm, activation, dilation, slope, eps, plus_one)
+            return y, after
+        styled = norm == "frame" and plus_one and activation != "gelu"
+        if styled and scale is not None and shift is not None:
+            x = frame_norm(
+                x,
+                scale.expand(x.shape[:2]),
+                shift.expand(x.shape[:2]),
+                activation=activation,
+                slope=slope,
+                alpha=alpha,
+                eps=eps,
+                implementation=implementation,
+            )
+            tensors = (x, past, weight, bias, None, None, skip, None)
+            norm = activation = "none"
+    return reference(*tensors, Step(norm, activation, dilation, slope, eps, plus_one))
+
+
+def differentiable(*tensors: Tensor | None) -> bool:
+    """Whether a gradient will be asked of what is computed from these now."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def check(
@@ -99,22 +108,40 @@ def check(
 ) -> None:
     """Raises ValueError unless everything fits."""
     if norm not in NORMS or activation not in ACTIVATIONS:
-        raise ValueError(f"norm {norm!r} and activation {activation!r} came, of {sorted(NORMS)} and {sorted(ACTIVATIONS)} was wanted")
-    if x.ndim != 3 or weight.ndim != 3 or weight.shape[2] != x.shape[1]:
-        raise ValueError(f"x {tuple(x.shape)} and weight {tuple(weight.shape)} came, (B, C, T) and (C', K, C) were wanted")
-    wanted = (x.shape[0], x.shape[1], (weight.shape[1] - 1) * dilation)
-    if past.shape != wanted:
-        raise ValueError(f"a past of shape {tuple(past.shape)} came, {wanted} was wanted: (K - 1) * dilation frames")
+        raise ValueError(
+            f"expected a norm of {sorted(NORMS)} and an activation of {sorted(ACTIVATIONS)}, got"
+            f" {norm!r} and {activation!r}"
+        )
+    rows, outputs = tuple(x.shape), tuple(weight.shape)
+    if len(rows) != 3 or len(outputs) != 3 or outputs[2] != rows[1]:
+        raise ValueError(
+            f"expected x (B, C, T) and weight (C', K, C), got x {rows} and weight {outputs}"
+        )
+    context = (rows[0], rows[1], (outputs[1] - 1) * dilation)
+    if past.shape != context:
+        raise ValueError(
+            f"expected a past of shape {context}, (K - 1) * dilation frames, got"
+            f" {tuple(past.shape)}"
+        )
     for name, value in (("scale", scale), ("shift", shift)):
         if (value is not None) != (norm != "none"):
-            raise ValueError(f"scale and shift belong to the norms affine and frame: norm {norm!r} came with {name} {value is not None}")
-        if value is not None and value.shape != (x.shape[:2] if value.ndim == 2 else x.shape[1:2]):
-            raise ValueError(f"a {name} of shape {tuple(value.shape)} came, {tuple(x.shape[:2])} or {tuple(x.shape[1:2])} was wanted")
-    if skip is not None and skip.shape != (x.shape[0], weight.shape[0], x.shape[2]):
-        raise ValueError(f"a skip of shape {tuple(skip.shape)} came, {(x.shape[0], weight.shape[0], x.shape[2])} was wanted")
+            raise ValueError(
+                f"expected scale and shift with the norms affine and frame alone, got norm {norm!r}"
+                f" {'without' if value is None else 'with'} {name}"
+            )
+        # Never compared with the other shape: an export would note that its free batch is not C.
+        if value is not None and value.shape != (rows[:2] if value.ndim == 2 else rows[1:2]):
+            raise ValueError(
+                f"expected a {name} of shape {rows[:2]} or {rows[1:2]}, got {tuple(value.shape)}"
+            )
+    if skip is not None and skip.shape != (rows[0], outputs[0], rows[2]):
+        raise ValueError(
+            f"expected a skip of shape {(rows[0], outputs[0], rows[2])}, got {tuple(skip.shape)}"
+        )
     if (alpha is not None) != (activation == "snake"):
         raise ValueError(
-            f"alpha belongs to 'snake' and to it alone: activation {activation!r} came {'with' if alpha is not None else 'without'} it"
+            f"expected alpha with 'snake' alone, got activation {activation!r}"
+            f" {'without' if alpha is None else 'with'} it"
         )
 
 
@@ -129,24 +156,29 @@ def reference(
     alpha: Tensor | None,
     step: Step,
 ) -> tuple[Tensor, Tensor]:
-    """Plain torch, frames first as the layers of the streaming model do it: y (B, C', T) and the next past."""
+    """Plain torch, frames first as the layers of the streaming model do it: y (B, C', T) and the
+    next past."""
     frames = x.mT
+    same = scale is not None and scale.ndim == 1 and not step.plus_one  # for every row
     if step.norm == "frame":
-        frames = F.layer_norm(frames, frames.shape[-1:], eps=step.eps)
-    if scale is not None and shift is not None:
-        frames = frames * (1 + scale if step.plus_one else scale).unsqueeze(-2) + shift.unsqueeze(-2)
+        affine = (scale, shift) if same else (None, None)
+        frames = F.layer_norm(frames, frames.shape[-1:], *affine, eps=step.eps)
+    if scale is not None and shift is not None and not (same and step.norm == "frame"):
+        gain = 1 + scale if step.plus_one else scale
+        frames = frames * gain.unsqueeze(-2) + shift.unsqueeze(-2)
     if step.activation == "leaky":
         frames = F.leaky_relu(frames, step.slope)
     elif step.activation == "gelu":
         frames = F.gelu(frames)
     elif alpha is not None:
         frames = frames + torch.sin(alpha * frames).square() / alpha
-    frames = frames.to(x.dtype)
-    if past.shape[2]:
+    frames, length, taps = frames.to(x.dtype), x.shape[2], weight.shape[1]
+    if taps > 1:
         frames = torch.cat([past.mT.to(x.dtype), frames], 1)
-        past = frames[:, x.shape[2] :].mT
-    taps = [frames[:, k * step.dilation : k * step.dilation + x.shape[2]] for k in range(weight.shape[1])]
-    y = F.linear(torch.cat(taps, -1), weight.flatten(1), bias).mT
+        past = frames[:, length:].mT
+        starts = range(0, taps * step.dilation, step.dilation)
+        frames = torch.cat([frames[:, start : start + length] for start in starts], -1)
+    y = F.linear(frames, weight.flatten(1), bias).mT
     return (y if skip is None else y + skip), past
 
 
@@ -167,7 +199,7 @@ def block_operator(
     eps: float,
     plus_one: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As `reference`; on a GPU by one kernel. Memory lies frames first in both results."""
+    """What `reference` computes, on a GPU by one kernel; both results lie frames first."""
     step = Step(norm, activation, dilation, slope, eps, plus_one)
     if x.is_cuda and serves(x, past, weight):
         from rtvc.kernels.block_step_triton import forward

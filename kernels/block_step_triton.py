@@ -1,9 +1,10 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, misc"
 """`block_step` in Triton: one launch whose programs make output channels, or the next past.
 
-The convolution is a matrix product over concatenated taps. Its left operand is never stored: a program normalises and
-activates the frames it needs as it loads them, which costs less than the launches and the memory it saves as long as
-chunks are short. The frames of all rows of the batch follow each other, so a tile is full when many streams step at once.
+The convolution is a matrix product over concatenated taps. Its left operand is never stored: a
+program normalises and activates the frames it needs as it loads them, which costs less than the
+launches and the memory it saves as long as chunks are short. The frames of all rows of the batch
+follow each other, so a tile is full when many streams step at once.
 """
 
 import torch
@@ -12,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rtvc.kernels.activation_triton import activate
-from rtvc.kernels.block_step import ACTIVATIONS, NORMS, Step
+from rtvc.kernels.forms import ACTIVATIONS, NORMS, Step
 from rtvc.kernels.frame_norm_triton import strides
 from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
 
@@ -28,15 +29,28 @@ def activated(v, scale, shift, alpha, slope, NORM: tl.constexpr, ACTIVATION: tl.
 
 
 @triton.jit
-def moments(frame, valid, x_channel, channels, eps, NORM: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Mean and reciprocal deviation (ROWS,) over the channels of the frames that start at `frame` (ROWS,)."""
+def moments(
+    frame,
+    valid,
+    x_channel,
+    channels,
+    eps,
+    NORM: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Mean and reciprocal deviation (ROWS,) over the channels of the frames that start at `frame`
+    (ROWS,)."""
     m = tl.zeros((ROWS,), tl.float32)
     r = tl.full((ROWS,), 1.0, tl.float32)
     if NORM == 2:
         c = tl.arange(0, CHANNELS)
         for start in range(0, channels, CHANNELS):
             inside = valid[:, None] & (start + c < channels)[None]
-            m += tl.sum(tl.load(frame[:, None] + (start + c)[None] * x_channel, inside, 0.0).to(tl.float32), 1)
+            m += tl.sum(
+                tl.load(frame[:, None] + (start + c)[None] * x_channel, inside, 0.0).to(tl.float32),
+                1,
+            )
         m = m / channels
         rest = tl.zeros((ROWS,), tl.float32)
         squares = tl.zeros((ROWS,), tl.float32)
@@ -54,13 +68,17 @@ def moments(frame, valid, x_channel, channels, eps, NORM: tl.constexpr, ROWS: tl
 
 @triton.jit
 def inputs(
-    x, past, scale, shift, alpha, row, s, live, m, r, c, channels, length, x_row, x_channel, x_frame, past_row, past_channel, past_frame,
-    scale_row, shift_row, slope, NORM: tl.constexpr, ACTIVATION: tl.constexpr, PLUS_ONE: tl.constexpr,
+    x, past, scale, shift, alpha, row, s, live, m, r, c, channels, length, x_row, x_channel,
+    x_frame, past_row, past_channel, past_frame, scale_row, shift_row, slope, NORM: tl.constexpr,
+    ACTIVATION: tl.constexpr, PLUS_ONE: tl.constexpr,
 ):  # fmt: skip
-    """What the convolution sees at frames s (ROWS,) of rows `row` and channels c: this chunk's activated, or the past's."""
+    """What the convolution sees at frames s (ROWS,) of rows `row` and channels c: this chunk's
+    activated, or the past's."""
     known = (c < channels)[None]
     fresh = (live & (s >= 0))[:, None] & known
-    v = tl.load(x + row[:, None] * x_row + s[:, None] * x_frame + c[None] * x_channel, fresh, 0.0).to(tl.float32)
+    v = tl.load(
+        x + row[:, None] * x_row + s[:, None] * x_frame + c[None] * x_channel, fresh, 0.0
+    ).to(tl.float32)
     if NORM == 2:
         v = (v - m[:, None]) * r[:, None]
     g = tl.full((1, 1), 1.0, tl.float32)
@@ -74,19 +92,23 @@ def inputs(
     if ACTIVATION == 2:
         a = tl.load(alpha + c[None], known, 1.0).to(tl.float32)
     v = tl.where(fresh, activated(v, g, b, a, slope, NORM, ACTIVATION), 0.0)
-    old = past + row[:, None] * past_row + (length + s)[:, None] * past_frame + c[None] * past_channel
+    old = (
+        past + row[:, None] * past_row + (length + s)[:, None] * past_frame + c[None] * past_channel
+    )
     kept = (live & (s < 0))[:, None] & known
     return tl.where(kept, tl.load(old, kept, 0.0).to(tl.float32), v)
 
 
 @triton.jit
 def kernel(
-    x, past, weight, bias, scale, shift, skip, alpha, y, after, batch, channels, outputs, frames, length, dilation,
-    x_row, x_channel, x_frame, past_row, past_channel, past_frame, skip_row, skip_channel, skip_frame, scale_row, shift_row, slope, eps,
-    tiles, columns, NORM: tl.constexpr, ACTIVATION: tl.constexpr, PLUS_ONE: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr,
+    x, past, weight, bias, scale, shift, skip, alpha, y, after, batch, channels, outputs, frames,
+    length, dilation, x_row, x_channel, x_frame, past_row, past_channel, past_frame, skip_row,
+    skip_channel, skip_frame, scale_row, shift_row, slope, eps, tiles, columns, NORM: tl.constexpr,
+    ACTIVATION: tl.constexpr, PLUS_ONE: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, OUTPUTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """y (batch, frames, outputs) and after (batch, length, channels) are dense; the first tiles * columns programs make y."""
+    """y (batch, frames, outputs) and after (batch, length, channels) are dense; the first tiles *
+    columns programs make y."""
     program = tl.program_id(0)
     if program < tiles * columns:
         at = (program // columns) * ROWS + tl.arange(0, ROWS)
@@ -97,60 +119,104 @@ def kernel(
         acc = tl.zeros((ROWS, OUTPUTS), tl.float32)
         for k in range(0, TAPS):
             s = t - (TAPS - 1 - k) * dilation
-            m, r = moments(x + row * x_row + s * x_frame, live & (s >= 0), x_channel, channels, eps, NORM, ROWS, CHANNELS)
+            m, r = moments(
+                x + row * x_row + s * x_frame,
+                live & (s >= 0),
+                x_channel,
+                channels,
+                eps,
+                NORM,
+                ROWS,
+                CHANNELS,
+            )
             for start in range(0, channels, CHANNELS):
                 c = start + tl.arange(0, CHANNELS)
                 v = inputs(
-                    x, past, scale, shift, alpha, row, s, live, m, r, c, channels, length, x_row, x_channel, x_frame,
-                    past_row, past_channel, past_frame, scale_row, shift_row, slope, NORM, ACTIVATION, PLUS_ONE,
+                    x, past, scale, shift, alpha, row, s, live, m, r, c, channels, length, x_row,
+                    x_channel, x_frame, past_row, past_channel, past_frame, scale_row, shift_row,
+                    slope, NORM, ACTIVATION, PLUS_ONE,
                 )  # fmt: skip
                 w = weight + (n[None] * TAPS + k) * channels + c[:, None]
                 w = tl.load(w, (c < channels)[:, None] & (n < outputs)[None], 0.0)
                 acc = tl.dot(v.to(w.dtype), w, acc, input_precision=PRECISION)
-        found = live[:, None] & (n < outputs)[None]
+        inside = live[:, None] & (n < outputs)[None]
         if bias is not None:
             acc += tl.load(bias + n, n < outputs, 0.0).to(tl.float32)[None]
         if skip is not None:
-            acc += tl.load(skip + row[:, None] * skip_row + n[None] * skip_channel + t[:, None] * skip_frame, found, 0.0).to(tl.float32)
-        tl.store(y + at.to(tl.int64)[:, None] * outputs + n[None], acc, found)
+            acc += tl.load(
+                skip + row[:, None] * skip_row + n[None] * skip_channel + t[:, None] * skip_frame,
+                inside,
+                0.0,
+            ).to(tl.float32)
+        tl.store(y + at.to(tl.int64)[:, None] * outputs + n[None], acc, inside)
     else:
         at = (program - tiles * columns) * ROWS + tl.arange(0, ROWS)
         row = (at // length).to(tl.int64)
-        s = frames - length + at % length  # the frame of this chunk that goes here, if it is not negative
+        s = (
+            frames - length + at % length
+        )  # the frame of this chunk that goes here, if it is not negative
         live = at < batch * length
-        m, r = moments(x + row * x_row + s * x_frame, live & (s >= 0), x_channel, channels, eps, NORM, ROWS, CHANNELS)
+        m, r = moments(
+            x + row * x_row + s * x_frame,
+            live & (s >= 0),
+            x_channel,
+            channels,
+            eps,
+            NORM,
+            ROWS,
+            CHANNELS,
+        )
         for start in range(0, channels, CHANNELS):
             c = start + tl.arange(0, CHANNELS)
             v = inputs(
-                x, past, scale, shift, alpha, row, s, live, m, r, c, channels, length, x_row, x_channel, x_frame,
-                past_row, past_channel, past_frame, scale_row, shift_row, slope, NORM, ACTIVATION, PLUS_ONE,
+                x, past, scale, shift, alpha, row, s, live, m, r, c, channels, length, x_row,
+                x_channel, x_frame, past_row, past_channel, past_frame, scale_row, shift_row,
+                slope, NORM, ACTIVATION, PLUS_ONE,
             )  # fmt: skip
-            tl.store(after + at.to(tl.int64)[:, None] * channels + c[None], v, live[:, None] & (c < channels)[None])
+            tl.store(
+                after + at.to(tl.int64)[:, None] * channels + c[None],
+                v,
+                live[:, None] & (c < channels)[None],
+            )
 
 
 def forward(
-    x: Tensor, past: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None, skip: Tensor | None,
-    alpha: Tensor | None, step: Step, *, precision: str = "tf32x3", start: Launch = launch,
+    x: Tensor, past: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None,
+    shift: Tensor | None, skip: Tensor | None, alpha: Tensor | None, step: Step, *,
+    precision: str = "tf32x3", start: Launch = launch,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """y (B, C', T) and the next past (B, C, P), frames first in memory; `precision` is of float32 products."""
+    """y (B, C', T) and the next past (B, C, P), frames first in memory; `precision` is of float32
+    products."""
     (batch, channels, frames), (outputs, taps, _) = x.shape, weight.shape
     length = past.shape[2]
-    scale, shift = (None if v is None else v if v.stride(-1) == 1 else v.contiguous() for v in (scale, shift))
+    scale, shift = (
+        None if v is None else v if v.stride(-1) == 1 else v.contiguous() for v in (scale, shift)
+    )
     y = torch.empty(batch, frames, outputs, dtype=x.dtype, device=x.device).mT
     after = torch.empty(batch, length, channels, dtype=x.dtype, device=x.device).mT
-    many = batch * frames > 64  # else: enough programs to read the weights in parallel matters more than reuse
+    many = (
+        batch * frames > 64
+    )  # else: enough programs to read the weights in parallel matters more than reuse
     rows, wide = (32, 64) if many else (16, 16)
     tiles, columns = triton.cdiv(batch * frames, rows), triton.cdiv(outputs, wide)
     arguments = {
-        "x": x, "past": past, "weight": weight.contiguous(), "bias": bias, "scale": scale, "shift": shift, "skip": skip, "alpha": alpha,
-        "y": y, "after": after, "batch": batch, "channels": channels, "outputs": outputs, "frames": frames, "length": length,
-        "dilation": step.dilation, **strides("x", x), **strides("past", past), **strides("skip", y if skip is None else skip),
-        "scale_row": row_stride(scale), "shift_row": row_stride(shift), "slope": float(step.slope), "eps": float(step.eps),
-        "tiles": tiles, "columns": columns, "NORM": NORMS[step.norm], "ACTIVATION": ACTIVATIONS[step.activation],
-        "PLUS_ONE": step.plus_one, "TAPS": taps,
-        "PRECISION": precision, "ROWS": rows, "OUTPUTS": wide, "CHANNELS": min(64, max(16, power_of_two(channels))),
+        "x": x, "past": past, "weight": weight.contiguous(), "bias": bias, "scale": scale,
+        "shift": shift, "skip": skip, "alpha": alpha, "y": y, "after": after, "batch": batch,
+        "channels": channels, "outputs": outputs, "frames": frames, "length": length,
+        "dilation": step.dilation, **strides("x", x), **strides("past", past),
+        **strides("skip", y if skip is None else skip), "scale_row": row_stride(scale),
+        "shift_row": row_stride(shift), "slope": float(step.slope), "eps": float(step.eps),
+        "tiles": tiles, "columns": columns, "NORM": NORMS[step.norm],
+        "ACTIVATION": ACTIVATIONS[step.activation], "PLUS_ONE": step.plus_one, "TAPS": taps,
+        "PRECISION": precision, "ROWS": rows, "OUTPUTS": wide,
+        "CHANNELS": min(64, max(16, power_of_two(channels))),
     }  # fmt: skip
-    start(kernel, (tiles * columns + triton.cdiv(batch * length, rows),), arguments, num_warps=8 if many else 4)
+    start(
+        kernel,
+        (tiles * columns + triton.cdiv(batch * length, rows),),
+        arguments,
+        num_warps=8 if many else 4,
+    )
     return y, after
 
 

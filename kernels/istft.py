@@ -1,44 +1,49 @@
-"""The iSTFT head in one pass: spectrum from the network's outputs, inverse DFT, window, overlap-add with a carried tail.
+"""The iSTFT head in one pass: spectrum from the network's outputs, inverse DFT, window, overlap-add
+with a carried tail.
 
-Two networks end in it: iSTFTNet (Kaneko et al. 2022, arXiv 2203.02395; StyleTTS 2's decoder, n_fft 20, hop 5), which
-gives a log-magnitude and a phase, and the streaming model (n_fft 600, hop 150), which gives a spectrum.
-Frame t covers the samples t * hop .. t * hop + n_fft; the first hop of them is complete when the frame is in. What
-later frames still add to is the tail, carried as state.
+Two networks end in it: iSTFTNet (Kaneko et al. 2022, arXiv 2203.02395; StyleTTS 2's decoder, n_fft
+20, hop 5), which gives a log-magnitude and a phase, and the streaming model (n_fft 600, hop 150),
+which gives a spectrum. Frame t covers the samples t * hop .. t * hop + n_fft; the first hop of them
+is complete when the frame is in. What later frames still add to is the tail, carried as state.
 """
 
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from rtvc.kernels.forms import FORMS
 from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
 
 Form = Literal["complex", "polar", "sine"]
-"""What the two halves of the input are. `complex`: real and imaginary parts. `polar`: log-magnitude and phase.
-`sine`: log-magnitude, and a number whose sine is the phase (iSTFTNet)."""
-
-FORMS: dict[str, int] = {"complex": 0, "polar": 1, "sine": 2}
-"""The forms as compile-time constants of the kernels."""
+"""What the two halves of the input are. `complex`: real and imaginary parts. `polar`: log-magnitude
+and phase. `sine`: log-magnitude, and a number whose sine is the phase (iSTFTNet)."""
 
 
 def synthesis_matrix(size: int, hop: int, window: Tensor | None = None) -> Tensor:
-    """The inverse real DFT, windowed and divided by the sum of squared windows that overlap a sample in the long run.
+    """The inverse real DFT, windowed and divided by the sum of squared windows that overlap a
+    sample in the long run.
 
     Args:
         size: n_fft in samples, even.
         hop: samples between frames, at most size.
-        window: (size,) of the analysis, on whose device all is computed; by default a periodic Hann window.
+        window: (size,) of the analysis, on whose device all is computed; by default a periodic Hann
+            window.
 
     Returns:
-        (2 * bins, size) float64: rows of real parts, then of imaginary parts. `torch.istft` agrees wherever enough frames overlap.
+        (2 * bins, size) float64: rows of real parts, then of imaginary parts. `torch.istft` agrees
+        wherever enough frames overlap.
 
     Raises:
         ValueError: an odd size, or a hop that leaves gaps.
     """
     if size % 2 or not 0 < hop <= size:
-        raise ValueError(f"n_fft {size} and hop {hop} came, an even n_fft and a hop of 1 to n_fft were wanted")
+        raise ValueError(
+            f"expected an even n_fft and a hop of 1 to n_fft, got n_fft {size} and hop {hop}"
+        )
     window = torch.hann_window(size, dtype=torch.float64) if window is None else window.double()
-    padded = torch.nn.functional.pad(window.square(), (0, -size % hop))
+    padded = F.pad(window.square(), (0, -size % hop))
     envelope = padded.reshape(-1, hop).sum(0).repeat(-(-size // hop))[:size]
     bins = size // 2 + 1
     n = torch.arange(size, dtype=torch.float64, device=window.device)
@@ -49,14 +54,22 @@ def synthesis_matrix(size: int, hop: int, window: Tensor | None = None) -> Tenso
 
 
 def istft(
-    x: Tensor, tail: Tensor, matrix: Tensor, *, hop: int, form: Form = "complex", implementation: Implementation = "auto"
+    x: Tensor,
+    tail: Tensor,
+    matrix: Tensor,
+    *,
+    hop: int,
+    form: Form = "complex",
+    implementation: Implementation = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Samples of T frames, and the tail that the next frames add to.
 
     Args:
-        x: (B, 2 * bins, T), float32, float16, bfloat16, or float64 (reference only), in any memory order; see `Form`.
+        x: (B, 2 * bins, T), float32, float16, bfloat16, or float64 (reference only), in any memory
+            order; see `Form`.
         tail: (B, 1, n_fft - hop) float32 (float64 for float64 x), zeros at the start.
-        matrix: (2 * bins, n_fft) float32 (float64 for float64 x), from `synthesis_matrix` or with another window.
+        matrix: (2 * bins, n_fft) float32 (float64 for float64 x), from `synthesis_matrix` or with
+            another window.
         hop: samples between frames.
         form: what the halves of x are.
         implementation: see `rtvc.kernels.toolchain.dispatch`.
@@ -68,15 +81,21 @@ def istft(
         ValueError: shapes that do not fit.
     """
     if form not in FORMS:
-        raise ValueError(f"form {form!r} came, one of {sorted(FORMS)} was wanted")
+        raise ValueError(f"expected a form of {sorted(FORMS)}, got {form!r}")
     if x.ndim != 3 or matrix.ndim != 2 or x.shape[1] != matrix.shape[0] or matrix.shape[0] % 2:
-        raise ValueError(f"x {tuple(x.shape)} and matrix {tuple(matrix.shape)} came, (B, 2 * bins, T) and (2 * bins, n_fft) were wanted")
+        raise ValueError(
+            "expected x (B, 2 * bins, T) and matrix (2 * bins, n_fft), got"
+            f" {tuple(x.shape)} and {tuple(matrix.shape)}"
+        )
     if not 0 < hop <= matrix.shape[1] or tail.shape != (x.shape[0], 1, matrix.shape[1] - hop):
-        wanted = (x.shape[0], 1, matrix.shape[1] - hop)
-        raise ValueError(f"a tail of shape {tuple(tail.shape)} came for hop {hop}, {wanted} was wanted: n_fft less one hop")
+        shape = (x.shape[0], 1, matrix.shape[1] - hop)
+        raise ValueError(
+            f"expected a tail of shape {shape} for hop {hop}, n_fft less one hop, got"
+            f" {tuple(tail.shape)}"
+        )
     if use_operator(x, implementation):
-        found: tuple[Tensor, Tensor] = istft_operator(x, tail, matrix, hop, form)
-        return found
+        outputs: tuple[Tensor, Tensor] = istft_operator(x, tail, matrix, hop, form)
+        return outputs
     return reference(x, tail, matrix, hop, form)
 
 
@@ -89,24 +108,34 @@ def spectrum(x: Tensor, form: str) -> Tensor:
     return torch.cat([magnitude * torch.cos(phase), magnitude * torch.sin(phase)], 1)
 
 
-def reference(x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str) -> tuple[Tensor, Tensor]:
+def reference(
+    x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str
+) -> tuple[Tensor, Tensor]:
     """Plain torch, as a matrix product and shifted sums: exportable, and exact in float64."""
     batch, _, frames = x.shape
     size = matrix.shape[1]
     count = -(-size // hop)
     parts = spectrum(x.to(matrix.dtype), form).mT @ matrix
-    parts = torch.nn.functional.pad(parts, (0, count * hop - size)).unflatten(-1, (count, hop))  # (B, T, count, hop)
-    blocks = torch.nn.functional.pad(tail.to(matrix.dtype)[:, 0], (0, (count + frames - 1) * hop - tail.shape[-1])).unflatten(-1, (-1, hop))
-    blocks = blocks + sum(torch.nn.functional.pad(parts[:, :, k], (0, 0, k, count - 1 - k)) for k in range(count))
-    y, rest = blocks[:, :frames].reshape(batch, 1, frames * hop), blocks[:, frames:].reshape(batch, 1, (count - 1) * hop)
+    if count * hop > size:
+        parts = F.pad(parts, (0, count * hop - size))
+    parts = parts.unflatten(-1, (count, hop))  # (B, T, count, hop)
+    blocks = F.pad(tail.to(matrix.dtype)[:, 0], (0, (count + frames - 1) * hop - tail.shape[-1]))
+    shifted = [F.pad(parts[:, :, k], (0, 0, k, count - 1 - k)) for k in range(count)]
+    blocks = blocks.unflatten(-1, (-1, hop)) + torch.stack(shifted).sum(0)
+    y, rest = (
+        blocks[:, :frames].reshape(batch, 1, frames * hop),
+        blocks[:, frames:].reshape(batch, 1, (count - 1) * hop),
+    )
     return y.to(x.dtype), rest[..., : size - hop].to(tail.dtype)
 
 
-def reference_backward(dy: Tensor, dtail: Tensor, x: Tensor, matrix: Tensor, hop: int, form: str) -> tuple[Tensor, Tensor]:
+def reference_backward(
+    dy: Tensor, dtail: Tensor, x: Tensor, matrix: Tensor, hop: int, form: str
+) -> tuple[Tensor, Tensor]:
     """Plain torch: dx (B, 2 * bins, T), and the gradient of the tail that came in."""
     wide, size, frames = matrix.dtype, matrix.shape[1], x.shape[2]
     count = -(-size // hop)
-    rest = torch.nn.functional.pad(dtail.to(wide), (0, (count - 1) * hop - dtail.shape[-1]))
+    rest = F.pad(dtail.to(wide), (0, (count - 1) * hop - dtail.shape[-1]))
     blocks = torch.cat([dy.to(wide), rest], -1)[:, 0].unflatten(-1, (-1, hop))
     parts = torch.cat([blocks[:, k : k + frames] for k in range(count)], -1)[..., :size]
     back = (parts @ matrix.mT).mT
@@ -124,8 +153,11 @@ def reference_backward(dy: Tensor, dtail: Tensor, x: Tensor, matrix: Tensor, hop
 
 
 @torch.library.custom_op("rtvc::istft", mutates_args=())
-def istft_operator(x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str) -> tuple[Tensor, Tensor]:
-    """As `reference`; on a GPU by one kernel: in CUDA C++ for small windows where that can be compiled, else in Triton."""
+def istft_operator(
+    x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str
+) -> tuple[Tensor, Tensor]:
+    """What `reference` computes, on a GPU by one kernel: in CUDA C++ for small windows where that
+    can be compiled, else in Triton."""
     if x.is_cuda and serves(x, tail, matrix):
         from rtvc.kernels import istft_cuda, istft_triton
 

@@ -1,4 +1,5 @@
-"""`istft` in CUDA C++ for small windows: compiled for the GPU at hand, loaded through the driver."""
+"""`istft` in CUDA C++ for small windows: compiled for the GPU at hand, loaded through the
+driver."""
 
 import ctypes
 from functools import lru_cache
@@ -7,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rtvc.kernels.istft import FORMS
+from rtvc.kernels.forms import FORMS
 from rtvc.kernels.toolchain import nvcc
 from rtvc.kernels.toolchain.driver import Kernel
 
 SOURCE = Path(__file__).with_name("istft.cu")
 THREADS = 128
-"""As in the source."""
+"""The value that `istft.cu` has for it."""
 LARGEST = 32
 """Samples of a window up to which a frame fits the registers of a thread."""
 TYPES = {torch.float32: "float", torch.float16: "__half", torch.bfloat16: "__nv_bfloat16"}
@@ -22,7 +23,7 @@ HEADERS = {torch.float16: "<cuda_fp16.h>", torch.bfloat16: "<cuda_bf16.h>"}
 
 
 class Arguments(ctypes.Structure):
-    """As in the source."""
+    """What the kernel takes, in the order of `istft.cu`."""
 
     _fields_ = (
         ("x", ctypes.c_void_p),
@@ -39,7 +40,12 @@ class Arguments(ctypes.Structure):
 
 def defines(size: int, hop: int, form: str, dtype: torch.dtype) -> dict[str, str | int]:
     """The macros of one variant."""
-    macros: dict[str, str | int] = {"SIZE": size, "HOP": hop, "FORM": FORMS[form], "TYPE": TYPES[dtype]}
+    macros: dict[str, str | int] = {
+        "SIZE": size,
+        "HOP": hop,
+        "FORM": FORMS[form],
+        "TYPE": TYPES[dtype],
+    }
     return macros | ({"HEADER": HEADERS[dtype]} if dtype in HEADERS else {})
 
 

@@ -1,10 +1,11 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, misc"
 """`istft` in Triton: spectrum, inverse DFT, window and overlap-add without a tensor in between.
 
-Think of a row of the batch as T + n_fft / hop - 1 blocks of one hop each: T that are finished and the tail. A program
-makes a run of blocks. It computes the windowed frames that reach them by a matrix product on the tensor cores, split
-into segments of a hop, and adds segment k of frame t - k to block t by a gather between rows.
-Frames beyond the chunk are zeros, so rows of the batch follow each other without gaps and short chunks fill a tile.
+Think of a row of the batch as T + n_fft / hop - 1 blocks of one hop each: T that are finished and
+the tail. A program makes a run of blocks. It computes the windowed frames that reach them by a
+matrix product on the tensor cores, split into segments of a hop, and adds segment k of frame t - k
+to block t by a gather between rows. Frames beyond the chunk are zeros, so rows of the batch follow
+each other without gaps and short chunks fill a tile.
 """
 
 import torch
@@ -13,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from rtvc.kernels.activation_triton import cosine_near_zero, reduce_half_turns, sine, sine_near_zero
+from rtvc.kernels.forms import FORMS
 from rtvc.kernels.frame_norm_triton import strides
-from rtvc.kernels.istft import FORMS
 from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
 
 ROWS, COLUMNS, BINS = 32, 32, 16
@@ -24,9 +25,11 @@ ROWS, COLUMNS, BINS = 32, 32, 16
 @triton.jit
 def kernel(
     x, tail, matrix, y, after, batch, frames, bins, size, hop, rest, x_row, x_channel, x_frame,
-    FORM: tl.constexpr, COUNT: tl.constexpr, SEGMENTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BINS: tl.constexpr,
+    FORM: tl.constexpr, COUNT: tl.constexpr, SEGMENTS: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
-    """x (batch, 2 bins, frames) by strides; matrix (2 bins, size); tail, after (batch, rest); y (batch, frames * hop).
+    """x (batch, 2 bins, frames) by strides; matrix (2 bins, size); tail, after (batch, rest); y
+    (batch, frames * hop).
 
     COUNT hops make a window; SEGMENTS is COUNT rounded up to a power of two.
     """
@@ -59,7 +62,9 @@ def kernel(
         acc = tl.dot(a, tl.load(weights, found, 0.0), acc, input_precision="tf32x3")
         acc = tl.dot(b, tl.load(weights + bins * size, found, 0.0), acc, input_precision="tf32x3")
     back = tl.arange(0, ROWS)[:, None] - segment[None]
-    acc = tl.where((back >= 0) & (segment < COUNT)[None], tl.gather(acc, tl.maximum(back, 0), 0), 0.0)
+    acc = tl.where(
+        (back >= 0) & (segment < COUNT)[None], tl.gather(acc, tl.maximum(back, 0), 0), 0.0
+    )
     total = tl.sum(tl.reshape(acc, (ROWS, SEGMENTS, COLUMNS)), 1)
     j = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None]
     mine = (tl.arange(0, ROWS) >= COUNT - 1) & (at >= 0) & (row < batch)
@@ -67,23 +72,39 @@ def kernel(
     row, t = row.to(tl.int64)[:, None], t[:, None]
     total += tl.load(tail + row * rest + t * hop + j, write & (t * hop + j < rest), 0.0)
     tl.store(y + row * frames * hop + t * hop + j, total, write & (t < frames))
-    tl.store(after + row * rest + (t - frames) * hop + j, total, write & (t >= frames) & ((t - frames) * hop + j < rest))
+    tl.store(
+        after + row * rest + (t - frames) * hop + j,
+        total,
+        write & (t >= frames) & ((t - frames) * hop + j < rest),
+    )
 
 
 def forward(
-    x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str, *, rows: int | None = None, start: Launch = launch
+    x: Tensor,
+    tail: Tensor,
+    matrix: Tensor,
+    hop: int,
+    form: str,
+    *,
+    rows: int | None = None,
+    start: Launch = launch,
 ) -> tuple[Tensor, Tensor]:
-    """y (B, 1, T * hop) and the next tail (B, 1, n_fft - hop); `rows` is the number of blocks a program computes."""
+    """y (B, 1, T * hop) and the next tail (B, 1, n_fft - hop); `rows` is the number of blocks a
+    program computes."""
     batch, bins, frames, size = x.shape[0], x.shape[1] // 2, x.shape[2], matrix.shape[1]
     count, rest = -(-size // hop), size - hop
     matrix, tail = matrix.contiguous(), tail.contiguous()
-    y, after = torch.empty(batch, 1, frames * hop, dtype=x.dtype, device=x.device), torch.empty_like(tail)
+    y, after = (
+        torch.empty(batch, 1, frames * hop, dtype=x.dtype, device=x.device),
+        torch.empty_like(tail),
+    )
     segments = power_of_two(count)
     rows = max(ROWS if rows is None else rows, 2 * segments)
     columns = max(16 // segments, min(COLUMNS, power_of_two(hop)))
     arguments = {
-        "x": x, "tail": tail, "matrix": matrix, "y": y, "after": after, "batch": batch, "frames": frames, "bins": bins, "size": size,
-        "hop": hop, "rest": rest, **strides("x", x), "FORM": FORMS[form], "COUNT": count, "SEGMENTS": segments, "ROWS": rows,
+        "x": x, "tail": tail, "matrix": matrix, "y": y, "after": after, "batch": batch,
+        "frames": frames, "bins": bins, "size": size, "hop": hop, "rest": rest, **strides("x", x),
+        "FORM": FORMS[form], "COUNT": count, "SEGMENTS": segments, "ROWS": rows,
         "COLUMNS": columns, "BINS": BINS,
     }  # fmt: skip
     grid = (triton.cdiv(batch * (frames + count - 1), rows - count + 1), triton.cdiv(hop, columns))

@@ -1,8 +1,10 @@
-"""The harmonic source in one pass: a band-limited pulse train that follows F0, its phase carried in float64.
+"""The harmonic source in one pass: a band-limited pulse train that follows F0, its phase carried in
+float64.
 
-All harmonics below Nyquist sound with equal amplitude and cosine phase, `sum_k cos(k phi)`, evaluated as a Dirichlet
-kernel (the hn-NSF idea of Wang et al. 2019 in closed form); F0 and voicing move linearly over a segment of `hop` samples.
-A phase in float32 would let the upper harmonics drift within seconds, so F0 and phases are float64 whatever the pulses are.
+All harmonics below Nyquist sound with equal amplitude and cosine phase, `sum_k cos(k phi)`,
+evaluated as a Dirichlet kernel (the hn-NSF idea of Wang et al. 2019 in closed form); F0 and voicing
+move linearly over a segment of `hop` samples. A phase in float32 would let the upper harmonics
+drift within seconds, so F0 and phases are float64 whatever the pulses are.
 """
 
 import torch
@@ -22,6 +24,7 @@ def harmonic_source(
     *,
     sample_rate: int,
     hop: int,
+    steps: Tensor | None = None,
     implementation: Implementation = "auto",
 ) -> tuple[Tensor, Tensor]:
     """T segments of `hop` samples, and the phase after them.
@@ -29,13 +32,16 @@ def harmonic_source(
     Gradients run through the reference, whatever the implementation.
 
     Args:
-        f0: (B, T) Hz at the end of each segment, any floating dtype; float64 keeps long streams exact.
+        f0: (B, T) Hz at the end of each segment, any floating dtype; float64 keeps long streams
+            exact.
         voicing: (B, T) 0..1 at the same place; its dtype is that of the pulses.
         last_f0: (B, 1) at the end of the segment before, any floating dtype.
         last_voicing: (B, 1) at the same place, of voicing's dtype.
         phase: (B, 1) float64, cycles in [0, 1).
         sample_rate: in Hz.
         hop: samples a segment.
+        steps: the numbers 1..hop (hop,) in float64, if they are at hand: a graph that is exported
+            wants them as a constant of its own.
         implementation: see `rtvc.kernels.toolchain.dispatch`.
 
     Returns:
@@ -44,36 +50,50 @@ def harmonic_source(
     Raises:
         ValueError: shapes that do not fit, or a phase that is not float64.
     """
-    if f0.ndim != 2 or voicing.shape != f0.shape or any(x.shape != (f0.shape[0], 1) for x in (last_f0, last_voicing, phase)):
-        came = [tuple(x.shape) for x in (f0, voicing, last_f0, last_voicing, phase)]
-        raise ValueError(f"f0, voicing, last_f0, last_voicing and phase of shapes {came} came, (B, T) twice and (B, 1) thrice were wanted")
+    if (
+        f0.ndim != 2
+        or voicing.shape != f0.shape
+        or any(x.shape != (f0.shape[0], 1) for x in (last_f0, last_voicing, phase))
+    ):
+        shapes = [tuple(x.shape) for x in (f0, voicing, last_f0, last_voicing, phase)]
+        raise ValueError(
+            f"expected f0 and voicing (B, T), last_f0, last_voicing and phase (B, 1), got {shapes}"
+        )
     if phase.dtype != torch.float64:
-        raise ValueError(f"a phase of {phase.dtype} came, float64 was wanted: float32 lets the harmonics drift")
+        raise ValueError(
+            f"expected a phase of float64, got {phase.dtype}: float32 lets the harmonics drift"
+        )
     arguments = (f0, voicing, last_f0, last_voicing, phase, sample_rate, hop)
-    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in arguments[:5])  # type: ignore[union-attr]
-    if use_operator(voicing, implementation) and not wanted:
-        found: tuple[Tensor, Tensor] = source_operator(*arguments)
-        return found
-    return reference(*arguments)
+    differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in arguments[:5])
+    if use_operator(voicing, implementation) and not differentiated:
+        outputs: tuple[Tensor, Tensor] = source_operator(*arguments)
+        return outputs
+    return reference(*arguments, steps)
 
 
 def reference(
-    f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor, sample_rate: int, hop: int
+    f0: Tensor,
+    voicing: Tensor,
+    last_f0: Tensor,
+    last_voicing: Tensor,
+    phase: Tensor,
+    sample_rate: int,
+    hop: int,
+    steps: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Plain torch: pulses (B, T * hop) and the phase (B, 1)."""
-    steps = torch.arange(1, hop + 1, dtype=torch.float64, device=f0.device)
-    return segments(f0, voicing, last_f0, last_voicing, phase, steps, sample_rate)
-
-
-def segments(
-    f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor, steps: Tensor, sample_rate: int
-) -> tuple[Tensor, Tensor]:
-    """`reference`, with the numbers 1..hop (hop,) in float64 at hand, as graphs that are exported want them."""
-    f0, hop = f0.double(), len(steps)
-    before, weight = torch.cat([last_f0.double(), f0[:, :-1]], 1), torch.cat([last_voicing, voicing[:, :-1]], 1)
+    if steps is None:
+        steps = torch.arange(1, hop + 1, dtype=torch.float64, device=f0.device)
+    f0 = f0.double()
+    before, weight = (
+        torch.cat([last_f0.double(), f0[:, :-1]], 1),
+        torch.cat([last_voicing, voicing[:, :-1]], 1),
+    )
     ramp = steps / hop
     # Cycles since the segment's start: the exact sum of a linear ramp of frequencies.
-    inside = (before[..., None] * steps + ((f0 - before) / hop)[..., None] * steps * (steps + 1) / 2) / sample_rate
+    inside = (
+        before[..., None] * steps + ((f0 - before) / hop)[..., None] * steps * (steps + 1) / 2
+    ) / sample_rate
     total = inside[..., -1]
     end = phase + torch.cumsum(total, 1)
     cycles = (end - total)[..., None] + inside
@@ -85,7 +105,8 @@ def segments(
 
 
 def dirichlet(cycles: Tensor, harmonics: Tensor) -> Tensor:
-    """sum of cos(2 pi k cycles) for k = 1..harmonics, scaled to unit power; the fraction of `harmonics` fades the topmost in."""
+    """sum of cos(2 pi k cycles) for k = 1..harmonics, scaled to unit power; the fraction of
+    `harmonics` fades the topmost in."""
     whole = torch.floor(harmonics)
     half = torch.pi * cycles
     bottom = torch.sin(half)
@@ -98,9 +119,15 @@ def dirichlet(cycles: Tensor, harmonics: Tensor) -> Tensor:
 
 @torch.library.custom_op("rtvc::harmonic_source", mutates_args=())
 def source_operator(
-    f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor, sample_rate: int, hop: int
+    f0: Tensor,
+    voicing: Tensor,
+    last_f0: Tensor,
+    last_voicing: Tensor,
+    phase: Tensor,
+    sample_rate: int,
+    hop: int,
 ) -> tuple[Tensor, Tensor]:
-    """As `reference`; on a GPU by one kernel."""
+    """What `reference` computes, on a GPU by one kernel."""
     if f0.is_cuda and serves(voicing, last_voicing):
         from rtvc.kernels.source_triton import forward
 
@@ -111,6 +138,12 @@ def source_operator(
 
 @source_operator.register_fake
 def _fake(
-    f0: Tensor, voicing: Tensor, last_f0: Tensor, last_voicing: Tensor, phase: Tensor, sample_rate: int, hop: int
+    f0: Tensor,
+    voicing: Tensor,
+    last_f0: Tensor,
+    last_voicing: Tensor,
+    phase: Tensor,
+    sample_rate: int,
+    hop: int,
 ) -> tuple[Tensor, Tensor]:
     return voicing.new_empty(f0.shape[0], f0.shape[1] * hop), phase.new_empty(phase.shape)

@@ -14,22 +14,26 @@ from typing import TYPE_CHECKING, Any
 from rtvc.errors import RtvcError
 
 if TYPE_CHECKING:
-    from rtvc import clients as clients
-    from rtvc.api import VoiceConverter, load
+    from rtvc.converter import VoiceConverter
+    from rtvc.models_by_name import load
     from rtvc.voices.voice import Voice
 
 __all__ = ["RtvcError", "Voice", "VoiceConverter", "__version__", "load"]
 
-HOMES = {"Voice": "rtvc.voices.voice", "VoiceConverter": "rtvc.api", "load": "rtvc.api"}
+HOMES = {
+    "Voice": "rtvc.voices.voice",
+    "VoiceConverter": "rtvc.converter",
+    "load": "rtvc.models_by_name",
+}
 """Where each public name lives; torch is imported when one of them is first used."""
 
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first asked for (PEP 562)."""
     if name == "__version__":
-        from importlib.metadata import version
+        from rtvc.version import version
 
-        value: Any = version("rtvc-engine")
+        value: Any = version()
     elif name in HOMES:
         value = getattr(import_module(HOMES[name]), name)
     else:
@@ -54,11 +58,14 @@ CLIENTS = {
 
 
 def client_name(name: str) -> Any:
-    """`rtvc.clients.__getattr__`: that folder has no `__init__.py` of its own (see setup.py), so its public names are answered here."""
+    """`rtvc.clients.__getattr__`: that folder has no `__init__.py` of its own (see setup.py), so
+    its public names are answered here."""
     if name not in CLIENTS:
         raise AttributeError(f"module 'rtvc.clients' has no attribute {name!r}")
     return getattr(import_module(CLIENTS[name]), name)
 
 
-with suppress(ModuleNotFoundError):  # a checkout whose links were not made: everything but the folders works
+with suppress(
+    ModuleNotFoundError
+):  # a checkout whose links were not made: everything but the folders works
     vars(import_module("rtvc.clients"))["__getattr__"] = client_name

@@ -1,18 +1,14 @@
-"""What a caller may hand in: one place for the numbers, voices and weights of a conversion, asked
-at every public door.
+"""What a caller may hand in: one place for the numbers of a conversion, asked at every public
+door.
 
 The owners of a state ask again, so that a value that is refused leaves the old one wherever it came
-from. A message says what came, what was wanted, and what to pass instead.
+from. A message says what was expected, what came, and what to pass instead.
 """
 
 import math
-from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any
 
-from torch import Tensor
-
-from rtvc.errors import AudioError, ConfigError, VoiceError
+from rtvc.errors import AudioError, ConfigError
 
 PITCH = (-24.0, 24.0)
 """Semitones that may be added to the pitch: those of the protocol (docs/protocol.md)."""
@@ -46,12 +42,12 @@ def number(value: object, name: str, lowest: float, highest: float) -> float:
     Raises:
         AudioError: it is none, or another.
     """
-    wanted = f"a number from {lowest:g} to {highest:g}"
+    expected = f"expected a number from {lowest:g} to {highest:g} as the {name}"
     amount = real(value)
     if amount is None:
-        raise AudioError(f"{what(value)} came as the {name}, {wanted} was wanted")
+        raise AudioError(f"{expected}, got {what(value)}")
     if not lowest <= amount <= highest:  # NaN is neither
-        raise AudioError(f"a {name} of {amount:g} came, {wanted} was wanted")
+        raise AudioError(f"{expected}, got {amount:g}")
     return amount
 
 
@@ -92,7 +88,7 @@ def moment(seconds: object, name: str) -> float | None:
         return None
     time = real(seconds)
     if time is None or not math.isfinite(time):
-        raise AudioError(f"{what(seconds)} came as `{name}`, a finite number of seconds was wanted")
+        raise AudioError(f"expected a finite number of seconds as `{name}`, got {what(seconds)}")
     return time
 
 
@@ -103,41 +99,5 @@ def count(value: object, name: str, lowest: int = 0) -> int:
         ConfigError: it is none, or below `lowest`.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
-        raise ConfigError(f"{what(value)} came as `{name}`, a whole number from {lowest} was wanted")
+        raise ConfigError(f"expected a whole number from {lowest} as `{name}`, got {what(value)}")
     return int(value)
-
-
-def voice(value: Any) -> Any:
-    """Something that speaks: it has the two style vectors of
-    `rtvc.models.streaming.interface.Styled`.
-
-    Raises:
-        VoiceError: it has none.
-    """
-    styles = [getattr(value, name, None) for name in ("acoustic", "prosodic")]
-    if not all(isinstance(style, Tensor) and style.ndim == 1 for style in styles):
-        raise VoiceError(
-            f"{what(value)} came as a voice, a Voice was wanted: make one with `vc.voice('reference.wav')`, "
-            "or load one with `rtvc.Voice.load('anna.voice')`"
-        )
-    if not all(bool(style.isfinite().all()) for style in styles if style is not None):
-        raise VoiceError("a voice with NaN or infinity in its styles came: make it again from its recordings")
-    return value
-
-
-def shares(weights: Mapping[Any, float]) -> list[tuple[Any, float]]:
-    """Voices and their weights, scaled to a sum of 1.
-
-    Raises:
-        VoiceError: no voice, something that is none, or weights that are not finite, negative or
-        all zero.
-    """
-    if not isinstance(weights, Mapping):
-        raise VoiceError(f"{what(weights)} came as a mix, voices and their weights were wanted, as in {{anna: 0.7, bob: 0.3}}")
-    values = list(weights.values())
-    numbers = [number for value in values if (number := real(value)) is not None and 0 <= number < math.inf]
-    total = sum(numbers)
-    if not values or len(numbers) < len(values) or not 0 < total < math.inf:
-        shown = ", ".join(what(value) for value in values)
-        raise VoiceError(f"the weights [{shown}] came, finite numbers were wanted, at least one above 0 and none below")
-    return [(voice(part), number / total) for part, number in zip(weights, numbers, strict=True)]

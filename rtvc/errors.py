@@ -1,7 +1,7 @@
 """Every error that rtvc raises on purpose.
 
     RtvcError
-    ├── AudioError        a recording, a block of samples or a control of a conversion that cannot be used
+    ├── AudioError        a recording, samples or a control of a conversion that cannot be used
     ├── CheckpointError   weights that are truncated, foreign, hostile or of another shape
     ├── ConfigError       a configuration that names what does not exist
     ├── DependencyError   an optional package that a command needs and this machine lacks
@@ -14,8 +14,8 @@
     ├── ProtocolError     a message of the streaming service that is not of the protocol
     └── ServiceError      a streaming service that refuses, cannot be reached or is gone
 
-A message says what came, what was wanted, and what to do. It may quote a file, a path or a peer: what it quotes is
-shown with escapes (`rtvc.printable`), whoever prints the message.
+A message says what was expected, what came, and what to do. It may quote a file, a path or a peer:
+what it quotes is shown with escapes (`rtvc.printable`), whoever prints the message.
 """
 
 from rtvc.printable import printable
@@ -28,7 +28,8 @@ class RtvcError(Exception):
     """Base of all deliberate errors; the command line prints its text without a traceback."""
 
     def __str__(self) -> str:
-        """The message. Its lines are kept, other control characters that it quotes are shown with escapes."""
+        """The message. Its lines are kept, other control characters that it quotes are shown with
+        escapes."""
         return printable(super().__str__(), LONGEST, keep="\n")
 
 
@@ -65,7 +66,8 @@ class EngineError(RtvcError):
 
 
 class OutputError(RtvcError, OSError):
-    """A file, pipe or device that cannot be written; also an `OSError`, as callers of files expect."""
+    """A file, pipe or device that cannot be written; also an `OSError`, as callers of files
+    expect."""
 
 
 class DeviceError(RtvcError):

@@ -2,7 +2,7 @@
 
 a regular file, or a name that is free   whole or not at all: written beside it, then renamed
 a link                                   followed; it stays a link
-a pipe, a FIFO, a device                 written through when the content is whole; it stays what it is
+a pipe, a FIFO, a device                 written through when the content is whole; it stays
 `-`, /dev/stdout, /dev/fd/3              the open descriptor, written through
 a folder, a socket, a block device       refused
 """
@@ -167,7 +167,9 @@ def check_folder(path: StrPath) -> Path:
         check_target(path / "file", folders=True)
     except OutputError as error:
         if kind(path) not in ("", "folder"):
-            raise cannot(path, f"it is a {kind(path)}", "a folder was wanted: name another") from error
+            raise cannot(
+                path, f"expected a folder, it is a {kind(path)}", "name another"
+            ) from error
         raise
     return path
 
@@ -203,8 +205,8 @@ def _place(path: Path) -> Path | None:
     if mode is not None:
         there = kind_of(mode)
         if there not in ("file", *STREAMS):
-            wanted = "a file, pipe or device was wanted: name another"
-            raise cannot(path, f"it is a {there}", wanted)
+            expected = "expected a file, pipe or device"
+            raise cannot(path, f"{expected}, it is a {there}", "name another")
         if not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if there in STREAMS:

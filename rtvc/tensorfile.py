@@ -1,8 +1,10 @@
-"""Safetensors files of strangers: what they announce is bounded and looked at before a tensor of theirs is read.
+"""Safetensors files of strangers: what they announce is bounded and looked at before a tensor of
+theirs is read.
 
-The header of a file names its tensors with their types and shapes. The safetensors library makes sure that they fill the
-file, neither more nor less; here the header's own size is bounded first, and whoever wants the tensors compares names,
-shapes and types with what they are for. Then they are read.
+The header of a file names its tensors with their types and shapes. The safetensors library makes
+sure that they fill the file, neither more nor less; here the header's own size is bounded first,
+and whoever wants the tensors compares names, shapes and types with what they are for. Then they are
+read.
 """
 
 import os
@@ -26,7 +28,8 @@ MOST_TENSORS = 1 << 14
 """Tensors in a file: a whole checkpoint of StyleTTS 2 has some 3,000."""
 MOST_AXES = 8
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Types that weights may have. Whole numbers and eight-bit floats mean nothing without the scales they were made with."""
+"""Types that weights may have. Whole numbers and eight-bit floats mean nothing without the scales
+they were made with."""
 TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -72,13 +75,20 @@ class TensorFile:
             RtvcError: of the kind that `opened` was told: they cannot be read.
         """
         try:
-            return {name: self._file.get_tensor(name).clone() for name in (self.described if names is None else names)}
+            return {
+                name: self._file.get_tensor(name).clone()
+                for name in (self.described if names is None else names)
+            }
         except Exception as failure:  # the library names what it finds in several ways
             raise _damaged(self.path, failure, self._error) from failure
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], error: type[RtvcError] = CheckpointError, largest: int = LARGEST_FILE) -> Iterator[TensorFile]:
+def opened(
+    path: str | os.PathLike[str],
+    error: type[RtvcError] = CheckpointError,
+    largest: int = LARGEST_FILE,
+) -> Iterator[TensorFile]:
     """A safetensors file whose header is within bounds; it is closed when the block ends.
 
     Args:
@@ -87,8 +97,8 @@ def opened(path: str | os.PathLike[str], error: type[RtvcError] = CheckpointErro
         largest: bytes of a file that may be one.
 
     Raises:
-        RtvcError: of the kind `error`: the file is missing, no regular file, too large, truncated, foreign, or announces what
-            no file of weights holds.
+        RtvcError: of the kind `error`: the file is missing, no regular file, too large, truncated,
+            foreign, or announces what no file of weights holds.
     """
     from safetensors import safe_open
 
@@ -99,9 +109,15 @@ def opened(path: str | os.PathLike[str], error: type[RtvcError] = CheckpointErro
             raw = stack.enter_context(safe_open(file, "pt"))
             metadata, names = raw.metadata() or {}, list(raw.keys())
             if len(names) > MOST_TENSORS:
-                raise error(f"{file} names {len(names)} tensors, at most {MOST_TENSORS} were wanted: it is no file of weights")
+                raise error(
+                    f"expected at most {MOST_TENSORS} tensors, {file} names {len(names)}: it is"
+                    " no file of weights"
+                )
             slices = {name: raw.get_slice(name) for name in names}
-            announced = {name: (str(part.get_dtype()), tuple(part.get_shape())) for name, part in slices.items()}
+            announced = {
+                name: (str(part.get_dtype()), tuple(part.get_shape()))
+                for name, part in slices.items()
+            }
         except RtvcError:
             raise
         except Exception as failure:  # the library names what it finds in several ways
@@ -112,35 +128,56 @@ def opened(path: str | os.PathLike[str], error: type[RtvcError] = CheckpointErro
 def _check_size(file: Path, error: type[RtvcError], largest: int) -> None:
     """Refuses what is no regular file, or too large, or announces a header that it cannot hold."""
     if not file.is_file():
-        raise error(f"{file} is not there or not a file, tensors (.safetensors) were wanted: check the path")
+        raise error(
+            f"expected tensors (.safetensors), {file} is not there or not a file: check the path"
+        )
     try:
         size = file.stat().st_size
         with file.open("rb") as start:
             header = int.from_bytes(start.read(8), "little")
     except OSError as failure:
-        raise error(f"{file} cannot be read ({failure.strerror}): check its permissions") from failure
+        raise error(
+            f"{file} cannot be read ({failure.strerror}): check its permissions"
+        ) from failure
     if size > largest:
-        raise error(f"{file} has {size} bytes, at most {largest} were wanted: is it another kind of file?")
+        raise error(
+            f"expected at most {largest} bytes, {file} has {size}: is it another kind of file?"
+        )
     if header > min(LARGEST_HEADER, size - 8):
         raise error(
-            f"{file} ({size} bytes) is truncated or no checkpoint: it announces a header of {header} bytes, at most "
-            f"{max(0, min(LARGEST_HEADER, size - 8))} were wanted: get the file again"
+            f"expected a header of at most {max(0, min(LARGEST_HEADER, size - 8))} bytes, {file}"
+            f" ({size} bytes) announces one of {header}: it is truncated or no checkpoint; get the"
+            " file again"
         )
 
 
-def _described(file: Path, announced: Mapping[str, tuple[str, tuple[int, ...]]], error: type[RtvcError]) -> dict[str, Described]:
+def _described(
+    file: Path, announced: Mapping[str, tuple[str, tuple[int, ...]]], error: type[RtvcError]
+) -> dict[str, Described]:
     """The tensors' types and shapes in torch's terms, where they are such as weights can have."""
     for name, (dtype, shape) in announced.items():
         if dtype not in TYPES:
-            raise error(f"{file} holds {printable(name)} of type {dtype}, one of {', '.join(TYPES)} was wanted: export it again")
+            raise error(
+                f"expected types {', '.join(TYPES)}, {file} holds {printable(name)} of type"
+                f" {dtype}: export it again"
+            )
         if len(shape) > MOST_AXES:
-            raise error(f"{file} holds {printable(name)} of {len(shape)} axes, at most {MOST_AXES} were wanted: it holds no weights")
-    return {name: Described(TYPES[dtype], torch.Size(shape)) for name, (dtype, shape) in announced.items()}
+            raise error(
+                f"expected at most {MOST_AXES} axes, {file} holds {printable(name)} of"
+                f" {len(shape)}: it holds no weights"
+            )
+    return {
+        name: Described(TYPES[dtype], torch.Size(shape))
+        for name, (dtype, shape) in announced.items()
+    }
 
 
 def _damaged(file: Path, failure: Exception, error: type[RtvcError]) -> RtvcError:
     """One line for a file that the library refuses."""
-    return error(f"{file} is truncated or no checkpoint ({type(failure).__name__}: {first_line(failure)}): get the file again")
+    return error(
+        f"{file} is truncated or no checkpoint ({type(failure).__name__}: {first_line(failure)}):"
+        " get the file again"
+    )
 
 
 def first_line(failure: BaseException) -> str:

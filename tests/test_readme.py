@@ -22,10 +22,13 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the examples; the shipped model, or a tiny one where the weights are not there."""
+    """An empty folder with the examples; the shipped model, or a tiny one where the weights are not
+    there."""
     if not assets.DEFAULT.is_file():
         use_tiny_models(monkeypatch)
-    monkeypatch.setattr("rtvc.voices.fit.STEPS", 2)  # what fitting does to voices is tested in test_fit.py
+    monkeypatch.setattr(
+        "rtvc.voices.fit.STEPS", 2
+    )  # what fitting does to voices is tested in test_fit.py
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -41,7 +44,12 @@ def test_the_python_blocks_run_one_after_another(folder: Path) -> None:
 
 
 def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines() if line.startswith("$ rtvc ")]
+    lines = [
+        line.removeprefix("$ ")
+        for block in blocks("console")
+        for line in block.splitlines()
+        if line.startswith("$ rtvc ")
+    ]
     assert len(lines) >= 8
     for line in lines:
         assert main(line.split()[1:]) == 0, line
@@ -60,4 +68,9 @@ def test_what_the_readme_names_is_there() -> None:
 
 def test_the_two_commands_come_within_the_first_forty_lines() -> None:
     head = "\n".join(TEXT.splitlines()[:40])
-    assert "$ make demo\n" in head and "$ make test\n" in head and "duration" in head and "docs/dataflow.svg" in head
+    assert (
+        "$ make demo\n" in head
+        and "$ make test\n" in head
+        and "duration" in head
+        and "docs/dataflow.svg" in head
+    )

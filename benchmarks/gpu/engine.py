@@ -1,4 +1,5 @@
-"""What the GPU suite measures of the engine: its backends' steps, concurrent streams through the pool, and power."""
+"""What the GPU suite measures of the engine: its backends' steps, concurrent streams through the
+pool, and power."""
 
 import copy
 import tempfile
@@ -28,16 +29,23 @@ def backend(name: str, converter: Any, bench: Bench, most: int) -> Any:
         from rtvc.engine.backends.eager import TorchBackend
 
         return TorchBackend(copy.deepcopy(converter).to(bench.device), CHUNK, device=device)
-    from rtvc.engine.graph.target import Target
+    from rtvc.engine.graph.target import Precision, Target
 
     batch = (1, min(64, most), most)
     if name.startswith("tensorrt"):
-        return tensorrt(converter, Target(precision=name.removeprefix("tensorrt-"), batch=batch), bench)  # type: ignore[arg-type]
+        precision: Precision = "fp16" if name == "tensorrt-fp16" else "fp32"
+        return tensorrt(converter, Target(precision=precision, batch=batch), bench)
     from rtvc.engine.backends.cudagraph import CudaGraphBackend
     from rtvc.engine.backends.double_buffer import capture, direct
 
     target = Target(flavour="cuda", kernels=name == "cudagraph-kernels", batch=batch)
-    return CudaGraphBackend(converter, CHUNK, target=target, device=device, record=capture if device == "cuda" else direct)
+    return CudaGraphBackend(
+        converter,
+        CHUNK,
+        target=target,
+        device=device,
+        record=capture if device == "cuda" else direct,
+    )
 
 
 def tensorrt(converter: Any, target: Any, bench: Bench) -> Any:
@@ -63,7 +71,8 @@ def tensorrt(converter: Any, target: Any, bench: Bench) -> Any:
 
 
 def engine_step(converter: Any, name: str, bench: Bench) -> list[dict[str, Any]]:
-    """Latency of the step as a backend of the engine streams it: states on ping-pong buffers, never copied."""
+    """Latency of the step as a backend of the engine streams it: states on ping-pong buffers, never
+    copied."""
     runner = backend(name, converter, bench, bench.batches[-1])
 
     def make(batch: int) -> Callable[[], Any]:
@@ -75,46 +84,55 @@ def engine_step(converter: Any, name: str, bench: Bench) -> list[dict[str, Any]]
 
 
 def streams(converter: Any, name: str, bench: Bench) -> dict[str, Any]:
-    """Concurrent sessions through the pool, every one with a chunk each tick, until the 99th percentile misses the tick.
+    """Concurrent sessions through the pool, every one with a chunk each tick, until the 99th
+    percentile misses the tick.
 
-    `tick` is all that the pool does, edges at 24 kHz included; `step` is the backend's share, copies to and from it included.
+    `tick` is all that the pool does, edges at 24 kHz included; `step` is the backend's share,
+    copies to and from it included.
     """
     from rtvc.engine.streams.capacity import Capacity, StepTimes
     from rtvc.engine.streams.pool import Pool
-    from rtvc.engine.streams.session import Style
+    from rtvc.voices.voice import Voice
 
     counts = (1, 2) if bench.dry else STREAMS
     runner = backend(name, converter, bench, counts[-1])
     tick = 1000 * CHUNK / runner.sample_rate
-    style, block = Style(*(0.1 * torch.randn(2, 128))), (0.05 * np.random.default_rng(0).standard_normal(CHUNK)).astype(np.float32)
-    found: list[dict[str, Any]] = []
+    style, block = (
+        Voice(*(0.1 * torch.randn(2, 128))),
+        (0.05 * np.random.default_rng(0).standard_normal(CHUNK)).astype(np.float32),
+    )
+    rows: list[dict[str, Any]] = []
     for count in counts:
         if not bench.dry and bench.left < 5:
             break
         pool = Pool(runner, slots=count, capacity=Capacity(tick / 1000, {}, count))
-        members = [pool.join(style) for _ in range(count)]
+        sessions = [pool.join(style) for _ in range(count)]
         ticks: list[float] = []
         for index in range(4 if bench.dry else 130):
-            for member in members:
-                member.push(block)
+            for session in sessions:
+                session.push(block)
             if index == (1 if bench.dry else 10):
                 pool.times, ticks = StepTimes(), []
             began = time.perf_counter()
             pool.tick()
             ticks.append(time.perf_counter() - began)
-            for member in members:
-                member.pull()
         p50, p99 = (1000 * np.percentile(ticks, [50, 99])).tolist()
         steps = [1000 * pool.times.percentile(share) for share in (50, 99)]
-        row = {"streams": count, "tick_p50_ms": p50, "tick_p99_ms": p99, "step_p50_ms": steps[0], "step_p99_ms": steps[1]}
-        found.append({**row, "fits": p99 <= tick, "step_fits": steps[1] <= tick})
+        row = {
+            "streams": count,
+            "tick_p50_ms": p50,
+            "tick_p99_ms": p99,
+            "step_p50_ms": steps[0],
+            "step_p99_ms": steps[1],
+        }
+        rows.append({**row, "fits": p99 <= tick, "step_fits": steps[1] <= tick})
         if not bench.dry and (steps[1] > tick or p99 > 4 * tick):
             break
     best = {
-        key: max((row["streams"] for row in found if row[fits]), default=0)
+        key: max((row["streams"] for row in rows if row[fits]), default=0)
         for key, fits in (("sustained", "fits"), ("by_steps", "step_fits"))
     }
-    return {"tick_ms": tick, **best, "rows": found}
+    return {"tick_ms": tick, **best, "rows": rows}
 
 
 def watched(seconds: float, work: Callable[[], Any]) -> list[float]:
@@ -125,9 +143,9 @@ def watched(seconds: float, work: Callable[[], Any]) -> list[float]:
 
     def ask() -> None:
         while not stop.is_set():
-            found = smi("power.draw")
-            if found is not None:
-                watts.append(float(found["power.draw"]))
+            reading = smi("power.draw")
+            if reading is not None:
+                watts.append(float(reading["power.draw"]))
             stop.wait(0.05)
 
     asking = threading.Thread(target=ask)
@@ -143,7 +161,8 @@ def watched(seconds: float, work: Callable[[], Any]) -> list[float]:
 
 
 def power(converter: Any, bench: Bench) -> dict[str, Any]:
-    """Watts at rest and under steps of the most rows without pause, and what a stream takes of energy and memory.
+    """Watts at rest and under steps of the most rows without pause, and what a stream takes of
+    energy and memory.
 
     Raises:
         Unavailable: where nvidia-smi does not tell.

@@ -1,4 +1,5 @@
-"""The parts of the GPU suite, the most important first, and the process that runs them one after another."""
+"""The parts of the GPU suite, the most important first, and the process that runs them one after
+another."""
 
 import sys
 import time
@@ -49,39 +50,71 @@ def copy_speed(device: torch.device) -> float:
 
 def device(bench: Bench) -> dict[str, Any]:
     """What the machine is."""
-    found: dict[str, Any] = {"copy_gb_s": copy_speed(bench.device) / 1e9, "weights": converter(bench.dry)[1]}
+    facts: dict[str, Any] = {
+        "copy_gb_s": copy_speed(bench.device) / 1e9,
+        "weights": converter(bench.dry)[1],
+    }
     if bench.device.type == "cuda":
         about = torch.cuda.get_device_properties(bench.device)
-        found |= {"capability": f"{about.major}.{about.minor}", "multiprocessors": about.multi_processor_count}
-        found |= {
+        facts |= {
+            "capability": f"{about.major}.{about.minor}",
+            "multiprocessors": about.multi_processor_count,
+        }
+        facts |= {
             "memory_gib": round(about.total_memory / 2**30, 1),
             "l2_mib": getattr(about, "L2_cache_size", 0) / 2**20,
             "cuda": torch.version.cuda,
         }
-        found |= {"smi": smi("driver_version", "power.limit", "clocks.max.sm", "clocks.max.memory")}
-    return found
+        facts |= {"smi": smi("driver_version", "power.limit", "clocks.max.sm", "clocks.max.memory")}
+    return facts
 
 
 def correctness(stem: str, bench: Bench) -> dict[str, Any]:
-    """Every way of a kernel at odd sizes and, on a GPU, at streaming sizes, in every precision, against float64."""
+    """Every way of a kernel at odd sizes and, on a GPU, at streaming sizes, in every precision,
+    against float64."""
     dtypes = (torch.float32,) if bench.dry else (torch.float32, torch.float16, torch.bfloat16)
-    sizes = ("odd",) if bench.dry else ("odd", "streaming")
-    rows = [check(case, bench.device, dtype) for size in sizes for case in cases(stem, size) for dtype in dtypes]  # type: ignore[arg-type]
+    sizes: tuple[Size, ...] = ("odd",) if bench.dry else ("odd", "streaming")
+    rows = [
+        check(case, bench.device, dtype)
+        for size in sizes
+        for case in cases(stem, size)
+        for dtype in dtypes
+    ]
     right = all(value["right"] for row in rows for value in row.values() if isinstance(value, dict))
     return {"right": right, "rows": rows}
 
 
 def kernel(stem: str, size: Size, bench: Bench) -> list[dict[str, Any]]:
-    """Times at one size: float32, and past the cache bfloat16 too, without `torch.compile`, which takes seconds a case."""
+    """Times at one size: float32, and past the cache bfloat16 too, without `torch.compile`, which
+    takes seconds a case."""
     if bench.dry:
         case = next(cases(stem, "odd"))
-        return [{"size": size, **measure(case, bench.device, torch.float32, copy_speed(bench.device), seconds=0.001, compiled=False)}]
+        return [
+            {
+                "size": size,
+                **measure(
+                    case,
+                    bench.device,
+                    torch.float32,
+                    copy_speed(bench.device),
+                    seconds=0.001,
+                    compiled=False,
+                ),
+            }
+        ]
     rows, began = list[dict[str, Any]](), time.time()
     for dtype in (torch.float32, torch.bfloat16) if size == "large" else (torch.float32,):
         for case in cases(stem, size):
             if bench.left > 5:
                 compiled = dtype == torch.float32 and time.time() - began < 60
-                rows.append({"size": size, **measure(case, bench.device, dtype, copy_speed(bench.device), compiled=compiled)})
+                rows.append(
+                    {
+                        "size": size,
+                        **measure(
+                            case, bench.device, dtype, copy_speed(bench.device), compiled=compiled
+                        ),
+                    }
+                )
                 torch.cuda.empty_cache()
     return rows
 
@@ -109,39 +142,72 @@ def streams(name: str, bench: Bench) -> dict[str, Any]:
 def parts() -> list[Part]:
     """Everything, in order."""
     streamed = ("mel", "mel encoder", "f0", "decoder", "istft")
-    paper = ("mel encoder", "style encoder", "pitch extractor", "decoder", "iSTFTNet decoder", "HiFi-GAN vocoder")
+    paper = (
+        "mel encoder",
+        "style encoder",
+        "pitch extractor",
+        "decoder",
+        "iSTFTNet decoder",
+        "HiFi-GAN vocoder",
+    )
     compiled = ("adain", "istft", "frame_norm", "block_step", "source")
     return [
         Part("device", 3, device),
         *(Part(f"correctness/{stem}", 6, partial(correctness, stem)) for stem in STEMS),
-        Part("correctness/model", 5, lambda bench: models.exactness(converter(bench.dry)[0], bench)),
+        Part(
+            "correctness/model", 5, lambda bench: models.exactness(converter(bench.dry)[0], bench)
+        ),
         Part("step/cudagraph-kernels", 30, partial(engine_step, "cudagraph-kernels")),
         Part("step/fused", 8, partial(step, "fused")),
         Part("step/eager", 8, partial(step, "eager")),
         Part("streams/cudagraph-kernels", 20, partial(streams, "cudagraph-kernels")),
-        *(Part(f"kernels/{stem}/{size}", 15, partial(kernel, stem, size)) for stem in compiled for size in SIZES),
+        *(
+            Part(f"kernels/{stem}/{size}", 15, partial(kernel, stem, size))
+            for stem in compiled
+            for size in SIZES
+        ),
         Part("streams/cudagraph", 15, partial(streams, "cudagraph")),
         Part("power", 6, lambda bench: engine.power(converter(bench.dry)[0], bench)),
         Part("paper/conversion/eager", 10, partial(models.conversion, "eager")),
         Part("paper/conversion/fused", 10, partial(models.conversion, "fused")),
         Part("step/compile", 60, partial(step, "compile")),
         Part("step/fused-compile", 60, partial(step, "fused-compile")),
-        *(Part(f"components/{name}/{way}", 4, partial(component, name, way)) for way in ("eager", "fused") for name in streamed),
-        *(Part(f"paper/{name}/{way}", 5, partial(models.paper, name, way)) for way in ("eager", "fused") for name in paper),
+        *(
+            Part(f"components/{name}/{way}", 4, partial(component, name, way))
+            for way in ("eager", "fused")
+            for name in streamed
+        ),
+        *(
+            Part(f"paper/{name}/{way}", 5, partial(models.paper, name, way))
+            for way in ("eager", "fused")
+            for name in paper
+        ),
         Part("streams/torch-eager", 10, partial(streams, "torch-eager")),
         Part("step/tensorrt-fp32", 90, partial(engine_step, "tensorrt-fp32")),
         Part("step/tensorrt-fp16", 90, partial(engine_step, "tensorrt-fp16")),
         Part("streams/tensorrt-fp16", 100, partial(streams, "tensorrt-fp16")),
-        *(Part(f"components/{name}/tensorrt", 30, partial(component, name, "tensorrt")) for name in streamed),
-        *(Part(f"components/{name}/compile", 30, partial(component, name, "compile")) for name in streamed),
-        *(Part(f"kernels/running_norm/{size}", 15, partial(kernel, "running_norm", size)) for size in SIZES),
-        *(Part(f"paper/{name}/compile", 40, partial(models.paper, name, "compile")) for name in paper),
-        *(Part(f"paper/{name}/tensorrt", 40, partial(models.paper, name, "tensorrt")) for name in paper),
+        *(
+            Part(f"components/{name}/tensorrt", 30, partial(component, name, "tensorrt"))
+            for name in streamed
+        ),
+        *(
+            Part(f"components/{name}/compile", 30, partial(component, name, "compile"))
+            for name in streamed
+        ),
+        *(
+            Part(f"paper/{name}/compile", 40, partial(models.paper, name, "compile"))
+            for name in paper
+        ),
+        *(
+            Part(f"paper/{name}/tensorrt", 40, partial(models.paper, name, "tensorrt"))
+            for name in paper
+        ),
     ]
 
 
 def work(record: Record, deadline: float, dry: bool, only: tuple[str, ...] = ()) -> int:
-    """Runs what is not finished, writing the record after every part; returns the exit status of the process."""
+    """Runs what is not finished, writing the record after every part; returns the exit status of
+    the process."""
     if not dry and not torch.cuda.is_available():
         print("torch sees no GPU in the working process", file=sys.stderr)
         return 1
@@ -149,11 +215,25 @@ def work(record: Record, deadline: float, dry: bool, only: tuple[str, ...] = ())
     where = torch.device("cpu" if dry else "cuda")
     bench = Bench(where, dry, 0.001 if dry else 0.2, (1, 3) if dry else Bench.batches, deadline)
     record.note(**facts())
-    todo = [part for part in parts() if part.name.startswith(only or "") and not record.finished(part.name)]
+    todo = [
+        part
+        for part in parts()
+        if part.name.startswith(only or "") and not record.finished(part.name)
+    ]
     failed = [part for part in todo if record.parts.get(part.name, {}).get("status") == "failed"]
-    for part in [*(part for part in todo if part not in failed), *failed]:  # what failed before comes last
+    for part in [
+        *(part for part in todo if part not in failed),
+        *failed,
+    ]:  # what failed before comes last
         if bench.left < (0 if dry else part.cost):
-            record.end(part.name, "skipped", error=f"{bench.left:.0f} s were left, about {part.cost:.0f} s are needed: run the suite again")
+            record.end(
+                part.name,
+                "skipped",
+                error=(
+                    f"{bench.left:.0f} s were left, about {part.cost:.0f} s are needed: run the"
+                    " suite again"
+                ),
+            )
             continue
         record.begin(part.name)
         began = time.time()
@@ -166,7 +246,12 @@ def work(record: Record, deadline: float, dry: bool, only: tuple[str, ...] = ())
             if where.type == "cuda" and not answers():
                 return LOST
         state = record.parts[part.name]
-        print(f"{part.name}: {state['status']} in {time.time() - began:.1f} s {state.get('error', '')}", file=sys.stderr, flush=True)
+        print(
+            f"{part.name}: {state['status']} in {time.time() - began:.1f} s"
+            f" {state.get('error', '')}",
+            file=sys.stderr,
+            flush=True,
+        )
     return 0
 
 

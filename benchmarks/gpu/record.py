@@ -1,4 +1,5 @@
-"""The results of the GPU suite as one JSON file: written whole after every part, so that a killed run loses one part at most.
+"""The results of the GPU suite as one JSON file: written whole after every part, so that a killed
+run loses one part at most.
 
 No imports but the standard library: the process that watches over the parts uses it too.
 """
@@ -18,7 +19,8 @@ KIND = "gpu-suite"
 
 
 def source(root: Path) -> str:
-    """A digest of all code and weights below the root: results of other code are no results of this one."""
+    """A digest of all code and weights below the root: results of other code are no results of this
+    one."""
     digest = hashlib.sha256()
     for folder in FOLDERS:
         for where, inner, files in os.walk(root / folder):  # links inside `rtvc` are not followed
@@ -34,7 +36,8 @@ class Record:
 
     Args:
         path: the file.
-        identity: what results must share to stand in one file; a file of another identity is begun anew.
+        identity: what results must share to stand in one file; a file of another identity is begun
+            anew.
         keep: take over results whatever their identity.
     """
 
@@ -42,11 +45,13 @@ class Record:
         self.path, self.identity = path, identity
         self.whole: dict[str, Any] = {"kind": KIND, **identity, "parts": {}}
         try:
-            found = json.loads(path.read_text())
+            content = json.loads(path.read_text())
         except (OSError, ValueError):
-            found = {}
-        if found.get("kind") == KIND and (keep or all(found.get(key) == value for key, value in identity.items())):
-            self.whole = {**found, **identity}
+            content = {}
+        if content.get("kind") == KIND and (
+            keep or all(content.get(key) == value for key, value in identity.items())
+        ):
+            self.whole = {**content, **identity}
 
     @property
     def parts(self) -> dict[str, dict[str, Any]]:
@@ -60,7 +65,9 @@ class Record:
 
     def running(self) -> str | None:
         """The part that was begun and not ended."""
-        return next((name for name, part in self.parts.items() if part["status"] == "running"), None)
+        return next(
+            (name for name, part in self.parts.items() if part["status"] == "running"), None
+        )
 
     def begin(self, name: str) -> None:
         """Marks a part as running."""
@@ -71,7 +78,11 @@ class Record:
     def end(self, name: str, status: str, **more: Any) -> None:
         """Marks a part as ended."""
         began = self.parts.get(name, {}).get("began")
-        self.parts[name] = {"status": status, **({"seconds": round(time.time() - began, 2)} if began else {}), **more}
+        self.parts[name] = {
+            "status": status,
+            **({"seconds": round(time.time() - began, 2)} if began else {}),
+            **more,
+        }
         self.save()
 
     def note(self, **facts: Any) -> None:

@@ -1,7 +1,8 @@
 """What a bare machine lacks: our model on nothing but torch and numpy.
 
-`furnish()` puts small stand-ins where pydantic or safetensors are not installed, enough for what measuring a model imports
-(settings with defaults, no validation). Without safetensors the weights are random, which costs the same time.
+`furnish()` puts small stand-ins where pydantic or safetensors are not installed, enough for what
+measuring a model imports (settings with defaults, no validation). Without safetensors the weights
+are random, which costs the same time.
 """
 
 import importlib.metadata
@@ -26,10 +27,15 @@ class Settings:
     """In place of `pydantic.BaseModel`: keyword arguments over the class's defaults."""
 
     def __init__(self, **values: Any) -> None:
-        names = {name for cls in type(self).__mro__ for name in get_annotations(cls)} - {"model_config"}
+        names = {name for cls in type(self).__mro__ for name in get_annotations(cls)} - {
+            "model_config"
+        }
         for name in sorted(names | set(values)):
             if name not in names or (name not in values and not hasattr(type(self), name)):
-                raise ValueError(f"{type(self).__name__} has no setting {name!r}, or lacks it: {sorted(names)} were wanted")
+                raise ValueError(
+                    f"expected the settings {sorted(names)} of {type(self).__name__}, got others,"
+                    f" or lacked one: {name!r}"
+                )
             default: Any = getattr(type(self), name, None)
             value: Any = values.get(name, default)
             setattr(self, name, tuple(value) if isinstance(default, tuple) else value)
@@ -38,10 +44,10 @@ class Settings:
 def furnish() -> list[str]:
     """Stand-ins for what is missing; returns their names."""
     stands = {"pydantic": pydantic_stand_in, "safetensors": safetensors_stand_in}
-    found = [name for name in stands if missing(name)]
-    for name in found:
+    absent = [name for name in stands if missing(name)]
+    for name in absent:
         stands[name]()
-    return found
+    return absent
 
 
 def missing(package: str) -> bool:
@@ -61,20 +67,31 @@ def pydantic_stand_in() -> None:
         return lambda function: function
 
     stand = sys.modules["pydantic"] = ModuleType("pydantic")
-    found = {"BaseModel": Settings, "ConfigDict": dict, "Field": field, "ValidationError": ValueError}
-    stand.__dict__.update({**found, "field_validator": keep, "model_validator": keep})
+    names = {
+        "BaseModel": Settings,
+        "ConfigDict": dict,
+        "Field": field,
+        "ValidationError": ValueError,
+    }
+    stand.__dict__.update({**names, "field_validator": keep, "model_validator": keep})
 
 
 def safetensors_stand_in() -> None:
     """Names that can be imported; what they stand for is refused when it is used."""
 
     def refuse(*_: Any, **__: Any) -> Any:
-        raise ModuleNotFoundError("safetensors is not installed: pip install safetensors", name="safetensors")
+        raise ModuleNotFoundError(
+            "safetensors is not installed: pip install safetensors", name="safetensors"
+        )
 
-    names: dict[str, Any] = {name: refuse for name in ("safe_open", "load", "load_file", "save", "save_file")}
+    names: dict[str, Any] = {
+        name: refuse for name in ("safe_open", "load", "load_file", "save", "save_file")
+    }
     for module in ("safetensors", "safetensors.torch", "safetensors.numpy"):
         sys.modules[module] = ModuleType(module)
-        sys.modules[module].__dict__.update({**names, "SafetensorError": ValueError, "__path__": []})
+        sys.modules[module].__dict__.update(
+            {**names, "SafetensorError": ValueError, "__path__": []}
+        )
 
 
 def shipped(tiny: bool = False) -> tuple[Any, str]:
@@ -86,8 +103,18 @@ def shipped(tiny: bool = False) -> tuple[Any, str]:
     from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
 
     if tiny:
-        sizes = {"content_hidden": 16, "pitch_hidden": 16, "decoder_hidden": 16, "acoustic_hidden": 8, "prosodic_hidden": 8}
-        dilations = {"content_dilations": (1, 2), "pitch_dilations": (1,), "decoder_dilations": (1, 2)}
+        sizes = {
+            "content_hidden": 16,
+            "pitch_hidden": 16,
+            "decoder_hidden": 16,
+            "acoustic_hidden": 8,
+            "prosodic_hidden": 8,
+        }
+        dilations = {
+            "content_dilations": (1, 2),
+            "pitch_dilations": (1,),
+            "decoder_dilations": (1, 2),
+        }
         torch.manual_seed(0)
         return StreamingConverter(StreamingConfig(**sizes, **dilations)).eval(), "random, tiny"  # type: ignore[arg-type]
     if missing("safetensors"):
@@ -108,8 +135,17 @@ def facts() -> dict[str, Any]:
             continue
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "machine": {"gpu": gpu, "cpu": cpu(), "cores": os.cpu_count(), "python": platform.python_version(), "packages": versions},
-        "commit": output(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]) or "no checkout",
+        "machine": {
+            "gpu": gpu,
+            "cpu": cpu(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "packages": versions,
+        },
+        "commit": (
+            output(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+            or "no checkout"
+        ),
     }
 
 
@@ -119,7 +155,10 @@ def cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def output(command: list[str]) -> str | None:
@@ -133,8 +172,19 @@ def output(command: list[str]) -> str | None:
 
 def smi(*names: str) -> dict[str, str] | None:
     """Figures of the current GPU by nvidia-smi; None where it does not answer."""
-    found = output(["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits", f"--id={visible()}"])
-    return dict(zip(names, (part.strip() for part in found.splitlines()[0].split(",")), strict=True)) if found else None
+    line = output(
+        [
+            "nvidia-smi",
+            f"--query-gpu={','.join(names)}",
+            "--format=csv,noheader,nounits",
+            f"--id={visible()}",
+        ]
+    )
+    return (
+        dict(zip(names, (part.strip() for part in line.splitlines()[0].split(",")), strict=True))
+        if line
+        else None
+    )
 
 
 def visible() -> str:

@@ -1,4 +1,5 @@
-"""How the GPU suite times a call: latency with its percentiles, by itself and as a captured graph, at growing batch sizes."""
+"""How the GPU suite times a call: latency with its percentiles, by itself and as a captured graph,
+at growing batch sizes."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -67,8 +68,11 @@ def captured(call: Callable[[], Any]) -> Callable[[], Any]:
     return capture(call)
 
 
-def ladder(bench: Bench, make: Callable[[int], Callable[[], Any]], *, graph: bool = True) -> list[dict[str, Any]]:
-    """Latency at every batch size, smallest first; slow calls, or the first that fails (mostly for memory), end it.
+def ladder(
+    bench: Bench, make: Callable[[int], Callable[[], Any]], *, graph: bool = True
+) -> list[dict[str, Any]]:
+    """Latency at every batch size, smallest first; slow calls, or the first that fails (mostly for
+    memory), end it.
 
     Args:
         bench: how to measure.

@@ -1,4 +1,5 @@
-"""Cases of `kernels/adain.py`: the paper's decoder (512 channels at 80 Hz) and StyleTTS 2's generator (128 channels at 4.8 kHz and up)."""
+"""Cases of `kernels/adain.py`: the paper's decoder (512 channels at 80 Hz) and StyleTTS 2's
+generator (128 channels at 4.8 kHz and up)."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -18,13 +19,16 @@ SHAPES = {  # batch, channels, frames, activation
 
 
 def plain(activation: str) -> Way:
-    """Instance norm, scale, shift and activation by stock operations, as the authors' code has them."""
+    """Instance norm, scale, shift and activation by stock operations, as the authors' code has
+    them."""
 
     def run(x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None) -> tuple[Tensor, ...]:
         z = (1 + gamma)[..., None] * F.instance_norm(x) + beta[..., None]
         if activation == "leaky":
             return (F.leaky_relu(z, 0.2),)
-        return (z if alpha is None else z + (1 / alpha[:, None]) * torch.sin(alpha[:, None] * z) ** 2,)
+        return (
+            z if alpha is None else z + (1 / alpha[:, None]) * torch.sin(alpha[:, None] * z) ** 2,
+        )
 
     return run
 
@@ -32,7 +36,9 @@ def plain(activation: str) -> Way:
 def forward(activation: str) -> dict[str, Way]:
     """The operator and the launcher."""
 
-    def operator(x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None) -> tuple[Tensor, ...]:
+    def operator(
+        x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None
+    ) -> tuple[Tensor, ...]:
         return (adain(x, gamma, beta, activation=activation, alpha=alpha, implementation="fused"),)
 
     def triton(x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None) -> tuple[Tensor, ...]:
@@ -44,9 +50,12 @@ def forward(activation: str) -> dict[str, Way]:
 
 
 def gradients(chain: Way) -> Way:
-    """Gradients of x, gamma and beta by autograd, the forward pass included: it has no other way."""
+    """Gradients of x, gamma and beta by autograd, the forward pass included: it has no other
+    way."""
 
-    def run(dy: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None) -> tuple[Tensor, ...]:
+    def run(
+        dy: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None
+    ) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             leaves = [z.detach().requires_grad_() for z in (x, gamma, beta)]
             return torch.autograd.grad(chain(*leaves, alpha)[0], leaves, dy)
@@ -62,16 +71,24 @@ def compiled_gradients(activation: str) -> Way:
 def backward(activation: str) -> dict[str, Way]:
     """The operators, forward and backward."""
 
-    def operator(dy: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None) -> tuple[Tensor, ...]:
+    def operator(
+        dy: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None
+    ) -> tuple[Tensor, ...]:
         _, mean, rstd = adain_operator(x, gamma, beta, None, alpha, activation, 0.2, 1e-5)
-        found: tuple[Tensor, ...] = backward_operator(dy, x, gamma, beta, None, alpha, mean, rstd, activation, 0.2)
-        return found[:3]
+        gradients: tuple[Tensor, ...] = backward_operator(
+            dy, x, gamma, beta, None, alpha, mean, rstd, activation, 0.2
+        )
+        return gradients[:3]
 
-    def triton(dy: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None) -> tuple[Tensor, ...]:
+    def triton(
+        dy: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, alpha: Tensor | None
+    ) -> tuple[Tensor, ...]:
         from rtvc.kernels import adain_triton
 
         _, mean, rstd = adain_triton.forward(x, gamma, beta, None, alpha, activation, 0.2, 1e-5)
-        return adain_triton.backward(dy, x, gamma, beta, None, alpha, mean, rstd, activation, 0.2)[:3]
+        return adain_triton.backward(dy, x, gamma, beta, None, alpha, mean, rstd, activation, 0.2)[
+            :3
+        ]
 
     return {"operator": operator, "triton": triton}
 
@@ -81,15 +98,28 @@ def both_passes(inputs: Sequence[Tensor | None]) -> int:
     return 5 * size_of(inputs[:1])
 
 
-def draw(batch: int, channels: int, frames: int, activation: str, device: torch.device) -> tuple[Tensor | None, ...]:
+def draw(
+    batch: int, channels: int, frames: int, activation: str, device: torch.device
+) -> tuple[Tensor | None, ...]:
     """x, gamma, beta and alpha."""
-    x, gamma, beta = (torch.randn(batch, channels, *rest, device=device) for rest in ((frames,), (), ()))
-    return 2 * x + 1, gamma, beta, torch.rand(channels, device=device) + 0.5 if activation == "snake" else None
+    x, gamma, beta = (
+        torch.randn(batch, channels, *rest, device=device) for rest in ((frames,), (), ())
+    )
+    return (
+        2 * x + 1,
+        gamma,
+        beta,
+        torch.rand(channels, device=device) + 0.5 if activation == "snake" else None,
+    )
 
 
-def draw_trained(batch: int, channels: int, frames: int, activation: str, device: torch.device) -> tuple[Tensor | None, ...]:
+def draw_trained(
+    batch: int, channels: int, frames: int, activation: str, device: torch.device
+) -> tuple[Tensor | None, ...]:
     """dy before them."""
-    return torch.randn(batch, channels, frames, device=device), *draw(batch, channels, frames, activation, device)
+    return torch.randn(batch, channels, frames, device=device), *draw(
+        batch, channels, frames, activation, device
+    )
 
 
 def cases(size: Size) -> Iterator[Case]:
@@ -97,7 +127,13 @@ def cases(size: Size) -> Iterator[Case]:
     for shape in SHAPES[size]:
         batch, channels, frames, activation = shape
         name = f"{activation} {batch}x{channels}x{frames}"
-        yield Case("adain", f"forward {name}", partial(draw, *shape), plain(activation), forward(activation))
+        yield Case(
+            "adain",
+            f"forward {name}",
+            partial(draw, *shape),
+            plain(activation),
+            forward(activation),
+        )
         yield Case(
             "adain",
             f"forward and backward {name}",

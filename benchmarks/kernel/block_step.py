@@ -1,4 +1,5 @@
-"""Cases of `kernels/block_step.py`: both halves of the streaming model's residual block, 384 channels, two frames a chunk."""
+"""Cases of `kernels/block_step.py`: both halves of the streaming model's residual block, 384
+channels, two frames a chunk."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor
 
 from rtvc.benchmarks.kernel.run import Case, Size
-from rtvc.kernels.block_step import Step, block_step, reference
+from rtvc.kernels.block_step import block_step, reference
+from rtvc.kernels.forms import Step
 
 
 class Shape(NamedTuple):
@@ -25,11 +27,17 @@ class Shape(NamedTuple):
 
 
 SHAPES = {
-    "odd": [Shape(31, 70, 2, 3, 4, "frame", "leaky", False), Shape(3, 33, 1, 1, 1, "none", "gelu", True)],
+    "odd": [
+        Shape(31, 70, 2, 3, 4, "frame", "leaky", False),
+        Shape(3, 33, 1, 1, 1, "none", "gelu", True),
+    ],
     "streaming": [
         shape
         for batch in (1, 64, 1024)
-        for shape in (Shape(batch, 384, 2, 3, 4, "frame", "leaky", False), Shape(batch, 384, 2, 1, 1, "frame", "leaky", True))
+        for shape in (
+            Shape(batch, 384, 2, 3, 4, "frame", "leaky", False),
+            Shape(batch, 384, 2, 1, 1, "frame", "leaky", True),
+        )
     ],
     "large": [Shape(256, 384, 64, 3, 4, "frame", "leaky", False)],
 }
@@ -42,9 +50,22 @@ def draw(shape: Shape, device: torch.device) -> tuple[Tensor | None, ...]:
     def normal(*sizes: int) -> Tensor:
         return torch.randn(*sizes, device=device)
 
-    past, weight, bias = normal(b, (k - 1) * shape.dilation, c).mT, normal(c, k, c) / (c * k) ** 0.5, normal(c)
+    past, weight, bias = (
+        normal(b, (k - 1) * shape.dilation, c).mT,
+        normal(c, k, c) / (c * k) ** 0.5,
+        normal(c),
+    )
     scale, shift = (normal(b, c), normal(b, c)) if shape.norm != "none" else (None, None)
-    return normal(b, t, c).mT, past, weight, bias, scale, shift, normal(b, t, c).mT if shape.skip else None, None
+    return (
+        normal(b, t, c).mT,
+        past,
+        weight,
+        bias,
+        scale,
+        shift,
+        normal(b, t, c).mT if shape.skip else None,
+        None,
+    )
 
 
 def plain(step: Step, *tensors: Any) -> tuple[Tensor, ...]:
@@ -53,10 +74,25 @@ def plain(step: Step, *tensors: Any) -> tuple[Tensor, ...]:
 
 
 def operator(step: Step, *tensors: Any) -> tuple[Tensor, ...]:
-    """As the model calls it."""
+    """The call that the model makes."""
     x, past, weight, bias, scale, shift, skip, _ = tensors
-    options: dict[str, Any] = {"norm": step.norm, "activation": step.activation, "dilation": step.dilation, "plus_one": step.plus_one}
-    return block_step(x, past, weight, bias, scale=scale, shift=shift, skip=skip, implementation="fused", **options)
+    options: dict[str, Any] = {
+        "norm": step.norm,
+        "activation": step.activation,
+        "dilation": step.dilation,
+        "plus_one": step.plus_one,
+    }
+    return block_step(
+        x,
+        past,
+        weight,
+        bias,
+        scale=scale,
+        shift=shift,
+        skip=skip,
+        implementation="fused",
+        **options,
+    )
 
 
 def triton(step: Step, *tensors: Any) -> tuple[Tensor, ...]:
@@ -70,6 +106,9 @@ def cases(size: Size) -> Iterator[Case]:
     """One launch a case."""
     for shape in SHAPES[size]:
         step = Step(shape.norm, shape.activation, shape.dilation, 0.2, 1e-5, True)
-        name = f"{shape.norm} {shape.activation} {shape.taps} taps {shape.batch}x{shape.channels}x{shape.frames}"
+        name = (
+            f"{shape.norm} {shape.activation} {shape.taps} taps"
+            f" {shape.batch}x{shape.channels}x{shape.frames}"
+        )
         ways = {"operator": partial(operator, step), "triton": partial(triton, step)}
         yield Case("block_step", name, partial(draw, shape), partial(plain, step), ways)

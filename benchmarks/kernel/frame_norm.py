@@ -1,4 +1,5 @@
-"""Cases of `kernels/frame_norm.py`: the streaming model's norm, 384 channels, frames first in memory, two frames a chunk."""
+"""Cases of `kernels/frame_norm.py`: the streaming model's norm, 384 channels, frames first in
+memory, two frames a chunk."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -24,7 +25,7 @@ def plain(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, ...]:
 
 
 def operator(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, ...]:
-    """As the model calls it."""
+    """The call that the model makes."""
     return (frame_norm(x, gamma, beta, activation="leaky", implementation="fused"),)
 
 
@@ -46,4 +47,10 @@ def cases(size: Size) -> Iterator[Case]:
     """Forward."""
     for shape in SHAPES[size]:
         name = "x".join(map(str, shape))
-        yield Case("frame_norm", f"forward {name}", partial(draw, *shape), plain, {"operator": operator, "triton": triton})
+        yield Case(
+            "frame_norm",
+            f"forward {name}",
+            partial(draw, *shape),
+            plain,
+            {"operator": operator, "triton": triton},
+        )

@@ -1,7 +1,9 @@
-"""What a kernel is worth: its error against float64 and its time against torch eager, `torch.compile` and the memory's own speed.
+"""What a kernel is worth: its error against float64 and its time against torch eager,
+`torch.compile` and the memory's own speed.
 
-`python -m rtvc.benchmarks.kernel.run [STEM ...]` prints one JSON line a case; on a CPU it checks and times the plain torch
-references. Each kernel's cases are in `benchmarks/kernel/STEM.py`, beside `kernels/STEM.py` and `tests/kernels/test_kernel_STEM.py`.
+`python -m rtvc.benchmarks.kernel.run [STEM ...]` prints one JSON line a case; on a CPU it checks
+and times the plain torch references. Each kernel's cases are in `benchmarks/kernel/STEM.py`, beside
+`kernels/STEM.py` and `tests/kernels/test_kernel_STEM.py`.
 """
 
 import argparse
@@ -16,11 +18,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-STEMS = ("adain", "frame_norm", "istft", "source", "block_step", "running_norm")
+STEMS = ("adain", "frame_norm", "istft", "source", "block_step")
 """All kernels, the most important first."""
 Size = Literal["odd", "streaming", "large"]
-"""`odd`: small and unaligned, for correctness. `streaming`: what a chunk of 25 ms asks for, where launches count. `large`: past
-any cache, where bytes count."""
+"""`odd`: small and unaligned, for correctness. `streaming`: what a chunk of 25 ms asks for, where
+launches count. `large`: past any cache, where bytes count."""
 Way = Callable[..., tuple[Tensor, ...]]
 """An implementation: the case's inputs -> its outputs."""
 
@@ -32,9 +34,12 @@ class Case:
     Attributes:
         kernel: stem of its file.
         name: what of it, and at which shape.
-        make: draws the inputs on a device; float32 tensors among them are cast to the dtype under test where `cast` says so.
-        plain: the same by stock torch operations, in the precision of its inputs; what eager and `torch.compile` run.
-        ways: the kernel's implementations by name: `operator` as models call it, `triton` and `cuda` the launchers alone.
+        make: draws the inputs on a device; float32 tensors among them are cast to the dtype under
+            test where `cast` says so.
+        plain: the same by stock torch operations, in the precision of its inputs; what eager and
+            `torch.compile` run.
+        ways: the kernel's implementations by name: `operator` as models call it, `triton` and
+            `cuda` the launchers alone.
         fixed: indices of inputs that keep their dtype (states and tables in float32).
         traffic: bytes that must move; None: all inputs and outputs once.
         compiled: makes what `torch.compile` runs; None: it compiles `plain`.
@@ -52,7 +57,10 @@ class Case:
     def inputs(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
         """Fresh inputs."""
         drawn = self.make(device)
-        return tuple(x.to(dtype) if x is not None and x.dtype == torch.float32 and i not in self.fixed else x for i, x in enumerate(drawn))
+        return tuple(
+            x.to(dtype) if x is not None and x.dtype == torch.float32 and i not in self.fixed else x
+            for i, x in enumerate(drawn)
+        )
 
 
 def cases(stem: str, size: Size) -> Iterator[Case]:
@@ -61,20 +69,25 @@ def cases(stem: str, size: Size) -> Iterator[Case]:
 
 
 def error(found: Tensor, exact: Tensor) -> float:
-    """Root mean square of the difference; infinite where something is not a number or shapes differ."""
+    """Root mean square of the difference; infinite where something is not a number or shapes
+    differ."""
     if found.shape != exact.shape or not found.isfinite().all():
         return float("inf")
     return (found.double() - exact.double()).square().mean().sqrt().item()
 
 
 def allowed(plain: Tensor, exact: Tensor, dtype: torch.dtype) -> float:
-    """Twice the error of plain torch, or, where that happens to be exact, half a unit in the last place of the typical value.
+    """Twice the error of plain torch, or, where that happens to be exact, half a unit in the last
+    place of the typical value.
 
     What is float64 in either, a phase, may add up in another order: 1e-12.
     """
     if dtype == torch.float64:
         return 1e-12
-    return max(2 * error(plain, exact), torch.finfo(dtype).eps / 2 * exact.double().square().mean().sqrt().item())
+    return max(
+        2 * error(plain, exact),
+        torch.finfo(dtype).eps / 2 * exact.double().square().mean().sqrt().item(),
+    )
 
 
 def check(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -82,12 +95,22 @@ def check(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any
     torch.manual_seed(0)
     inputs = case.inputs(device, dtype)
     plain = case.plain(*inputs)
-    exact = case.plain(*(x.double() if x is not None and x.is_floating_point() else x for x in inputs))
-    row: dict[str, Any] = {"kernel": case.kernel, "case": case.name, "dtype": str(dtype).removeprefix("torch.")}
+    exact = case.plain(
+        *(x.double() if x is not None and x.is_floating_point() else x for x in inputs)
+    )
+    row: dict[str, Any] = {
+        "kernel": case.kernel,
+        "case": case.name,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
     for name, way in case.ways.items():
         try:
-            found = way(*inputs)
-            ratios = [error(a, c) / max(allowed(b, c, a.dtype), 1e-300) for a, b, c in zip(found, plain, exact, strict=True) if c.numel()]
+            outputs = way(*inputs)
+            ratios = [
+                error(a, c) / max(allowed(b, c, a.dtype), 1e-300)
+                for a, b, c in zip(outputs, plain, exact, strict=True)
+                if c.numel()
+            ]
             row[name] = {"error_over_allowed": max(ratios), "right": max(ratios) <= 1}
         except Exception as problem:
             row[name] = {"error": f"{type(problem).__name__}: {problem}"[:500], "right": False}
@@ -95,7 +118,8 @@ def check(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any
 
 
 def repeated(call: Callable[[], Any], device: torch.device, seconds: float) -> float:
-    """Seconds a call, host and device together: calls follow each other for about `seconds` and the last is waited for."""
+    """Seconds a call, host and device together: calls follow each other for about `seconds` and the
+    last is waited for."""
     wait: Callable[[], Any] = torch.cuda.synchronize if device.type == "cuda" else nothing
     call()
     wait()
@@ -116,7 +140,8 @@ def nothing() -> None:
 
 
 def on_device(call: Callable[[], Any], seconds: float) -> float:
-    """Seconds a call that the GPU itself spends: several calls captured into one CUDA graph, so that no launch is waited for."""
+    """Seconds a call that the GPU itself spends: several calls captured into one CUDA graph, so
+    that no launch is waited for."""
     new_stream: Any = torch.cuda.Stream
     stream = new_stream()
     with torch.cuda.stream(stream):
@@ -146,9 +171,16 @@ def size_of(tensors: Sequence[Tensor | None]) -> int:
 
 
 def measure(
-    case: Case, device: torch.device, dtype: torch.dtype, copy: float, *, seconds: float = 0.1, compiled: bool = True
+    case: Case,
+    device: torch.device,
+    dtype: torch.dtype,
+    copy: float,
+    *,
+    seconds: float = 0.1,
+    compiled: bool = True,
 ) -> dict[str, Any]:
-    """Microseconds of every way, of eager torch and of `torch.compile`, and the share of the memory's speed that each reaches.
+    """Microseconds of every way, of eager torch and of `torch.compile`, and the share of the
+    memory's speed that each reaches.
 
     Args:
         case: what.
@@ -160,17 +192,28 @@ def measure(
     """
     inputs = case.inputs(device, dtype)
     with torch.no_grad():
-        traffic = case.traffic(inputs) if case.traffic else size_of(inputs) + size_of(case.plain(*inputs))
+        traffic = (
+            case.traffic(inputs) if case.traffic else size_of(inputs) + size_of(case.plain(*inputs))
+        )
     floor = traffic / copy
-    row: dict[str, Any] = {"kernel": case.kernel, "case": case.name, "dtype": str(dtype).removeprefix("torch.")}
+    row: dict[str, Any] = {
+        "kernel": case.kernel,
+        "case": case.name,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
     row |= {"mib": traffic / 2**20, "floor_us": 1e6 * floor}
     # On a CPU the launchers would be interpreted, which is of use to check them, not to time them.
-    ways = {**(case.ways if device.type == "cuda" else {"operator": case.ways["operator"]}), "eager": case.plain}
+    ways = {
+        **(case.ways if device.type == "cuda" else {"operator": case.ways["operator"]}),
+        "eager": case.plain,
+    }
     if compiled:
         torch._dynamo.reset()
-        ways["compile"] = case.compiled() if case.compiled else torch.compile(case.plain, dynamic=False)
+        ways["compile"] = (
+            case.compiled() if case.compiled else torch.compile(case.plain, dynamic=False)
+        )
     for name, way in ways.items():
-        call = lambda way=way: way(*inputs)  # type: ignore[misc]  # noqa: E731
+        call = lambda way=way: way(*inputs)  # noqa: E731
         try:
             row[name] = {"call_us": 1e6 * repeated(call, device, seconds)}
             if device.type == "cuda":
@@ -183,10 +226,16 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Checks and times; one JSON line a case."""
-    parser = argparse.ArgumentParser(prog="python -m rtvc.benchmarks.kernel.run", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m rtvc.benchmarks.kernel.run", description=__doc__
+    )
     parser.add_argument("stems", nargs="*", choices=[*STEMS, []], help="kernels; by default all")
-    parser.add_argument("--dtype", nargs="+", choices=["float32", "float16", "bfloat16"], default=["float32"])
-    parser.add_argument("--size", nargs="+", choices=["odd", "streaming", "large"], default=["odd", "streaming"])
+    parser.add_argument(
+        "--dtype", nargs="+", choices=["float32", "float16", "bfloat16"], default=["float32"]
+    )
+    parser.add_argument(
+        "--size", nargs="+", choices=["odd", "streaming", "large"], default=["odd", "streaming"]
+    )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     options = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -197,7 +246,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for case in cases(stem, size):
                     check_row = check(case, device, dtype) if size == "odd" else {}
                     times = measure(case, device, dtype, copy, compiled=not options.no_compile)
-                    print(json.dumps({"device": device.type, "size": size, "check": check_row, **times}), flush=True)
+                    print(
+                        json.dumps(
+                            {"device": device.type, "size": size, "check": check_row, **times}
+                        ),
+                        flush=True,
+                    )
     return 0
 
 

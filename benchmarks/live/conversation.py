@@ -1,7 +1,9 @@
-"""A live conversation on a simulated clock: sound cards, a worker, stalls of both; hours pass in minutes.
+"""A live conversation on a simulated clock: sound cards, a worker, stalls of both; hours pass in
+minutes.
 
-The pump is the real one; only time is made up. Steps cost what they are said to cost, stalls take the worker (or the
-whole machine, callbacks included) away, and the two sound cards may disagree on what a second is.
+The pump is the real one; only time is made up. Steps cost what they are said to cost, stalls take
+the worker (or the whole machine, callbacks included) away, and the two sound cards may disagree on
+what a second is.
 """
 
 import heapq
@@ -23,7 +25,8 @@ class Stall:
     Attributes:
         at: when it begins, in seconds.
         length: seconds that it takes.
-        machine: whether the audio callbacks stop too: what was said meanwhile is lost by the sound card, not by us.
+        machine: whether the audio callbacks stop too: what was said meanwhile is lost by the sound
+            card, not by us.
     """
 
     at: float
@@ -84,14 +87,21 @@ def converse(
     expected = int(seconds / block * (1 + abs(skew))) + 2
     times, lags, played = np.full(expected, np.inf), np.full(expected, np.nan), list[Samples]()
     sounded = 0
-    position, stalled, out, next_second = 0, sorted(stalls, key=lambda s: s.at), np.zeros(size_out, np.float32), 0.0
+    position, stalled, out, next_second = (
+        0,
+        sorted(stalls, key=lambda s: s.at),
+        np.zeros(size_out, np.float32),
+        0.0,
+    )
     pending: tuple[Samples, float] | None = None
     while events[0][0] < seconds:
         now, kind = heapq.heappop(events)
         if each_second and now >= next_second:
             each_second(now)
             next_second += 1
-        hold = next((s for s in stalled if s.at <= now < s.at + s.length and (s.machine or kind == 2)), None)
+        hold = next(
+            (s for s in stalled if s.at <= now < s.at + s.length and (s.machine or kind == 2)), None
+        )
         if hold is not None:
             end = hold.at + hold.length
             if kind == 0:
@@ -118,22 +128,27 @@ def converse(
             heapq.heappush(events, (now, 2))
         else:
             before = pump.session.steps
-            made = pump.process(now)
+            produced = pump.process(now)
             steps = pump.session.steps - before
-            pending = made if len(made[0]) else None
+            pending = produced if len(produced[0]) else None
             heapq.heappush(events, (now + (steps * cost if steps else 0.001), 2))
-    found = Conversation(
-        times[:sounded], lags[:sounded], np.concatenate(played) if played else np.zeros(0, np.float32), position, pump.dropped
+    conversation = Conversation(
+        times[:sounded],
+        lags[:sounded],
+        np.concatenate(played) if played else np.zeros(0, np.float32),
+        position,
+        pump.dropped,
     )
-    found.recoveries = [recovery(found, stall) for stall in stalled]
-    return found
+    conversation.recoveries = [recovery(conversation, stall) for stall in stalled]
+    return conversation
 
 
 def recovery(conversation: Conversation, stall: Stall, tolerance: float = 0.024) -> float:
-    """Seconds from the end of a stall until the lag was back at what it was before, within `tolerance` seconds, to stay.
+    """Seconds from the end of a stall until the lag was back at what it was before, within
+    `tolerance` seconds, to stay.
 
-    The nominal lag is a band: where in a block the cards happen to meet is worth up to 10 ms, and playout leaves 12 ms to drift
-    control.
+    The nominal lag is a band: where in a block the cards happen to meet is worth up to 10 ms, and
+    playout leaves 12 ms to drift control.
     """
     times, lags = conversation.times, conversation.lags
     before = lags[(times > stall.at - 0.5) & (times < stall.at)]

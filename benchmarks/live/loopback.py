@@ -1,7 +1,9 @@
-"""`rtvc bench loopback`: clicks or speech through the live path on virtual devices, from microphone to speaker, by the clock of the room.
+"""`rtvc bench loopback`: clicks or speech through the live path on virtual devices, from microphone
+to speaker, by the clock of the room.
 
-The microphone and the speaker are two channels of one PulseAudio sink (`benchmarks.pulse`), so their recording shows the
-delay directly. The breakdown says where it comes from; what is left over is the sound server's.
+The microphone and the speaker are two channels of one sink of PulseAudio or PipeWire
+(`benchmarks.live.pulse`), so their recording shows the delay directly. The breakdown says where it
+comes from; what is left over is the sound server's.
 """
 
 import json
@@ -29,30 +31,43 @@ LONGEST_S = 0.8
 
 
 def clicks(seconds: float, rate: int, seed: int = 0) -> Samples:
-    """Bursts of 30 ms of noise every `PERIOD_S`, which no two are alike and every converter lets through; (N,)."""
+    """Bursts of 30 ms of noise every `PERIOD_S`, which no two are alike and every converter lets
+    through; (N,)."""
     rng, out = np.random.default_rng(seed), np.zeros(int(seconds * rate), np.float32)
     shape = np.hanning(int(0.030 * rate)).astype(np.float32)
     for start in range(int(0.2 * rate), len(out) - len(shape), int(PERIOD_S * rate)):
-        out[start : start + len(shape)] = 0.5 * shape * rng.standard_normal(len(shape)).clip(-1.5, 1.5)
+        out[start : start + len(shape)] = (
+            0.5 * shape * rng.standard_normal(len(shape)).clip(-1.5, 1.5)
+        )
     return out
 
 
 def envelope(samples: Samples, rate: int) -> NDArray[np.float64]:
     """Root of the power in 2 ms steps of 0.5 ms, (K,)."""
     step = rate // 2000
-    power = np.add.reduceat(np.square(samples, dtype=np.float64), np.arange(0, len(samples) - step, step))
+    power = np.add.reduceat(
+        np.square(samples, dtype=np.float64), np.arange(0, len(samples) - step, step)
+    )
     return np.asarray(np.sqrt(np.convolve(power, np.ones(4), "same")))
 
 
-def delay_of(said: Samples, heard: Samples, rate: int, window: float = PERIOD_S) -> NDArray[np.float64]:
-    """Delays in seconds of what was heard against what was said, one for each window that holds sound, (K,).
+def delay_of(
+    said: Samples, heard: Samples, rate: int, window: float = PERIOD_S
+) -> NDArray[np.float64]:
+    """Delays in seconds of what was heard against what was said, one for each window that holds
+    sound, (K,).
 
-    By the peak of the normalised correlation of the envelopes: the converter changes the waveform, not when things happen.
-    Windows in which no delay explains what was heard (correlation under 0.5) are left out.
+    By the peak of the normalised correlation of the envelopes: the converter changes the waveform,
+    not when things happen. Windows in which no delay explains what was heard (correlation under
+    0.5) are left out.
     """
     a, b = envelope(said, rate), envelope(heard, rate)
-    size, longest, floor = int(window * 2000), int(LONGEST_S * 2000), 0.05 * a.max() if len(a) else 0.0
-    found = []
+    size, longest, floor = (
+        int(window * 2000),
+        int(LONGEST_S * 2000),
+        0.05 * a.max() if len(a) else 0.0,
+    )
+    delays = []
     for start in range(0, len(a) - size - longest, size):
         part = a[start : start + size]
         if part.max() < floor or part.std() == 0:
@@ -63,12 +78,15 @@ def delay_of(said: Samples, heard: Samples, rate: int, window: float = PERIOD_S)
         scores = np.where(deviations > 1e-9, (views @ part) / np.maximum(deviations, 1e-9), 0.0)
         best = int(scores.argmax())
         if scores[best] > 0.5:
-            found.append(best / 2000)
-    return np.array(found)
+            delays.append(best / 2000)
+    return np.array(delays)
 
 
-def converse_live(place: Room, arguments: list[str], said: Samples, seconds: float) -> tuple[dict[str, Any], Samples]:
-    """Runs a live client in a process of its own while `said` is said; returns its last state and the room's recording.
+def converse_live(
+    place: Room, arguments: list[str], said: Samples, seconds: float
+) -> tuple[dict[str, Any], Samples]:
+    """Runs a live client in a process of its own while `said` is said; returns its last state and
+    the room's recording.
 
     Args:
         place: the running sound server.
@@ -79,9 +97,20 @@ def converse_live(place: Room, arguments: list[str], said: Samples, seconds: flo
     Raises:
         DeviceError: when the client ends early.
     """
-    environment = {**os.environ, **place.environment, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    environment = {
+        **os.environ,
+        **place.environment,
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "passive",
+    }
     path = place.folder / "room.f32"
-    client = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    client = subprocess.Popen(
+        [sys.executable, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert client.stdout is not None and client.stderr is not None
     try:
         if not client.stdout.readline():
@@ -92,7 +121,9 @@ def converse_live(place: Room, arguments: list[str], said: Samples, seconds: flo
             time.sleep(seconds + 1.0)
             player.terminate()
             player.wait(10)
-        lines = [row for row in client.communicate(timeout=30)[0].splitlines() if row.startswith("{")]
+        lines = [
+            row for row in client.communicate(timeout=30)[0].splitlines() if row.startswith("{")
+        ]
     finally:
         client.kill()
     return (json.loads(lines[-1]) if lines else {}), recorded(path)
@@ -106,29 +137,53 @@ def loopback(
     chunk_ms: float = 12.5,
     block_ms: float = 5.0,
     margin_ms: float = 10.0,
+    server: str = "pulseaudio",
     **options: str,
 ) -> dict[str, Any]:
-    """Capture-to-playback latency of `rtvc live` with PulseAudio.
+    """Capture-to-playback latency of `rtvc live` with PulseAudio or PipeWire.
 
     Returns:
-        `p50_ms`, `p95_ms`, `p99_ms`, `xruns`, `dropped_samples`, `breakdown` by device, block, algorithm, queue and compute.
+        `server`, `p50_ms`, `p95_ms`, `p99_ms`, `xruns`, `dropped_samples`, `breakdown` by device,
+        block, algorithm, queue and compute.
     """
     code = "import sys; from rtvc.cli import main; sys.argv = ['rtvc', *sys.argv[1:]]; main()"
-    arguments = ["-c", code, "live", "--voice", voice, "--engine", engine, "--chunk", str(chunk_ms), "--block", str(block_ms)]
-    arguments += ["--margin", str(margin_ms), "--no-gate", "--json", "--seconds", str(seconds + 3.0)]
+    arguments = [
+        "-c",
+        code,
+        "live",
+        "--voice",
+        voice,
+        "--engine",
+        engine,
+        "--chunk",
+        str(chunk_ms),
+        "--block",
+        str(block_ms),
+    ]
+    arguments += [
+        "--margin",
+        str(margin_ms),
+        "--no-gate",
+        "--json",
+        "--seconds",
+        str(seconds + 3.0),
+    ]
     for name, value in options.items():
         arguments += [f"--{name}", value]
-    with tempfile.TemporaryDirectory(), room() as place:
+    with tempfile.TemporaryDirectory(), room(server=server) as place:
         state, (said, heard) = converse_live(place, arguments, clicks(seconds, place.rate), seconds)
         rate = place.rate
     delays = 1000 * delay_of(said, heard, rate)
     if not len(delays):
-        raise DeviceError("nothing that was said was heard: run `rtvc doctor`, and try a longer --seconds")
+        raise DeviceError(
+            "nothing that was said was heard: run `rtvc doctor`, and try a longer --seconds"
+        )
     p50, p95, p99 = np.percentile(delays, [50, 95, 99]).tolist()
     algorithm, compute = 37.5, 1000 * state.get("rtf", 0.0) * chunk_ms / 1000
     queue = margin_ms
     known = block_ms + chunk_ms + algorithm + compute + queue
     return {
+        "server": server,
         "p50_ms": round(p50, 2),
         "p95_ms": round(p95, 2),
         "p99_ms": round(p99, 2),

@@ -1,8 +1,9 @@
-"""A private, headless PulseAudio server whose microphone and speaker are the two channels of one clock.
+"""A private, headless sound server whose microphone and speaker are the two channels of one clock.
 
-Sinks `mic` and `speaker` are the left and the right channel of one null sink; the source `voice` is what is played into
-`mic`. Recording the null sink's monitor shows what was said and what was heard side by side, on one time line, which is
-how the capture-to-playback time is measured without trusting anybody's time stamps.
+Sinks `mic` and `speaker` are the left and the right channel of one null sink; the source `voice` is
+what is played into `mic`. Recording the null sink's monitor shows what was said and what was heard
+side by side, on one time line, which is how the capture-to-playback time is measured without
+trusting anybody's time stamps.
 """
 
 import os
@@ -10,8 +11,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,20 +20,37 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from rtvc.errors import DependencyError, DeviceError
+from rtvc.benchmarks.live.sound_servers import (
+    HASTE,
+    PATIENCE_S,
+    QUANTUM,
+    address,
+    check_server,
+    ended,
+    running,
+)
+from rtvc.errors import DeviceError
 
 Samples = NDArray[np.float32]
 
 MODULES = (
-    "module-null-sink sink_name=room rate={rate} format=float32le channels=2 channel_map=front-left,front-right",
-    "module-remap-sink sink_name=mic master=room channels=1 channel_map=mono master_channel_map=front-left remix=no",
-    "module-remap-sink sink_name=speaker master=room channels=1 channel_map=mono master_channel_map=front-right remix=no",
-    "module-remap-source source_name=voice master=room.monitor channels=1 channel_map=mono master_channel_map=front-left remix=no",
+    (
+        "module-null-sink sink_name=room rate={rate} format=float32le channels=2"
+        " channel_map=front-left,front-right"
+    ),
+    (
+        "module-remap-sink sink_name=mic master=room channels=1 channel_map=mono"
+        " master_channel_map=front-left remix=no"
+    ),
+    (
+        "module-remap-sink sink_name=speaker master=room channels=1 channel_map=mono"
+        " master_channel_map=front-right remix=no"
+    ),
+    (
+        "module-remap-source source_name=voice master=room.monitor channels=1 channel_map=mono"
+        " master_channel_map=front-left remix=no"
+    ),
 )
-HASTE = ("nice", "-n", "-11")
-"""Sound comes before other work, where the system allows it: elsewhere `nice` says so and goes on."""
-PATIENCE_S = 20.0
-"""How long the server may take to answer, on a busy machine."""
 
 
 @dataclass
@@ -40,7 +58,8 @@ class Room:
     """A running server.
 
     Attributes:
-        environment: variables by which clients, PortAudio's included, find it, speak to `voice` and play to `speaker`.
+        environment: variables by which clients, PortAudio's included, find it, speak to `voice` and
+            play to `speaker`.
         rate: of its devices, in Hz.
     """
 
@@ -54,7 +73,14 @@ class Room:
         Raises:
             DeviceError: when the server refuses.
         """
-        done = subprocess.run(arguments, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            arguments,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         if done.returncode:
             raise DeviceError(f"{' '.join(arguments)} failed: {done.stderr.strip()}")
         return done.stdout
@@ -64,11 +90,14 @@ class Room:
         path = self.folder / f"say-{time.monotonic_ns()}.wav"
         soundfile.write(path, samples, self.rate, subtype="FLOAT")
         arguments = [*HASTE, "paplay", f"--device={device}", "--latency-msec=20", str(path)]
-        return subprocess.Popen(arguments, env={**os.environ, **self.environment}, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            arguments, env={**os.environ, **self.environment}, stderr=subprocess.DEVNULL
+        )
 
     @contextmanager
     def recording(self, path: Path) -> Iterator[None]:
-        """Records both channels, float32, into a raw file: what was said (left) and what was heard (right)."""
+        """Records both channels, float32, into a raw file: what was said (left) and what was heard
+        (right)."""
         arguments = [
             *HASTE,
             "parec",
@@ -79,7 +108,12 @@ class Room:
             "--latency-msec=20",
         ]
         with path.open("wb") as file:
-            recorder = subprocess.Popen(arguments, stdout=file, stderr=subprocess.DEVNULL, env={**os.environ, **self.environment})
+            recorder = subprocess.Popen(
+                arguments,
+                stdout=file,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **self.environment},
+            )
             try:
                 yield
             finally:
@@ -94,68 +128,64 @@ def recorded(path: Path) -> Samples:
 
 
 @contextmanager
-def room(rate: int = 48_000) -> Iterator[Room]:
+def room(rate: int = 48_000, server: str = "pulseaudio") -> Iterator[Room]:
     """Starts the server, and stops it when the block ends.
 
+    Args:
+        rate: of its devices, in Hz.
+        server: `pulseaudio` or `pipewire`.
+
     Raises:
-        DependencyError: when PulseAudio is not installed.
-        DeviceError: when the server does not come up.
+        ConfigError: another server.
+        DependencyError: when the server is not installed.
+        DeviceError: when it does not come up.
     """
-    for program in ("pulseaudio", "pactl", "paplay", "parec"):
-        if shutil.which(program) is None:
-            raise DependencyError(f"{program} is missing: apt-get install pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins")
+    check_server(server)
     folder = Path(tempfile.mkdtemp(prefix="rtvc-room-"))
-    socket = folder / "socket"
-    environment = {
-        "PULSE_SERVER": f"unix:{socket}",
-        "PULSE_SOURCE": "voice",
-        "PULSE_SINK": "speaker",
-        "PULSE_RUNTIME_PATH": str(folder),
-        "PULSE_COOKIE": str(folder / "cookie"),
-    }
-    private = {**os.environ, "HOME": str(folder), "PULSE_RUNTIME_PATH": str(folder), "PULSE_STATE_PATH": str(folder)}
-    arguments = [
-        *HASTE,
-        "pulseaudio",
-        "-n",
-        "--daemonize=no",
-        "--exit-idle-time=-1",
-        "--disable-shm=yes",
-        "--use-pid-file=no",
-        "--log-level=error",
-    ]
-    for module in (f"module-native-protocol-unix auth-anonymous=1 socket={socket}", *MODULES):
-        arguments += ["-L", module.format(rate=rate)]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(arguments, env=private, stdout=log, stderr=log)
-    found, keepers = Room(folder, rate, environment), list["subprocess.Popen[bytes]"]()
-    try:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                if "speaker" in found.command("pactl", "list", "short", "sinks"):
-                    break
-            except DeviceError:
-                pass
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise DeviceError(f"PulseAudio did not start: {(folder / 'log').read_text().strip() or 'no answer'}")
-            time.sleep(0.1)
-        # A null sink works in blocks as long as its clients allow: silence in short blocks keeps them short from the beginning.
-        silence = ["--playback", "--format=float32le", "--channels=1", f"--rate={rate}", "--latency-msec=10"]
+    chosen = {"PULSE_SOURCE": "voice", "PULSE_SINK": "speaker"}
+    opened = Room(folder, rate, address(server, folder) | chosen)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        await_answer(opened, stack.enter_context(running(server, folder)))
+        for module in MODULES:
+            opened.command("pactl", "load-module", *module.format(rate=rate).split())
+        if server == "pipewire":
+            force = ["pw-metadata", "-n", "settings", "0", "clock.force-quantum", str(QUANTUM)]
+            opened.command(*force)
+        # A null sink works in blocks as long as its clients allow: silence in short blocks keeps
+        # them short from the beginning.
+        silence = [
+            "--playback",
+            "--format=float32le",
+            "--channels=1",
+            f"--rate={rate}",
+            "--latency-msec=10",
+        ]
         for sink in ("mic", "speaker"):
-            with open("/dev/zero", "rb") as zero:
-                arguments = [*HASTE, "pacat", *silence, f"--device={sink}"]
-                own = {**os.environ, **environment}
-                keepers.append(subprocess.Popen(arguments, stdin=zero, env=own, stderr=subprocess.DEVNULL))
+            zero = stack.enter_context(open("/dev/zero", "rb"))
+            keeper = subprocess.Popen(
+                [*HASTE, "pacat", *silence, f"--device={sink}"],
+                stdin=zero,
+                env={**os.environ, **opened.environment},
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(ended, keeper)
         time.sleep(0.5)
-        yield found
-    finally:
-        for keeper in keepers:
-            keeper.terminate()
-            keeper.wait(10)
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+        yield opened
+
+
+def await_answer(place: Room, programs: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Returns when the server answers.
+
+    Raises:
+        DeviceError: one of its programs ended, or it does not in `PATIENCE_S`.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        with suppress(DeviceError):
+            place.command("pactl", "info")
+            return
+        if any(program.poll() is not None for program in programs) or time.monotonic() > deadline:
+            said = (place.folder / "log").read_text().strip() or "no answer"
+            raise DeviceError(f"the sound server did not start: {said}")
+        time.sleep(0.1)

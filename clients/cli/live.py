@@ -10,44 +10,114 @@ from rtvc.cli.voice import Fit, advise
 
 __all__ = ["live"]
 
-PREPARING = "preparing the model (the first time on a machine it is compiled, which takes minutes)"
+PREPARING = "preparing the model"
 
 
 def live(
-    voices: Annotated[list[str], typer.Option("--voice", help="recording or voice file; several fill the slots 1-9", show_default=False)],
-    source: Annotated[str | None, typer.Option("--input", help="input device: index, name or part of it")] = None,
-    sink: Annotated[str | None, typer.Option("--output", help="output device: index, name or part of it")] = None,
+    voices: Annotated[
+        list[str],
+        typer.Option(
+            "--voice",
+            help="recording or voice file; several fill the slots 1-9",
+            show_default=False,
+        ),
+    ],
+    source: Annotated[
+        str | None, typer.Option("--input", help="input device: index, name or part of it")
+    ] = None,
+    sink: Annotated[
+        str | None, typer.Option("--output", help="output device: index, name or part of it")
+    ] = None,
     input_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
     output_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
-    block: Annotated[float, typer.Option(help="milliseconds a block of the sound card", min=1, max=200)] = 10.0,
-    chunk: Annotated[float | None, typer.Option(help="milliseconds a step of the model; default: the shortest that is safe here")] = None,
-    margin: Annotated[
-        float, typer.Option(help="milliseconds that should wait at the player: more survives more jitter", min=0, max=500)
+    block: Annotated[
+        float, typer.Option(help="milliseconds a block of the sound card", min=1, max=200)
     ] = 10.0,
-    engine: Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")] = "auto",
+    chunk: Annotated[
+        float | None,
+        typer.Option(
+            help="milliseconds a step of the model; default: the shortest that is safe here"
+        ),
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option(
+            help="milliseconds that should wait at the player: more survives more jitter",
+            min=0,
+            max=500,
+        ),
+    ] = 10.0,
+    engine: Annotated[
+        str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")
+    ] = "auto",
     backend: Annotated[str, typer.Option(help="sounddevice or pyaudio")] = "sounddevice",
-    model: Annotated[str | None, typer.Option(help="a file of weights; default: the shipped streaming model")] = None,
-    pitch: Annotated[float, typer.Option(help="semitones added to the pitch", min=-24, max=24)] = 0.0,
+    model: Annotated[
+        str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
+    ] = None,
+    pitch: Annotated[
+        float, typer.Option(help="semitones added to the pitch", min=-24, max=24)
+    ] = 0.0,
     fit: Fit = None,
     gate: Annotated[bool, typer.Option(help="be silent while nobody speaks")] = True,
-    lookback: Annotated[float, typer.Option(help="milliseconds of extra delay by which the gate looks back", min=0, max=500)] = 0.0,
-    monitor: Annotated[bool, typer.Option("--monitor", help="let the default speaker sound too")] = False,
-    record: Annotated[Path | None, typer.Option(help="folder for input.wav and output.wav")] = None,
-    virtual: Annotated[bool, typer.Option("--virtual-mic", help="Linux: be a microphone that other programs can pick")] = False,
+    lookback: Annotated[
+        float,
+        typer.Option(
+            help="milliseconds of extra delay by which the gate looks back", min=0, max=500
+        ),
+    ] = 0.0,
+    monitor: Annotated[
+        bool, typer.Option("--monitor", help="let the default speaker sound too")
+    ] = False,
+    record: Annotated[
+        Path | None, typer.Option(help="folder for recordings of what is said and heard, FLAC")
+    ] = None,
+    denoise: Annotated[
+        bool, typer.Option("--denoise", help="take noise out of the input; adds 22 ms")
+    ] = False,
+    agc: Annotated[bool, typer.Option("--agc", help="bring the input slowly to one level")] = False,
+    library: Annotated[
+        Path | None,
+        typer.Option("--voices", help="folder of more voices, in which new ones are kept"),
+    ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="open a page on this machine to control everything")
+    ] = False,
+    control_port: Annotated[
+        int, typer.Option(help="port of the page and of `rtvc control`; 0 takes a free one")
+    ] = 0,
+    control_token_file: Annotated[
+        Path | None, typer.Option(help="file with their token; default: a new one every time")
+    ] = None,
+    virtual: Annotated[
+        bool,
+        typer.Option("--virtual-mic", help="Linux: be a microphone that other programs can pick"),
+    ] = False,
     seconds: Annotated[float | None, typer.Option(help="stop after this long")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the state as JSON, once a second")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print the state as JSON, once a second")
+    ] = False,
 ) -> None:
     """Speak into the microphone with another voice.
 
     Example: rtvc live --voice anna.wav --virtual-mic
     """
     from rtvc.audio.opening import check_source
+    from rtvc.clients.control.desk import Desk
+    from rtvc.clients.control.opening import controlled
+    from rtvc.clients.control.speaking import SpeakingHere
+    from rtvc.clients.control.voicebook import Voicebook, numbered
+    from rtvc.clients.input.suppressor import suppressor
     from rtvc.clients.live.attend import attend
+    from rtvc.clients.live.config import LiveConfig, check_devices
     from rtvc.clients.live.devices import refresh
-    from rtvc.clients.live.keys import act
-    from rtvc.clients.live.live import Live, LiveConfig, check_devices
-    from rtvc.clients.live.virtual_mic import check_server, virtual_mic
-    from rtvc.engine.open import check_engine, chunk_of, open_engine, streaming
+    from rtvc.clients.live.fitting import Fitting
+    from rtvc.clients.live.live import Live
+    from rtvc.clients.live.virtual_mic import TITLE, VirtualMic, can_be, check_server
+    from rtvc.engine.admission.access import read_token
+    from rtvc.engine.loading import streaming
+    from rtvc.engine.open import begin, check_engine, chunk_of
+    from rtvc.engine.voices.store import VoiceStore
+    from rtvc.voices.voice import Voice
 
     # What can fail at once does so before the model is loaded, compiled and fitted.
     for name in voices:
@@ -55,6 +125,9 @@ def live(
     check_engine(engine)
     if virtual:
         check_server()
+    if denoise:
+        suppressor(input_rate or 48_000)
+    token = None if control_token_file is None else read_token(control_token_file)
     config = LiveConfig(
         input=source,
         output=sink,
@@ -68,20 +141,36 @@ def live(
         pitch=pitch,
         monitor=monitor and not virtual,
         record=record,
+        denoise=denoise,
+        agc=agc,
     )
     check_devices(config, voices)
     typer.echo(PREPARING, err=True)
     converter, steps = streaming(model)
     samples = chunk_of(chunk, steps) if chunk else None
-    slots = [converter.voice(name, fit=converter.fit_steps(fit)) for name in voices]
+    slots = [converter.voice(name) for name in voices]
     for voice in slots:
         advise(voice)
-    running, _ = open_engine(steps, engine, samples)
+    running, faster = begin(steps, engine, samples)
+
+    def make(recording: Path, name: str) -> Voice:
+        return converter.voice(recording, name=name, fit=converter.fit_steps(fit))
+
+    store = None if library is None else VoiceStore(library, converter.model.space)
+    book = Voicebook(numbered(slots), slots, make, store)
     with ExitStack() as stack:
-        if virtual:
-            name = stack.enter_context(virtual_mic(monitor=monitor))
+        microphone = stack.enter_context(VirtualMic(monitor=monitor)) if can_be() else None
+        if virtual and microphone is not None:
+            microphone.start()
             refresh()  # PortAudio looked for devices before this one was there
-            typer.echo(f"other programs can pick the microphone {name!r}", err=True)
+            typer.echo(f"other programs can pick the microphone {TITLE!r}", err=True)
         now = stack.enter_context(Live(running, slots[0], config))
+        if faster is not None:  # what takes over when it is ready
+            faster.start()
+            stack.callback(faster.stop)
+        if rounds := converter.fit_steps(fit):
+            Fitting(converter, voices, slots, now.session, rounds).start()
+        desk = Desk(now, SpeakingHere(now, book), microphone)
+        stack.enter_context(controlled(desk, page=page, port=control_port, token=token))
         title = f"{running.name}, {1000 * running.chunk / running.sample_rate:g} ms steps"
-        attend(now, lambda key: act(key, now, slots), title, seconds, as_json)
+        attend(now, desk.press, title, seconds, as_json)

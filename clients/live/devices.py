@@ -1,9 +1,21 @@
 """Audio devices: which there are, and the one that was meant."""
 
-from dataclasses import asdict, dataclass
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rtvc.errors import DependencyError, DeviceError
+
+SERVER = "pulse:"
+"""Before the name of a device that PulseAudio or PipeWire has, and PortAudio knows nothing of."""
+LISTS = (("sources", "input"), ("sinks", "output"))
+PATIENCE_S = 5.0
+"""Seconds that the sound server may take to answer."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +31,7 @@ class Device:
         rate: its own sample rate, in Hz.
         latency_in: seconds, as the device says; latency_out likewise.
         default: `input`, `output`, `both` or nothing.
+        server: its name at the sound server, where that is what tells it from others.
     """
 
     index: int
@@ -30,10 +43,16 @@ class Device:
     latency_in: float
     latency_out: float
     default: str
+    server: str = ""
+
+    @property
+    def key(self) -> str:
+        """What `pick` finds it by, and no other."""
+        return f"{SERVER}{self.server}" if self.server else self.name
 
     def row(self) -> dict[str, Any]:
         """As a dictionary, for JSON."""
-        return asdict(self)
+        return asdict(self) | {"key": self.key}
 
 
 def portaudio() -> Any:
@@ -46,7 +65,8 @@ def portaudio() -> Any:
         import sounddevice
     except (ImportError, OSError) as error:
         raise DependencyError(
-            f"live audio needs PortAudio ({error}): pip install 'rtvc-engine[live]'; Debian: apt-get install libportaudio2"
+            f"live audio needs PortAudio ({error}): pip install 'rtvc-engine[live]'; Debian:"
+            " apt-get install libportaudio2"
         ) from error
     return sounddevice
 
@@ -67,10 +87,14 @@ def devices() -> list[Device]:
         chosen_in = hosts[0]["default_input_device"]
     if chosen_out < 0 and hosts:
         chosen_out = hosts[0]["default_output_device"]
-    found = []
+    known = []
     for index, entry in enumerate(module.query_devices()):
-        roles = [role for role, chosen in (("input", chosen_in), ("output", chosen_out)) if chosen == index]
-        found.append(
+        roles = [
+            role
+            for role, chosen in (("input", chosen_in), ("output", chosen_out))
+            if chosen == index
+        ]
+        known.append(
             Device(
                 index,
                 entry["name"],
@@ -83,30 +107,93 @@ def devices() -> list[Device]:
                 "both" if len(roles) == 2 else "".join(roles),
             )
         )
+    return known
+
+
+def server_devices(known: list[Device]) -> list[Device]:
+    """The microphones and loudspeakers of PulseAudio or PipeWire, which PortAudio reaches through
+    one device; none where there is no such server, or PortAudio has no way to it.
+
+    Args:
+        known: PortAudio's devices.
+    """
+    way = next((device for device in known if device.name == "pulse"), None)
+    if way is None or shutil.which("pactl") is None:
+        return []
+    found = list[Device]()
+    for what, kind in LISTS:
+        command = ["pactl", "--format=json", "list", what]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+            )
+            entries = json.loads(done.stdout)
+        except (OSError, subprocess.SubprocessError, ValueError):
+            return []
+        for entry in entries:
+            if entry["properties"].get("device.class") == "monitor":
+                continue  # what a loudspeaker plays: nobody speaks there
+            channels = len(entry["channel_map"].split(","))
+            found.append(
+                replace(
+                    way,
+                    name=entry["description"],
+                    inputs=channels if kind == "input" else 0,
+                    outputs=channels if kind == "output" else 0,
+                    default="",
+                    server=entry["name"],
+                )
+            )
     return found
+
+
+@contextmanager
+def directed(device: Device, incoming: bool) -> Iterator[None]:
+    """While the block runs, what is opened at the sound server is this device."""
+    if not device.server:
+        yield
+        return
+    variable = "PULSE_SOURCE" if incoming else "PULSE_SINK"
+    before = os.environ.get(variable)
+    os.environ[variable] = device.server
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 def pick(wanted: str | None, kind: str, known: list[Device] | None = None) -> Device:
     """The device that is meant.
 
     Args:
-        wanted: an index, a name or a part of one; None for the default.
+        wanted: an index, a name or a part of one, `pulse:NAME`; None for the default.
         kind: `input` or `output`.
         known: the devices to choose from; by default all.
 
     Raises:
         DeviceError: when none or several fit.
     """
-    able = [d for d in (devices() if known is None else known) if (d.inputs if kind == "input" else d.outputs)]
+    everything = devices() if known is None else known
+    if wanted is not None and wanted.startswith(SERVER):
+        everything = [*everything, *server_devices(everything)]
+    able = [d for d in everything if (d.inputs if kind == "input" else d.outputs)]
     if wanted is None:
-        found = [d for d in able if d.default in (kind, "both")] or able[:1]
+        fitting = [d for d in able if d.default in (kind, "both")] or able[:1]
+    elif wanted.startswith(SERVER):
+        fitting = [d for d in able if d.server and d.key == wanted]
     elif wanted.isdigit():
-        found = [d for d in able if d.index == int(wanted)]
+        fitting = [d for d in able if d.index == int(wanted)]
     else:
         exact = [d for d in able if d.name == wanted]
-        found = exact or [d for d in able if wanted.lower() in d.name.lower()]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(f"{d.index} {d.name!r}" for d in (found or able)) or "none"
-    problem = "no" if not found else "more than one"
-    raise DeviceError(f"{problem} {kind} device fits {wanted or 'the default'}; there are: {names}. See `rtvc devices`")
+        fitting = exact or [d for d in able if wanted.lower() in d.name.lower()]
+    if len(fitting) == 1:
+        return fitting[0]
+    names = ", ".join(f"{d.index} {d.name!r}" for d in fitting or able) or "none"
+    problem = "no" if not fitting else "more than one"
+    raise DeviceError(
+        f"{problem} {kind} device fits {wanted or 'the default'}; there are: {names}. See `rtvc"
+        " devices`"
+    )

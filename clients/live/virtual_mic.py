@@ -1,14 +1,15 @@
 """A virtual microphone on Linux: what rtvc plays becomes a source that other programs can pick.
 
-PipeWire and PulseAudio both understand these commands of `pactl`. The names are ours, so a device that a crash left
-behind is found and removed at the next start.
+PipeWire and PulseAudio both understand these commands of `pactl`. The names are ours, so a device
+that a crash left behind is found and removed at the next start.
 """
 
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Self
 
 from rtvc.errors import DependencyError, DeviceError
 
@@ -24,10 +25,18 @@ def pactl(*arguments: str) -> str:
         DeviceError: when there is no sound server or it refuses.
     """
     if shutil.which("pactl") is None:
-        raise DependencyError("a virtual microphone needs pactl: install pulseaudio-utils (Debian, with PipeWire as well)")
-    done = subprocess.run(["pactl", *arguments], capture_output=True, text=True, timeout=20, check=False)
+        raise DependencyError(
+            "a virtual microphone needs pactl: install pulseaudio-utils (Debian, with PipeWire as"
+            " well)"
+        )
+    done = subprocess.run(
+        ["pactl", *arguments], capture_output=True, text=True, timeout=20, check=False
+    )
     if done.returncode:
-        raise DeviceError(f"pactl {' '.join(arguments)} failed: {done.stderr.strip() or 'no answer'}. Is PipeWire or PulseAudio running?")
+        raise DeviceError(
+            f"pactl {' '.join(arguments)} failed: {done.stderr.strip() or 'no answer'}. Is PipeWire"
+            " or PulseAudio running?"
+        )
     return done.stdout.strip()
 
 
@@ -44,7 +53,9 @@ def check_server() -> None:
 def remove() -> int:
     """Unloads every module that carries our names; returns how many there were."""
     rows = [row.split("\t") for row in pactl("list", "short", "modules").splitlines()]
-    ours = [row[0] for row in rows if len(row) > 2 and any(name in row[2] for name in (SINK, SOURCE))]
+    ours = [
+        row[0] for row in rows if len(row) > 2 and any(name in row[2] for name in (SINK, SOURCE))
+    ]
     for module in reversed(ours):  # the source stands on the sink
         pactl("unload-module", module)
     return len(ours)
@@ -52,7 +63,8 @@ def remove() -> int:
 
 @contextmanager
 def virtual_mic(*, monitor: bool = False) -> Iterator[str]:
-    """Creates the microphone, directs this process's playback to it, and removes it when the block ends.
+    """Creates the microphone, directs this process's playback to it, and removes it when the block
+    ends.
 
     Args:
         monitor: let the default speaker sound too.
@@ -63,12 +75,29 @@ def virtual_mic(*, monitor: bool = False) -> Iterator[str]:
     remove()
     before = os.environ.get("PULSE_SINK")
     try:
-        pactl("load-module", "module-null-sink", f"sink_name={SINK}", f"sink_properties=device.description={SINK}")
+        pactl(
+            "load-module",
+            "module-null-sink",
+            f"sink_name={SINK}",
+            f"sink_properties=device.description={SINK}",
+        )
         described = f"source_properties=device.description={TITLE}"
-        pactl("load-module", "module-remap-source", f"master={SINK}.monitor", f"source_name={SOURCE}", described)
+        pactl(
+            "load-module",
+            "module-remap-source",
+            f"master={SINK}.monitor",
+            f"source_name={SOURCE}",
+            described,
+        )
         if monitor:
             speaker = before or pactl("get-default-sink")
-            pactl("load-module", "module-loopback", f"source={SINK}.monitor", f"sink={speaker}", "latency_msec=20")
+            pactl(
+                "load-module",
+                "module-loopback",
+                f"source={SINK}.monitor",
+                f"sink={speaker}",
+                "latency_msec=20",
+            )
         os.environ["PULSE_SINK"] = SINK
         yield TITLE
     finally:
@@ -77,3 +106,49 @@ def virtual_mic(*, monitor: bool = False) -> Iterator[str]:
         else:
             os.environ["PULSE_SINK"] = before
         remove()
+
+
+class VirtualMic:
+    """The virtual microphone with a switch; as a context manager it is gone afterwards.
+
+    Args:
+        monitor: let the default speaker sound too.
+    """
+
+    def __init__(self, *, monitor: bool = False) -> None:
+        self.monitor = monitor
+        self._stack: ExitStack | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether other programs see it."""
+        return self._stack is not None
+
+    def start(self) -> None:
+        """Creates it, unless it is there.
+
+        Raises:
+            DependencyError: pactl is not installed.
+            DeviceError: there is no sound server.
+        """
+        if self._stack is None:
+            with ExitStack() as stack:
+                stack.enter_context(virtual_mic(monitor=self.monitor))
+                self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """Removes it, if it is there."""
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def can_be() -> bool:
+    """Whether this machine can have one: it has the program that makes it."""
+    return shutil.which("pactl") is not None

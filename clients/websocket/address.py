@@ -2,9 +2,9 @@
 
 from urllib.parse import urlsplit, urlunsplit
 
+from rtvc.engine.protocol.fields import PATH
 from rtvc.errors import ServiceError
 
-PATH = "/v1"
 SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 
@@ -14,16 +14,21 @@ def websocket_address(url: str) -> str:
     Raises:
         ServiceError: no address of a server, or one with a secret in it.
     """
-    wanted = "one like ws://127.0.0.1:8765 was wanted"
+    expected = "expected an address like ws://127.0.0.1:8765"
     try:
         parts = urlsplit(url)
         host = parts.hostname, parts.port  # a port that is no number is noticed here
     except ValueError as error:  # the text may hold a secret: it is not repeated
-        raise ServiceError(f"an address that cannot be read came ({str(error)[:80]}), {wanted}") from error
+        raise ServiceError(
+            f"{expected}, got one that cannot be read ({str(error)[:80]})"
+        ) from error
     if parts.scheme not in SCHEMES or not host[0]:
-        raise ServiceError(f"the address {without_secrets(url)!r} came, {wanted}")
+        raise ServiceError(f"{expected}, got {without_secrets(url)!r}")
     if parts.username or parts.password or parts.query:
-        raise ServiceError("an address with a password or a query came, only scheme, host, port and path were wanted: give the token apart")
+        raise ServiceError(
+            "expected scheme, host, port and path, got an address with a password or a query: give"
+            " the token apart"
+        )
     path = parts.path if parts.path.strip("/") else PATH
     return urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, "", ""))
 

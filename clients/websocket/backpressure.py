@@ -1,4 +1,5 @@
-"""How much audio is under way to the server and back: what bounds every queue of a client, and makes fast senders wait."""
+"""How much audio is under way to the server and back: what bounds every queue of a client, and
+makes fast senders wait."""
 
 import asyncio
 from collections import deque
@@ -9,13 +10,15 @@ from rtvc.errors import ServiceError
 PATIENCE_S = 30.0
 """A sender that waits this long for room is told why."""
 SURPLUS_S = 12.0
-"""Seconds of output beyond the window that may wait here: what a server keeps to send again, and some more."""
+"""Seconds of output beyond the window that may wait here: what a server keeps to send again, and
+some more."""
 
 
 class Window:
     """Input that has been sent and whose output has not been taken yet.
 
-    Input leaves the window when output captured at the same time or later is taken, so audio that the server drops leaves it too.
+    Input leaves the window when output captured at the same time or later is taken, so audio that
+    the server drops leaves it too.
 
     Args:
         seconds: of audio that may be under way.
@@ -24,7 +27,9 @@ class Window:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._sum = 0  # microseconds
-        self._frames: deque[tuple[int, int]] = deque()  # (capture time of the frame's end, its duration), in microseconds
+        self._frames: deque[tuple[int, int]] = (
+            deque()
+        )  # (capture time of the frame's end, its duration), in microseconds
 
     @property
     def under_way(self) -> float:
@@ -37,13 +42,15 @@ class Window:
         return self.under_way >= self.seconds
 
     def sent(self, timestamp: int, duration: float) -> None:
-        """A frame that began at `timestamp` microseconds and lasts `duration` seconds has been sent."""
+        """A frame that began at `timestamp` microseconds and lasts `duration` seconds has been
+        sent."""
         lasts = round(1e6 * duration)
         self._frames.append((timestamp + lasts, lasts))
         self._sum += lasts
 
     def taken(self, timestamp: int, duration: float) -> None:
-        """Output was taken whose input began at `timestamp` microseconds and lasted `duration` seconds."""
+        """Output was taken whose input began at `timestamp` microseconds and lasted `duration`
+        seconds."""
         end = timestamp + round(1e6 * duration)
         while self._frames and self._frames[0][0] <= end:
             self._sum -= self._frames.popleft()[1]
@@ -74,7 +81,12 @@ class Flow:
         self._queue.append(audio)
         self.waiting += len(audio.samples) / self.rate
         if self.waiting > self.window.seconds + SURPLUS_S:
-            self.end(ServiceError(f"{self.waiting:.1f} s of audio came that nobody asked for: the server and this client do not fit"))
+            self.end(
+                ServiceError(
+                    f"{self.waiting:.1f} s of audio came that nobody asked for: the server and this"
+                    " client do not fit"
+                )
+            )
         self._changed.set()
 
     def end(self, problem: Exception | None = None) -> None:
@@ -84,7 +96,8 @@ class Flow:
         self._changed.set()
 
     async def change(self) -> None:
-        """Waits until something happens: audio comes or is taken, the session ends or breaks off."""
+        """Waits until something happens: audio comes or is taken, the session ends or breaks
+        off."""
         self._changed.clear()
         await self._changed.wait()
 
@@ -100,9 +113,13 @@ class Flow:
                     await self.change()
         except TimeoutError:
             if not self._queue:
-                raise ServiceError(f"the server has converted nothing for {PATIENCE_S:g} s: is it overloaded?") from None
+                raise ServiceError(
+                    f"the server has converted nothing for {PATIENCE_S:g} s: is it overloaded?"
+                ) from None
             waiting = f"{self.waiting:.1f} s of converted audio wait and nobody takes them"
-            raise ServiceError(f"{waiting}: iterate over the client while sending, or use `convert`") from None
+            raise ServiceError(
+                f"{waiting}: iterate over the client while sending, or use `convert`"
+            ) from None
         if self.problem is not None:
             raise self.problem
 

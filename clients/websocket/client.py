@@ -1,4 +1,5 @@
-"""The client: `async with rtvc.clients.connect(url, voice="anna") as c:`, blocks go in, converted blocks come out."""
+"""The client: `async with rtvc.clients.connect(url, voice="anna") as c:`, blocks go in, converted
+blocks come out."""
 
 import asyncio
 import ssl
@@ -7,15 +8,19 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import SecretStr
 
 from rtvc.clients.websocket.backpressure import PATIENCE_S, Flow
 from rtvc.clients.websocket.dial import Server
 from rtvc.clients.websocket.link import Link
 from rtvc.clients.websocket.recording import Recording, named
 from rtvc.clients.websocket.refusal import Refusal
+from rtvc.engine.protocol.client_side import ClientSide
+from rtvc.engine.protocol.fields import Code, VoiceChoice
 from rtvc.engine.protocol.messages import (
     AskStats,
-    Code,
+    Control,
+    Controlled,
     ListVoices,
     Start,
     Started,
@@ -23,15 +28,13 @@ from rtvc.engine.protocol.messages import (
     Stopped,
     Update,
     Updated,
-    VoiceChoice,
     VoiceList,
     VoiceReady,
     Welcome,
 )
-from rtvc.engine.protocol.refusals import made
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.refusals import message_of
 from rtvc.engine.protocol.streams import Audio
-from rtvc.engine.streams.session import check_block
+from rtvc.engine.streams.block import check_block
 from rtvc.errors import ConfigError, RtvcError, ServiceError
 
 Samples = NDArray[np.float32]
@@ -45,10 +48,12 @@ UPLOAD_S = 120.0
 
 
 class Client:
-    """One connection and its session; `connect` makes one, and it is used as an asynchronous context manager.
+    """One connection and its session; `connect` makes one, and it is used as an asynchronous
+    context manager.
 
-    Iterating over it gives the converted blocks, (N,) float32, until the session is over. Every queue is bounded: `send` waits while
-    `window` seconds of input have gone out whose output was not taken.
+    Iterating over it gives the converted blocks, (N,) float32, until the session is over. Every
+    queue is bounded: `send` waits while `window` seconds of input have gone out whose output was
+    not taken.
 
     Attributes:
         welcome: what the server said about itself.
@@ -58,7 +63,9 @@ class Client:
         made: what the server said of each recording that was uploaded on this connection, by name.
     """
 
-    def __init__(self, server: Server, voice: VoiceChoice | None, window: float, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, server: Server, voice: VoiceChoice | None, window: float, settings: dict[str, Any]
+    ) -> None:
         self.side = ClientSide("rtvc python", ("silence", "acknowledge"))
         self.link = Link(server, self.side, lambda audio: self.flow.hear(audio), self._lost)
         self.flow = Flow(window, 24_000)
@@ -102,20 +109,26 @@ class Client:
     @property
     def _session(self) -> Started:
         if self.started is None:
-            raise ServiceError("no session runs on this connection: name a voice in `connect`, or call `start`")
+            raise ServiceError(
+                "no session runs on this connection: name a voice in `connect`, or call `start`"
+            )
         return self.started
 
     async def start(self, voice: VoiceChoice, **settings: Any) -> Started:
-        """Opens a session, when `connect` was given no voice or the last session is over; settings as of `connect`.
+        """Opens a session, when `connect` was given no voice or the last session is over; settings
+        as of `connect`.
 
         Raises:
             ConfigError: a setting that no session has, or an impossible value.
             Refusal: the server has no such voice, or no place.
         """
-        wanted = {"sample_rate": 24_000} | self._settings | settings
-        if unknown := set(wanted) - set(Start.model_fields):
-            raise ConfigError(f"the settings {', '.join(sorted(unknown))} came, some of {', '.join(Start.model_fields)} were wanted")
-        asked = made(Start, voice=voice, **wanted)
+        fields = {"sample_rate": 24_000} | self._settings | settings
+        if unknown := set(fields) - set(Start.model_fields):
+            raise ConfigError(
+                f"expected settings out of {', '.join(Start.model_fields)}, got"
+                f" {', '.join(sorted(unknown))}"
+            )
+        asked = message_of(Start, voice=voice, **fields)
         self.flow = Flow(self._window, asked.output_rate or asked.sample_rate)
         self._position, self._gap, self.totals, self._rest = 0, False, None, self._rest[:0]
         self.started = await self.link.ask(lambda: self.side.start(asked), Started)
@@ -126,7 +139,8 @@ class Client:
 
         Args:
             block: mono samples at the session's rate, any number.
-            captured: when the first sample was captured, in seconds of any clock; by default the time since the first block's beginning.
+            captured: when the first sample was captured, in seconds of any clock; by default the
+                time since the first block's beginning.
 
         Raises:
             ServiceError: the server refused or is gone, or nobody takes the converted audio.
@@ -136,7 +150,8 @@ class Client:
             await self._out(piece, when)
 
     async def offer(self, block: ArrayLike, captured: float) -> bool:
-        """Sends a block if there is room and a connection, and leaves it out (declared) if not: for live audio, which must not wait."""
+        """Sends a block if there is room and a connection, and leaves it out (declared) if not: for
+        live audio, which must not wait."""
         samples = check_block(block)
         if self.problem is None and (self.flow.window.full or not self.link.up.is_set()):
             self._gap = True
@@ -170,10 +185,13 @@ class Client:
         await self.link.send(frame)
 
     async def finish(self) -> Stopped:
-        """No more input follows: what is left comes back, the iteration ends, and the session's totals are returned."""
+        """No more input follows: what is left comes back, the iteration ends, and the session's
+        totals are returned."""
         if len(self._rest) and self.side.outgoing:
             await self.send(np.zeros(self.side.outgoing.codec.block - len(self._rest), np.float32))
-        self.totals = await self.link.ask(self.side.stop, Stopped, patience=PATIENCE_S + self._window)
+        self.totals = await self.link.ask(
+            self.side.stop, Stopped, patience=PATIENCE_S + self._window
+        )
         self.flow.end()
         return self.totals
 
@@ -191,8 +209,11 @@ class Client:
             if len(audio.samples):
                 yield audio.samples
 
-    async def convert(self, blocks: Iterable[ArrayLike] | AsyncIterable[ArrayLike]) -> AsyncIterator[Samples]:
-        """Sends all blocks and gives the converted ones as they come; afterwards the session is over."""
+    async def convert(
+        self, blocks: Iterable[ArrayLike] | AsyncIterable[ArrayLike]
+    ) -> AsyncIterator[Samples]:
+        """Sends all blocks and gives the converted ones as they come; afterwards the session is
+        over."""
         sender = asyncio.create_task(self._feed(blocks))
         try:
             async for samples in self:
@@ -214,14 +235,30 @@ class Client:
             self.flow.end(problem)
 
     async def update(
-        self, *, voice: VoiceChoice | None = None, pitch: float | None = None, prosody: float | None = None, wet: float | None = None
+        self,
+        *,
+        voice: VoiceChoice | None = None,
+        pitch: float | None = None,
+        prosody: float | None = None,
+        wet: float | None = None,
     ) -> Updated:
         """Changes the running session, without a click; returns what holds now.
 
         Raises:
             ConfigError: a value that no session can have.
         """
-        return await self.link.ask(made(Update, voice=voice, pitch=pitch, prosody=prosody, wet=wet).text, Updated)
+        return await self.link.ask(
+            message_of(Update, voice=voice, pitch=pitch, prosody=prosody, wet=wet).text, Updated
+        )
+
+    async def control(self, secret: str) -> Controlled:
+        """From now on `update` and `stats` are about another connection's session, that which was
+        begun with this secret.
+
+        Raises:
+            Refusal: none runs.
+        """
+        return await self.link.ask(message_of(Control, control=SecretStr(secret)).text, Controlled)
 
     async def voices(self) -> tuple[str, ...]:
         """The names of the server's voices."""
@@ -248,13 +285,16 @@ class Client:
         return ready
 
     async def voice_of(self, recording: Recording) -> tuple[str, float]:
-        """The voice of a recording, uploaded unless the server has it: its name, and how many seconds of speech it counts for."""
+        """The voice of a recording, uploaded unless the server has it: its name, and how many
+        seconds of speech it counts for."""
         name, _ = named(recording)
         if name in await self.voices():
             return name, UNKNOWN_SPEECH
         try:
             return name, (await self.upload(recording)).speech or UNKNOWN_SPEECH
-        except Refusal as refusal:  # it has so many voices that it names only some, or somebody was quicker
+        except (
+            Refusal
+        ) as refusal:  # it has so many voices that it names only some, or somebody was quicker
             if refusal.code is not Code.NAME_TAKEN:
                 raise
             return name, UNKNOWN_SPEECH
@@ -266,6 +306,7 @@ def connect(
     *,
     token: str | None = None,
     tls: ssl.SSLContext | None = None,
+    control: str | None = None,
     window: float = 4.0,
     **settings: Any,
 ) -> Client:
@@ -276,13 +317,14 @@ def connect(
         voice: a voice of the server, or names and shares of several; None opens no session yet.
         token: what the server wants to see.
         tls: certificates to trust, in place of the system's.
+        control: a secret of 16 characters or more by which others may control the session.
         window: seconds of input that may be under way.
-        settings: of the session: sample_rate (24000), output_rate, format (`s16`, `f32`, `opus`), block, pitch, prosody, wet,
-            max_lag_ms (without it nothing is ever dropped), gate.
+        settings: of the session: sample_rate (24000), output_rate, format (`s16`, `f32`, `opus`),
+            block, pitch, prosody, wet, max_lag_ms (without it nothing is ever dropped), gate.
 
     Raises:
         ConfigError: a setting that no session has.
         Refusal: the server does not want us, or there is no such voice.
         ServiceError: it cannot be reached.
     """
-    return Client(Server(url, token, tls), voice, window, settings)
+    return Client(Server(url, token, tls, control), voice, window, settings)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rtvc.clients.websocket.address import origin_of, websocket_address
 from rtvc.clients.websocket.refusal import Refusal
+from rtvc.engine.protocol.client_side import ClientSide
+from rtvc.engine.protocol.fields import LARGEST_REPLY
 from rtvc.engine.protocol.messages import Error, Welcome
-from rtvc.engine.protocol.refusals import LARGEST_REPLY, Refused
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.refusals import Violation
 from rtvc.errors import DependencyError, ProtocolError, ServiceError
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ class Server:
         url: its address, as people write it.
         token: what it wants to see.
         tls: certificates to trust for `wss`, in place of the system's.
+        control: a secret by which others may control the sessions.
     """
 
     url: str
     token: str | None = None
     tls: ssl.SSLContext | None = None
+    control: str | None = None
 
     async def dial(self, side: ClientSide, patience: float = OPEN_S) -> "ClientConnection":
         """A socket on which hello was answered.
@@ -46,7 +49,7 @@ class Server:
         """
         socket = await self._connect(patience)
         try:
-            await socket.send(side.hello(self.token))
+            await socket.send(side.hello(self.token, self.control))
             await self.expect(socket, side, Welcome, patience)
         except BaseException:
             await socket.close()
@@ -58,7 +61,9 @@ class Server:
             from websockets.asyncio.client import connect
             from websockets.exceptions import InvalidHandshake, InvalidStatus
         except ImportError as error:
-            raise DependencyError("the websocket client needs websockets: pip install 'rtvc-engine[serve]'") from error
+            raise DependencyError(
+                "the websocket client needs websockets: pip install 'rtvc-engine[serve]'"
+            ) from error
         address = websocket_address(self.url)
         settings: dict[str, Any] = {"ssl": self.tls} if self.tls else {}
         try:
@@ -76,11 +81,19 @@ class Server:
             )
         except InvalidStatus as error:
             said = (error.response.body or b"")[:200].decode("utf-8", "replace").strip()
-            raise ServiceError(f"{address} turned us away (HTTP {error.response.status_code}: {said or 'no reason given'})") from error
+            raise ServiceError(
+                f"{address} turned us away (HTTP {error.response.status_code}:"
+                f" {said or 'no reason given'})"
+            ) from error
         except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
-            raise ServiceError(f"{address} cannot be reached ({error or 'no answer'}): is `rtvc serve` running there?") from error
+            raise ServiceError(
+                f"{address} cannot be reached ({error or 'no answer'}): is `rtvc serve` running"
+                " there?"
+            ) from error
 
-    async def expect(self, socket: "ClientConnection", side: ClientSide, wanted: type[Answer], patience: float) -> Answer:
+    async def expect(
+        self, socket: "ClientConnection", side: ClientSide, wanted: type[Answer], patience: float
+    ) -> Answer:
         """Reads until a message of the type comes: only while nobody else reads.
 
         Raises:
@@ -96,10 +109,14 @@ class Server:
                     if isinstance(event, wanted):
                         return event
                     if isinstance(event, Error):
-                        raise Refusal(event)
-                    if isinstance(event, Refused):
-                        raise ProtocolError(f"the server does not speak this protocol ({event.error.message})")
+                        raise Refusal.of(event)
+                    if isinstance(event, Violation):
+                        raise ProtocolError(
+                            f"the server does not speak this protocol ({event.error.message})"
+                        )
         except ConnectionClosed as error:
             raise ServiceError(f"the server closed the connection ({error})") from error
         except TimeoutError as error:
-            raise ServiceError(f"{self.url} was reached and does not answer: is it `rtvc serve`?") from error
+            raise ServiceError(
+                f"{self.url} was reached and does not answer: is it `rtvc serve`?"
+            ) from error

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.clients.recording.recorder import Recorder
 from rtvc.clients.websocket.client import Client
+from rtvc.engine.callback.placing import Stretch
 from rtvc.engine.protocol.formats import OPUS_BLOCK_S
-from rtvc.errors import ServiceError
+from rtvc.errors import OutputError, ServiceError
 
 Samples = NDArray[np.float32]
 
@@ -25,7 +27,8 @@ class Outcome:
     Attributes:
         samples: (M,) float32 at the session's output rate, aligned with the input.
         seconds: from the first block sent to the last one that came back.
-        lags: milliseconds from when a block's end was spoken to when its conversion was here, for each block that came; paced only.
+        lags: milliseconds from when a block's end was spoken to when its conversion was here, for
+            each block that came; paced only.
         resumed: how often a lost connection was taken up again.
         dropped: seconds that the server left out; 0 unless it was asked to bound the lag.
     """
@@ -40,11 +43,15 @@ class Outcome:
         """p50, p95 and p99 of the lag in milliseconds; nothing unless paced."""
         if not len(self.lags):
             return {}
-        return {f"lag_p{share}_ms": round(float(np.percentile(self.lags, share)), 1) for share in (50, 95, 99)}
+        return {
+            f"lag_p{share}_ms": round(float(np.percentile(self.lags, share)), 1)
+            for share in (50, 95, 99)
+        }
 
 
 async def paced(wave: Samples, rate: int, began: float) -> AsyncIterator[Samples]:
-    """Blocks of wave (N,) when a microphone would have them; `began` is when the speaker opened the mouth, by `time.monotonic`."""
+    """Blocks of wave (N,) when a microphone would have them; `began` is when the speaker opened the
+    mouth, by `time.monotonic`."""
     size = round(PACED_S * rate)
     for at in range(0, len(wave), size):
         block = wave[at : at + size]
@@ -53,9 +60,16 @@ async def paced(wave: Samples, rate: int, began: float) -> AsyncIterator[Samples
 
 
 async def convert_recording(
-    client: Client, wave: Samples, rate: int, *, fast: bool = False, progress: Callable[[float], None] = lambda share: None
+    client: Client,
+    wave: Samples,
+    rate: int,
+    *,
+    fast: bool = False,
+    progress: Callable[[float], None] = lambda share: None,
+    recorder: Recorder | None = None,
 ) -> Outcome:
-    """Sends a recording through a session that has just been started, and checks that all of it came back.
+    """Sends a recording through a session that has just been started, and checks that all of it
+    came back.
 
     Args:
         client: with a running session whose input rate is `rate`.
@@ -63,6 +77,7 @@ async def convert_recording(
         rate: of `wave`, in Hz.
         fast: do not wait for the pace of speech.
         progress: hears the share that has come back.
+        recorder: writes down what comes as it comes.
 
     Raises:
         ServiceError: the server refused, is gone, or did not send everything back.
@@ -70,15 +85,45 @@ async def convert_recording(
     assert client.started is not None
     began, parts, lags, count = time.monotonic(), list[Samples](), list[float](), 0
     rate_out = client.started.output_rate
-    wanted = -(-len(wave) * rate_out // rate)
+    expected = -(-len(wave) * rate_out // rate)
+    placed = 0  # samples of the source that were written down
+    if recorder is not None:
+        recorder.start()
     async for samples in client.convert([wave] if fast else paced(wave, rate, began)):
+        if recorder is not None:
+            until = -(-(count + len(samples)) * rate // rate_out)
+            said = Stretch(placed, wave[placed:until])
+            await asyncio.to_thread(recorder, said, [Stretch(count, samples)], wait=True)
+            placed = said.end
         count += len(samples)
         parts.append(samples)
         if not fast:
             lags.append(1000 * (time.monotonic() - began - count / rate_out))
-        progress(count / wanted)
-    seconds, dropped = time.monotonic() - began, client.totals.dropped_ms / 1000 if client.totals else 0.0
-    padding = 2 * OPUS_BLOCK_S * rate_out if client.started.format == "opus" else 0  # its packets are whole, here and there
-    if not -1 <= count + dropped * rate_out - wanted <= 1 + padding + (0.001 * rate_out if dropped else 0):
-        raise ServiceError(f"{count} samples came back, {wanted} less {dropped:.3f} s dropped were wanted: the server is at fault")
-    return Outcome(np.concatenate([np.zeros(0, np.float32), *parts])[:wanted], seconds, np.array(lags), client.link.resumed, dropped)
+        progress(count / expected)
+    if recorder is not None:
+        recorder.stop()
+        if recorder.problem:
+            raise OutputError(recorder.problem)
+    seconds, dropped = (
+        time.monotonic() - began,
+        (client.totals.dropped_ms / 1000 if client.totals else 0.0),
+    )
+    padding = (
+        2 * OPUS_BLOCK_S * rate_out if client.started.format == "opus" else 0
+    )  # its packets are whole, here and there
+    if (
+        not -1
+        <= count + dropped * rate_out - expected
+        <= 1 + padding + (0.001 * rate_out if dropped else 0)
+    ):
+        raise ServiceError(
+            f"expected {expected} samples less {dropped:.3f} s dropped, got {count}: the server is"
+            " at fault"
+        )
+    return Outcome(
+        np.concatenate([np.zeros(0, np.float32), *parts])[:expected],
+        seconds,
+        np.array(lags),
+        client.link.resumed,
+        dropped,
+    )

@@ -1,4 +1,5 @@
-"""The socket of the moment, and the next one when it breaks: questions, answers, resumption. Knows nothing of audio's pace."""
+"""The socket of the moment, and the next one when it breaks: questions, answers, resumption. Knows
+nothing of audio's pace."""
 
 import asyncio
 import contextlib
@@ -8,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rtvc.clients.websocket.dial import Server
 from rtvc.clients.websocket.refusal import TEMPORARY, Refusal
+from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.messages import Draining, Error, Pong, Resumed, Stopped, Welcome
-from rtvc.engine.protocol.refusals import Refused
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.refusals import Violation
 from rtvc.engine.protocol.streams import Audio
 from rtvc.errors import ProtocolError, RtvcError, ServiceError
 
@@ -23,7 +24,8 @@ Answer = TypeVar("Answer")
 ANSWER_S = 20.0
 """Within this time a question is answered."""
 PING_S = 1.0
-"""How often the server hears what has arrived and need not be kept; sooner where much arrives, or a session has ended."""
+"""How often the server hears what has arrived and need not be kept; sooner where much arrives, or a
+session has ended."""
 RETRIES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Pauses between attempts to resume; the last one repeats."""
 
@@ -38,7 +40,13 @@ class Link:
         end: called once, with what went wrong, when there is no connection any more.
     """
 
-    def __init__(self, server: Server, side: ClientSide, hear: Callable[[Audio], None], end: Callable[[RtvcError], None]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        side: ClientSide,
+        hear: Callable[[Audio], None],
+        end: Callable[[RtvcError], None],
+    ) -> None:
         self.server, self.side, self.hear, self.end = server, side, hear, end
         self.resumed = 0
         self.up, self._news = asyncio.Event(), asyncio.Event()
@@ -62,7 +70,8 @@ class Link:
         return self.side.welcome
 
     async def send(self, data: str | bytes) -> None:
-        """Sends a frame; one that is lost with its connection, or comes while there is none, is sent by the resumption."""
+        """Sends a frame; one that is lost with its connection, or comes while there is none, is
+        sent by the resumption."""
         from websockets.exceptions import ConnectionClosed
 
         if self._problem:
@@ -75,9 +84,14 @@ class Link:
             LOG.debug("a frame was sent into a lost connection")
 
     async def ask(
-        self, text: Callable[[], str], wanted: type[Answer], more: Iterable[str | bytes] = (), patience: float = ANSWER_S
+        self,
+        text: Callable[[], str],
+        wanted: type[Answer],
+        more: Iterable[str | bytes] = (),
+        patience: float = ANSWER_S,
     ) -> Answer:
-        """Sends a message, made when there is a connection, and `more` after it; returns the answer.
+        """Sends a message, made when there is a connection, and `more` after it; returns the
+        answer.
 
         Raises:
             Refusal: the server said no.
@@ -89,7 +103,9 @@ class Link:
             answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
             await self.up.wait()
             question = text()
-            again = question if not more and wanted is not Stopped else None  # `stop` is repeated by the protocol's side
+            again = (
+                question if not more and wanted is not Stopped else None
+            )  # `stop` is repeated by the protocol's side
             self._asked = (wanted, answer, again)
             try:
                 await self.send(question)
@@ -100,7 +116,10 @@ class Link:
                 async with asyncio.timeout(patience):
                     return await answer
             except TimeoutError:
-                raise ServiceError(f"no answer came from {self.server.url} within {patience:g} s: is the server overloaded?") from None
+                raise ServiceError(
+                    f"no answer came from {self.server.url} within {patience:g} s: is the server"
+                    " overloaded?"
+                ) from None
             finally:
                 self._asked = None
 
@@ -140,7 +159,7 @@ class Link:
             if not self._asked[1].done():
                 self._asked[1].set_result(event)
         elif isinstance(event, Error):
-            refusal = Refusal(event)
+            refusal = Refusal.of(event)
             if event.fatal:
                 self._problem = refusal
             if self._asked and not self._asked[1].done():
@@ -149,8 +168,10 @@ class Link:
                 LOG.warning("%s", refusal)
         elif isinstance(event, Draining):
             LOG.warning("the server goes down within %g s", event.seconds)
-        elif isinstance(event, Refused):
-            raise ProtocolError(f"what the server sent is not of the protocol ({event.error.message})")
+        elif isinstance(event, Violation):
+            raise ProtocolError(
+                f"what the server sent is not of the protocol ({event.error.message})"
+            )
         elif event is not None and not isinstance(event, Pong):
             LOG.debug("an answer that nobody waits for: %s", type(event).__name__)
 
@@ -175,7 +196,9 @@ class Link:
                 if self._asked and self._asked[2]:
                     await self._socket.send(self._asked[2])
                 elif self._asked and self._asked[0] is not Stopped and not self._asked[1].done():
-                    self._asked[1].set_exception(ServiceError("the connection was lost before the answer came: ask again"))
+                    self._asked[1].set_exception(
+                        ServiceError("the connection was lost before the answer came: ask again")
+                    )
                 self.resumed += 1
                 return
             except Refusal as refusal:
@@ -188,10 +211,13 @@ class Link:
                 last = ServiceError(f"the new connection broke as well ({error})")
             await asyncio.sleep(RETRIES_S[min(attempt, len(RETRIES_S) - 1)])
             attempt += 1
-        raise ServiceError(f"the connection was lost and not found again within {keeps:g} s ({last}): start again")
+        raise ServiceError(
+            f"the connection was lost and not found again within {keeps:g} s ({last}): start again"
+        )
 
     async def _catch_up(self, answer: Resumed) -> None:
-        """Sends what the server lacks, and what was made meanwhile: no frame may overtake another."""
+        """Sends what the server lacks, and what was made meanwhile: no frame may overtake
+        another."""
         outgoing = self.side.outgoing
         assert outgoing is not None
         frames = self.side.again(answer)
@@ -203,7 +229,8 @@ class Link:
         self.up.set()
 
     async def _beat(self) -> None:
-        """Tells the server what has arrived: in a task of its own, because reading must never wait for sending."""
+        """Tells the server what has arrived: in a task of its own, because reading must never wait
+        for sending."""
         clock = asyncio.get_running_loop().time
         told = clock()
         while True:

@@ -27,8 +27,10 @@ def named(recording: Recording, name: str | None = None) -> tuple[str, bytes]:
         try:
             data, stem = path.read_bytes(), path.stem
         except OSError as error:
-            raise AudioError(f"the recording {path} cannot be read ({error.strerror}): check the path") from error
+            raise AudioError(
+                f"the recording {path} cannot be read ({error.strerror}): check the path"
+            ) from error
     if not data:
-        raise AudioError("an empty recording came, an audio file was wanted")
+        raise AudioError("expected an audio file, got an empty recording")
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:40] or "recording"
     return name or f"{plain}-{hashlib.sha256(data).hexdigest()[:DIGITS]}", data

@@ -1,4 +1,5 @@
-"""The client without `async`: a session that is pushed blocks like `rtvc.engine.streams.session.Session`, and whole recordings at once."""
+"""The client without `async`: a session that is pushed blocks like
+`rtvc.engine.streams.session.Session`, and whole recordings at once."""
 
 import asyncio
 import threading
@@ -30,9 +31,13 @@ class Remote:
         ServiceError: it cannot be reached.
     """
 
-    def __init__(self, url: str, voice: str | dict[str, float] | None = None, **settings: Any) -> None:
+    def __init__(
+        self, url: str, voice: str | dict[str, float] | None = None, **settings: Any
+    ) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rtvc-remote", daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="rtvc-remote", daemon=True
+        )
         self._thread.start()
         try:
             self.client = self._run(self._enter(url, voice, settings))
@@ -40,7 +45,9 @@ class Remote:
             self._end()
             raise
 
-    async def _enter(self, url: str, voice: str | dict[str, float] | None, settings: Mapping[str, Any]) -> Client:
+    async def _enter(
+        self, url: str, voice: str | dict[str, float] | None, settings: Mapping[str, Any]
+    ) -> Client:
         client = connect(url, voice, **settings)
         return await client.__aenter__()
 
@@ -80,15 +87,16 @@ class Remote:
         self._run(self.client.start(voice, **settings))
 
     def push(self, block: ArrayLike) -> Samples:
-        """A block (N,) of floats -> everything that is here by now, (N',) float32; waits only while too much is under way."""
+        """A block (N,) of floats -> everything that is here by now, (N',) float32; waits only while
+        too much is under way."""
         return self._run(self._push(block))
 
     async def _push(self, block: ArrayLike) -> Samples:
         sender = asyncio.ensure_future(self.client.send(block))
-        found = list[Samples]()
+        parts = list[Samples]()
         try:
             while True:
-                found += [audio.samples for audio in self.client.flow.ready()]
+                parts += [audio.samples for audio in self.client.flow.ready()]
                 if sender.done():
                     break
                 changed = asyncio.ensure_future(self.client.flow.change())
@@ -97,14 +105,15 @@ class Remote:
             await sender
         finally:
             sender.cancel()
-        return joined(found)
+        return joined(parts)
 
     def offer(self, block: ArrayLike, captured: float) -> bool:
-        """As `Client.offer`: for live audio, which must not wait."""
+        """See `Client.offer`: for live audio, which must not wait."""
         return self._run(self.client.offer(block, captured))
 
     def flush(self) -> Samples:
-        """The rest of the stream; afterwards every input sample has its output, and `start` may begin another session."""
+        """The rest of the stream; afterwards every input sample has its output, and `start` may
+        begin another session."""
         return self._run(self._flush())
 
     async def _flush(self) -> Samples:
@@ -118,23 +127,23 @@ class Remote:
 
     @property
     def latency(self) -> float:
-        """As `Client.latency`."""
+        """See `Client.latency`."""
         return self.client.latency
 
     def update(self, **changes: Any) -> None:
-        """As `Client.update`."""
+        """See `Client.update`."""
         self._run(self.client.update(**changes))
 
     def voices(self) -> tuple[str, ...]:
-        """As `Client.voices`."""
+        """See `Client.voices`."""
         return self._run(self.client.voices())
 
     def voice_of(self, recording: Recording) -> tuple[str, float]:
-        """As `Client.voice_of`."""
+        """See `Client.voice_of`."""
         return self._run(self.client.voice_of(recording))
 
     def upload(self, recording: Recording, name: str | None = None) -> VoiceReady:
-        """As `Client.upload`."""
+        """See `Client.upload`."""
         return self._run(self.client.upload(recording, name))
 
 
@@ -143,7 +152,10 @@ def joined(parts: list[Samples]) -> Samples:
     return np.concatenate([np.zeros(0, np.float32), *parts])
 
 
-def convert(url: str, x: ArrayLike, sample_rate: int, voice: str | dict[str, float], **settings: Any) -> Samples:
-    """A whole recording through a server: x (N,) floats at `sample_rate` Hz -> (M,) float32 of equal duration; settings as of `connect`."""
+def convert(
+    url: str, x: ArrayLike, sample_rate: int, voice: str | dict[str, float], **settings: Any
+) -> Samples:
+    """A whole recording through a server: x (N,) floats at `sample_rate` Hz -> (M,) float32 of
+    equal duration; settings as of `connect`."""
     with Remote(url, voice, sample_rate=sample_rate, **settings) as remote:
         return joined([remote.push(x), remote.flush()])

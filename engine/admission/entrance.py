@@ -1,8 +1,10 @@
-"""Where clients arrive: every socket is counted from the moment it is accepted, before TLS, a request or a token.
+"""Where clients arrive: every socket is counted from the moment it is accepted, before TLS, a
+request or a token.
 
-Limits above the websocket library count connections that it has made; sockets that say nothing never get that far, and 600
-of them cost a process of 256 descriptors its voices, its health check and its log. Here the oldest socket that was not
-greeted yet makes room for a new one: who means it has said hello long before.
+Limits above the websocket library count connections that it has made; sockets that say nothing
+never get that far, and 600 of them cost a process of 256 descriptors its voices, its health check
+and its log. Here the oldest socket that was not greeted yet makes room for a new one: who means it
+has said hello long before.
 """
 
 import contextlib
@@ -17,9 +19,11 @@ from typing import Any
 from rtvc.errors import ConfigError
 
 SEND_BUFFER = 32_768
-"""Bytes that the system buffers for a client (it takes twice that): what lies there can no longer be dropped when stale."""
+"""Bytes that the system buffers for a client (it takes twice that): what lies there can no longer
+be dropped when stale."""
 RECEIVE_BUFFER = 65_536
-"""Bytes that the system buffers from a client: what lies there is lost with the connection, and is sent again to resume."""
+"""Bytes that the system buffers from a client: what lies there is lost with the connection, and is
+sent again to resume."""
 WAITING = 256
 """Sockets that the system keeps for us until they are accepted."""
 AT_ONCE = 64
@@ -37,7 +41,7 @@ class Accepted(socket.socket):
     closed: Callable[[], None] | None = None
 
     def close(self) -> None:
-        """As `socket.socket.close`."""
+        """See `socket.socket.close`."""
         super().close()
         if self.closed is not None:
             closed, self.closed = self.closed, None
@@ -52,7 +56,8 @@ class Entrance:
         handshakes: of them, that were not greeted yet.
         handshakes_per_address: of those, from one address.
         patience: seconds until a socket must have been greeted.
-        shared: addresses whose sockets belong to many clients (proxies): only the totals bound them.
+        shared: addresses whose sockets belong to many clients (proxies): only the totals bound
+            them.
         refused: hears why a socket was closed, and its address.
         clock: seconds.
     """
@@ -68,14 +73,19 @@ class Entrance:
         refused: Callable[[str, str], None] = lambda code, address: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.sockets, self.handshakes, self.per_address = sockets, handshakes, handshakes_per_address
+        self.sockets, self.handshakes, self.per_address = (
+            sockets,
+            handshakes,
+            handshakes_per_address,
+        )
         self.patience, self.shared, self.refused, self.clock = patience, shared, refused, clock
         self.open: dict[int, Accepted] = {}  # by descriptor
         self._new: dict[int, Accepted] = {}  # those that were not greeted yet, oldest first
         self._from: Counter[str] = Counter()
 
     def arrived(self, new: Accepted, address: str) -> bool:
-        """Counts a socket in, and closes another one if there are too many; False if it is this one that must go."""
+        """Counts a socket in, and closes another one if there are too many; False if it is this one
+        that must go."""
         own = self._from[address] if address not in self.shared else 0
         if own >= self.per_address:
             self._evict(next(one for one in self._new.values() if one.address == address))
@@ -127,16 +137,17 @@ class Entrance:
 class Listener(socket.socket):
     """A listening socket for asyncio, whose `accept` keeps the entrance's rules.
 
-    asyncio calls `accept` up to a hundred times in a row, goes on after an error for want of descriptors, and writes each
-    of them to the log (https://github.com/python/cpython/issues/151615): BlockingIOError, which it takes for "nobody is
-    there", is all that it gets to see.
+    asyncio calls `accept` up to a hundred times in a row, goes on after an error for want of
+    descriptors, and writes each of them to the log
+    (https://github.com/python/cpython/issues/151615): BlockingIOError, which it takes for "nobody
+    is there", is all that it gets to see.
     """
 
     entrance: Entrance
     spare: int | None = None
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """As `socket.socket.accept`.
+        """See `socket.socket.accept`.
 
         Raises:
             BlockingIOError: nobody is there, or whoever was has been turned away.
@@ -155,11 +166,13 @@ class Listener(socket.socket):
         return new, address
 
     def listen(self, backlog: int = WAITING, /) -> None:
-        """As `socket.socket.listen`: the system keeps `WAITING`, whatever asyncio asks for to accept at once."""
+        """See `socket.socket.listen`: the system keeps `WAITING`, whatever asyncio asks for to
+        accept at once."""
         super().listen(WAITING)
 
     def _shed(self) -> None:
-        """Turns one client away although there is no descriptor for it, with one that was kept for that."""
+        """Turns one client away although there is no descriptor for it, with one that was kept for
+        that."""
         self.entrance.refused("descriptors", "")
         if self.spare is not None:
             os.close(self.spare)
@@ -174,7 +187,7 @@ class Listener(socket.socket):
             self.spare = os.open(os.devnull, os.O_RDONLY)
 
     def close(self) -> None:
-        """As `socket.socket.close`."""
+        """See `socket.socket.close`."""
         super().close()
         if self.spare is not None:
             os.close(self.spare)
@@ -194,37 +207,40 @@ def reserve(host: str, port: int) -> Listener:
         ConfigError: the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = Listener(family, socket.SOCK_STREAM)
+    listener = Listener(family, socket.SOCK_STREAM)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        made.bind((host, port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        listener.bind((host, port))
     except OSError as error:
-        made.close()
+        listener.close()
         raise taken(host, port, error) from error
-    return made
+    return listener
 
 
-def listen(host: str, port: int, entrance: Entrance | None = None, reserved: Listener | None = None) -> Listener:
+def listen(
+    host: str, port: int, entrance: Entrance | None = None, reserved: Listener | None = None
+) -> Listener:
     """A listening socket whose connections buffer little; with a `reserved` one, that one.
 
     Raises:
         ConfigError: the address cannot be had.
     """
-    made = reserve(host, port) if reserved is None else reserved
-    made.entrance = entrance or Entrance(WAITING, WAITING, WAITING, float("inf"))
+    listener = reserve(host, port) if reserved is None else reserved
+    listener.entrance = entrance or Entrance(WAITING, WAITING, WAITING, float("inf"))
     try:
-        made.listen()
-        made.keep_spare()
+        listener.listen()
+        listener.keep_spare()
     except OSError as error:
-        made.close()
+        listener.close()
         raise taken(host, port, error) from error
-    return made
+    return listener
 
 
 def room_for(sockets: int) -> int:
-    """So many sockets, or as many as the limit of open files leaves, which is raised as far as that is allowed.
+    """So many sockets, or as many as the limit of open files leaves, which is raised as far as that
+    is allowed.
 
     Raises:
         ConfigError: it leaves none.
@@ -235,14 +251,17 @@ def room_for(sockets: int) -> int:
         return sockets
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else RESERVED
-    wanted = sockets + used + RESERVED
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = sockets + used + RESERVED
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         least = used + RESERVED + 1
         if soft < least:
-            raise ConfigError(f"{soft} open files are allowed, at least {least} were wanted here: raise `ulimit -n`")
+            raise ConfigError(
+                f"expected room for at least {least} open files, {soft} are allowed: raise"
+                " `ulimit -n`"
+            )
         return min(sockets, soft - used - RESERVED)
     return sockets

@@ -1,8 +1,10 @@
-"""The websocket below the library's messages: what it answers by itself is bounded, and who floods is cut off.
+"""The websocket below the library's messages: what it answers by itself is bounded, and who floods
+is cut off.
 
-`websockets` answers every ping at once, without waiting for a peer that does not read, and counts no control frames: both
-happen below `recv` and `send`, where limits of messages do not bind. `create_connection` of `websockets.asyncio.server.serve`
-is its documented way in. RFC 6455, section 5.5.3, allows fewer pongs than pings; nobody honest sends more than these.
+`websockets` answers every ping at once, without waiting for a peer that does not read, and counts
+no control frames: both happen below `recv` and `send`, where limits of messages do not bind.
+`create_connection` of `websockets.asyncio.server.serve` is its documented way in. RFC 6455, section
+5.5.3, allows fewer pongs than pings; nobody honest sends more than these.
 """
 
 from collections.abc import Callable
@@ -14,13 +16,15 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
 
 CONTROL_PER_S = 5.0
-"""Control frames a second of one connection (pings, pongs, tiny fragments), above which it is cut off."""
+"""Control frames a second of one connection (pings, pongs, tiny fragments), above which it is cut
+off."""
 CONTROL_BURST = 60.0
 """Control frames at once."""
 SLICE = 4_096
 """Bytes that are parsed between two looks at the count: some 700 of the smallest frames."""
 SMALL = 1_024
-"""Bytes of a message's fragment below which it counts like a control frame: larger ones are bounded by the message's size."""
+"""Bytes of a message's fragment below which it counts like a control frame: larger ones are bounded
+by the message's size."""
 
 
 def guarded(flooded: Callable[["ServerConnection"], None]) -> "type[ServerConnection]":
@@ -42,7 +46,9 @@ def guarded(flooded: Callable[["ServerConnection"], None]) -> "type[ServerConnec
 
         def process_event(self, event: Any) -> None:
             opcode = getattr(event, "opcode", None)  # the first event is the request
-            harmless = opcode in (None, TEXT, BINARY) or (opcode is CONT and len(event.data) >= SMALL)
+            harmless = opcode in (None, TEXT, BINARY) or (
+                opcode is CONT and len(event.data) >= SMALL
+            )
             if not harmless and not self._cut and not self._control.take():
                 self._cut = True
                 flooded(self)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pydantic import BaseModel, ConfigDict, Field
 
 from rtvc.engine.admission.access import is_loopback
+from rtvc.engine.protocol.fields import LARGEST_FRAME
 from rtvc.engine.protocol.messages import Limits
-from rtvc.engine.protocol.refusals import LARGEST_FRAME
 
 REMEMBERED = 4_096
 """Addresses whose failures are remembered."""
@@ -19,11 +19,12 @@ class ServerLimits(BaseModel):
 
     Attributes:
         sessions: concurrent ones; the machine's measured capacity may allow fewer.
-        sessions_per_address: of them, from one address; None is half of the places, and all of them for this machine's own
-            addresses, behind which a proxy may be.
+        sessions_per_address: of them, from one address; None is half of the places, and all of them
+            for this machine's own addresses, behind which a proxy may be.
         connections: concurrent ones, with or without a session.
         connections_per_address: of them, from one address; behind a proxy all have the proxy's.
-        handshakes: sockets that were accepted and not greeted yet, besides; a new one takes the place of the oldest.
+        handshakes: sockets that were accepted and not greeted yet, besides; a new one takes the
+            place of the oldest.
         handshakes_per_address: of them, from one address; for a known proxy they do not count.
         upload_bytes: of one reference recording.
         upload_seconds: of its audio once decoded.
@@ -34,7 +35,8 @@ class ServerLimits(BaseModel):
         frames_per_second: of one connection; what comes faster waits.
         messages_per_second: control messages of one connection; what comes faster waits.
         mistakes: refused messages after which a connection is closed.
-        queue_s: seconds of a session's input, or output, that may wait before its socket is no longer read.
+        queue_s: seconds of a session's input, or output, that may wait before its socket is no
+            longer read.
         hello_s: seconds until the first message.
         idle_s: seconds without any message.
         silent_s: seconds of a session without audio, whatever else its client says.
@@ -43,7 +45,8 @@ class ServerLimits(BaseModel):
         upload_s: seconds that a file may be on its way.
         upload_rate: bytes a second that must come of it on average, from the fifth second on.
         decode_s: seconds that decoding an upload may take.
-        failures_per_minute: wrong tokens of one address, after which it waits for each answer to another one.
+        failures_per_minute: wrong tokens of one address, after which it waits for each answer to
+            another one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -102,7 +105,9 @@ class Bucket:
         clock: seconds.
     """
 
-    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.rate, self.burst, self.clock = rate, burst, clock
         self.level, self._at = burst, clock()
 
@@ -137,9 +142,16 @@ class Failures:
         self.per_minute, self.clock = per_minute, clock
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
+    @property
+    def remembered(self) -> int:
+        """Addresses whose failures are remembered."""
+        return len(self._buckets)
+
     def add(self, address: str) -> None:
         """One more of an address."""
-        bucket = self._buckets.setdefault(address, Bucket(self.per_minute / 60, self.per_minute, self.clock))
+        bucket = self._buckets.setdefault(
+            address, Bucket(self.per_minute / 60, self.per_minute, self.clock)
+        )
         bucket.take()
         self._buckets.move_to_end(address)
         if len(self._buckets) > REMEMBERED:

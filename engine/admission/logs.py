@@ -1,4 +1,5 @@
-"""Logs that stay small whatever strangers do: alike lines are written a few at a time, and then counted."""
+"""Logs that stay small whatever strangers do: alike lines are written a few at a time, and then
+counted."""
 
 import logging
 import time
@@ -19,8 +20,8 @@ KINDS = 256
 class Sparing(logging.Filter):
     """Lets few lines of one kind through; the next one that passes says how many did not.
 
-    Lines are alike when their text before it is filled in is, and their first argument: `refused code=%s address=%s` is
-    another kind for every code, and the same for all addresses.
+    Lines are alike when their text before it is filled in is, and their first argument: `refused
+    code=%s address=%s` is another kind for every code, and the same for all addresses.
 
     Args:
         clock: seconds.

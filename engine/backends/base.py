@@ -10,19 +10,23 @@ from torch.utils import _pytree as pytree
 
 from rtvc.errors import EngineError
 from rtvc.layers.contract import State, leaf_names
-from rtvc.models.streaming.interface import Converter, Styled, conditioned
+from rtvc.models.streaming.interface import Converter, conditioned
+from rtvc.models.streaming.precise_pitch import exact
+from rtvc.voices.voice import Voice
 
 LANES = {torch.float32: 1, torch.float64: 2, torch.int64: 1, torch.int32: 1, torch.bool: 1}
-"""float32 values that one value of a type takes: a float64 is kept as a float32 and the float32 of its remainder."""
+"""float32 values that one value of a type takes: a float64 is kept as a float32 and the float32 of
+its remainder."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """How a state pytree lies in one packed tensor (B, S), S float32 values a row.
 
-    One packed tensor in and one out halves the overhead of a step against one binding a leaf, and makes a pool of
-    sessions a matrix whose rows are copied, parked and resumed whole. Whole numbers are kept by value: they must stay
-    below 2^24, so a state may count modulo something, never forever.
+    One packed tensor in and one out halves the overhead of a step against one binding a leaf, and
+    makes a pool of sessions a matrix whose rows are copied, parked and resumed whole. Whole numbers
+    are kept by value: they must stay below 2^24, so a state may count modulo something, never
+    forever.
     """
 
     names: tuple[str, ...]
@@ -41,13 +45,24 @@ class Layout:
         names = leaf_names(state)
         for name, leaf in zip(names, leaves, strict=True):
             if leaf.dtype not in LANES:
-                raise EngineError(f"the state leaf {name} is {leaf.dtype}, float32 was wanted: engines step in float32")
-        return cls(tuple(names), tuple(tuple(leaf.shape[1:]) for leaf in leaves), tuple(leaf.dtype for leaf in leaves), spec)
+                raise EngineError(
+                    f"expected float32, the state leaf {name} is {leaf.dtype}: engines step in"
+                    " float32"
+                )
+        return cls(
+            tuple(names),
+            tuple(tuple(leaf.shape[1:]) for leaf in leaves),
+            tuple(leaf.dtype for leaf in leaves),
+            spec,
+        )
 
     @property
     def sizes(self) -> list[int]:
         """Values a row of every leaf."""
-        return [prod(shape) * LANES[dtype] for shape, dtype in zip(self.shapes, self.dtypes, strict=True)]
+        return [
+            prod(shape) * LANES[dtype]
+            for shape, dtype in zip(self.shapes, self.dtypes, strict=True)
+        ]
 
     @property
     def size(self) -> int:
@@ -67,7 +82,9 @@ class Layout:
     def unpack(self, packed: Tensor) -> State:
         """(B, S) -> the state pytree of B rows, as views where the type allows."""
         leaves = []
-        for part, shape, dtype in zip(packed.split(self.sizes, 1), self.shapes, self.dtypes, strict=True):
+        for part, shape, dtype in zip(
+            packed.split(self.sizes, 1), self.shapes, self.dtypes, strict=True
+        ):
             if dtype == torch.float64:
                 high, low = part.double().chunk(2, 1)
                 part = high + low
@@ -75,9 +92,28 @@ class Layout:
             leaves.append(leaf if dtype == leaf.dtype else leaf.to(dtype))
         return pytree.tree_unflatten(leaves, self.spec)
 
+    def taken(self, packed: Tensor, other: "Layout") -> Tensor:
+        """States (B, S') as another backend of the same model keeps them -> the same states (B, S)
+        as this layout does; only the precision of their numbers may differ.
+
+        Raises:
+            EngineError: for states of another model.
+        """
+        if other == self:
+            return packed
+        if (other.names, other.shapes) != (self.names, self.shapes):
+            raise EngineError(
+                f"expected a state of this model, got one of {other.size} numbers: begin another"
+                " session"
+            )
+        leaves = pytree.tree_leaves(other.unpack(packed))
+        cast = [leaf.to(dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)]
+        return self.pack(pytree.tree_unflatten(cast, self.spec))
+
 
 class PackedStep(nn.Module):
-    """The exported face of any converter: tensors in, tensors out, the voice's condition computed outside the graph."""
+    """The exported face of any converter: tensors in, tensors out, the voice's condition computed
+    outside the graph."""
 
     def __init__(self, converter: Converter, layout: Layout) -> None:
         super().__init__()
@@ -97,31 +133,45 @@ class Backend:
         chunk: samples a step, N, a multiple of the converter's hop.
         batches: the numbers of rows it was compiled for, ascending; empty when any number will do.
         device: where x, voice and state must lie.
+        stretches: whether a step may hold any multiple of `chunk` samples instead.
+        layout: how its states lie in (B, S).
+        layouts: those whose states it can go on from, its own first: other backends of the same
+            model keep some numbers in another precision.
+        successor: a faster backend of the same model, chunk and device that is ready to take over;
+            whoever steps changes to it between two steps, states by `Layout.taken`.
     """
 
     name = "torch-eager"
     batches: Sequence[int] = ()
+    stretches = False
+    successor: "Backend | None" = None
 
     def __init__(self, converter: Converter, chunk: int, *, device: str = "cpu") -> None:
         if chunk <= 0 or chunk % converter.hop:
-            raise EngineError(f"a chunk of {chunk} samples came, a multiple of the model's hop of {converter.hop} was wanted")
+            raise EngineError(
+                f"expected a chunk of a multiple of the model's hop of {converter.hop} samples, got"
+                f" {chunk}"
+            )
         self.converter, self.chunk, self.device = converter, chunk, torch.device(device)
         self.sample_rate, self.latency = converter.sample_rate, converter.latency
         with torch.inference_mode():
             start = converter.initial(1)
+            finer = Layout.of(exact(converter).initial(1))
         self.layout = Layout.of(start)
+        self.layouts: tuple[Layout, ...] = (self.layout, finer)
         self._start = self.layout.pack(start).to(self.device)
 
     def initial(self, batch: int) -> Tensor:
         """The packed state before the first sample, (B, S)."""
         return self._start.repeat(batch, 1)
 
-    def condition(self, voice: Styled, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
+    def condition(self, voice: Voice, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
         """Everything a step needs to know of one voice, (1, V) on the backend's device."""
         with torch.inference_mode():
             condition = conditioned(self.converter, voice, pitch=pitch, prosody=prosody)
             return condition.to(self.device, torch.float32)
 
     def step(self, x: Tensor, voice: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, 1, N), voice (B, V), state (B, S), all float32 -> y (B, 1, N) and the next state (B, S); no argument is changed."""
+        """x (B, 1, N), voice (B, V), state (B, S), all float32 -> y (B, 1, N) and the next state
+        (B, S); no argument is changed."""
         raise TypeError(f"{type(self).__name__} does not define step")

@@ -1,4 +1,5 @@
-"""CUDA graphs: the whole step recorded once a number of rows and replayed by one call, without Python or launches between kernels."""
+"""CUDA graphs: the whole step recorded once a number of rows and replayed by one call, without
+Python or launches between kernels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from rtvc.models.streaming.interface import Converter
 
 
 class CudaGraphBackend(Backend):
-    """The converter on a GPU, captured. `step` serves pools and sessions; `stream` is quicker where one caller owns the rows.
+    """The converter on a GPU, captured. `step` serves pools and sessions; `stream` is quicker where
+    one caller owns the rows.
 
     Args:
         converter: on a CPU, where it still makes the conditions; a copy of it steps.
@@ -52,8 +54,16 @@ class CudaGraphBackend(Backend):
         self.lanes = Lanes(self.stream)
 
     @classmethod
-    def build(cls, converter: Converter, chunk: int, directory: Path, source: Path | None = None, target: Target | None = None) -> None:
-        """Steps once, so that an engine that cannot be captured is never written; graphs themselves live in memory only."""
+    def build(
+        cls,
+        converter: Converter,
+        chunk: int,
+        directory: Path,
+        source: Path | None = None,
+        target: Target | None = None,
+    ) -> None:
+        """Steps once, so that an engine that cannot be captured is never written; graphs themselves
+        live in memory only."""
         backend = cls(converter, chunk, directory, target)
         backend.stream(1)
 
@@ -65,8 +75,16 @@ class CudaGraphBackend(Backend):
 
     def stream(self, rows: int) -> PingPong:
         """A stream of so many rows on state buffers of its own, which no step copies."""
-        return PingPong(self.launch, self.record, rows=rows, chunk=self.chunk, voice=self.voices, start=self._start)
+        return PingPong(
+            self.launch,
+            self.record,
+            rows=rows,
+            chunk=self.chunk,
+            voice=self.voices,
+            start=self._start,
+        )
 
     def step(self, x: Tensor, voice: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, 1, N), voice (B, V), state (B, S) -> y (B, 1, N), next state (B, S); the first step of so many rows records."""
+        """x (B, 1, N), voice (B, V), state (B, S) -> y (B, 1, N), next state (B, S); the first step
+        of so many rows records."""
         return self.lanes.step(x, voice, state)

@@ -1,5 +1,7 @@
-"""TensorRT in both flavours behind one backend: built from the exported step in float32, run on addresses of torch's tensors."""
+"""TensorRT in both flavours behind one backend: built from the exported step in float32, run on
+addresses of torch's tensors."""
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,16 +33,20 @@ def graph(converter: Converter, chunk: int, target: Target) -> Graph:
     Raises:
         EngineError: when the model cannot be exported.
     """
-    from rtvc.models.fused import fused
+    from rtvc.layers.dispatch import set_implementation
 
-    model = cast(Converter, fused(cast(nn.Module, converter), "fused")) if target.kernels else converter
-    plain = export_step(model, chunk)
+    module = copy.deepcopy(cast(nn.Module, converter))
+    set_implementation(module, "fused" if target.kernels else "reference")
+    plain = export_step(cast(Converter, module), chunk)
     program = in_float32(plain.program)
-    return Graph(in_float16(program) if target.precision == "fp16" else program, plain.inputs, plain.outputs)
+    return Graph(
+        in_float16(program) if target.precision == "fp16" else program, plain.inputs, plain.outputs
+    )
 
 
 class TensorrtBackend(Backend):
-    """A step that TensorRT compiled. `step` serves pools and sessions; `stream` is quicker where one caller owns the rows.
+    """A step that TensorRT compiled. `step` serves pools and sessions; `stream` is quicker where
+    one caller owns the rows.
 
     Args:
         converter: on a CPU, where it still makes the conditions.
@@ -95,13 +101,16 @@ class TensorrtBackend(Backend):
             directory: where to.
             source: not used.
             target: resolved.
-            refit: an engine directory of the same architecture, whose engine takes the new weights (TensorRT only).
+            refit: an engine directory of the same architecture, whose engine takes the new weights
+                (TensorRT only).
         """
         target = flavours.resolve(Target() if target is None else target)
         step = graph(converter, chunk, target)
         if target.flavour == "rtx":
             if refit is not None:
-                raise EngineError("TensorRT-RTX builds in seconds and is not refitted: leave --refit away")
+                raise EngineError(
+                    "TensorRT-RTX builds in seconds and is not refitted: leave --refit away"
+                )
             model = to_onnx(step)
             without_notes(model)
             engine, facts = rtx.build_engine(model.SerializeToString(), target, flavours.rtx())
@@ -113,7 +122,9 @@ class TensorrtBackend(Backend):
         if refit is not None:
             dynamo.refit(refit / PROGRAM, directory / PROGRAM, program, target, torch_tensorrt)
             return
-        compiled = dynamo.compile_step(program, step.inputs, target, timing_folder(), torch_tensorrt)
+        compiled = dynamo.compile_step(
+            program, step.inputs, target, timing_folder(), torch_tensorrt
+        )
         dynamo.save(compiled, directory / PROGRAM, program, target, torch_tensorrt)
 
     def opened(self, directory: Path) -> ModuleRunner | RtxRunner:
@@ -125,7 +136,8 @@ class TensorrtBackend(Backend):
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """A stream of its own between what the current one did and will do: TensorRT waits on the default stream."""
+        """A stream of its own between what the current one did and will do: TensorRT waits on the
+        default stream."""
         if self.side is None:
             yield
             return
@@ -152,13 +164,23 @@ class TensorrtBackend(Backend):
             EngineError: for fewer or more rows than the engine was built for.
         """
         self.check(rows)
-        return PingPong(self.runner.launch, self.record, rows=rows, chunk=self.chunk, voice=self.voices, start=self._start)
+        return PingPong(
+            self.runner.launch,
+            self.record,
+            rows=rows,
+            chunk=self.chunk,
+            voice=self.voices,
+            start=self._start,
+        )
 
     def check(self, rows: int) -> None:
         """Refuses a batch that the engine was not built for."""
         low, _, most = self.target.batch
         if not low <= rows <= most:
-            raise EngineError(f"{rows} rows came, this engine takes {low} to {most}: build it with another --batch MIN:OPT:MAX")
+            raise EngineError(
+                f"{rows} rows came, this engine takes {low} to {most}: build it with another"
+                " --batch MIN:OPT:MAX"
+            )
 
 
 def timing_folder() -> Path:

@@ -1,7 +1,9 @@
-"""Two sound cards never agree on what a second is: the output is resampled by the few parts per million that they differ.
+"""Two sound cards never agree on what a second is: the output is resampled by the few parts per
+million that they differ.
 
-The controller watches how many samples wait before playback and steers the resampler so that this stays level; it is a
-plain proportional-integral loop, slow enough not to be heard (under 0.2 % of pitch, 3 cents).
+The controller watches how many samples wait before playback and steers the resampler so that this
+stays level; it is a plain proportional-integral loop, slow enough not to be heard (under 0.2 % of
+pitch, 3 cents).
 """
 
 import numpy as np
@@ -16,11 +18,13 @@ PHASES = 512
 LIMIT = 2e-3
 """Largest correction, as a share of the rate."""
 KP, KI = 0.1, 0.0025
-"""Gains on the error in seconds and on its integral: critically damped, with a time constant of 20 s."""
+"""Gains on the error in seconds and on its integral: critically damped, with a time constant of 20
+s."""
 
 
 def table() -> NDArray[np.float64]:
-    """Kaiser-windowed sinc kernels (PHASES + 1, 2 * HALF); the first row is a unit impulse, so that no correction is no change."""
+    """Kaiser-windowed sinc kernels (PHASES + 1, 2 * HALF); the first row is a unit impulse, so that
+    no correction is no change."""
     offsets = np.arange(1 - HALF, HALF + 1)[None, :] - np.arange(PHASES + 1)[:, None] / PHASES
     window = np.i0(9.0 * np.sqrt(np.clip(1 - (offsets / HALF) ** 2, 0, None))) / np.i0(9.0)
     kernels = np.sinc(offsets) * window
@@ -36,7 +40,8 @@ class DriftResampler:
         self.position = 0.0  # of the next output sample, counted from kept[HALF - 1]
 
     def push(self, block: Samples, correction: float) -> Samples:
-        """block (N,) -> about N * (1 + correction) samples: a positive correction makes more of them."""
+        """block (N,) -> about N * (1 + correction) samples: a positive correction makes more of
+        them."""
         self.kept = np.concatenate([self.kept, block])
         step = 1 / (1 + float(np.clip(correction, -LIMIT, LIMIT)))
         available = len(self.kept) - (2 * HALF - 1)  # positions below this have all their taps
@@ -68,7 +73,8 @@ class DriftControl:
         self.target, self.integral, self.correction = target, 0.0, 0.0
 
     def update(self, level: float, elapsed: float) -> float:
-        """The correction for the next stretch, given the present level and the time since the last call, in seconds."""
+        """The correction for the next stretch, given the present level and the time since the last
+        call, in seconds."""
         error = self.target - level
         bound = LIMIT / KI
         self.integral = float(np.clip(self.integral + error * elapsed, -bound, bound))

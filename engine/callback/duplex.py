@@ -1,15 +1,20 @@
-"""The way from one audio callback to the other: capture ring, session, drift correction, playout. No device in sight.
+"""The way from one audio callback to the other: capture ring, session, drift correction, playout.
+No device in sight.
 
-`capture` and `play` are what the callbacks call: they copy samples and return. `turn` is the worker's, and the only place
-where the model runs. Time is always passed in, so that the same code runs live, in a simulation and in tests.
+`capture` and `play` are what the callbacks call: they copy samples and return. `turn` is the
+worker's, and the only place where the model runs. Time is always passed in, so that the same code
+runs live, in a simulation and in tests.
 """
 
+import functools
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtvc.engine.callback.drift import HALF, DriftControl, DriftResampler
+from rtvc.engine.callback.placing import Placing, Stretch
 from rtvc.engine.callback.playout import Playout
 from rtvc.engine.callback.ring import Ring
 from rtvc.engine.streams.session import Session
@@ -20,6 +25,23 @@ DELAYS = 128
 """Blocks over which the least delay of the input device is taken."""
 CAPTURE_S = 8.0
 """Seconds of input that the capture ring holds while the worker is away."""
+
+
+class Front(Protocol):
+    """What is done to the microphone before it is converted.
+
+    Attributes:
+        late: seconds by which what it returns is older than what it was given last.
+    """
+
+    @property
+    def late(self) -> float:
+        """See the class."""
+        ...
+
+    def __call__(self, block: Samples) -> Samples:
+        """A block (N,) -> as many samples."""
+        ...
 
 
 class Outlet:
@@ -35,7 +57,9 @@ class Outlet:
         """Queues output for playback, stretched by the clocks' difference."""
         if self.drift is not None:
             correction = self.control.update(self.playout.level, min(1.0, now - self._turned))
-            block = self.drift.push(block, correction).clip(-1, 1)  # it swings a little beyond what came
+            block = self.drift.push(block, correction).clip(
+                -1, 1
+            )  # it swings a little beyond what came
             captured -= HALF / self.rate
         self._turned = now
         self.playout.write(block, captured)
@@ -51,34 +75,59 @@ class Pump:
         monitor: feed a second listener, with a clock of its own.
 
     `tap`, if set, hears every stretch of input and the output that came of it, in the worker.
+    `front`, if set, is given every block (N,) of the input and returns as many samples, `late`
+    seconds of them older: what is done to a microphone before anybody is converted.
     """
 
-    def __init__(self, session: Session, *, margin: float = 0.010, correct_drift: bool = True, monitor: bool = False) -> None:
-        line = session.line
-        self.session, self.rate_in, self.rate_out = session, line.entry.rate_in, line.exit.rate_out
+    def __init__(
+        self,
+        session: Session,
+        *,
+        margin: float = 0.010,
+        correct_drift: bool = True,
+        monitor: bool = False,
+    ) -> None:
+        chunker = session.chunker
+        self.session = session
+        self.rate_in, self.rate_out = chunker.entry.rate_in, chunker.exit.rate_out
         self.captured, self.marks = Ring(int(CAPTURE_S * self.rate_in)), Ring(16_384, np.float64)
-        window = max(0.080, 2.5 * line.chunk / line.rate)
-        self.outlet = Outlet(self.rate_out, margin=margin, window=window, correct_drift=correct_drift)
-        self.monitor = Outlet(self.rate_out, margin=margin, window=window, correct_drift=correct_drift) if monitor else None
+        window = max(0.080, 2.5 * chunker.chunk / chunker.rate)
+        self._outlet = functools.partial(
+            Outlet, self.rate_out, margin=margin, window=window, correct_drift=correct_drift
+        )
+        self.outlet = self._outlet()
+        self.monitor: Outlet | None = None
+        self.listen(monitor)
         self.playout = self.outlet.playout
         self.overflow = self.repaired = 0
         self.muted = False
-        self.tap: Callable[[Samples, Samples], None] | None = None
+        self.tap: Callable[[Stretch, list[Stretch]], None] | None = None
+        self.front: Front | None = None
         self.device_delay = 0.0
         self._delays, self._blocks_seen = np.full(DELAYS, np.inf), 0
         self._gain = 1.0
+        self._placing = Placing()
         self._mark = np.zeros(2)
-        self._ahead: list[tuple[int, float]] = []  # (stream position, capture time) of blocks that were not all there yet
+        self._ahead: list[
+            tuple[int, float]
+        ] = []  # (stream position, capture time) of blocks that were not all there yet
         self._following = 0.0  # capture time of the next sample if no mark says otherwise
 
-    def capture(self, block: Samples, at: float, arrived: float | None = None) -> None:
-        """The input callback's: block (N,) float32 at rate_in, whose first sample was captured at time `at`, in seconds.
+    def listen(self, on: bool) -> None:
+        """Whether a second listener is fed; one that begins hears what comes from now on."""
+        self.monitor = self._outlet() if on else None
 
-        `arrived` is when the sound system handed it over: what it holds back itself, at the least, no dropping can win back,
-        so that much age is not held against the audio.
+    def capture(self, block: Samples, at: float, arrived: float | None = None) -> None:
+        """The input callback's: block (N,) float32 at rate_in, whose first sample was captured at
+        time `at`, in seconds.
+
+        `arrived` is when the sound system handed it over: what it holds back itself, at the least,
+        no dropping can win back, so that much age is not held against the audio.
         """
         if arrived is not None:
-            self._delays[self._blocks_seen % len(self._delays)] = max(0.0, arrived - at - len(block) / self.rate_in)
+            self._delays[self._blocks_seen % len(self._delays)] = max(
+                0.0, arrived - at - len(block) / self.rate_in
+            )
             self._blocks_seen += 1
             self.device_delay = float(self._delays.min())
         self._mark[0], self._mark[1] = self.captured.written, at
@@ -86,27 +135,41 @@ class Pump:
         self.overflow += len(block) - self.captured.write(block)
 
     def play(self, out: Samples, at: float) -> None:
-        """The output callback's: fills out (N,) at rate_out, to sound from time `at`, in seconds."""
+        """The output callback's: fills out (N,) at rate_out, to sound from time `at`, in
+        seconds."""
         self.playout.read(out, at)
 
     def turn(self, now: float) -> int:
-        """The worker's: converts what was captured and queues it for playback; returns the samples converted."""
+        """The worker's: converts what was captured and queues it for playback; returns the samples
+        converted."""
         block, captured = self.process(now)
         self.deliver(block, captured, now)
         return len(block)
 
     def process(self, now: float) -> tuple[Samples, float]:
-        """Converts what was captured; returns output (N,) at rate_out and when its first sample was captured."""
-        parts, blocks = list[Samples](), self._blocks()
+        """Converts what was captured; returns output (N,) at rate_out and when its first sample was
+        captured."""
+        parts, given, blocks = list[Samples](), list[Samples](), self._blocks()
+        chunker, front, late = self.session.chunker, self.front, 0.0
         for block, at in blocks:
-            parts.append(self.session.push(self._usable(block), captured=at, now=now - self.device_delay))
+            block = self._usable(block)
+            given.append(block)
+            if front is not None:
+                block = front(block)
+                late = front.late
+            parts.append(self.session.push(block, captured=at - late, now=now - self.device_delay))
         y = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        if self.tap is not None and blocks:
-            self.tap(np.concatenate([block for block, _ in blocks]), y)
-        return y, self.session.line.captured - len(y) / self.rate_out
+        if blocks:
+            self._placing.late = late
+            said = self._placing.said(chunker, np.concatenate(given))
+            stretches = self._placing.heard(chunker, y)
+            if self.tap is not None:
+                self.tap(said, stretches)
+        return y, chunker.captured - len(y) / self.rate_out
 
     def _usable(self, block: Samples) -> Samples:
-        """A block as a device gave it, within [-1, 1]: what a driver does must not end the conversion. Repairs are counted."""
+        """A block as a device gave it, within [-1, 1]: what a driver does must not end the
+        conversion. Repairs are counted."""
         if np.abs(block).max(initial=0.0) <= 1:  # not so for NaN
             return block
         self.repaired += int(np.count_nonzero(~(np.abs(block) <= 1)))
@@ -121,15 +184,19 @@ class Pump:
             block = block * np.linspace(self._gain, gain, len(block), dtype=np.float32)
             self._gain = gain
         self.outlet.deliver(block, captured, now)
-        if self.monitor is not None:
-            self.monitor.deliver(block, captured, now)
+        monitor = self.monitor  # which another thread may take away
+        if monitor is not None:
+            monitor.deliver(block, captured, now)
 
     @property
     def dropped(self) -> int:
-        """Samples dropped on purpose so far, at rate_out: stale input, stale output, and what no queue could hold."""
-        line, share_in = self.session.line, self.rate_out / self.rate_in
-        stale = line.backlog.dropped * self.rate_out / line.rate
-        return round(stale + self.overflow * share_in) + self.playout.dropped + self.playout.rejected
+        """Samples dropped on purpose so far, at rate_out: stale input, stale output, and what no
+        queue could hold."""
+        chunker, share_in = self.session.chunker, self.rate_out / self.rate_in
+        stale = chunker.backlog.dropped * self.rate_out / chunker.rate
+        return (
+            round(stale + self.overflow * share_in) + self.playout.dropped + self.playout.rejected
+        )
 
     def _blocks(self) -> list[tuple[Samples, float]]:
         """What the capture ring holds, block by block with capture times."""

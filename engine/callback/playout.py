@@ -1,7 +1,9 @@
-"""The listener's end: plays what the worker wrote, never blocks, fades instead of clicking, and keeps the wait short.
+"""The listener's end: plays what the worker wrote, never blocks, fades instead of clicking, and
+keeps the wait short.
 
-Whatever happened before, the queue's lowest level of the last window is brought back to `margin`: too little is an underrun
-(silence, counted, then a wait for the margin to fill again), too much is stale audio (dropped with a cross-fade, counted).
+Whatever happened before, the queue's lowest level of the last window is brought back to `margin`:
+too little is an underrun (silence, counted, then a wait for the margin to fill again), too much is
+stale audio (dropped with a cross-fade, counted).
 """
 
 import numpy as np
@@ -14,10 +16,12 @@ from rtvc.errors import EngineError
 Samples = NDArray[np.float32]
 
 WINDOW_S = 0.080
-"""Over this stretch the lowest level is taken: longer than a chunk, shorter than half of the promised 200 ms."""
+"""Over this stretch the lowest level is taken: longer than a chunk, shorter than half of the
+promised 200 ms."""
 SLACK_S = 0.012
-"""How far above the margin the level may stay before audio is dropped: more than a block of a sound card (as two clocks slide past
-each other the lowest level jumps by one), and the range in which drift control works."""
+"""How far above the margin the level may stay before audio is dropped: more than a block of a sound
+card (as two clocks slide past each other the lowest level jumps by one), and the range in which
+drift control works."""
 STALE_S = 0.5
 """What is older than this when it would sound is dropped whole: the machine slept."""
 HISTORY = 8192
@@ -35,9 +39,20 @@ class Playout:
         window: seconds over which the lowest level is taken.
     """
 
-    def __init__(self, rate: int, *, margin: float, longest: int = 8192, capacity: float = 4.0, window: float = WINDOW_S) -> None:
+    def __init__(
+        self,
+        rate: int,
+        *,
+        margin: float,
+        longest: int = 8192,
+        capacity: float = 4.0,
+        window: float = WINDOW_S,
+    ) -> None:
         if margin + window > capacity / 2:
-            raise EngineError(f"a margin of {margin} s and a window of {window} s do not fit a queue of {capacity} s")
+            raise EngineError(
+                f"a margin of {margin} s and a window of {window} s do not fit a queue of"
+                f" {capacity} s"
+            )
         self.rate, self.margin, self.window = rate, int(margin * rate), int(window * rate)
         self.ring, self.marks = Ring(int(capacity * rate)), Ring(4096, np.float64)
         self.slack, fade = int(SLACK_S * rate), max(1, int(FADE_S * rate))
@@ -52,9 +67,11 @@ class Playout:
         self.underruns = self.dropped = self.drops = self.rejected = 0
 
     def write(self, block: Samples, captured: float) -> None:
-        """The worker's: queues block (N,), whose first sample was captured at `captured`, in seconds."""
+        """The worker's: queues block (N,), whose first sample was captured at `captured`, in
+        seconds."""
         if not len(block) or not self.asked:
-            return  # nobody listens yet: what is said before the sound card starts is not kept for it
+            # Nobody listens yet: what is said before the sound card starts is not kept for it
+            return
         self.marks.write(np.array([self.ring.written, captured]))
         self.rejected += len(block) - self.ring.write(block)
 
@@ -63,7 +80,11 @@ class Playout:
         self.asked = True
         if not self._waiting and self._age(at) > STALE_S:
             stale = self.ring.skip(len(self.ring))
-            self.dropped, self.drops, self._waiting = self.dropped + stale, self.drops + (stale > 0), True
+            self.dropped, self.drops, self._waiting = (
+                self.dropped + stale,
+                self.drops + (stale > 0),
+                True,
+            )
         fill, fade = len(self.ring), len(self.rise)
         if self._waiting and fill < len(out) + self.margin:
             self._silence(out)
@@ -111,7 +132,8 @@ class Playout:
         self._last = 0.0
 
     def _excess(self, left: int, played: int) -> int:
-        """Samples to drop: what the lowest level of the last window is above the margin, when that is more than the slack."""
+        """Samples to drop: what the lowest level of the last window is above the margin, when that
+        is more than the slack."""
         self._lowest = min(self._lowest, left)
         self._seen += played
         if self._seen < self.window:
@@ -121,7 +143,8 @@ class Playout:
         return lowest - self.margin if lowest > self.margin + self.slack else 0
 
     def _age(self, at: float) -> float:
-        """How old the next sample is when it sounds at time `at`, in seconds; marks hold (position in the ring, capture time)."""
+        """How old the next sample is when it sounds at time `at`, in seconds; marks hold (position
+        in the ring, capture time)."""
         start = self.ring.consumed
         while self._pending or self.marks.read(self._next) == 2:
             self._pending = bool(self._next[0] > start)

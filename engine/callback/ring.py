@@ -1,8 +1,10 @@
-"""A lock-free single-producer single-consumer ring: numpy memory, numba code, no allocation, no lock.
+"""A lock-free single-producer single-consumer ring: numpy memory, numba code, no allocation, no
+lock.
 
-The audio callback is one side and the worker thread the other. Each side writes one counter and reads the other's;
-counters only grow, and are published by release stores and read by acquire loads (the scheme of L. Lamport, "Proving the
-Correctness of Multiprocess Programs", 1977, with the memory orders of C++11), so it is right on ARM as well as on x86.
+The audio callback is one side and the worker thread the other. Each side writes one counter and
+reads the other's; counters only grow, and are published by release stores and read by acquire loads
+(the scheme of L. Lamport, "Proving the Correctness of Multiprocess Programs", 1977, with the memory
+orders of C++11), so it is right on ARM as well as on x86.
 """
 
 from functools import cache
@@ -16,7 +18,8 @@ from rtvc.errors import DependencyError, EngineError
 
 @cache
 def compiled() -> tuple[Any, Any, Any, Any]:
-    """The functions `write`, `read`, `skip` and `fill`, compiled on first use; they run without Python's lock.
+    """The functions `write`, `read`, `skip` and `fill`, compiled on first use; they run without
+    Python's lock.
 
     Raises:
         DependencyError: when numba is not installed.
@@ -24,7 +27,9 @@ def compiled() -> tuple[Any, Any, Any, Any]:
     try:
         from rtvc.engine.callback.ring_native import fill, read, skip, write
     except ImportError as error:
-        raise DependencyError("the ring buffer of live conversion needs numba: pip install 'rtvc-engine[live]'") from error
+        raise DependencyError(
+            "the ring buffer of live conversion needs numba: pip install 'rtvc-engine[live]'"
+        ) from error
 
     return write, read, skip, fill
 
@@ -39,14 +44,15 @@ class Ring:
 
     def __init__(self, capacity: int, dtype: DTypeLike = np.float32) -> None:
         if capacity < 1:
-            raise EngineError(f"a ring of {capacity} places came, at least one was wanted")
+            raise EngineError(f"expected a ring of at least one place, got {capacity}")
         self.data: NDArray[Any] = np.zeros(capacity, dtype)
         self.counters = np.zeros(16, np.int64)  # written at 0, consumed at 8
         self._write, self._read, self._skip, self._fill = compiled()
         self.warm()
 
     def warm(self) -> None:
-        """Compiles for this type now, so that the first audio block does not wait for a compiler."""
+        """Compiles for this type now, so that the first audio block does not wait for a
+        compiler."""
         self.write(self.data[:1])
         self.read(self.data[:1])
         self.skip(0)

@@ -1,6 +1,8 @@
-"""The ring's machine code, by numba; imported by `rtvc.engine.callback.ring` when the first ring is made.
+"""The ring's machine code, by numba; imported by `rtvc.engine.callback.ring` when the first ring is
+made.
 
-A module of its own, because numba keeps compiled code on disk only for functions that close over nothing.
+A module of its own, because numba keeps compiled code on disk only for functions that close over
+nothing.
 """
 
 from typing import Any
@@ -78,5 +80,7 @@ def skip(counters: Any, most: int) -> int:
 
 @njit(nogil=True, cache=True)
 def fill(counters: Any) -> int:
-    consumed = acquire(counters, READ)  # first: the difference can then only be too large, never negative
+    consumed = acquire(
+        counters, READ
+    )  # first: the difference can then only be too large, never negative
     return int(acquire(counters, WRITTEN) - consumed)

@@ -11,19 +11,26 @@ if TYPE_CHECKING:
 
 __all__ = ["build"]
 
-BACKENDS = "auto, onnx, onnx-int8, openvino, openvino-bf16, openvino-int8, compile, cudagraph, tensorrt"
+BACKENDS = (
+    "auto, onnx, onnx-int8, openvino, openvino-bf16, openvino-int8, compile, cudagraph, tensorrt"
+)
 
 
 def target_of(
-    backend: str, precision: str | None, batch: str | None, flavour: str | None, capabilities: str | None, kernels: bool | None
+    backend: str,
+    precision: str | None,
+    batch: str | None,
+    flavour: str | None,
+    capabilities: str | None,
+    kernels: bool | None,
 ) -> "Target | None":
     """What the options for GPUs say; None when none was given.
 
     Raises:
         ConfigError: for a value that is none.
     """
-    from rtvc.engine.build import GPU_BACKENDS
     from rtvc.engine.graph.target import Target, parse_batch
+    from rtvc.engine.registry import GPU_BACKENDS
     from rtvc.errors import ConfigError
 
     given: dict[str, Any] = {"precision": precision, "flavour": flavour, "kernels": kernels}
@@ -32,29 +39,63 @@ def target_of(
     if capabilities is not None:
         given["capabilities"] = tuple(part.strip() for part in capabilities.split(","))
     given = {name: value for name, value in given.items() if value is not None}
-    for name, wanted in (("precision", ("fp32", "fp16")), ("flavour", ("auto", "tensorrt", "rtx"))):
-        if name in given and given[name] not in wanted:
-            raise ConfigError(f"--{name} {given[name]} came, one of {', '.join(wanted)} was wanted")
+    for name, known in (("precision", ("fp32", "fp16")), ("flavour", ("auto", "tensorrt", "rtx"))):
+        if name in given and given[name] not in known:
+            raise ConfigError(
+                f"expected --{name} to be one of {', '.join(known)}, got {given[name]}"
+            )
     if not given:
         return None
     if backend == "auto":
-        raise ConfigError("auto chooses among the backends of the CPU: name --backend tensorrt or cudagraph with options for GPUs")
+        raise ConfigError(
+            "auto chooses among the backends of the CPU: name --backend tensorrt or cudagraph with"
+            " options for GPUs"
+        )
     return Target(**(GPU_BACKENDS.get(backend, Target()).model_dump() | given))
 
 
 def build(
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="directory of the engine; default: the cache")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="directory of the engine; default: the cache"),
+    ] = None,
     backend: Annotated[str, typer.Option(help=BACKENDS)] = "auto",
-    model: Annotated[str | None, typer.Option(help="a file of weights; default: the shipped streaming model")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
+    ] = None,
     chunk: Annotated[float, typer.Option(help="milliseconds a step, a multiple of 12.5")] = 25.0,
-    again: Annotated[bool, typer.Option(help="auto: measure even if this machine was measured before")] = False,
-    precision: Annotated[str | None, typer.Option(help="tensorrt: fp32 or fp16; default fp32")] = None,
-    batch: Annotated[str | None, typer.Option(help="tensorrt, cudagraph: sessions in a step, MIN:OPT:MAX; default 1:16:256")] = None,
-    flavour: Annotated[str | None, typer.Option(help="tensorrt: auto, tensorrt (data-center GPUs) or rtx (GeForce, RTX)")] = None,
-    capabilities: Annotated[str | None, typer.Option(help="rtx: compute capabilities, as 8.6,8.9,12.0; default: the GPU here")] = None,
-    kernels: Annotated[bool | None, typer.Option(help="tensorrt: leave our own kernels to torch; cudagraph: use them or not")] = None,
-    refit: Annotated[Path | None, typer.Option(help="tensorrt: an engine of the same kind whose weights are replaced")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="tensorrt: only list what converts and what falls back; needs no GPU")] = False,
+    again: Annotated[
+        bool, typer.Option(help="auto: measure even if this machine was measured before")
+    ] = False,
+    precision: Annotated[
+        str | None, typer.Option(help="tensorrt: fp32 or fp16; default fp32")
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(help="tensorrt, cudagraph: sessions in a step, MIN:OPT:MAX; default 1:16:256"),
+    ] = None,
+    flavour: Annotated[
+        str | None,
+        typer.Option(help="tensorrt: auto, tensorrt (data-center GPUs) or rtx (GeForce, RTX)"),
+    ] = None,
+    capabilities: Annotated[
+        str | None,
+        typer.Option(help="rtx: compute capabilities, as 8.6,8.9,12.0; default: the GPU here"),
+    ] = None,
+    kernels: Annotated[
+        bool | None,
+        typer.Option(help="tensorrt: leave our own kernels to torch; cudagraph: use them or not"),
+    ] = None,
+    refit: Annotated[
+        Path | None,
+        typer.Option(help="tensorrt: an engine of the same kind whose weights are replaced"),
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="tensorrt: only list what converts and what falls back; needs no GPU"
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Compile the streaming model's step for this machine, or for GPUs.
@@ -63,7 +104,8 @@ def build(
     """
     from rtvc.engine.auto import choose
     from rtvc.engine.build import build as compile_engine
-    from rtvc.engine.open import check_engine, chunk_of, streaming
+    from rtvc.engine.loading import streaming
+    from rtvc.engine.open import check_engine, chunk_of
     from rtvc.files import check_folder
 
     target = target_of(backend, precision, batch, flavour, capabilities, kernels)
@@ -76,16 +118,17 @@ def build(
         show_plan(backend, converter, samples, target, as_json)
         return
     if backend == "auto":
-        chosen, found = choose(converter, samples, again=again)
+        chosen, trials = choose(converter, samples, again=again)
         if as_json:
-            typer.echo(json.dumps(found))
+            typer.echo(json.dumps(trials))
             return
-        for name, figures in found["measured"].items():
+        for name, figures in trials["measured"].items():
             typer.echo(
-                f"{name:16s} p50 {figures['p50_ms']:7.2f} ms  p95 {figures['p95_ms']:7.2f} ms  fidelity {figures['fidelity_db']:5.1f} dB"
+                f"{name:16s} p50 {figures['p50_ms']:7.2f} ms  p95 {figures['p95_ms']:7.2f} ms "
+                f" fidelity {figures['fidelity_db']:5.1f} dB"
                 + ("  <- chosen" if name == chosen.name else "")
             )
-        for name, reason in found["refused"].items():
+        for name, reason in trials["refused"].items():
             typer.echo(f"{name:16s} {reason}")
         if output is None or chosen.name == "torch-eager":
             return
@@ -98,13 +141,29 @@ def build(
         typer.echo(json.dumps({"path": str(folder)} | manifest.model_dump()))
         return
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    made = manifest.target
-    rows = "" if made is None else f", {made.flavour} {made.precision} for {made.batch[0]} to {made.batch[2]} sessions"
-    gpus = "" if made is None else f" on compute capability {', '.join(made.capabilities)}"
-    typer.echo(f"{folder}: {backend}, {chunk:g} ms steps{rows}{gpus}, model {manifest.model[:12]}, {size / 1e6:.1f} MB")
+    built = manifest.target
+    rows = (
+        ""
+        if built is None
+        else f", {built.flavour} {built.precision} for {built.batch[0]} to {built.batch[2]}"
+        " sessions"
+    )
+    gpus = "" if built is None else f" on compute capability {', '.join(built.capabilities)}"
+    typer.echo(
+        f"{folder}: {backend}, {chunk:g} ms steps{rows}{gpus}, model {manifest.model[:12]},"
+        f" {size / 1e6:.1f} MB"
+    )
 
 
-def show_plan(backend: str, converter: object, samples: int, target: "Target | None", as_json: bool, *, falls_only: bool = False) -> None:
+def show_plan(
+    backend: str,
+    converter: object,
+    samples: int,
+    target: "Target | None",
+    as_json: bool,
+    *,
+    falls_only: bool = False,
+) -> None:
     """Prints what TensorRT would take and what it would not.
 
     Raises:
@@ -116,11 +175,14 @@ def show_plan(backend: str, converter: object, samples: int, target: "Target | N
     from rtvc.models.streaming.interface import Converter
 
     if backend != "tensorrt":
-        raise ConfigError(f"--plan came with --backend {backend}, which converts no operators: use --backend tensorrt")
-    found = plan_of(cast(Converter, converter), samples, target or Target())
+        raise ConfigError(
+            f"--plan came with --backend {backend}, which converts no operators: use --backend"
+            " tensorrt"
+        )
+    plan = plan_of(cast(Converter, converter), samples, target or Target())
     if as_json:
-        typer.echo(json.dumps(found.as_dict))
+        typer.echo(json.dumps(plan.as_dict))
         return
-    for line in found.lines:
+    for line in plan.lines:
         if not falls_only or "falls back" in line:
             typer.echo(line)

@@ -15,16 +15,22 @@ CHUNK = 1200
 def copies(
     folder: Annotated[Path, typer.Argument(help="what `rtvc data label --codebook` wrote")],
     codebook: Annotated[Path, typer.Option(help="what `rtvc data codebook` made")],
-    number: Annotated[int, typer.Option(min=1, help="which copy of every utterance, counted from 1")] = 1,
-    backend: Annotated[str, typer.Option(help="runs the steps: onnx-int8, openvino-int8, auto, …")] = "onnx-int8",
+    number: Annotated[
+        int, typer.Option(min=1, help="which copy of every utterance, counted from 1")
+    ] = 1,
+    backend: Annotated[
+        str, typer.Option(help="runs the steps: onnx-int8, openvino-int8, auto, …")
+    ] = "onnx-int8",
     seed: Annotated[int, typer.Option(help="of the choice of voices")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Say every labelled utterance again in another speaker's voice, for an encoder to hear; a stopped run goes on."""
+    """Say every labelled utterance again in another speaker's voice, for an encoder to hear; a
+    stopped run goes on."""
     import torch
 
     from rtvc.audio.mel import SAMPLE_RATE
-    from rtvc.engine.open import open_engine, streaming
+    from rtvc.engine.loading import streaming
+    from rtvc.engine.open import open_engine
     from rtvc.teacher.whisper import Listener
     from rtvc.train.material.copies import make_copies, streaming_convert
     from rtvc.train.material.units import LAYERS, Codebook
@@ -45,4 +51,8 @@ def copies(
             progress=tell,
         )
     summary = {"folder": str(folder), "made": done.made, "found": done.found, "differ": done.differ}
-    typer.echo(json.dumps(summary) if as_json else "  ".join(f"{name} {value}" for name, value in summary.items()))
+    typer.echo(
+        json.dumps(summary)
+        if as_json
+        else "  ".join(f"{name} {value}" for name, value in summary.items())
+    )

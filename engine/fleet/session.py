@@ -1,11 +1,14 @@
-"""A session that can go on in another process: numbered so that both would send the same frames, and packed as bytes.
+"""A session that can go on in another process: numbered so that both would send the same frames,
+and packed as bytes.
 
-What another replica needs is the state of the stream between two steps, what of its output the client may not have, and
-the numbers at that moment. Everything after it can be computed again, because the client keeps what it sent: so nothing
-is lost however old the bytes are, as long as the client still has the input from there on.
+What another replica needs is the state of the stream between two steps, what of its output the
+client may not have, and the numbers at that moment. Everything after it can be computed again,
+because the client keeps what it sent: so nothing is lost however old the bytes are, as long as the
+client still has the input from there on.
 """
 
 from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -13,106 +16,153 @@ from numpy.typing import NDArray
 
 from rtvc.engine.protocol.messages import Start
 from rtvc.engine.protocol.streams import SequenceError
-from rtvc.engine.server.session import Call
+from rtvc.engine.server.session import Output, ServerSession
 from rtvc.engine.streams.state_bytes import from_bytes, to_bytes
 
 Samples = NDArray[np.float32]
 
 AHEAD_S = 12.0
-"""Seconds of output by which a client can be ahead of a saved session: what clients keep of their input, and some more."""
-PLAIN = ("id", "key", "voice", "wet", "samples_out", "collected", "over", "finished", "gap", "dropped_in")
-"""Attributes of a call that are saved as they are."""
+"""Seconds of output by which a client can be ahead of a saved session: what clients keep of their
+input, and some more."""
+PLAIN = ("id", "key", "voice", "wet", "samples_out", "collected", "gap", "dropped_in")
+"""Attributes of a session that are saved as they are."""
 
 
-class MovingCall(Call):
-    """A `Call` whose frames depend on nothing but the audio: one for every chunk of the model, then an empty one with END.
+class Home(Enum):
+    """Where a session lives."""
 
-    A replica that takes the session up makes the frames that the client already has once more, and does not send them.
+    NATIVE = "it began here"
+    ADOPTED = "it comes from another replica"
+    MOVED = "it went on at another replica"
+
+
+class FleetSession(ServerSession):
+    """A `ServerSession` whose frames depend on nothing but the audio: one for every chunk of the
+    model, then an empty one with END.
+
+    A replica that takes the session up makes the frames that the client already has once more, and
+    does not send them.
+
+    Attributes:
+        home: where it lives.
+        collected: samples of output that came.
+        received: frames before this one are at the client already.
     """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.over = False  # all output has come
-        self.collected = 0  # samples that came
-        self.received = 0  # frames before this one are at the client already
-        self.restored = self.moved = False  # comes from elsewhere; went elsewhere
-        self._chunks = 0
+        self.home = Home.NATIVE
+        self.collected = self.received = 0
+        self._chunks = 0  # of the model, up to the end of the one that the next sample belongs to
         self._limits: tuple[float | None, float | None] | None = None
 
     def collect(self, samples: Samples, captured: float, done: bool) -> None:
-        """As `Call.collect`."""
-        super().collect(samples, captured, False)
+        """Output of the pool, whose end was captured at `captured`."""
+        super().collect(samples, captured, done)
         self.collected += len(samples)
-        self.over |= done
 
     def rewind(self, received: int) -> None:
-        """As `Call.rewind`; after a restoration the client may have frames that were not made here yet.
+        """Sends again from frame `received` on, before anything new; after a restoration the client
+        may have frames that were not made here yet.
 
         Raises:
             SequenceError: they are no longer kept, or nobody can have made them.
         """
-        if not self.restored or received <= self.outgoing.sequence:
+        if self.home is not Home.ADOPTED or received <= self.outgoing.sequence:
             super().rewind(received)
             return
-        if received > self.outgoing.sequence + AHEAD_S / self.member.pool.tick_s:
-            raise SequenceError(f"frame {received} was wanted, {self.outgoing.sequence} is the next to be made: start a new session")
+        if received > self.outgoing.sequence + AHEAD_S / self.pooled.tick_s:
+            raise SequenceError(
+                f"expected a frame up to {self.outgoing.sequence}, the next to be made, got"
+                f" {received}: start a new session"
+            )
         self.again.clear()
         self.received = received
 
-    def hold(self) -> None:
-        """Until `frame` has caught up with the client nothing counts as stale: what the client has must be made again in full."""
-        self.restored = True
-        self._limits = self.member.line.backlog.limit, self.waiting.limit
-        self.member.line.backlog.limit = self.waiting.limit = None
-
     def frame(self, silence: bool) -> bytes | None:
-        """As `Call.frame`."""
+        """The next frame that the client does not have, or None when there is none yet."""
         data = super().frame(silence)
         while data is not None and self.outgoing.sequence <= self.received:
             self.lags.clear()  # their age says nothing: the client had them in time
             data = super().frame(silence)
         if self._limits is not None and self.outgoing.sequence >= self.received:
-            self.member.line.backlog.limit, self.waiting.limit = self._limits
+            self.pooled.chunker.backlog.limit, self.waiting.limit = self._limits
             self._limits = None
         return data
 
-    def _take(self) -> tuple[Samples | None, float]:
-        count, block = len(self.waiting), self.outgoing.codec.block
-        wanted = block or self._boundary() - self.waiting.taken
-        self.ended = self.over and not count
-        if count < wanted and not self.over:
-            return None, 0.0
-        captured = self.waiting.captured()
-        samples = self.waiting.take(min(count, wanted))
-        if block and 0 < len(samples) < block:
-            samples = np.concatenate([samples, np.zeros(block - len(samples), np.float32)])
-        return samples, captured
+    def state(self) -> dict[str, Any]:
+        """Arrays and numbers of the output side to go on from."""
+        return {
+            **{name: getattr(self, name) for name in PLAIN},
+            "over": self.output is not Output.COMING,
+            "finished": self.output is Output.SENT,
+            "start": self.start.text(),
+            "waiting": self.waiting.state(),
+            **self.outgoing.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state` returned: identity, numbers and output. Until `frame` has
+        caught up with the client nothing counts as stale: what the client has must be made again in
+        full."""
+        for name in PLAIN:
+            setattr(self, name, state[name])
+        if state["over"]:
+            self.output = Output.SENT if state["finished"] else Output.COMPLETE
+        self.home = Home.ADOPTED
+        self.waiting.restore(state["waiting"])
+        self.outgoing.restore(state)
+        self._limits = self.pooled.chunker.backlog.limit, self.waiting.limit
+        self.pooled.chunker.backlog.limit = self.waiting.limit = None
+
+    def _take(self) -> tuple[Samples, float] | None:
+        block = self.outgoing.codec.block
+        count = block or self._boundary() - self.waiting.taken
+        if len(self.waiting) < count and self.output is Output.COMING:
+            return None
+        return self._cut(count)
+
+    def _is_last(self, samples: Samples) -> bool:
+        """The empty one: whether a frame with samples is the last may be known only after it has
+        been sent, and a replica that makes it again must make the same."""
+        return self.output is Output.COMPLETE and not len(samples)
 
     def _boundary(self) -> int:
-        """Where in the output the chunk ends that the next sample belongs to."""
-        line, taken = self.member.line, self.waiting.taken
-        if not self._chunks:
-            self._chunks = max(0, int((taken * line.rate / self.rate_out + line.latency) / line.chunk) - 1)
-        while self._made(self._chunks) <= taken:
-            self._chunks += 1
-        return self._made(self._chunks)
+        """Where in the output the chunk ends that the next sample belongs to.
 
-    def _made(self, chunks: int) -> int:
-        """Output samples that so many chunks give."""
-        line = self.member.line
-        return line.exit.length(max(0, chunks * line.chunk - line.latency - line.exit.half))
+        Two replicas get the same output in pieces of different sizes: one tick here may be three
+        there. So frames are cut where the model's chunks end, which follows from their number.
+        """
+        chunker, taken = self.pooled.chunker, self.waiting.taken
+        if not self._chunks:
+            # A first guess from below, so that a restored session does not count from its
+            # beginning: at the model's rate sample `taken` belongs to this chunk or, by what the
+            # resampler holds back, to the next. One less is safe, for the loop only goes up.
+            position = taken * chunker.rate / self.rate_out + chunker.latency
+            self._chunks = max(0, int(position / chunker.chunk) - 1)
+        while self._length(self._chunks) <= taken:
+            self._chunks += 1
+        return self._length(self._chunks)
+
+    def _length(self, chunks: int) -> int:
+        """Output samples that so many chunks come to: the model's latency and half of the outer
+        resampler's filter stay behind."""
+        chunker = self.pooled.chunker
+        samples = chunks * chunker.chunk - chunker.latency - chunker.exit.half
+        return chunker.exit.length(max(0, samples))
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A call's input when its parcel was asked for.
+    """A session's input when it was asked for its state.
 
     Attributes:
         wanted: number of the next input frame.
         ended: whether input had ended.
         samples_in: that had come.
         offset: seconds from the client's clock to this machine's.
-        wall: seconds to add to the pool's clock to get the time of day, by which clocks of two machines are compared.
+        wall: seconds to add to the pool's clock to get the time of day, by which clocks of two
+            machines are compared.
     """
 
     wanted: int
@@ -122,32 +172,22 @@ class Moment:
     wall: float
 
 
-def pack(call: MovingCall, parcel: bytes, moment: Moment) -> bytes:
-    """A call as bytes, for `Packed` on another machine.
+def pack(session: FleetSession, pooled: bytes, moment: Moment) -> bytes:
+    """A session as bytes, for `Packed` on another machine.
 
     Args:
-        call: all its output up to the parcel has been collected, none after it.
-        parcel: of its member.
-        moment: its input up to the parcel.
+        session: all its output up to `pooled` has been collected, none after it.
+        pooled: its half in the pool, parked.
+        moment: its input up to then.
     """
-    kept = list(call.outgoing._kept)
-    sizes = np.array([(sequence, len(data), samples) for sequence, data, samples in kept], np.int64).reshape(-1, 3)
-    plain = {name: getattr(call, name) for name in PLAIN}
-    tree = {
-        **plain,
-        **asdict(moment),
-        "start": call.start.text(),
-        "sequence": call.outgoing.sequence,
-        "waiting": call.waiting.state(),
-        "sizes": sizes,
-        "kept": np.frombuffer(b"".join(data for _, data, _ in kept), np.uint8),
-        "parcel": np.frombuffer(parcel, np.uint8),
-    }
-    return to_bytes(tree)
+    return to_bytes(
+        {**session.state(), **asdict(moment), "parcel": np.frombuffer(pooled, np.uint8)}
+    )
 
 
 class Packed:
-    """What `pack` wrote, read: settings first, so that a place can be found before anything is restored.
+    """What `pack` wrote, read: settings first, so that a place can be found before anything is
+    restored.
 
     Args:
         data: the bytes.
@@ -162,29 +202,23 @@ class Packed:
         self.start = Start.model_validate_json(self.tree["start"])
 
     def shift(self, wall: float) -> float:
-        """Seconds from the clock of the machine that saved to the clock here, whose difference to the time of day is `wall`."""
+        """Seconds from the clock of the machine that saved to the clock here, whose difference to
+        the time of day is `wall`."""
         return float(self.tree["wall"] - wall)
 
-    def parcel(self, wall: float) -> bytes:
-        """The member's parcel, its times moved to the clock here."""
+    def pooled(self, wall: float) -> bytes:
+        """Its half in the pool, parked, its times moved to the clock here."""
         tree = from_bytes(self.tree["parcel"].tobytes())
         shift = self.shift(wall)
         tree["line"]["captured"] += shift
         tree["line"]["backlog"]["marks"][:, 1] += shift
         return to_bytes(tree)
 
-    def restore(self, call: MovingCall, wall: float, now: float) -> None:
-        """Gives a fresh call the saved one's identity, numbers and output."""
+    def restore(self, session: FleetSession, wall: float, now: float) -> None:
+        """Gives a fresh session the saved one's identity, numbers and output."""
         tree, shift = self.tree, self.shift(wall)
-        for name in PLAIN:
-            setattr(call, name, tree[name])
-        call.hold()
-        call.incoming.wanted, call.incoming.ended, call.samples_in = tree["wanted"], tree["ended"], tree["samples_in"]
         tree["waiting"]["marks"][:, 1] += shift
-        call.waiting.restore(tree["waiting"])
-        call.clock._least, call.clock._opened = tree["offset"] + shift, now
-        outgoing, at, data = call.outgoing, 0, tree["kept"].tobytes()
-        outgoing.sequence = tree["sequence"]
-        for sequence, size, samples in tree["sizes"].tolist():
-            outgoing.store(sequence, data[at : at + size], samples)
-            at += size
+        session.restore(tree)
+        session.samples_in = tree["samples_in"]
+        session.incoming.restore(tree["wanted"], tree["ended"])
+        session.clock.restore(tree["offset"] + shift, now)

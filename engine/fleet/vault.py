@@ -1,7 +1,9 @@
-"""Where the replicas of one service leave their sessions and find each other's: one object that outlives them all.
+"""Where the replicas of one service leave their sessions and find each other's: one object that
+outlives them all.
 
-It runs as an actor, and is a plain asynchronous class so that it can be tested without one. It holds copies only: if it is
-lost, every replica fills it again within one interval of saving, and no session notices.
+It runs as an actor, and is a plain asynchronous class so that it can be tested without one. It
+holds copies only: if it is lost, every replica fills it again within one interval of saving, and no
+session notices.
 """
 
 import asyncio
@@ -16,9 +18,10 @@ BEAT_S = 0.25
 ALIVE_S = 1.0
 """Seconds without a beat after which nothing is asked of a replica any more."""
 CLAIM_S = 0.5
-"""Seconds that the owner of a session is given to hand it over, before its last saved copy has to do."""
+"""Seconds that the owner of a session is given to hand it over, before its last saved copy has to
+do."""
 YOUNG_S = 3.0
-"""Seconds after its start in which a vault cannot know that a session does not exist."""
+"""By default, replicas that a lost vault had known have saved their sessions again by then."""
 
 
 @dataclass(frozen=True)
@@ -73,31 +76,45 @@ class _Seen:
 
 
 class Vault:
-    """Sessions by name, and the replicas that are alive.
+    """Sessions by name, and the replicas that are alive. Replicas call it alike in one process and
+    as an actor (`remote_vault`); there, any call may fail.
 
     Args:
         keep: seconds after its last save for which a session is kept.
-        most: bytes above which the sessions saved longest ago are let go: they run on, but would not survive their replica.
+        most: bytes above which the sessions saved longest ago are let go: they run on, but would
+            not survive their replica.
+        young: seconds after its start in which it cannot know that a session does not exist.
         clock: seconds.
     """
 
-    def __init__(self, keep: float = 15.0, most: int = 1 << 30, clock: Callable[[], float] = time.monotonic) -> None:
-        self.keep, self.most, self.clock, self.bytes = keep, most, clock, 0
+    def __init__(
+        self,
+        keep: float = 15.0,
+        most: int = 1 << 30,
+        clock: Callable[[], float] = time.monotonic,
+        young: float = YOUNG_S,
+    ) -> None:
+        self.keep, self.most, self.clock, self.young, self.bytes = keep, most, clock, young, 0
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by the time of the last save
         self._seen: dict[str, _Seen] = {}
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._began = clock()
 
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """The names of those that are kept, the one saved longest ago first."""
+        return tuple(self._kept)
+
     async def save(self, owner: str, copies: Sequence[Copy]) -> list[str]:
         """Keeps sessions; gives those that now belong to another replica, and were not kept."""
-        refused = []
+        foreign = list[str]()
         for copy in copies:
             known = self._kept.get(copy.session)
             if known is not None and known.owner != owner:
-                refused.append(copy.session)
+                foreign.append(copy.session)
             else:
                 self._put(copy, owner)
-        return refused
+        return foreign
 
     async def forget(self, owner: str, sessions: Sequence[str]) -> None:
         """Sessions that have ended."""
@@ -107,14 +124,15 @@ class Vault:
                 self._drop(session)
 
     async def claim(self, session: str, digest: bytes, by: str) -> bytes | None:
-        """A session for replica `by`, which owns it from now on; None if there is none with such a key.
+        """A session for replica `by`, which owns it from now on; None if there is none with such a
+        key.
 
         Raises:
             LookupError: it is too early to say.
         """
         self._expire()
         kept = self._kept.get(session)
-        if kept is None and self.clock() - self._began < YOUNG_S:
+        if kept is None and self.clock() - self._began < self.young:
             raise LookupError("this vault has just begun to listen")
         if kept is None or not hmac.compare_digest(kept.copy.digest, digest):
             return None
@@ -127,8 +145,9 @@ class Vault:
         self._kept.move_to_end(session)
         return kept.copy.data
 
-    async def hand(self, owner: str, session: str, data: bytes | None) -> None:
-        """The owner's answer to a claim: the session as it is now, or None if the saved one has to do."""
+    async def hand_over(self, owner: str, session: str, data: bytes | None) -> None:
+        """The owner's answer to a claim: the session as it is now, or None if the saved one has to
+        do."""
         known = self._kept.get(session)
         if known is not None and known.owner == owner and data is not None:
             self._put(Copy(session, known.copy.digest, data), owner)
@@ -136,8 +155,9 @@ class Vault:
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
-    async def beat(self, replica: Replica, wait: float = BEAT_S) -> list[str]:
-        """A replica is alive; gives the sessions that others claim of it, as soon as there are any, or after `wait` seconds."""
+    async def heartbeat(self, replica: Replica, wait: float = BEAT_S) -> list[str]:
+        """A replica is alive; gives the sessions that others claim of it, as soon as there are any,
+        or after `wait` seconds."""
         seen = self._seen.get(replica.name)
         if seen is None:
             seen = self._seen[replica.name] = _Seen(replica, self.clock())
@@ -157,11 +177,16 @@ class Vault:
         now = self.clock()
         self._seen = {name: seen for name, seen in self._seen.items() if now - seen.at <= self.keep}
         return sorted(
-            (seen.replica for name, seen in self._seen.items() if seen.replica.port and self._alive(name)), key=lambda replica: replica.name
+            (
+                seen.replica
+                for name, seen in self._seen.items()
+                if seen.replica.port and self._alive(name)
+            ),
+            key=lambda replica: replica.name,
         )
 
-    async def leave(self, name: str) -> None:
-        """A replica goes."""
+    async def deregister(self, name: str) -> None:
+        """A replica goes down: nothing is asked of it any more."""
         self._seen.pop(name, None)
 
     def _alive(self, name: str) -> bool:

@@ -1,8 +1,10 @@
-"""Functional graphs of a converter and its parts by `torch.export`, where every compiled backend starts: tensors in, tensors out.
+"""Functional graphs of a converter and its parts by `torch.export`, where every compiled backend
+starts: tensors in, tensors out.
 
-The whole step takes and gives one packed state tensor (`PackedStep`); a part takes and gives its state leaf by leaf,
-each binding named by its path in the pytree. The batch is dynamic, the chunk is fixed. Nothing is written in place, so
-a runtime may run two chunks by feeding the state that came out back in.
+The whole step takes and gives one packed state tensor (`PackedStep`); a part takes and gives its
+state leaf by leaf, each binding named by its path in the pytree. The batch is dynamic, the chunk is
+fixed. Nothing is written in place, so a runtime may run two chunks by feeding the state that came
+out back in.
 """
 
 import warnings
@@ -22,7 +24,8 @@ from rtvc.layers.contract import State, leaf_names
 from rtvc.models.streaming.interface import Converter
 
 EXAMPLE = 3
-"""Rows of the example batch: not 1, which torch would take for a constant, and unlike the frames of common chunks."""
+"""Rows of the example batch: not 1, which torch would take for a constant, and unlike the frames of
+common chunks."""
 MOST_ROWS = 4096
 """Largest batch that an exported graph promises to take."""
 
@@ -33,7 +36,8 @@ class Part:
 
     Attributes:
         module: owns the parameters.
-        inputs: example tensors of `EXAMPLE` rows by name, the chunk's length in their last dimension.
+        inputs: example tensors of `EXAMPLE` rows by name, the chunk's length in their last
+            dimension.
         state: the state of `EXAMPLE` rows.
     """
 
@@ -52,7 +56,9 @@ class Flat(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The module's outputs, then the leaves of its next state."""
-        y, state = self.module(*tensors[: self.count], pytree.tree_unflatten(list(tensors[self.count :]), self.spec))
+        y, state = self.module(
+            *tensors[: self.count], pytree.tree_unflatten(list(tensors[self.count :]), self.spec)
+        )
         return (*pytree.tree_leaves(y), *pytree.tree_leaves(state))
 
 
@@ -72,8 +78,8 @@ class Graph:
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Runs the program."""
-        found: tuple[Tensor, ...] = self.program.module()(*tensors)
-        return found
+        outputs: tuple[Tensor, ...] = self.program.module()(*tensors)
+        return outputs
 
 
 def voice_size(converter: Converter) -> int:
@@ -89,12 +95,16 @@ def weights(converter: Converter) -> dict[str, Tensor]:
         EngineError: when the converter is no torch module.
     """
     if not isinstance(converter, nn.Module):
-        raise EngineError(f"a {type(converter).__name__} came, a torch module was wanted: engines are built from its weights")
+        raise EngineError(
+            f"expected a torch module, got {type(converter).__name__}: engines are built from its"
+            " weights"
+        )
     return dict(converter.state_dict())
 
 
 def program_of(module: nn.Module, example: tuple[Tensor, ...], name: str) -> ExportedProgram:
-    """Any module of tensors in and tensors out as a program whose batch is free and whose FFTs are matrix products.
+    """Any module of tensors in and tensors out as a program whose batch is free and whose FFTs are
+    matrix products.
 
     Raises:
         EngineError: when it holds something that torch cannot export.
@@ -106,25 +116,42 @@ def program_of(module: nn.Module, example: tuple[Tensor, ...], name: str) -> Exp
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program: ExportedProgram = torch.export.export(module.eval(), example, dynamic_shapes=shapes)
+            program: ExportedProgram = torch.export.export(
+                module.eval(), example, dynamic_shapes=shapes
+            )
             program = program.run_decompositions({torch.ops.aten.fft_rfft.default: rfft})
     except (RuntimeError, torch._dynamo.exc.UserError) as error:
         reason = str(error).splitlines()[0]
-        raise EngineError(f"torch {torch.__version__} cannot export {name} for any batch ({reason}): use torch-eager") from error
+        raise EngineError(
+            f"torch {torch.__version__} cannot export {name} for any batch ({reason}): use"
+            " torch-eager"
+        ) from error
     return program
 
 
 def export_step(converter: Converter, chunk: int) -> Graph:
-    """The whole step of `chunk` samples: (x (B, 1, N), voice (B, V), state (B, S)) -> (y (B, 1, N), next (B, S)).
+    """The whole step of `chunk` samples: (x (B, 1, N), voice (B, V), state (B, S)) -> (y (B, 1, N),
+    next (B, S)).
 
     Raises:
         EngineError: for a chunk that the model cannot take, or a model that torch cannot export.
     """
     if chunk <= 0 or chunk % converter.hop:
-        raise EngineError(f"a chunk of {chunk} samples came, a multiple of the model's hop of {converter.hop} was wanted")
+        raise EngineError(
+            f"expected a chunk of a multiple of the model's hop of {converter.hop} samples, got"
+            f" {chunk}"
+        )
     layout = Layout.of(converter.initial(1))
-    example = (torch.zeros(EXAMPLE, 1, chunk), torch.zeros(EXAMPLE, voice_size(converter)), layout.pack(converter.initial(EXAMPLE)))
-    return Graph(program_of(PackedStep(converter, layout), example, "the model's step"), ("x", "voice", "state"), ("y", "next"))
+    example = (
+        torch.zeros(EXAMPLE, 1, chunk),
+        torch.zeros(EXAMPLE, voice_size(converter)),
+        layout.pack(converter.initial(EXAMPLE)),
+    )
+    return Graph(
+        program_of(PackedStep(converter, layout), example, "the model's step"),
+        ("x", "voice", "state"),
+        ("y", "next"),
+    )
 
 
 def export_part(name: str, part: Part) -> Graph:
@@ -149,7 +176,8 @@ def mutations(graph: Graph) -> dict[str, str]:
 
 
 def parts(converter: Converter, chunk: int) -> dict[str, Part]:
-    """The parts of the shipped streaming model that are worth exporting alone: encoder, pitch and decoder.
+    """The parts of the shipped streaming model that are worth exporting alone: encoder, pitch and
+    decoder.
 
     Raises:
         EngineError: for a converter whose parts are not known.
@@ -158,12 +186,23 @@ def parts(converter: Converter, chunk: int) -> dict[str, Part]:
     from rtvc.models.streaming.analysis import PITCH_BINS
 
     if not isinstance(converter, StreamingConverter):
-        raise EngineError(f"{type(converter).__name__} came, parts are known of StreamingConverter only: export the whole step")
+        raise EngineError(
+            f"{type(converter).__name__} came, parts are known of StreamingConverter only: export"
+            " the whole step"
+        )
     frames, rows = chunk // converter.hop, EXAMPLE
     decoder = converter.decoder
     return {
-        "encoder": Part(converter.encoder, {"mel": torch.zeros(rows, converter.encoder.bands, frames)}, converter.encoder.initial(rows)),
-        "pitch": Part(converter.pitch, {"low": torch.zeros(rows, PITCH_BINS, frames)}, converter.pitch.initial(rows)),
+        "encoder": Part(
+            converter.encoder,
+            {"mel": torch.zeros(rows, converter.encoder.bands, frames)},
+            converter.encoder.initial(rows),
+        ),
+        "pitch": Part(
+            converter.pitch,
+            {"low": torch.zeros(rows, PITCH_BINS, frames)},
+            converter.pitch.initial(rows),
+        ),
         "decoder": Part(
             decoder,
             {

@@ -1,4 +1,5 @@
-"""The real FFT as matrix products, for graphs whose runtimes run products well and disagree on what an FFT node means."""
+"""The real FFT as matrix products, for graphs whose runtimes run products well and disagree on what
+an FFT node means."""
 
 import torch
 from torch import Tensor
@@ -7,7 +8,8 @@ from rtvc.errors import EngineError
 
 
 def rfft(x: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Tensor:
-    """`torch.fft.rfft` over the last axis as small matrix products (Cooley and Tukey, 1965: n = rows * columns).
+    """`torch.fft.rfft` over the last axis as small matrix products (Cooley and Tukey, 1965: n =
+    rows * columns).
 
     x (..., N) -> complex (..., n // 2 + 1).
 
@@ -15,14 +17,34 @@ def rfft(x: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None
         EngineError: for another axis, a norm, or an odd prime length.
     """
     size = x.shape[-1] if n is None else n
-    rows = max((d for d in range(1, int(size**0.5) * 2 + 1) if size % d == 0 and d * d <= 2 * size), default=1)
+    rows = max(
+        (d for d in range(1, int(size**0.5) * 2 + 1) if size % d == 0 and d * d <= 2 * size),
+        default=1,
+    )
     if dim not in (-1, x.ndim - 1) or norm not in (None, "backward") or rows == 1:
-        raise EngineError(f"an FFT of {size} samples over axis {dim} with norm {norm} cannot be exported: use the torch-eager backend")
-    columns, last = size // rows, size // rows // 2 + 1  # bin k = k1 + rows * k2; k2 up to half of the columns is enough
-    x = torch.nn.functional.pad(x[..., :size], (0, max(0, size - x.shape[-1]))).unflatten(-1, (rows, columns))
+        raise EngineError(
+            f"an FFT of {size} samples over axis {dim} with norm {norm} cannot be exported: use the"
+            " torch-eager backend"
+        )
+    columns, last = (
+        size // rows,
+        size // rows // 2 + 1,
+    )  # bin k = k1 + rows * k2; k2 up to half of the columns is enough
+    x = torch.nn.functional.pad(x[..., :size], (0, max(0, size - x.shape[-1]))).unflatten(
+        -1, (rows, columns)
+    )
 
     def wave(a: int, b: int, period: int) -> tuple[Tensor, Tensor]:
-        angle = -2 * torch.pi * (torch.arange(a, dtype=torch.float64)[:, None] * torch.arange(b, dtype=torch.float64) % period) / period
+        angle = (
+            -2
+            * torch.pi
+            * (
+                torch.arange(a, dtype=torch.float64)[:, None]
+                * torch.arange(b, dtype=torch.float64)
+                % period
+            )
+            / period
+        )
         return torch.cos(angle).to(x), torch.sin(angle).to(x)
 
     cosine, sine = wave(rows, rows, rows)
@@ -30,6 +52,8 @@ def rfft(x: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None
     cosine, sine = wave(rows, columns, size)
     real, imaginary = real * cosine - imaginary * sine, real * sine + imaginary * cosine
     cosine, sine = wave(columns, last, columns)
-    parts = torch.cat([real, imaginary], -1) @ torch.cat([torch.cat([cosine, sine], 1), torch.cat([-sine, cosine], 1)])
+    parts = torch.cat([real, imaginary], -1) @ torch.cat(
+        [torch.cat([cosine, sine], 1), torch.cat([-sine, cosine], 1)]
+    )
     real, imaginary = (part.mT.flatten(-2)[..., : size // 2 + 1] for part in parts.split(last, -1))
     return torch.complex(real.contiguous(), imaginary.contiguous())

@@ -35,25 +35,27 @@ def need_gpu(what: str) -> Gpu:
     Raises:
         EngineError: when there is none.
     """
-    found = gpu()
-    if found is None:
+    card = gpu()
+    if card is None:
         raise EngineError(
-            f"{what} needs an NVIDIA GPU, and torch {torch.__version__} sees none: run it on a machine with a GPU, its driver and a "
-            "CUDA build of torch, or use a backend for CPUs (rtvc build --backend auto)"
+            f"{what} needs an NVIDIA GPU, and torch {torch.__version__} sees none: run it on a"
+            " machine with a GPU, its driver and a CUDA build of torch, or use a backend for CPUs"
+            " (rtvc build --backend auto)"
         )
-    return found
+    return card
 
 
 def placed(module: nn.Module, device: torch.device, kernels: bool = False) -> nn.Module:
-    """A model for stepping on a device: itself on a CPU, a copy elsewhere, so that conditions are still made where voices lie.
+    """A model for stepping on a device: itself on a CPU, a copy elsewhere, so that conditions are
+    still made where voices lie.
 
     Args:
         module: on a CPU.
         device: where steps run.
-        kernels: exchange layers for their fused kernels.
+        kernels: let layers run on our kernels; otherwise they are plain torch.
     """
-    from rtvc.models.fused import fused
+    from rtvc.layers.dispatch import set_implementation
 
-    if device.type != "cpu":
-        module = copy.deepcopy(module).to(device)
-    return fused(module) if kernels else module
+    if device.type == "cpu":
+        return module
+    return set_implementation(copy.deepcopy(module).to(device), "auto" if kernels else "reference")

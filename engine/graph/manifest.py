@@ -1,4 +1,5 @@
-"""What an engine directory says of itself, in `engine.json`: read as anybody's file, every number within bounds."""
+"""What an engine directory says of itself, in `engine.json`: read as anybody's file, every number
+within bounds."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,8 @@ from rtvc.files import kind
 from rtvc.printable import first_problem
 
 MANIFEST, FORMAT = "engine.json", 2
-"""The format counts what makes older engines wrong to use: since 2, int8 weights leave room for processors without VNNI."""
+"""The format counts what makes older engines wrong to use: since 2, int8 weights leave room for
+processors without VNNI."""
 LARGEST_MANIFEST = 1 << 18
 """Bytes: a manifest has some two thousand."""
 MOST_CHUNK = 48_000
@@ -47,7 +49,9 @@ class Manifest(BaseModel):
     @model_validator(mode="after")
     def _whole(self) -> "Manifest":
         if self.chunk % self.hop:
-            raise ValueError(f"a chunk of {self.chunk} samples is not a multiple of the hop {self.hop}")
+            raise ValueError(
+                f"a chunk of {self.chunk} samples is not a multiple of the hop {self.hop}"
+            )
         return self
 
 
@@ -65,17 +69,28 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     if kind(path) != "file":
-        raise EngineError(f"{directory} holds no {MANIFEST}: build an engine with `rtvc build --backend … -o {directory}`")
+        raise EngineError(
+            f"{directory} holds no {MANIFEST}: build an engine with `rtvc build --backend … -o"
+            f" {directory}`"
+        )
     try:
         size = path.stat().st_size
         text = path.read_bytes() if size <= LARGEST_MANIFEST else b""
     except OSError as error:
-        raise EngineError(f"{path} cannot be read ({error.strerror}): build the engine again") from error
+        raise EngineError(
+            f"{path} cannot be read ({error.strerror}): build the engine again"
+        ) from error
     if size > LARGEST_MANIFEST:
-        raise EngineError(f"{path} has {size} bytes, at most {LARGEST_MANIFEST} were wanted: build the engine again")
+        raise EngineError(
+            f"expected at most {LARGEST_MANIFEST} bytes, {path} has {size}: build the engine again"
+        )
     try:
         if (came := Format.model_validate_json(text).format) != FORMAT:
-            raise EngineError(f"{path} has format {came}, {FORMAT} was wanted: build the engine again")
+            raise EngineError(
+                f"expected format {FORMAT}, got {came} in {path}: build the engine again"
+            )
         return Manifest.model_validate_json(text)
     except ValidationError as error:
-        raise EngineError(f"{path} is damaged ({first_problem(error)}): build the engine again") from error
+        raise EngineError(
+            f"{path} is damaged ({first_problem(error)}): build the engine again"
+        ) from error

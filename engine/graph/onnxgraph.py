@@ -28,11 +28,14 @@ def packages(*names: str) -> None:
         for name in names:
             __import__(name)
     except ImportError as error:
-        raise DependencyError(f"building an ONNX engine needs {error.name}: pip install 'rtvc-engine[onnx]'") from error
+        raise DependencyError(
+            f"building an ONNX engine needs {error.name}: pip install 'rtvc-engine[onnx]'"
+        ) from error
 
 
 def to_onnx(graph: Graph) -> Any:
-    """The ONNX model of an exported graph (onnx.ModelProto), inputs and outputs by the graph's names.
+    """The ONNX model of an exported graph (onnx.ModelProto), inputs and outputs by the graph's
+    names.
 
     Raises:
         DependencyError: without onnx or onnxscript.
@@ -45,7 +48,7 @@ def to_onnx(graph: Graph) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = torch.onnx.export(
+            exported = torch.onnx.export(
                 graph.program,
                 dynamo=True,
                 input_names=list(graph.inputs),
@@ -54,24 +57,37 @@ def to_onnx(graph: Graph) -> Any:
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise EngineError(f"torch cannot write this model as ONNX ({str(error).splitlines()[0]}): use the torch-eager backend") from error
+        raise EngineError(
+            f"torch cannot write this model as ONNX ({str(error).splitlines()[0]}): use the"
+            " torch-eager backend"
+        ) from error
     finally:
         logger.setLevel(level)
-    if found is None:
-        raise EngineError("torch.onnx gave no program for the model's step: use the torch-eager backend")
-    return found.model_proto
+    if exported is None:
+        raise EngineError(
+            "torch.onnx gave no program for the model's step: use the torch-eager backend"
+        )
+    return exported.model_proto
 
 
 def without_notes(model: "onnx.ModelProto") -> None:
     """Removes what torch writes about its sources, paths of the exporting machine among it."""
-    for thing in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
+    for thing in (
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+    ):
         del thing.metadata_props[:]
     for node in model.graph.node:
         node.doc_string = ""
 
 
 def write_onnx(converter: Converter, chunk: int, path: Path, source: Path | None = None) -> None:
-    """Writes the step as one ONNX file, constants folded by ONNX Runtime so that every weight is a plain matrix.
+    """Writes the step as one ONNX file, constants folded by ONNX Runtime so that every weight is a
+    plain matrix.
 
     `source` is such a file from before: it is copied, which saves a minute.
 
@@ -95,6 +111,8 @@ def write_onnx(converter: Converter, chunk: int, path: Path, source: Path | None
     onnxruntime.InferenceSession(str(raw), options, providers=["CPUExecutionProvider"])
     raw.unlink()
     model = onnx.load(str(path))
-    del model.graph.value_info[:]  # shapes inferred before folding disagree with what quantisers infer again
+    del model.graph.value_info[
+        :
+    ]  # shapes inferred before folding disagree with what quantisers infer again
     without_notes(model)
     onnx.save(model, str(path))

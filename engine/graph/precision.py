@@ -1,9 +1,11 @@
-"""Exported graphs in the precisions that TensorRT computes in: float64 becomes float32, large products may become float16.
+"""Exported graphs in the precisions that TensorRT computes in: float64 becomes float32, large
+products may become float16.
 
-What float64 the streaming model holds is for the sake of repeatability, not of hearing: running means of pitch and
-energy, F0, and the phase of the harmonic source, which the model keeps modulo one cycle after every frame. In float32
-that phase stays within about a ten-thousandth of a cycle of the float64 one, and continuous; `docs/gpu.md` has the
-measurement. Constants are folded in float64 first, so that tables and powers of decays lose nothing but their last bits.
+What float64 the streaming model holds is for the sake of repeatability, not of hearing: running
+means of pitch and energy, F0, and the phase of the harmonic source, which the model keeps modulo
+one cycle after every frame. In float32 that phase stays within about a ten-thousandth of a cycle of
+the float64 one, and continuous; `docs/gpu.md` has the measurement. Constants are folded in float64
+first, so that tables and powers of decays lose nothing but their last bits.
 """
 
 import operator
@@ -16,12 +18,22 @@ from torch.export import Dim, ExportedProgram
 from rtvc.engine.graph.export import MOST_ROWS
 
 LEARNED = 140_000
-"""Least number of weights of a product that is computed in float16. Smaller ones gain nothing and do the delicate work: in the
-shipped model that is the pitch network, whose least error is heard."""
+"""Least number of weights of a product that is computed in float16. Smaller ones gain nothing and
+do the delicate work: in the shipped model that is the pitch network, whose least error is heard."""
 ASSERTION = torch.ops.aten._assert_tensor_metadata.default
 COPY = torch.ops.aten._to_copy.default
-PRODUCTS = (torch.ops.aten.linear.default, torch.ops.aten.matmul.default, torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
-CREATORS = (torch.ops.aten.arange.default, torch.ops.aten.full.default, torch.ops.aten.zeros.default, torch.ops.aten.ones.default)
+PRODUCTS = (
+    torch.ops.aten.linear.default,
+    torch.ops.aten.matmul.default,
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+)
+CREATORS = (
+    torch.ops.aten.arange.default,
+    torch.ops.aten.full.default,
+    torch.ops.aten.zeros.default,
+    torch.ops.aten.ones.default,
+)
 LARGEST_CONSTANT = 1 << 22
 
 
@@ -29,9 +41,13 @@ def again(program: ExportedProgram, graph: fx.GraphModule) -> ExportedProgram:
     """The edited graph of a program, exported with the same example and a free batch."""
     graph.graph.eliminate_dead_code()
     used = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
-    for name in [name for name, _ in (*graph.named_parameters(), *graph.named_buffers()) if name not in used]:
+    for name in [
+        name for name, _ in (*graph.named_parameters(), *graph.named_buffers()) if name not in used
+    ]:
         owner, _, leaf = name.rpartition(".")
-        delattr(graph.get_submodule(owner), leaf)  # what only the voice's condition needs, and what was folded
+        delattr(
+            graph.get_submodule(owner), leaf
+        )  # what only the voice's condition needs, and what was folded
     graph.graph.lint()
     graph.recompile()
     example = program.example_inputs[0]
@@ -45,7 +61,8 @@ def attribute(graph: fx.GraphModule, target: str) -> Any:
 
 
 def fold_constants(graph: fx.GraphModule) -> int:
-    """Computes once what depends on nothing but numbers and buffers, in its own precision; returns how many nodes went.
+    """Computes once what depends on nothing but numbers and buffers, in its own precision; returns
+    how many nodes went.
 
     Parameters stay as they are, so that a runtime may find them by name and replace them.
     """
@@ -56,10 +73,19 @@ def fold_constants(graph: fx.GraphModule) -> int:
             value = attribute(graph, str(node.target))
             if isinstance(value, Tensor) and not isinstance(value, torch.nn.Parameter):
                 known[node] = value
-        elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload) and node.target is not ASSERTION:
+        elif (
+            node.op == "call_function"
+            and isinstance(node.target, torch._ops.OpOverload)
+            and node.target is not ASSERTION
+        ):
             inputs = node.all_input_nodes
-            if (not inputs and node.target in CREATORS) or (inputs and all(x in known for x in inputs)):
-                value = node.target(*fx.map_arg(node.args, known.__getitem__), **fx.map_arg(node.kwargs, known.__getitem__))
+            if (not inputs and node.target in CREATORS) or (
+                inputs and all(x in known for x in inputs)
+            ):
+                value = node.target(
+                    *fx.map_arg(node.args, known.__getitem__),
+                    **fx.map_arg(node.kwargs, known.__getitem__),
+                )
                 if isinstance(value, Tensor) and value.numel() <= LARGEST_CONSTANT:
                     known[node] = value
     for node, value in known.items():
@@ -75,18 +101,25 @@ def fold_constants(graph: fx.GraphModule) -> int:
 
 
 def without_complex(graph: fx.GraphModule) -> None:
-    """Real and imaginary parts that are joined only to be taken apart again stay apart: TensorRT knows no complex numbers."""
+    """Real and imaginary parts that are joined only to be taken apart again stay apart: TensorRT
+    knows no complex numbers."""
     for node in list(graph.graph.nodes):
-        if node.target is torch.ops.aten.view_as_real.default and node.args[0].target is torch.ops.aten.complex.default:
+        if (
+            node.target is torch.ops.aten.view_as_real.default
+            and node.args[0].target is torch.ops.aten.complex.default
+        ):
             with graph.graph.inserting_before(node):
-                pair = graph.graph.call_function(torch.ops.aten.stack.default, (list(node.args[0].args), -1))
+                pair = graph.graph.call_function(
+                    torch.ops.aten.stack.default, (list(node.args[0].args), -1)
+                )
             pair.meta = dict(node.meta)
             node.replace_all_uses_with(pair)
     graph.graph.eliminate_dead_code()
 
 
 def without_running_sums(graph: fx.GraphModule) -> None:
-    """Running sums over the last dimension become products with a triangle of ones: TensorRT's loop for them cannot be refitted."""
+    """Running sums over the last dimension become products with a triangle of ones: TensorRT's loop
+    for them cannot be refitted."""
     for node in list(graph.graph.nodes):
         value = node.meta.get("val")
         if (
@@ -96,19 +129,24 @@ def without_running_sums(graph: fx.GraphModule) -> None:
         ):
             continue
         name = f"triangle_{node.name}"
-        graph.register_buffer(name, torch.ones(value.shape[-1], value.shape[-1], dtype=value.dtype).triu())
+        graph.register_buffer(
+            name, torch.ones(value.shape[-1], value.shape[-1], dtype=value.dtype).triu()
+        )
         with graph.graph.inserting_before(node):
-            product = graph.graph.call_function(torch.ops.aten.matmul.default, (node.args[0], graph.graph.get_attr(name)))
+            product = graph.graph.call_function(
+                torch.ops.aten.matmul.default, (node.args[0], graph.graph.get_attr(name))
+            )
         product.meta = dict(node.meta)
         node.replace_all_uses_with(product)
     graph.graph.eliminate_dead_code()
 
 
 def in_float32(program: ExportedProgram) -> ExportedProgram:
-    """The program with everything that it computes in float64 computed in float32, constants folded, no complex numbers and no loops.
+    """The program with everything that it computes in float64 computed in float32, constants
+    folded, no complex numbers and no loops.
 
-    Inputs and outputs keep their types: steps take and give float32 already. Our own operators, which insist on float64
-    phases, are given them by casts around the call.
+    Inputs and outputs keep their types: steps take and give float32 already. Our own operators,
+    which insist on float64 phases, are given them by casts around the call.
     """
     graph = program.module(check_guards=False)
     assert isinstance(graph, fx.GraphModule)
@@ -173,7 +211,8 @@ def widen(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 def in_float16(program: ExportedProgram, least: int = LEARNED) -> ExportedProgram:
-    """The program with its large learned products in float16 and all else as it was: norms, statistics, source, spectra, states.
+    """The program with its large learned products in float16 and all else as it was: norms,
+    statistics, source, spectra, states.
 
     Args:
         program: of float32.
@@ -182,7 +221,9 @@ def in_float16(program: ExportedProgram, least: int = LEARNED) -> ExportedProgra
     graph = program.module(check_guards=False)
     assert isinstance(graph, fx.GraphModule)
     for node in list(graph.graph.nodes):
-        if node.target not in PRODUCTS or not any(learned(graph, x, least) for x in node.all_input_nodes):
+        if node.target not in PRODUCTS or not any(
+            learned(graph, x, least) for x in node.all_input_nodes
+        ):
             continue
 
         def halved(x: fx.Node, node: fx.Node = node) -> fx.Node:

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rtvc.errors import ConfigError
 
 Flavour = Literal["auto", "tensorrt", "rtx", "cuda"]
-"""`tensorrt`: TensorRT through torch-tensorrt; `rtx`: TensorRT-RTX; `cuda`: torch itself; `auto`: TensorRT of either kind."""
+"""`tensorrt`: TensorRT through torch-tensorrt; `rtx`: TensorRT-RTX; `cuda`: torch itself; `auto`:
+TensorRT of either kind."""
 Precision = Literal["fp32", "fp16"]
 
 MOST_ROWS = 1 << 16
@@ -32,7 +33,9 @@ class Target(BaseModel):
     flavour: Flavour = "auto"
     precision: Precision = "fp32"
     batch: tuple[Rows, Rows, Rows] = (1, 16, 256)
-    capabilities: tuple[Annotated[str, Field(max_length=40)], ...] = Field(default=(), max_length=64)
+    capabilities: tuple[Annotated[str, Field(max_length=40)], ...] = Field(
+        default=(), max_length=64
+    )
     gpu: str = Field(default="", max_length=200)
     kernels: bool = False
 
@@ -40,19 +43,31 @@ class Target(BaseModel):
     def _ascending(self) -> "Target":
         low, usual, most = self.batch
         if not 1 <= low <= usual <= most:
-            raise ValueError(f"a batch of {low}:{usual}:{most} came, 1 <= MIN <= OPT <= MAX was wanted")
+            raise ValueError(
+                f"expected a batch with 1 <= MIN <= OPT <= MAX, got {low}:{usual}:{most}"
+            )
         return self
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """Numbers of rows worth padding a batch to: the least, the powers of two above it, and the most."""
+        """Numbers of rows worth padding a batch to: the least, the powers of two above it, and the
+        most."""
         low, _, most = self.batch
-        return tuple(sorted({low, most, *(1 << k for k in range(most.bit_length()) if low < 1 << k < most)}))
+        return tuple(
+            sorted({low, most, *(1 << k for k in range(most.bit_length()) if low < 1 << k < most)})
+        )
 
     @property
     def label(self) -> str:
         """For the name of a folder: `rtx-fp16-1-16-256`."""
-        return "-".join([self.flavour, self.precision, *map(str, self.batch), *(["kernels"] if self.kernels else [])])
+        return "-".join(
+            [
+                self.flavour,
+                self.precision,
+                *map(str, self.batch),
+                *(["kernels"] if self.kernels else []),
+            ]
+        )
 
 
 def parse_batch(text: str) -> tuple[int, int, int]:
@@ -65,7 +80,14 @@ def parse_batch(text: str) -> tuple[int, int, int]:
     if len(parts) == 1:
         parts *= 3
     numbers = [int(part) for part in parts if part.isdecimal() and len(part) <= len(str(MOST_ROWS))]
-    if len(parts) != 3 or len(numbers) != 3 or not 1 <= numbers[0] <= numbers[1] <= numbers[2] <= MOST_ROWS:
-        raise ConfigError(f"a batch of {text!r} came, MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX <= {MOST_ROWS} was wanted, as 1:16:256")
+    if (
+        len(parts) != 3
+        or len(numbers) != 3
+        or not 1 <= numbers[0] <= numbers[1] <= numbers[2] <= MOST_ROWS
+    ):
+        raise ConfigError(
+            f"expected a batch MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX <= {MOST_ROWS}, as 1:16:256,"
+            f" got {text!r}"
+        )
     low, usual, most = numbers
     return low, usual, most

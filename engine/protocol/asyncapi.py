@@ -1,17 +1,19 @@
-"""The AsyncAPI 3 document of the protocol, made from its types: `python -m rtvc.engine.protocol.asyncapi docs/asyncapi.json`."""
+"""The AsyncAPI 3 document of the protocol, made from its types: `python -m
+rtvc.engine.protocol.asyncapi docs/asyncapi.json`."""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from rtvc.engine.protocol.fields import PATH, VERSION
 from rtvc.engine.protocol.frames import FORMATS, HEADER, Flag
-from rtvc.engine.protocol.messages import VERSION, ClientMessage, ServerMessage
-from rtvc.engine.server.web import PATH
+from rtvc.engine.protocol.messages import ClientMessage, ServerMessage
 
 
 def document() -> dict[str, Any]:
-    """The whole document: one channel, an operation for each direction, a schema for each message."""
+    """The whole document: one channel, an operation for each direction, a schema for each
+    message."""
     schemas: dict[str, Any] = {}
     sides: dict[str, list[str]] = {"fromClient": ["Frame"], "fromServer": ["Frame"]}
     messages: dict[str, Any] = {"Frame": frame()}
@@ -19,7 +21,7 @@ def document() -> dict[str, Any]:
         for kind in union.__args__:
             schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= schema.pop("$defs", {})
-            summary = schema.pop("description", "").split("\n")[0]
+            summary = " ".join(schema.pop("description", "").split("\n\n")[0].split())
             schemas[kind.__name__] = schema | {"required": ["type", *schema.get("required", [])]}
             messages[kind.__name__] = {
                 "name": schema["properties"]["type"]["const"],
@@ -34,12 +36,20 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "rtvc streaming voice conversion",
             "version": str(VERSION),
-            "description": "Speech goes in, the same speech in another voice comes out. See protocol.md for the order of things.",
+            "description": (
+                "Speech goes in, the same speech in another voice comes out. See protocol.md for"
+                " the order of things."
+            ),
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
         "servers": {"local": {"host": "127.0.0.1:8765", "protocol": "ws", "pathname": PATH}},
-        "channels": {"session": {"address": PATH, "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages}}},
+        "channels": {
+            "session": {
+                "address": PATH,
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+            }
+        },
         "operations": {
             side: {
                 "action": "receive" if side == "fromClient" else "send",

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtvc.engine.protocol.messages import Format
+from rtvc.engine.protocol.fields import Format
 from rtvc.errors import DependencyError, ProtocolError
 
 Samples = NDArray[np.float32]
@@ -49,32 +49,40 @@ class S16:
     block = 0
 
     def encode(self, samples: Samples) -> bytes:
-        """As `Codec.encode`."""
+        """See `Codec.encode`."""
         return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
 
     def decode(self, payload: bytes) -> Samples:
-        """As `Codec.decode`."""
+        """See `Codec.decode`."""
         if len(payload) % 2 or not payload:
-            raise ProtocolError(f"an s16 payload of {len(payload)} bytes came, a positive multiple of 2 was wanted")
+            raise ProtocolError(
+                f"expected an s16 payload of a multiple of 2 bytes, got {len(payload)} bytes"
+            )
         return np.frombuffer(payload, "<i2").astype(np.float32) / np.float32(32768)
 
 
 class F32:
-    """32-bit floats, little-endian; what lies outside [-1, 1] is limited, what is not finite is refused."""
+    """32-bit floats, little-endian; what lies outside [-1, 1] is limited, what is not finite is
+    refused."""
 
     block = 0
 
     def encode(self, samples: Samples) -> bytes:
-        """As `Codec.encode`."""
+        """See `Codec.encode`."""
         return np.asarray(samples, "<f4").tobytes()
 
     def decode(self, payload: bytes) -> Samples:
-        """As `Codec.decode`."""
+        """See `Codec.decode`."""
         if len(payload) % 4 or not payload:
-            raise ProtocolError(f"an f32 payload of {len(payload)} bytes came, a positive multiple of 4 was wanted")
+            raise ProtocolError(
+                f"expected an f32 payload of a multiple of 4 bytes, got {len(payload)} bytes"
+            )
         samples = np.frombuffer(payload, "<f4")
         if not np.isfinite(samples).all():
-            raise ProtocolError("an f32 payload with infinite or undefined samples came: find where the capture went wrong")
+            raise ProtocolError(
+                "an f32 payload with infinite or undefined samples came: find where the capture"
+                " went wrong"
+            )
         return np.clip(samples, -1, 1).astype(np.float32)
 
 
@@ -88,27 +96,42 @@ class Opus:
     def __init__(self, rate: int) -> None:
         library = opus_library()
         if library is None:
-            raise DependencyError("Opus needs libopus and opuslib: install the package libopus0 and pip install 'rtvc-engine[opus]'")
+            raise DependencyError(
+                "Opus needs libopus and opuslib: install the package libopus0 and pip install"
+                " 'rtvc-engine[opus]'"
+            )
         if rate not in OPUS_RATES:
-            raise ProtocolError(f"Opus at {rate} Hz came, one of {', '.join(map(str, OPUS_RATES))} Hz was wanted")
+            raise ProtocolError(
+                f"expected one of {', '.join(map(str, OPUS_RATES))} Hz for Opus, got {rate} Hz"
+            )
         self.rate, self.block = rate, round(OPUS_BLOCK_S * rate)
         self._error = library.OpusError
         self._encoder, self._decoder = library.Encoder(rate, 1, "voip"), library.Decoder(rate, 1)
 
     def encode(self, samples: Samples) -> bytes:
-        """As `Codec.encode`, N being a duration of `OPUS_MS`."""
+        """See `Codec.encode`; N is a duration of `OPUS_MS`."""
         if 1000 * len(samples) / self.rate not in OPUS_MS:
-            raise ProtocolError(f"{len(samples)} samples came for an Opus packet at {self.rate} Hz, one of {OPUS_MS} ms was wanted")
-        return bytes(self._encoder.encode_float(np.asarray(samples, np.float32).tobytes(), len(samples)))
+            raise ProtocolError(
+                f"expected an Opus packet of one of {OPUS_MS} ms, got {len(samples)} samples at"
+                f" {self.rate} Hz"
+            )
+        return bytes(
+            self._encoder.encode_float(np.asarray(samples, np.float32).tobytes(), len(samples))
+        )
 
     def decode(self, payload: bytes) -> Samples:
-        """As `Codec.decode`."""
+        """See `Codec.decode`."""
         if not 1 <= len(payload) <= OPUS_PACKET:
-            raise ProtocolError(f"an Opus packet of {len(payload)} bytes came, 1 to {OPUS_PACKET} were wanted")
+            raise ProtocolError(
+                f"expected an Opus packet of 1 to {OPUS_PACKET} bytes, got {len(payload)}"
+            )
         try:
             data = self._decoder.decode_float(payload, round(0.12 * self.rate))
         except self._error as error:
-            raise ProtocolError(f"an Opus packet that cannot be decoded came ({error}): send one whole packet a frame") from error
+            raise ProtocolError(
+                f"expected an Opus packet, got one that cannot be decoded ({error}): send one whole"
+                " packet a frame"
+            ) from error
         return np.clip(np.nan_to_num(np.frombuffer(data, np.float32)), -1, 1).astype(np.float32)
 
 

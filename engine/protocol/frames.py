@@ -1,4 +1,5 @@
-"""Protocol version 1, the binary frames: a header of 16 bytes, little-endian, then audio or a piece of an uploaded file.
+"""Protocol version 1, the binary frames: a header of 16 bytes, little-endian, then audio or a piece
+of an uploaded file.
 
 u8 version | u8 flags | u16 format | u32 sequence | u64 timestamp | payload
 """
@@ -7,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntFlag
 
-from rtvc.engine.protocol.messages import VERSION
+from rtvc.engine.protocol.fields import VERSION
 from rtvc.errors import ProtocolError
 
 HEADER = struct.Struct("<BBHIQ")
@@ -35,7 +36,8 @@ class Flag(IntFlag):
 
 
 UPLOAD, END, DROPPED, SILENCE = (int(flag) for flag in Flag)
-"""The same as plain numbers: hundreds of sessions test them thousands of times a second, where each enumeration would cost 1 µs."""
+"""The same as plain numbers: hundreds of sessions test them thousands of times a second, where each
+enumeration would cost 1 µs."""
 KNOWN = UPLOAD | END | DROPPED | SILENCE
 
 
@@ -47,7 +49,8 @@ class Frame:
         flags: bits of `Flag`.
         format: of the audio, a value of `FORMATS`; 0 for an upload.
         sequence: counts the sender's frames of this stream or file from 0, without a gap.
-        timestamp: when the first sample was captured, in microseconds of the client's clock; 0 for an upload.
+        timestamp: when the first sample was captured, in microseconds of the client's clock; 0 for
+            an upload.
         payload: the bytes behind the header.
     """
 
@@ -59,27 +62,39 @@ class Frame:
 
     def to_bytes(self) -> bytes:
         """The frame as it is sent."""
-        return HEADER.pack(VERSION, self.flags, self.format, self.sequence, self.timestamp) + self.payload
+        return (
+            HEADER.pack(VERSION, self.flags, self.format, self.sequence, self.timestamp)
+            + self.payload
+        )
 
 
 def parse(data: bytes) -> Frame:
     """The frame in some bytes.
 
     Raises:
-        ProtocolError: too short, of another version, with unknown flags, or a header that contradicts itself.
+        ProtocolError: too short, of another version, with unknown flags, or a header that
+            contradicts itself.
     """
     if len(data) < HEADER.size:
-        raise ProtocolError(f"a binary frame of {len(data)} bytes came, a header of {HEADER.size} bytes was wanted")
+        raise ProtocolError(
+            f"expected a header of {HEADER.size} bytes, got a binary frame of {len(data)} bytes"
+        )
     version, flags, format, sequence, timestamp = HEADER.unpack_from(data)
     if version != VERSION:
-        raise ProtocolError(f"a binary frame of version {version} came, version {VERSION} was wanted")
+        raise ProtocolError(f"expected a binary frame of version {VERSION}, got version {version}")
     if flags & ~KNOWN:
-        raise ProtocolError(f"a binary frame with the flags {flags:#04x} came, none above {KNOWN:#04x} are known")
+        raise ProtocolError(
+            f"expected flags up to {KNOWN:#04x}, got a binary frame with {flags:#04x}"
+        )
     if timestamp >= LATEST:
-        raise ProtocolError(f"the timestamp {timestamp} came, microseconds below 2^63 were wanted")
+        raise ProtocolError(f"expected microseconds below 2^63, got the timestamp {timestamp}")
     upload = bool(flags & UPLOAD)
     if upload and (flags & (DROPPED | SILENCE) or format):
-        raise ProtocolError("an upload frame with a format, or flags of audio, came: format 0 was wanted")
+        raise ProtocolError(
+            "expected an upload frame of format 0, got a format, or flags, of audio"
+        )
     if not upload and format not in FORMATS.values():
-        raise ProtocolError(f"an audio frame of format {format} came, one of {sorted(FORMATS.values())} was wanted")
+        raise ProtocolError(
+            f"expected an audio frame of a format of {sorted(FORMATS.values())}, got {format}"
+        )
     return Frame(flags, format, sequence, timestamp, bytes(data[HEADER.size :]))

@@ -1,52 +1,26 @@
-"""Protocol version 1, the text frames: every control message of either end as a closed type. `docs/protocol.md` explains them.
+"""Protocol version 1, the text frames: every control message of either end as a closed type.
+`docs/protocol.md` explains them.
 
-Durations end in `_ms`. Unknown fields are ignored, so that later versions can add some; unknown types are not of the protocol.
+Durations end in `_ms`. Unknown fields are ignored, so that later versions can add some; unknown
+types are not of the protocol.
 """
 
-from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, field_serializer
 
-VERSION = 1
-RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000)
-"""Sample rates in Hz that a stream may have: a closed list, because a resampler between odd rates costs a hundred megabytes."""
-Rate: TypeAlias = Literal[8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000]
-Format: TypeAlias = Literal["s16", "f32", "opus"]
-Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=128)]
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Semitones: TypeAlias = Annotated[float, Field(ge=-24, le=24)]
-Weights: TypeAlias = Annotated[dict[Name, Annotated[float, Field(ge=0, le=1_000)]], Field(min_length=1, max_length=8)]
-VoiceChoice: TypeAlias = Name | Weights
-"""A voice by name, or several by name with their shares."""
-Count: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
-
-
-class Code(StrEnum):
-    """Why something was refused."""
-
-    VERSION = "version"
-    UNAUTHORIZED = "unauthorized"
-    MALFORMED = "malformed"
-    UNKNOWN_TYPE = "unknown_type"
-    UNEXPECTED = "unexpected"
-    TOO_LARGE = "too_large"
-    BAD_FRAME = "bad_frame"
-    BAD_SEQUENCE = "bad_sequence"
-    RATE_LIMITED = "rate_limited"
-    UNSUPPORTED = "unsupported"
-    UNKNOWN_VOICE = "unknown_voice"
-    BAD_NAME = "bad_name"
-    NAME_TAKEN = "name_taken"
-    STORE_FULL = "store_full"
-    BAD_UPLOAD = "bad_upload"
-    FULL = "full"
-    DRAINING = "draining"
-    UNKNOWN_SESSION = "unknown_session"
-    TOO_LATE = "too_late"
-    SUPERSEDED = "superseded"
-    IDLE = "idle"
-    INTERNAL = "internal"
+from rtvc.engine.protocol.fields import (
+    RATES,
+    VERSION,
+    Code,
+    Count,
+    Format,
+    Name,
+    Rate,
+    Semitones,
+    Share,
+    VoiceChoice,
+)
 
 
 class Message(BaseModel):
@@ -62,30 +36,37 @@ class Message(BaseModel):
 class Secret(Message):
     """A message with something in it that must not reach a log: shown as stars, sent as it is."""
 
-    @field_serializer("token", "key", check_fields=False, when_used="json-unless-none")
+    @field_serializer("token", "key", "control", check_fields=False, when_used="json-unless-none")
     def _reveal(self, secret: SecretStr) -> str:
         return secret.get_secret_value()
 
 
 Hidden: TypeAlias = Annotated[SecretStr, Field(max_length=256)]
+Chosen: TypeAlias = Annotated[SecretStr, Field(min_length=16, max_length=256)]
+"""A secret that a client thinks of."""
 
 
 class Hello(Secret):
     """The first message of a connection.
 
-    Capabilities: `silence`, silent frames are understood; `acknowledge`, pings say what was `received`, the last frame of a
-    session not before `stopped` has come: until then the session is kept.
+    Capabilities: `silence`, silent frames are understood; `acknowledge`, pings say what was
+    `received`, the last frame of a session not before `stopped` has come: until then the session is
+    kept. Who knows `control` may change the sessions of this connection from another one.
     """
 
     type: Literal["hello"] = "hello"
     version: int
     token: Hidden | None = None
+    control: Chosen | None = None
     client: Annotated[str, Field(max_length=128)] = ""
-    capabilities: Annotated[tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=32, strict=False)] = ()
+    capabilities: Annotated[
+        tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=32, strict=False)
+    ] = ()
 
 
 class Start(Message):
-    """Opens a session. `block` is how many samples the client's frames usually hold; without `max_lag_ms` nothing is ever dropped."""
+    """Opens a session. `block` is how many samples the client's frames usually hold; without
+    `max_lag_ms` nothing is ever dropped."""
 
     type: Literal["start"] = "start"
     sample_rate: Rate
@@ -101,7 +82,8 @@ class Start(Message):
 
 
 class Resume(Secret):
-    """Takes a session up again after a lost connection; `received` is the number of the next output frame wanted."""
+    """Takes a session up again after a lost connection; `received` is the number of the next output
+    frame wanted."""
 
     type: Literal["resume"] = "resume"
     session: Name
@@ -110,7 +92,8 @@ class Resume(Secret):
 
 
 class Upload(Message):
-    """Announces a reference recording (any audio file); frames with the UPLOAD flag follow, the last one with END."""
+    """Announces a reference recording (any audio file); frames with the UPLOAD flag follow, the
+    last one with END."""
 
     type: Literal["upload"] = "upload"
     name: Name
@@ -134,8 +117,17 @@ class Update(Message):
     wet: Share | None = None
 
 
+class Control(Secret):
+    """`update` and `stats` of this connection go to another one's session from now on: that whose
+    hello named this secret."""
+
+    type: Literal["control"] = "control"
+    control: Chosen
+
+
 class Ping(Message):
-    """Asks for a pong; `received`, the next output frame wanted, lets the server forget what came before it."""
+    """Asks for a pong; `received`, the next output frame wanted, lets the server forget what came
+    before it."""
 
     type: Literal["ping"] = "ping"
     id: Count = 0
@@ -168,7 +160,8 @@ class Limits(Message):
 
 
 class Welcome(Message):
-    """The answer to hello. `chunk_ms` is how much audio the model takes a step, `latency_ms` what model and chunk delay."""
+    """The answer to hello. `chunk_ms` is how much audio the model takes a step, `latency_ms` what
+    model and chunk delay."""
 
     type: Literal["welcome"] = "welcome"
     version: int = VERSION
@@ -181,7 +174,8 @@ class Welcome(Message):
 
 
 class Started(Secret):
-    """A session is open; `session` and `key` resume it. `latency_ms` is how much output lags input when every step is instant."""
+    """A session is open; `session` and `key` resume it. `latency_ms` is how much output lags input
+    when every step is instant."""
 
     type: Literal["started"] = "started"
     session: str
@@ -194,7 +188,8 @@ class Started(Secret):
 
 
 class Resumed(Message):
-    """The session goes on: send input frames from number `wanted` on; output follows from the number asked for."""
+    """The session goes on: send input frames from number `wanted` on; output follows from the
+    number asked for."""
 
     type: Literal["resumed"] = "resumed"
     session: str
@@ -213,7 +208,8 @@ class VoiceReady(Message):
 
 
 class VoiceList(Message):
-    """The names of all voices, sorted; those for which a reply has no room are counted in `more`."""
+    """The names of all voices, sorted; those for which a reply has no room are counted in
+    `more`."""
 
     type: Literal["voices"] = "voices"
     voices: Annotated[tuple[str, ...], Field(strict=False)]
@@ -230,6 +226,17 @@ class Updated(Message):
     wet: float
 
 
+class Controlled(Message):
+    """A session of another connection is controlled from here; what holds there now."""
+
+    type: Literal["controlled"] = "controlled"
+    session: str
+    voice: str
+    pitch: float
+    prosody: float
+    wet: float
+
+
 class Pong(Message):
     """The ping's id and time, and the server's clock in microseconds."""
 
@@ -240,7 +247,8 @@ class Pong(Message):
 
 
 class Totals(Message):
-    """Counts of one session. Lag is the age of the first sample of an output frame when it is handed to the network."""
+    """Counts of one session. Lag is the age of the first sample of an output frame when it is
+    handed to the network."""
 
     frames_in: Count = 0
     frames_out: Count = 0
@@ -254,7 +262,8 @@ class Totals(Message):
 
 
 class Stats(Totals):
-    """The session so far; `queued_ms` of input and `waiting_ms` of output are on their way, `load` is the share of a tick in use."""
+    """The session so far; `queued_ms` of input and `waiting_ms` of output are on their way, `load`
+    is the share of a tick in use."""
 
     type: Literal["stats"] = "stats"
     queued_ms: float = 0.0
@@ -285,14 +294,37 @@ class Error(Message):
     fatal: bool = False
 
 
-ClientMessage: TypeAlias = Hello | Start | Resume | Upload | ListVoices | Update | Ping | AskStats | Stop
-ServerMessage: TypeAlias = Welcome | Started | Resumed | VoiceReady | VoiceList | Updated | Pong | Stats | Stopped | Draining | Error
+ClientMessage: TypeAlias = (
+    Hello | Start | Resume | Upload | ListVoices | Update | Control | Ping | AskStats | Stop
+)
+ServerMessage: TypeAlias = (
+    Welcome
+    | Started
+    | Resumed
+    | VoiceReady
+    | VoiceList
+    | Updated
+    | Controlled
+    | Pong
+    | Stats
+    | Stopped
+    | Draining
+    | Error
+)
 FORGETFUL = ConfigDict(cache_strings="keys")
 """By default the JSON parser keeps short texts for later: tokens and session keys, too."""
-FROM_CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")], config=FORGETFUL)
-FROM_SERVER: TypeAdapter[ServerMessage] = TypeAdapter(Annotated[ServerMessage, Field(discriminator="type")], config=FORGETFUL)
+FROM_CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(
+    Annotated[ClientMessage, Field(discriminator="type")], config=FORGETFUL
+)
+FROM_SERVER: TypeAdapter[ServerMessage] = TypeAdapter(
+    Annotated[ServerMessage, Field(discriminator="type")], config=FORGETFUL
+)
 
 
 def schema() -> dict[str, Any]:
     """JSON schemas of all messages, by class name."""
-    return {kind.__name__: kind.model_json_schema() for union in (ClientMessage, ServerMessage) for kind in union.__args__}
+    return {
+        kind.__name__: kind.model_json_schema()
+        for union in (ClientMessage, ServerMessage)
+        for kind in union.__args__
+    }

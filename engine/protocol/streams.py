@@ -1,18 +1,21 @@
-"""The two directions of a session's audio, which outlive a connection: numbered, kept for resending, checked on arrival.
+"""The two directions of a session's audio, which outlive a connection: numbered, kept for
+resending, checked on arrival.
 
-Either end has one of each: the client's `Outgoing` feeds the server's `Incoming`, and the other way round.
+Either end has one of each: the client's `Outgoing` feeds the server's `Incoming`, and the other way
+round.
 """
 
 import struct
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.engine.protocol.fields import Format
 from rtvc.engine.protocol.formats import Codec, codec
 from rtvc.engine.protocol.frames import DROPPED, END, FORMATS, LAST_SEQUENCE, SILENCE, Frame
-from rtvc.engine.protocol.messages import Format
 from rtvc.errors import ProtocolError
 
 Samples = NDArray[np.float32]
@@ -76,7 +79,15 @@ class Outgoing:
         """Number of the oldest frame that is still kept; `sequence` when there is none."""
         return self._kept[0][0] if self._kept else self.sequence
 
-    def frame(self, samples: Samples, timestamp: int, *, end: bool = False, dropped: bool = False, silence: bool = False) -> bytes:
+    def frame(
+        self,
+        samples: Samples,
+        timestamp: int,
+        *,
+        end: bool = False,
+        dropped: bool = False,
+        silence: bool = False,
+    ) -> bytes:
         """The next frame.
 
         Args:
@@ -84,7 +95,8 @@ class Outgoing:
             timestamp: when the first sample was captured, in microseconds of the client's clock.
             end: nothing follows.
             dropped: audio before it was dropped.
-            silence: the samples are all zero and the peer understands silent frames: only their number is sent.
+            silence: the samples are all zero and the peer understands silent frames: only their
+                number is sent.
 
         Raises:
             ProtocolError: after 2^32 frames.
@@ -94,17 +106,32 @@ class Outgoing:
         flags = END * end | DROPPED * dropped | SILENCE * (silence or not len(samples))
         payload = COUNT.pack(len(samples)) if flags & SILENCE else self.codec.encode(samples)
         data = Frame(flags, self.format, self.sequence, max(0, timestamp), payload).to_bytes()
-        self.store(self.sequence, data, len(samples))
+        self._keep(self.sequence, data, len(samples))
         self.sequence += 1
         while self._samples > self.keep and self._bytes > self.limit and len(self._kept) > 1:
             self._drop()
         return data
 
-    def store(self, sequence: int, data: bytes, samples: int) -> None:
-        """Keeps a frame that was made, until it is forgotten or there are too many."""
+    def _keep(self, sequence: int, data: bytes, samples: int) -> None:
         self._kept.append((sequence, data, samples))
         self._samples += samples
         self._bytes += len(data)
+
+    def state(self) -> dict[str, Any]:
+        """Arrays and numbers to go on from: the frames that are kept, and their number."""
+        sizes = [(sequence, len(data), samples) for sequence, data, samples in self._kept]
+        return {
+            "sequence": self.sequence,
+            "sizes": np.array(sizes, np.int64).reshape(-1, 3),
+            "kept": np.frombuffer(b"".join(data for _, data, _ in self._kept), np.uint8),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state` returned."""
+        self.sequence, at, data = state["sequence"], 0, state["kept"].tobytes()
+        for sequence, size, samples in state["sizes"].tolist():
+            self._keep(sequence, data[at : at + size], samples)
+            at += size
 
     def _drop(self) -> None:
         _, data, samples = self._kept.popleft()
@@ -123,7 +150,10 @@ class Outgoing:
             SequenceError: they are no longer kept, or were never sent.
         """
         if not self.first <= wanted <= self.sequence:
-            raise SequenceError(f"frame {wanted} was asked for again, {self.first} to {self.sequence} can be had: start a new session")
+            raise SequenceError(
+                f"expected a frame from {self.first} to {self.sequence}, got a demand for {wanted}:"
+                " start a new session"
+            )
         return [data for sequence, data, _ in self._kept if sequence >= wanted]
 
 
@@ -141,6 +171,10 @@ class Incoming:
         self.wanted = 0  # number of the next frame
         self.ended = False
 
+    def restore(self, wanted: int, ended: bool) -> None:
+        """Goes on with frame number `wanted`, or with none."""
+        self.wanted, self.ended = wanted, ended
+
     def accept(self, frame: Frame) -> Audio | None:
         """The audio of a frame; None for one that came before (after a resumption).
 
@@ -149,16 +183,27 @@ class Incoming:
             ProtocolError: the payload is not of the format, or holds more than a second.
         """
         if frame.format != self.format:
-            raise ProtocolError(f"an audio frame of format {frame.format} came, the session's is {self.format}: send what `start` named")
+            raise ProtocolError(
+                f"expected an audio frame of the session's format {self.format}, got one of"
+                f" {frame.format}: send what `start` named"
+            )
         if frame.sequence < self.wanted:
             return None
         if frame.sequence > self.wanted or self.ended:
-            raise SequenceError(f"audio frame {frame.sequence} came, {'none after the end' if self.ended else self.wanted} was wanted")
-        samples = self._silence(frame.payload) if frame.flags & SILENCE else self.codec.decode(frame.payload)
+            raise SequenceError(
+                f"expected {'none after the end' if self.ended else f'audio frame {self.wanted}'},"
+                f" got audio frame {frame.sequence}"
+            )
+        samples = (
+            self._silence(frame.payload)
+            if frame.flags & SILENCE
+            else self.codec.decode(frame.payload)
+        )
         end = bool(frame.flags & END)
         if len(samples) > LONGEST_S * self.rate:
             raise ProtocolError(
-                f"a frame of {len(samples)} samples came, at most {LONGEST_S * self.rate:.0f} were wanted: send smaller ones"
+                f"expected a frame of at most {LONGEST_S * self.rate:.0f} samples, got"
+                f" {len(samples)}: send smaller ones"
             )
         self.wanted += 1
         self.ended = end
@@ -166,8 +211,14 @@ class Incoming:
 
     def _silence(self, payload: bytes) -> Samples:
         if len(payload) != COUNT.size:
-            raise ProtocolError(f"a silent frame with {len(payload)} bytes came, a number of {COUNT.size} bytes was wanted")
+            raise ProtocolError(
+                f"expected a silent frame with a number of {COUNT.size} bytes, got {len(payload)}"
+                " bytes"
+            )
         count = COUNT.unpack(payload)[0]
         if count > LONGEST_S * self.rate:
-            raise ProtocolError(f"a silent frame of {count} samples came, at most {LONGEST_S * self.rate:.0f} were wanted")
+            raise ProtocolError(
+                f"expected a silent frame of at most {LONGEST_S * self.rate:.0f} samples, got"
+                f" {count}"
+            )
         return np.zeros(count, np.float32)

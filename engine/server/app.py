@@ -10,13 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtvc.engine.admission.entrance import AT_ONCE, SEND_BUFFER, Entrance, Listener, listen, room_for
+from rtvc.engine.admission.entrance import (
+    AT_ONCE,
+    SEND_BUFFER,
+    Entrance,
+    Listener,
+    listen,
+    room_for,
+)
 from rtvc.engine.admission.guarded import guarded
 from rtvc.engine.admission.logs import sparing
-from rtvc.engine.protocol.refusals import LARGEST_FRAME
-from rtvc.engine.server.connection import Connection, Gone
+from rtvc.engine.protocol.fields import LARGEST_FRAME, PATH
+from rtvc.engine.server.connection import Connection
 from rtvc.engine.server.service import Service
-from rtvc.engine.server.web import PATH, Web, client_address
+from rtvc.engine.server.transport import Gone
+from rtvc.engine.server.web import Web, client_address
 from rtvc.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
@@ -25,9 +33,11 @@ if TYPE_CHECKING:
 OPEN_S = 5.0
 """Seconds that a handshake may take."""
 FAREWELL_S = 2.0
-"""Seconds that the closing of a connection may take, its last words included, before it is cut off."""
+"""Seconds that the closing of a connection may take, its last words included, before it is cut
+off."""
 PING_S = 20.0
-"""Seconds between two pings of the transport, and until one without an answer ends the connection."""
+"""Seconds between two pings of the transport, and until one without an answer ends the
+connection."""
 
 log = logging.getLogger("rtvc.serve")
 
@@ -42,7 +52,7 @@ class Socket:
     entrance: Entrance
 
     async def receive(self) -> str | bytes:
-        """As `Transport.receive`."""
+        """See `Transport.receive`."""
         from websockets.exceptions import ConnectionClosed
 
         try:
@@ -53,7 +63,7 @@ class Socket:
             raise Gone(well=error.rcvd is not None and error.rcvd.code in (1000, 1001)) from None
 
     async def send(self, data: str | bytes) -> None:
-        """As `Transport.send`."""
+        """See `Transport.send`."""
         from websockets.exceptions import ConnectionClosed
 
         try:
@@ -62,11 +72,11 @@ class Socket:
             raise Gone from None
 
     def greeted(self) -> None:
-        """As `Transport.greeted`."""
+        """See `Transport.greeted`."""
         self.entrance.greeted(descriptor(self.connection))
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """As `Transport.close`: the library alone would wait for a peer that does not read."""
+        """See `Transport.close`: the library alone would wait for a peer that does not read."""
         try:
             async with asyncio.timeout(FAREWELL_S):
                 await self.connection.close(code, reason)
@@ -76,8 +86,8 @@ class Socket:
 
 def descriptor(connection: "ServerConnection") -> int:
     """The number of a connection's socket; -1 when it is closed."""
-    found = connection.transport.get_extra_info("socket")
-    return -1 if found is None else int(found.fileno())
+    opened = connection.transport.get_extra_info("socket")
+    return -1 if opened is None else int(opened.fileno())
 
 
 def secure(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -92,7 +102,8 @@ def secure(certificate: Path, key: Path) -> ssl.SSLContext:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
-            f"{certificate} and {key} cannot be used for TLS ({error}): give a certificate chain and its key, as PEM"
+            f"{certificate} and {key} cannot be used for TLS ({error}): give a certificate chain"
+            " and its key, as PEM"
         ) from error
     return context
 
@@ -107,7 +118,8 @@ async def serving(
     tls: ssl.SSLContext | None = None,
     reserved: Listener | None = None,
 ) -> AsyncIterator[int]:
-    """A service on a port, for as long as the context lasts; gives the port, which is a free one for 0.
+    """A service on a port, for as long as the context lasts; gives the port, which is a free one
+    for 0.
 
     With a `reserved` socket (`reserve`) that is taken in place of host and port.
 
@@ -118,10 +130,14 @@ async def serving(
     try:
         from websockets.asyncio.server import serve
     except ImportError as error:
-        raise DependencyError("the server needs websockets: pip install 'rtvc-engine[serve]'") from error
+        raise DependencyError(
+            "the server needs websockets: pip install 'rtvc-engine[serve]'"
+        ) from error
 
     quiet = logging.getLogger("rtvc.serve.websockets")
-    quiet.setLevel(logging.CRITICAL)  # at lower levels it writes down frames, tokens included, and whatever strangers send
+    quiet.setLevel(
+        logging.CRITICAL
+    )  # at lower levels it writes down frames, tokens included, and whatever strangers send
 
     def refused(code: str, address: str) -> None:
         service.metrics.refusals.labels(code).inc()
@@ -155,7 +171,9 @@ async def serving(
                 ssl=tls,
                 ssl_handshake_timeout=None if tls is None else OPEN_S,
                 process_request=Web(service, page),
-                create_connection=guarded(lambda one: refused("control", client_address(one, service.proxies))),
+                create_connection=guarded(
+                    lambda one: refused("control", client_address(one, service.proxies))
+                ),
                 compression=None,  # audio does not shrink, and a compressed frame may be a bomb
                 max_size=LARGEST_FRAME,
                 max_queue=16,
@@ -167,7 +185,7 @@ async def serving(
                 server_header=None,
                 logger=quiet,
             )
-            expiring = service.task(expire(entrance))
+            expiring = service.workers.task(expire(entrance))
             try:
                 yield listening.getsockname()[1]
             finally:
@@ -204,7 +222,8 @@ async def run(
     stop: asyncio.Event | None = None,
     reserved: Listener | None = None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT (or `stop`), then drains: sessions may end, new ones are refused. A second signal ends at once.
+    """Serves until SIGTERM or SIGINT (or `stop`), then drains: sessions may end, new ones are
+    refused. A second signal ends at once.
 
     Args:
         service: what is served.
@@ -222,7 +241,9 @@ async def run(
         (at_once if stop.is_set() else stop).set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        with suppress(NotImplementedError, RuntimeError):  # not on Windows, and not outside of the main thread
+        with suppress(
+            NotImplementedError, RuntimeError
+        ):  # not on Windows, and not outside of the main thread
             loop.add_signal_handler(number, told)
     async with serving(service, host, port, page=page, tls=tls, reserved=reserved) as bound:
         name = f"[{host}]" if ":" in host else host

@@ -21,16 +21,25 @@ class Metrics:
         try:
             from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
         except ImportError as error:
-            raise DependencyError("the server's metrics need prometheus-client: pip install 'rtvc-engine[serve]'") from error
+            raise DependencyError(
+                "the server's metrics need prometheus-client: pip install 'rtvc-engine[serve]'"
+            ) from error
         self.registry = CollectorRegistry()
         known: dict[str, Any] = {"registry": self.registry}
         self._gauge: Callable[[str, str], Any] = lambda name, text: Gauge(name, text, **known)
         self.lag = Histogram(
-            "rtvc_lag_seconds", "age of the first sample of an output frame when it is sent, by the server's clock", buckets=LAG, **known
+            "rtvc_lag_seconds",
+            "age of the first sample of an output frame when it is sent, by the server's clock",
+            buckets=LAG,
+            **known,
         )
-        self.step = Histogram("rtvc_step_seconds", "time of one batched step of the model", buckets=STEP, **known)
+        self.step = Histogram(
+            "rtvc_step_seconds", "time of one batched step of the model", buckets=STEP, **known
+        )
         self.xruns = Counter("rtvc_xruns", "chunks converted after their deadline", **known)
-        self.resets = Counter("rtvc_state_resets", "sessions whose state was no longer finite and began anew", **known)
+        self.resets = Counter(
+            "rtvc_state_resets", "sessions whose state was no longer finite and began anew", **known
+        )
         self.dropped = Counter("rtvc_dropped_seconds", "stale audio that was dropped", **known)
         self.refusals = Counter("rtvc_refusals", "what was refused, by code", ["code"], **known)
         self.frames = Counter("rtvc_frames", "audio frames", ["direction"], **known)

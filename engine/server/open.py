@@ -1,7 +1,9 @@
-"""From settings to a service that is ready to serve: what the command line and a replica of a larger service both call."""
+"""From settings to a service that is ready to serve: what the command line and a replica of a
+larger service both call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, SecretStr
 
 from rtvc.engine.admission.access import Access
 from rtvc.engine.admission.limits import ServerLimits
-from rtvc.engine.open import chunk_of, open_engine, streaming
+from rtvc.engine.backends.base import Backend
+from rtvc.engine.loading import streaming
+from rtvc.engine.open import begin, chunk_of
 from rtvc.engine.server.service import Service
-from rtvc.engine.server.voice_store import VoiceStore
 from rtvc.engine.streams.capacity import Capacity, measure
+from rtvc.engine.voices.store import VoiceStore
 from rtvc.errors import ConfigError, EngineError
 from rtvc.voices.voice import Voice
 
@@ -51,8 +55,24 @@ class ServeConfig(BaseModel):
     limits: ServerLimits = ServerLimits()
 
 
-def open_service(config: ServeConfig, kind: type[Service] = Service) -> Service:
-    """A service of a kind, with its model loaded, warmed and its capacity measured; takes seconds.
+S = TypeVar("S", bound=Service)
+
+
+def open_service(config: ServeConfig) -> Service:
+    """A service with its model loaded, warmed and its capacity measured; takes seconds.
+
+    Raises:
+        ConfigError: settings that name what does not exist.
+        EngineError: the backend cannot be had, or is too slow for a single session.
+    """
+    return open_as(Service, config)
+
+
+def open_as(make_service: Callable[..., S], config: ServeConfig) -> S:
+    """What `make_service` makes of the arguments of a `Service`; as ready as of `open_service`.
+
+    On a machine that was never measured it begins in plain torch; faster backends take over in all
+    its sessions as they become ready, and it admits as many more.
 
     Raises:
         ConfigError: settings that name what does not exist.
@@ -61,21 +81,48 @@ def open_service(config: ServeConfig, kind: type[Service] = Service) -> Service:
     access = Access(config.token, config.origins, config.host, config.allow_no_origin)
     loaded, converter = streaming(config.model)
     if config.fit and not loaded.fittable:
-        raise ConfigError(f"voices of the model {loaded.model.name!r} cannot be fitted: leave --fit out")
+        raise ConfigError(
+            f"voices of the model {loaded.model.name!r} cannot be fitted: leave --fit out"
+        )
     chunk = None if config.chunk_ms is None else chunk_of(config.chunk_ms, converter)
-    backend, _ = open_engine(converter, config.backend, chunk)
+    backend, handover = begin(converter, config.backend, chunk)
     tick, most = backend.chunk / backend.sample_rate, config.limits.sessions
-    capacity = measure(backend, most=most) if config.measure else Capacity(tick, {}, most)
+
+    def holds(candidate: Backend) -> Capacity:
+        return measure(candidate, most=most) if config.measure else Capacity(tick, {}, most)
+
+    capacity = holds(backend)
+    if handover is not None and not capacity.rows:
+        backend = handover.awaited()
+        capacity, handover = holds(backend), None
     if not capacity.rows:
-        slow = f"one step takes {1000 * capacity.p95[1]:.1f} ms of the {1000 * tick:g} ms that it may"
-        raise EngineError(f"{backend.name} is too slow here for a single session ({slow}): take another --backend or a longer --chunk")
-    store = VoiceStore(config.voices, loaded.model.space, config.limits.voices, weights=loaded.weights)
+        slow = (
+            f"one step takes {1000 * capacity.p95[1]:.1f} ms of the {1000 * tick:g} ms that it may"
+        )
+        raise EngineError(
+            f"{backend.name} is too slow here for a single session ({slow}): take another --backend"
+            " or a longer --chunk"
+        )
+    store = VoiceStore(
+        config.voices, loaded.model.space, config.limits.voices, weights=loaded.weights
+    )
 
     def make(samples: NDArray[np.float32], rate: int, name: str) -> Voice:
         return loaded.voice((samples, rate), name=name, fit=config.fit)
 
-    service = kind(backend, store, make, config.limits, access, capacity=capacity, name=version())
+    service = make_service(
+        backend, store, make, config.limits, access, capacity=capacity, name=version()
+    )
     service.proxies |= {str(address) for address in config.proxies}
+    if handover is not None:
+
+        def prepare(better: Backend) -> None:
+            found = holds(better)  # measured beside those who speak: if anything too low
+            if found.rows > service.pool.capacity.rows:
+                service.pool.capacity = found
+
+        handover.prepare = prepare
+        handover.start()
     return service
 
 

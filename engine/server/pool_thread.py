@@ -4,18 +4,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from rtvc.engine.server.metrics import Metrics
-from rtvc.engine.streams.pool import Member, Pool
-
-Samples = NDArray[np.float32]
+from rtvc.engine.streams.pool import Piece, Pool
 
 PACE_S = 0.005
-"""Ticks are at least this far apart, and as far as one takes, up to a fifth of a chunk: what comes meanwhile is one batch."""
+"""Ticks are at least this far apart, and as far as one takes, up to a fifth of a chunk: what comes
+meanwhile is one batch."""
 ASLEEP_S = 0.25
 """Seconds between two looks while nobody is there."""
 STRIKES = 3
@@ -26,46 +21,34 @@ LATE_S = 2.0
 log = logging.getLogger("rtvc.serve")
 
 
-@dataclass(frozen=True)
-class Piece:
-    """What a member put out in one tick.
-
-    Attributes:
-        member: the member.
-        samples: (N,) at its output rate.
-        captured: when the end of them was captured, in seconds of the pool's clock.
-        done: whether its stream is complete.
-    """
-
-    member: Member
-    samples: Samples
-    captured: float
-    done: bool
-
-
-class Ticker(threading.Thread):
+class PoolThread(threading.Thread):
     """Ticks a pool whenever something was pushed.
 
     Args:
         pool: the pool.
-        metrics: hear of every step.
+        metrics: count every step.
         deliver: is given, in this thread, what a tick put out.
-        fail: is told, in this thread, that the pool can no longer be stepped.
+        fail: called, in this thread, when the pool can no longer be stepped.
     """
 
-    def __init__(self, pool: Pool, metrics: Metrics, deliver: Callable[[list[Piece]], None], fail: Callable[[], None]) -> None:
-        super().__init__(name="rtvc-ticker", daemon=True)
+    def __init__(
+        self,
+        pool: Pool,
+        metrics: Metrics,
+        deliver: Callable[[list[Piece]], None],
+        fail: Callable[[], None],
+    ) -> None:
+        super().__init__(name="rtvc-pool", daemon=True)
         self.pool, self.metrics, self.deliver, self.fail = pool, metrics, deliver, fail
         self.slowest = pool.tick_s / 5
         self.pace = min(PACE_S, self.slowest)
-        self._halt, self._beat = threading.Event(), time.monotonic()
+        self._halt, self._last_tick = threading.Event(), time.monotonic()
         self._steps = self._strikes = 0
-        self._done: set[int] = set()  # identities of members whose end was delivered
 
     @property
     def ticking(self) -> bool:
         """Whether the thread runs and has ticked lately; it does so even when nobody is there."""
-        return self.is_alive() and time.monotonic() - self._beat < LATE_S
+        return self.is_alive() and time.monotonic() - self._last_tick < LATE_S
 
     def stop(self) -> None:
         """Ends the thread after the tick that is under way."""
@@ -85,7 +68,7 @@ class Ticker(threading.Thread):
     def _run(self) -> None:
         pool, last = self.pool, 0.0
         while not self._halt.is_set():
-            pool.wake.wait(pool.tick_s if pool.members else ASLEEP_S)
+            pool.wake.wait(pool.tick_s if pool.sessions else ASLEEP_S)
             rest = last + self.pace - time.perf_counter()
             if rest > 0:
                 time.sleep(rest)
@@ -93,12 +76,11 @@ class Ticker(threading.Thread):
             last = time.perf_counter()
             self._tick()
             self.pace = min(max(PACE_S, time.perf_counter() - last), self.slowest)
-            self._beat = time.monotonic()
+            self._last_tick = time.monotonic()
 
     def _tick(self) -> None:
         try:
-            if self.pool.tick():
-                self._strikes = 0
+            pieces = self.pool.tick()
         except Exception:
             self._strikes += 1
             self.metrics.crashes.inc()
@@ -108,32 +90,18 @@ class Ticker(threading.Thread):
                 self.fail()
             return
         try:
-            self._pass_on()
+            self._count_steps()
+            if pieces:
+                self.deliver(pieces)
         except Exception:  # what was taken out of the pool is lost
             self.metrics.crashes.inc()
             log.exception("the output of a tick could not be passed on")
             self.fail()
 
-    def _pass_on(self) -> None:
-        """Delivers what the members put out, and counts the steps."""
-        pieces = self._pieces()
-        if pieces:
-            self.deliver(pieces)
+    def _count_steps(self) -> None:
         times = self.pool.times
         fresh = min(times.count - self._steps, len(times.times))
         self._steps = times.count
         if fresh:
+            self._strikes = 0
             self.metrics.steps(list(times.times)[-fresh:])
-
-    def _pieces(self) -> list[Piece]:
-        found, members = [], list(self.pool.members.values())
-        for member in members:
-            if not (member.waits or member.done):
-                continue
-            samples, ends = member.pull(), member.done and id(member) not in self._done
-            if ends:
-                self._done.add(id(member))
-            if len(samples) or ends:
-                found.append(Piece(member, samples, member.line.captured, member.done))
-        self._done &= {id(member) for member in members}
-        return found

@@ -2,15 +2,14 @@
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from rtvc.engine.admission.limits import Bucket
-from rtvc.engine.protocol.messages import Code, Error, ServerMessage, Upload
-from rtvc.engine.protocol.refusals import Refusal, Uploaded
-from rtvc.engine.protocol.sides import ServerSide
-
-if TYPE_CHECKING:
-    from rtvc.engine.server.service import Service
+from rtvc.engine.protocol.fields import Code
+from rtvc.engine.protocol.messages import Error, ServerMessage, Upload
+from rtvc.engine.protocol.refusals import Refusal
+from rtvc.engine.protocol.server_side import ServerSide
+from rtvc.engine.protocol.upload import Uploaded
+from rtvc.engine.server.service import Service
 
 UPLOAD_GRACE_S = 5.0
 """Seconds after which it is looked at how fast an upload comes."""
@@ -31,13 +30,14 @@ class Reception:
 
     def __init__(
         self,
-        service: "Service",
+        service: Service,
         side: ServerSide,
         address: str,
         reply: Callable[[ServerMessage], None],
         note: Callable[[Error], None],
     ) -> None:
-        self.service, self.side, self.address, self.reply, self.note = service, side, address, reply, note
+        self.service, self.side, self.address = service, side, address
+        self.reply, self.note = reply, note
         a_minute = service.limits.uploads_per_minute
         self._allowance = Bucket(a_minute / 60, max(1.0, a_minute), service.pool.clock)
         self._arriving, self._announced_at = False, 0.0
@@ -52,15 +52,16 @@ class Reception:
             if self._arriving or not self._allowance.take():
                 raise Refusal(Code.RATE_LIMITED, "too many uploads came", "try again in a minute")
             service = self.service
-            await service.stored(lambda: service.store.vacant(upload.name))
+            await service.workers.stored(lambda: service.store.vacant(upload.name))
             service.uploads.admit(self.address)
             self._arriving, self._announced_at = True, service.pool.clock()
         except Refusal:
-            self.side.refuse_upload()
+            self.side.discard_upload()
             raise
 
     def overdue(self, now: float) -> Refusal | None:
-        """Why a file on its way should no longer keep the place that others could use, if there is a reason."""
+        """Why a file on its way should no longer keep the place that others could use, if there is
+        a reason."""
         limits, lasted = self.service.limits, now - self._announced_at
         if not self._arriving:
             return None
@@ -74,9 +75,10 @@ class Reception:
         return Refusal(Code.BAD_UPLOAD, why, advice, fatal=True)
 
     def arrived(self, file: Uploaded) -> None:
-        """Makes a voice of a whole file: even if the connection ends, and only then gives the place back."""
+        """Makes a voice of a whole file: even if the connection ends, and only then gives the place
+        back."""
         self._arriving = False
-        self.service.task(self._make(file))
+        self.service.workers.task(self._make(file))
 
     def over(self) -> None:
         """Nothing more will come of the file on its way, if there is one."""
@@ -95,6 +97,12 @@ class Reception:
         except Exception:
             service.metrics.crashes.inc()
             log.exception("address=%s an upload failed", self.address)
-            self.reply(Error(code=Code.INTERNAL, message="something went wrong here", advice="try another recording"))
+            self.reply(
+                Error(
+                    code=Code.INTERNAL,
+                    message="something went wrong here",
+                    advice="try another recording",
+                )
+            )
         finally:
             service.uploads.release(self.address)

@@ -1,8 +1,10 @@
-"""Bounded lag: every sample knows when it was captured, and audio that has become stale is dropped with a short fade.
+"""Bounded lag: every sample knows when it was captured, and audio that has become stale is dropped
+with a short fade.
 
-A queue that only ever grows after an overload is the oldest complaint about live converters. Here the consumer says
-what time it is; when the oldest queued sample is older than `limit`, the queue is cut so that its oldest sample is
-`nominal` seconds old. The cut is a cross-fade, every dropped sample is counted, and nothing is ever repeated.
+A queue that only ever grows after an overload is the oldest complaint about live converters. Here
+the consumer says what time it is; when the oldest queued sample is older than `limit`, the queue is
+cut so that its oldest sample is `nominal` seconds old. The cut is a cross-fade, every dropped
+sample is counted, and nothing is ever repeated.
 """
 
 from collections import deque
@@ -38,7 +40,8 @@ class Drop:
 
 
 def splice(stale: Samples, fresh: Samples) -> None:
-    """Cross-fades from `stale` into `fresh` over their common length, linearly, writing into `fresh`; both (F,)."""
+    """Cross-fades from `stale` into `fresh` over their common length, linearly, writing into
+    `fresh`; both (F,)."""
     rise = (np.arange(len(fresh), dtype=np.float32) + 1) / (len(fresh) + 1)
     fresh *= rise
     fresh += (1 - rise) * stale
@@ -54,10 +57,19 @@ class Backlog:
         capacity: seconds of audio it may hold; beyond that the oldest is cut when more is appended.
     """
 
-    def __init__(self, rate: int, *, nominal: float = 0.0, limit: float | None = None, capacity: float = 30.0) -> None:
+    def __init__(
+        self, rate: int, *, nominal: float = 0.0, limit: float | None = None, capacity: float = 30.0
+    ) -> None:
         if limit is not None and limit < nominal:
-            raise EngineError(f"a lag limit of {limit} s came, at least the nominal lag of {nominal} s was wanted")
-        self.rate, self.nominal, self.limit, self.capacity = rate, nominal, limit, int(capacity * rate)
+            raise EngineError(
+                f"expected a lag limit of at least the nominal {nominal} s, got {limit} s: raise it"
+            )
+        self.rate, self.nominal, self.limit, self.capacity = (
+            rate,
+            nominal,
+            limit,
+            int(capacity * rate),
+        )
         self.fade = max(1, int(FADE_S * rate))
         self.clear()
 
@@ -67,17 +79,30 @@ class Backlog:
         self.dropped = 0
         self.drops: deque[Drop] = deque(maxlen=RECENT)
         self._samples: Samples = np.zeros(0, np.float32)
-        self._owed: Samples = np.zeros(0, np.float32)  # the beginning of a cut that left nothing to fade into yet
+        self._owed: Samples = np.zeros(
+            0, np.float32
+        )  # the beginning of a cut that left nothing to fade into yet
         self._marks: deque[tuple[int, float]] = deque([(0, 0.0)])
 
     def state(self) -> dict[str, Any]:
         """Arrays and numbers to go on from."""
         marks = np.array(self._marks, np.float64)
-        return {"taken": self.taken, "dropped": self.dropped, "samples": self._samples, "owed": self._owed, "marks": marks}
+        return {
+            "taken": self.taken,
+            "dropped": self.dropped,
+            "samples": self._samples,
+            "owed": self._owed,
+            "marks": marks,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from what `state` returned."""
-        self.taken, self.dropped, self._samples, self._owed = state["taken"], state["dropped"], state["samples"], state["owed"]
+        self.taken, self.dropped, self._samples, self._owed = (
+            state["taken"],
+            state["dropped"],
+            state["samples"],
+            state["owed"],
+        )
         self._marks = deque((int(at), float(when)) for at, when in state["marks"])
 
     def __len__(self) -> int:
@@ -89,7 +114,8 @@ class Backlog:
         return len(self._samples) / self.rate
 
     def append(self, block: Samples, captured: float | None = None) -> None:
-        """Queues block (N,); `captured` is when its first sample was, in seconds (by default: right after the one before)."""
+        """Queues block (N,); `captured` is when its first sample was, in seconds (by default: right
+        after the one before)."""
         end = self.taken + len(self._samples)
         if captured is not None and abs(self._time(end) - captured) > 0.5 / self.rate:
             self._marks.append((end, captured))
@@ -113,7 +139,10 @@ class Backlog:
             EngineError: when fewer are queued.
         """
         if count > len(self._samples):
-            raise EngineError(f"{count} samples were asked of a queue that holds {len(self._samples)}")
+            raise EngineError(
+                f"expected at most the {len(self._samples)} samples that are queued, got a demand"
+                f" of {count}: ask `len` first"
+            )
         head, self._samples = self._samples[:count], self._samples[count:].copy()
         self._advance(count)
         return head
@@ -123,8 +152,14 @@ class Backlog:
         if self.limit is None or not len(self._samples) or now - self.captured() <= self.limit:
             return 0
         offset = 0
-        marks = [*[(at, when) for at, when in self._marks if at > self.taken], (self.taken + len(self._samples), float("inf"))]
-        for at, _ in marks:  # stretches of even time; cut inside the first one that reaches into the fresh
+        marks = [
+            *[(at, when) for at, when in self._marks if at > self.taken],
+            (self.taken + len(self._samples), float("inf")),
+        ]
+        for (
+            at,
+            _,
+        ) in marks:  # stretches of even time; cut inside the first one that reaches into the fresh
             stretch = at - self.taken - offset
             excess = int(np.ceil((now - self.nominal - self.captured(offset)) * self.rate - 1e-3))
             if excess < stretch:

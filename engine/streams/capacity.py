@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from rtvc.engine.backends.base import Backend
+from rtvc.voices.voice import STYLE, Voice
 
 HEADROOM = 0.8
-"""Share of a tick that steps may fill: the rest is for edges, the gate, and whatever else the machine does."""
+"""Share of a tick that steps may fill: the rest is for edges, the gate, and whatever else the
+machine does."""
 
 
 class StepTimes:
@@ -37,7 +39,7 @@ class StepTimes:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What `measure` found.
+    """What `measure` says.
 
     Attributes:
         tick: seconds of audio a step.
@@ -50,13 +52,15 @@ class Capacity:
     rows: int
 
 
-def step_time(backend: Backend, rows: int, steps: int, clock: Callable[[], float] = time.perf_counter) -> StepTimes:
+def step_time(
+    backend: Backend, rows: int, steps: int, clock: Callable[[], float] = time.perf_counter
+) -> StepTimes:
     """Times `steps` steps of `rows` rows of quiet noise, after two that warm up."""
     size = next((b for b in backend.batches if b >= rows), rows)
     with torch.inference_mode():
         x = torch.randn(size, 1, backend.chunk, device=backend.device) * 0.05
-        voice = torch.zeros(128, device="cpu")
-        condition = backend.condition(_Neutral(voice, voice)).repeat(size, 1)
+        voice = Voice(torch.zeros(STYLE), torch.zeros(STYLE))
+        condition = backend.condition(voice).repeat(size, 1)
         state, times = backend.initial(size), StepTimes(steps)
         for index in range(steps + 2):
             before = clock()
@@ -67,14 +71,9 @@ def step_time(backend: Backend, rows: int, steps: int, clock: Callable[[], float
     return times
 
 
-@dataclass(frozen=True)
-class _Neutral:
-    acoustic: torch.Tensor
-    prosodic: torch.Tensor
-
-
 def measure(backend: Backend, *, most: int = 64, steps: int = 24) -> Capacity:
-    """Times steps of 1, 2, 4 ... rows until they no longer fit the tick, and places the capacity between the last two.
+    """Times steps of 1, 2, 4 ... rows until they no longer fit the tick, and places the capacity
+    between the last two.
 
     Args:
         backend: what to measure.

@@ -1,9 +1,11 @@
-"""A soft speech gate: silence yields silence, costs no model step, and the first consonant of the next word survives.
+"""A soft speech gate: silence yields silence, costs no model step, and the first consonant of the
+next word survives.
 
-The decision is silero-vad's (PyPI `silero-vad`, its ONNX file run directly by ONNX Runtime, 16 kHz, 32 ms frames). The
-gate adds a low threshold to open, a lower one to close, a hangover, and a look-back: because the converter's output lags
-its input by `latency` anyway, a decision that comes that much late still comes in time; `lookback` adds to that margin
-and is declared as latency by whoever uses the gate.
+The decision is silero-vad's (PyPI `silero-vad`, its ONNX file run directly by ONNX Runtime, 16 kHz,
+32 ms frames). The gate adds a low threshold to open, a lower one to close, a hangover, and a
+look-back: because the converter's output lags its input by `latency` anyway, a decision that comes
+that much late still comes in time; `lookback` adds to that margin and is declared as latency by
+whoever uses the gate.
 """
 
 from functools import cache
@@ -20,19 +22,24 @@ from rtvc.errors import DependencyError
 Samples = NDArray[np.float32]
 
 VAD_RATE, FRAME, CONTEXT = 16_000, 512, 64
-"""The detector's sample rate in Hz, its frame and the samples of the frame before that it wants to see again."""
+"""The detector's sample rate in Hz, its frame and the samples of the frame before that it wants to
+see again."""
 
 
 @cache
 def detector() -> Any:
-    """The one-thread ONNX Runtime session of silero-vad, shared by all gates: its state is passed in and out.
+    """The one-thread ONNX Runtime session of silero-vad, shared by all gates: its state is passed
+    in and out.
 
     Raises:
         DependencyError: when silero-vad or onnxruntime is not installed.
     """
     spec = find_spec("silero_vad")
     if spec is None or spec.origin is None or find_spec("onnxruntime") is None:
-        raise DependencyError("the speech gate needs silero-vad and onnxruntime: pip install 'rtvc-engine[live]', or switch the gate off")
+        raise DependencyError(
+            "the speech gate needs silero-vad and onnxruntime: pip install 'rtvc-engine[live]', or"
+            " switch the gate off"
+        )
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -83,13 +90,17 @@ class Silero:
     def push(self, block: Samples) -> list[float]:
         """block (N,) float32 in [-1, 1] -> speech probabilities, one a frame of 32 ms."""
         self.queue = np.concatenate([self.queue, self.edge.push(block)])
-        found = []
+        parts = []
         while len(self.queue) >= CONTEXT + FRAME:
-            feed = {"input": self.queue[None, : CONTEXT + FRAME], "state": self.memory, "sr": np.array(VAD_RATE, np.int64)}
+            feed = {
+                "input": self.queue[None, : CONTEXT + FRAME],
+                "state": self.memory,
+                "sr": np.array(VAD_RATE, np.int64),
+            }
             probability, self.memory = self.session.run(None, feed)
-            found.append(float(probability[0, 0]))
+            parts.append(float(probability[0, 0]))
             self.queue = self.queue[FRAME:]
-        return found
+        return parts
 
     def state(self) -> dict[str, Any]:
         """Arrays and numbers to go on from."""
@@ -106,12 +117,20 @@ class Gate:
 
     Args:
         sample_rate: of the chunks, in Hz.
-        opens: speech probability at which the gate opens; low, because a missed consonant is worse than a noise let through.
+        opens: speech probability at which the gate opens; low, because a missed consonant is worse
+            than a noise let through.
         closes: probability under which it starts to count the hangover.
-        hangover: seconds that it stays open after the last speech; the converter hears silence before it sleeps.
-        lookback: seconds by which audio is held back behind the decision, on top of the converter's own latency.
+        hangover: seconds that it stays open after the last speech; the converter hears silence
+            before it sleeps.
+        lookback: seconds by which audio is held back behind the decision, on top of the converter's
+            own latency.
         detector: another source of probabilities, for tests.
+
+    Attributes:
+        on: while it is not, everything is let through and nothing is listened to.
     """
+
+    on = True
 
     def __init__(
         self,
@@ -123,7 +142,13 @@ class Gate:
         lookback: float = 0.0,
         detector: SpeechProbability | None = None,
     ) -> None:
-        self.rate, self.opens, self.closes, self.hangover, self.lookback = sample_rate, opens, closes, hangover, lookback
+        self.rate, self.opens, self.closes, self.hangover, self.lookback = (
+            sample_rate,
+            opens,
+            closes,
+            hangover,
+            lookback,
+        )
         self.detector = Silero(sample_rate) if detector is None else detector
         self.reset()
 
@@ -136,6 +161,10 @@ class Gate:
     def decide(self, chunk: Samples) -> bool:
         """chunk (N,) -> whether the gate is open once this chunk has been heard."""
         seconds = len(chunk) / self.rate
+        if not self.on:
+            self.open, self.quiet = True, 0.0
+            self.chunks += 1
+            return True
         probabilities = self.detector.push(chunk)
         if any(p >= (self.closes if self.open else self.opens) for p in probabilities):
             self.open, self.quiet = True, 0.0

@@ -1,8 +1,10 @@
-"""One stateful resampler at each edge of a session: any rate, any block, sample-exact, and its state is plain arrays.
+"""One stateful resampler at each edge of a session: any rate, any block, sample-exact, and its
+state is plain arrays.
 
-A windowed-sinc interpolator evaluated only where an output sample falls (polyphase form; J. O. Smith, "Digital Audio
-Resampling", section "Implementation"). Block sizes never show in its output: every output sample is the same dot
-product over the same input samples. It adds no delay to the alignment, only the wait for `half` input samples.
+A windowed-sinc interpolator evaluated only where an output sample falls (polyphase form; J. O.
+Smith, "Digital Audio Resampling", section "Implementation"). Block sizes never show in its output:
+every output sample is the same dot product over the same input samples. It adds no delay to the
+alignment, only the wait for `half` input samples.
 """
 
 from math import gcd
@@ -26,10 +28,13 @@ HIGHEST = 384_000
 
 
 def kernel(offsets: NDArray[np.float64], cut: float) -> NDArray[np.float64]:
-    """The windowed sinc at the given offsets, in input samples; `cut` is the cut-off over the input's Nyquist frequency."""
+    """The windowed sinc at the given offsets, in input samples; `cut` is the cut-off over the
+    input's Nyquist frequency."""
     width = ZEROS / cut
     inside = np.sqrt(np.clip(1 - (offsets / width) ** 2, 0, None))
-    window = np.where(np.abs(offsets) < width, np.i0(KAISER_BETA * inside) / np.i0(KAISER_BETA), 0.0)
+    window = np.where(
+        np.abs(offsets) < width, np.i0(KAISER_BETA * inside) / np.i0(KAISER_BETA), 0.0
+    )
     return np.asarray(np.sinc(cut * offsets) * window)
 
 
@@ -81,11 +86,14 @@ class Resampler:
             self.produced += len(block)
             return np.array(block, np.float32)
         self.kept = np.concatenate([self.kept, block])
-        ready = max(0, self.received - self.half)  # output positions below this input index have all their taps
+        ready = max(
+            0, self.received - self.half
+        )  # output positions below this input index have all their taps
         return self._produce(self.length(ready))
 
     def flush(self) -> Samples:
-        """The samples that still wait for input, as if silence followed; (N',) float32. The stream is over until `reset`."""
+        """The samples that still wait for input, as if silence followed; (N',) float32. The stream
+        is over until `reset`."""
         if not self.half:
             return np.zeros(0, np.float32)
         self.kept = np.concatenate([self.kept, np.zeros(self.half, np.float32)])
@@ -101,14 +109,26 @@ class Resampler:
         samples: Samples = (windows * self.bank[steps % self.up]).sum(1).astype(np.float32)
         self.produced = until
         needed = until * self.down // self.up - (self.half - 1)
-        self.kept, self.first = self.kept[max(0, needed - self.first) :].copy(), max(self.first, needed)
+        self.kept, self.first = (
+            self.kept[max(0, needed - self.first) :].copy(),
+            max(self.first, needed),
+        )
         return samples
 
     def state(self) -> dict[str, Any]:
         """Everything that a resampler of the same rates needs to go on from here."""
-        return {"received": self.received, "produced": self.produced, "first": self.first, "kept": self.kept}
+        return {
+            "received": self.received,
+            "produced": self.produced,
+            "first": self.first,
+            "kept": self.kept,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from what `state` returned."""
-        self.received, self.produced, self.first = int(state["received"]), int(state["produced"]), int(state["first"])
+        self.received, self.produced, self.first = (
+            int(state["received"]),
+            int(state["produced"]),
+            int(state["first"]),
+        )
         self.kept = np.array(state["kept"], np.float32)

@@ -1,4 +1,5 @@
-"""Nested dictionaries of arrays and plain numbers, to bytes and back. Reading them runs no code: safetensors and JSON."""
+"""Nested dictionaries of arrays and plain numbers, to bytes and back. Reading them runs no code:
+safetensors and JSON."""
 
 import json
 from typing import Any
@@ -17,7 +18,8 @@ DEEPEST = 16
 
 
 def to_bytes(tree: dict[str, Any]) -> bytes:
-    """A nested dictionary with string keys (no '/'), numpy arrays, numbers, strings, booleans and None -> bytes."""
+    """A nested dictionary with string keys (no '/'), numpy arrays, numbers, strings, booleans and
+    None -> bytes."""
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     plain: dict[str, Any] = {}
 
@@ -52,5 +54,8 @@ def from_bytes(data: bytes) -> dict[str, Any]:
                 branch = branch.setdefault(parent, {})
             branch[key] = value
     except Exception as error:  # parsers, and names that contradict each other
-        raise EngineError(f"{len(data)} bytes came that are no parked session ({first_line(error)}): pass what `park` returned") from error
+        raise EngineError(
+            f"expected a parked session, got {len(data)} other bytes ({first_line(error)}): pass"
+            " what `park` returned"
+        ) from error
     return tree

@@ -1,4 +1,5 @@
-"""TensorRT-RTX: an engine from an ONNX graph, made without a GPU for the compute capabilities that are named."""
+"""TensorRT-RTX: an engine from an ONNX graph, made without a GPU for the compute capabilities that
+are named."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,10 @@ class Log:
 
     def __init__(self, trt: Any) -> None:
         self.errors: list[str] = []
-        errors, severe = self.errors, (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
+        errors, severe = (
+            self.errors,
+            (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR),
+        )
 
         class Sink(trt.ILogger):  # type: ignore[misc]
             """The logger that TensorRT is given."""
@@ -36,7 +40,8 @@ class Log:
 
 
 def parsed(model: bytes, trt: Any, log: Log, builder: Any) -> tuple[Any, Any]:
-    """The network of an ONNX model, and the parser, which must live as long as it: weights stay where they were.
+    """The network of an ONNX model, and the parser, which must live as long as it: weights stay
+    where they were.
 
     Raises:
         EngineError: for a model that it cannot take whole.
@@ -45,8 +50,14 @@ def parsed(model: bytes, trt: Any, log: Log, builder: Any) -> tuple[Any, Any]:
     parser = trt.OnnxParser(network, log.sink)
     if not parser.parse(model):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        reasons = "; ".join(f"{error.node_operator() or 'the graph'}: {error.desc()}" for error in errors) or log.last
-        raise EngineError(f"TensorRT-RTX {trt.__version__} does not take this model ({reasons[:300]}): see rtvc build --plan")
+        reasons = (
+            "; ".join(f"{error.node_operator() or 'the graph'}: {error.desc()}" for error in errors)
+            or log.last
+        )
+        raise EngineError(
+            f"TensorRT-RTX {trt.__version__} does not take this model ({reasons[:300]}): see rtvc"
+            " build --plan"
+        )
     return network, parser
 
 
@@ -58,12 +69,20 @@ def described(network: Any, trt: Any) -> dict[str, Any]:
 
     inputs, outputs = (
         {one.name: tensor(one) for one in (get(index) for index in range(count))}
-        for get, count in ((network.get_input, network.num_inputs), (network.get_output, network.num_outputs))
+        for get, count in (
+            (network.get_input, network.num_inputs),
+            (network.get_output, network.num_outputs),
+        )
     )
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     kinds = Counter(layer.type.name.lower() for layer in layers)
     types = Counter(layer.get_output(0).dtype.name.lower() for layer in layers if layer.num_outputs)
-    return {"inputs": inputs, "outputs": outputs, "layers": dict(sorted(kinds.items())), "types": dict(sorted(types.items()))}
+    return {
+        "inputs": inputs,
+        "outputs": outputs,
+        "layers": dict(sorted(kinds.items())),
+        "types": dict(sorted(types.items())),
+    }
 
 
 def build_engine(model: bytes, target: Target, trt: Any) -> tuple[bytes, dict[str, Any]]:
@@ -87,18 +106,21 @@ def build_engine(model: bytes, target: Target, trt: Any) -> tuple[bytes, dict[st
     set_capabilities(config, target.capabilities, trt)
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
-        found = network.get_input(index)
-        profile.set_shape(found.name, *((rows, *tuple(found.shape)[1:]) for rows in target.batch))
+        tensor = network.get_input(index)
+        profile.set_shape(tensor.name, *((rows, *tuple(tensor.shape)[1:]) for rows in target.batch))
     config.add_optimization_profile(profile)
-    config.clear_flag(trt.BuilderFlag.TF32)  # it would round the inputs of float32 products to ten bits
+    config.clear_flag(
+        trt.BuilderFlag.TF32
+    )  # it would round the inputs of float32 products to ten bits
     facts = described(network, trt)
-    made = builder.build_serialized_network(network, config)
+    serialized = builder.build_serialized_network(network, config)
     del parser
-    if made is None:
+    if serialized is None:
         raise EngineError(
-            f"TensorRT-RTX {trt.__version__} cannot build this model ({log.last}): try --precision fp32, see rtvc build --plan"
+            f"TensorRT-RTX {trt.__version__} cannot build this model ({log.last}): try --precision"
+            " fp32, see rtvc build --plan"
         )
-    return bytes(made), facts
+    return bytes(serialized), facts
 
 
 def set_capabilities(config: Any, capabilities: Sequence[str], trt: Any) -> None:

@@ -1,4 +1,5 @@
-"""Running engines: tensors of torch bound to TensorRT by their addresses, on torch's current stream."""
+"""Running engines: tensors of torch bound to TensorRT by their addresses, on torch's current
+stream."""
 
 import contextlib
 from collections.abc import Callable
@@ -22,10 +23,11 @@ def current_stream() -> int:
 
 
 class RtxRunner:
-    """An engine file of TensorRT-RTX. Nothing is copied: it reads and writes the very tensors that it is given.
+    """An engine file of TensorRT-RTX. Nothing is copied: it reads and writes the very tensors that
+    it is given.
 
-    Kernels are finished for the GPU here when a number of rows comes for the first time, and kept in a cache file beside
-    the engine. For one thread at a time.
+    Kernels are finished for the GPU here when a number of rows comes for the first time, and kept
+    in a cache file beside the engine. For one thread at a time.
 
     Args:
         trt: TensorRT-RTX's module.
@@ -42,32 +44,53 @@ class RtxRunner:
         self.runtime = trt.Runtime(self.log.sink)
         self.engine = self.runtime.deserialize_cuda_engine(engine.read_bytes())
         if self.engine is None:
-            raise EngineError(f"TensorRT-RTX {trt.__version__} cannot load {engine} ({self.log.last}): build it again")
+            raise EngineError(
+                f"TensorRT-RTX {trt.__version__} cannot load {engine} ({self.log.last}): build it"
+                " again"
+            )
         names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
-        inputs = {name for name in names if self.engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT}
+        inputs = {
+            name for name in names if self.engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        }
         if inputs != set(INPUTS) or set(names) - inputs != set(OUTPUTS):
-            raise EngineError(f"{engine} takes and gives {', '.join(names)}, {', '.join(INPUTS + OUTPUTS)} were wanted: build it again")
+            raise EngineError(
+                f"expected the inputs and outputs {', '.join(INPUTS + OUTPUTS)}, {engine} has"
+                f" {', '.join(names)}: build it again"
+            )
         config = self.engine.create_runtime_config()
-        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        config.dynamic_shapes_kernel_specialization_strategy = (
+            trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        )
         self.cache = config.create_runtime_cache()
         if self.file.is_file():
             self.cache.deserialize(self.file.read_bytes())
         config.set_runtime_cache(self.cache)
         self.context = self.engine.create_execution_context(config)
         if self.context is None:
-            raise EngineError(f"{engine} cannot run here ({self.log.last}): free GPU memory, or build it for fewer rows")
+            raise EngineError(
+                f"{engine} cannot run here ({self.log.last}): free GPU memory, or build it for"
+                " fewer rows"
+            )
 
     def launch(self, x: Tensor, voice: Tensor, state: Tensor, y: Tensor, after: Tensor) -> None:
-        """Starts one step that reads the first three, (B, 1, N), (B, V) and (B, S), and writes the last two.
+        """Starts one step that reads the first three, (B, 1, N), (B, V) and (B, S), and writes the
+        last two.
 
         Raises:
-            EngineError: for tensors that an address alone cannot stand for, or when TensorRT refuses.
+            EngineError: for tensors that an address alone cannot stand for, or when TensorRT
+                refuses.
         """
         for name, tensor in zip(INPUTS + OUTPUTS, (x, voice, state, y, after), strict=True):
             if tensor.dtype != torch.float32 or not tensor.is_contiguous():
-                raise EngineError(f"{name} came as {tensor.dtype} with strides {tensor.stride()}, contiguous float32 was wanted")
+                raise EngineError(
+                    f"expected contiguous float32 as {name}, got {tensor.dtype} with strides"
+                    f" {tensor.stride()}"
+                )
             if name in INPUTS and not self.context.set_input_shape(name, tuple(tensor.shape)):
-                raise EngineError(f"{name} of shape {tuple(tensor.shape)} came, which this engine was not built for ({self.log.last})")
+                raise EngineError(
+                    f"{name} of shape {tuple(tensor.shape)} came, which this engine was not built"
+                    f" for ({self.log.last})"
+                )
             self.context.set_tensor_address(name, tensor.data_ptr())
         if not self.context.execute_async_v3(self.stream()):
             raise EngineError(f"TensorRT-RTX did not start the step ({self.log.last})")
@@ -81,14 +104,17 @@ class RtxRunner:
         return y, after
 
     def keep(self) -> None:
-        """Writes the finished kernels down, once; not while a graph is captured, and never failing a step."""
+        """Writes the finished kernels down, once; not while a graph is captured, and never failing
+        a step."""
         if self.kept or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
             return
         self.kept = True
         data = self.cache.serialize()
         if data is None:
             return
-        with contextlib.suppress(OSError):  # a folder that cannot be written only costs the next start some seconds
+        with contextlib.suppress(
+            OSError
+        ):  # a folder that cannot be written only costs the next start some seconds
             write(self.file, bytes(data))
 
 

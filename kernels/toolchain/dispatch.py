@@ -1,9 +1,11 @@
-"""Which implementation of an operation runs: decided by the tensor's device, or by the caller, never by a global.
+"""Which implementation of an operation runs: decided by the tensor's device, or by the caller,
+never by a global.
 
-`auto` runs the plain torch reference on a CPU, where it exports and differentiates like any other torch code, and the
-registered operator (Triton or CUDA) on a GPU. `reference` forces the plain torch code anywhere, for instance to export
-a graph that must hold standard operators only. `fused` forces the registered operator anywhere; on a CPU the operator
-runs the reference inside, which is how export and autograd of the operators are tested without a GPU.
+`auto` runs the plain torch reference on a CPU, where it exports and differentiates like any other
+torch code, and the registered operator (Triton or CUDA) on a GPU. `reference` forces the plain
+torch code anywhere, for instance to export a graph that must hold standard operators only. `fused`
+forces the registered operator anywhere; on a CPU the operator runs the reference inside, which is
+how export and autograd of the operators are tested without a GPU.
 """
 
 from functools import lru_cache
@@ -17,7 +19,8 @@ Implementation = Literal["auto", "reference", "fused"]
 """See the module's text."""
 
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-"""What the kernels read and write; statistics, phases and sums are wider inside. float64 runs the reference."""
+"""What the kernels read and write; statistics, phases and sums are wider inside. float64 runs the
+reference."""
 
 
 @lru_cache(maxsize=1)
@@ -37,10 +40,13 @@ def use_operator(x: Tensor, implementation: Implementation) -> bool:
     if implementation == "reference":
         return False
     if implementation != "auto":
-        raise ValueError(f"implementation {implementation!r} came, one of 'auto', 'reference', 'fused' was wanted")
+        raise ValueError(
+            f"expected an implementation of 'auto', 'reference', 'fused', got {implementation!r}"
+        )
     return x.is_cuda and x.dtype in KERNEL_DTYPES and triton_installed()
 
 
 def serves(*tensors: Tensor) -> bool:
-    """Whether a Triton kernel reads all of these dtypes; a registered operator asked for another runs its reference."""
+    """Whether a Triton kernel reads all of these dtypes; a registered operator asked for another
+    runs its reference."""
     return all(x.dtype in KERNEL_DTYPES for x in tensors) and triton_installed()

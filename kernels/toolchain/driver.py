@@ -1,4 +1,5 @@
-"""Kernels from cubins through the CUDA driver's C interface: no build of torch, no headers, no version to match."""
+"""Kernels from cubins through the CUDA driver's C interface: no build of torch, no headers, no
+version to match."""
 
 import ctypes
 from collections.abc import Sequence
@@ -38,7 +39,20 @@ class Kernel:
         """Starts the function over `grid` (x, y) blocks of `threads`."""
         pointers = (ctypes.c_void_p * 1)(ctypes.cast(ctypes.byref(arguments), ctypes.c_void_p))
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        self.call("cuLaunchKernel", self.function, grid[0], grid[1], 1, threads, 1, 1, 0, stream, pointers, None)
+        self.call(
+            "cuLaunchKernel",
+            self.function,
+            grid[0],
+            grid[1],
+            1,
+            threads,
+            1,
+            1,
+            0,
+            stream,
+            pointers,
+            None,
+        )
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,8 @@
 """The one place that starts a Triton kernel, so that a launch can be recorded instead of run.
 
-Launchers take a `Launch`; by default it is `launch`. `Recorder` collects what would have run: ahead-of-time
-compilation builds exactly the variants that the launchers use, from meta tensors, without a GPU.
+Launchers take a `Launch`; by default it is `launch`. `Recorder` collects what would have run:
+ahead-of-time compilation builds exactly the variants that the launchers use, from meta tensors,
+without a GPU.
 """
 
 from collections.abc import Mapping
@@ -16,13 +17,26 @@ class Launch(Protocol):
     """Starts `kernel` over `grid` with named arguments."""
 
     def __call__(
-        self, kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], *, num_warps: int = 4, num_stages: int = 2
+        self,
+        kernel: Any,
+        grid: tuple[int, ...],
+        arguments: Mapping[str, Any],
+        *,
+        num_warps: int = 4,
+        num_stages: int = 2,
     ) -> None:
         """Arguments named in capitals are compile-time constants."""
         ...
 
 
-def launch(kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], *, num_warps: int = 4, num_stages: int = 2) -> None:
+def launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    arguments: Mapping[str, Any],
+    *,
+    num_warps: int = 4,
+    num_stages: int = 2,
+) -> None:
     """Runs the kernel on the device and the current stream of its first tensor."""
     device = next(x for x in arguments.values() if isinstance(x, Tensor)).device
     if device.type == "cuda" and device.index != torch.cuda.current_device():
@@ -47,17 +61,22 @@ class Recorded:
         return {name: type_of(name, value) for name, value in self.arguments.items()}
 
     def aligned(self) -> dict[tuple[int], list[list[Any]]]:
-        """What the just-in-time compiler may assume: pointers, and sizes that are multiples of it, are divisible by sixteen."""
-        found = {}
+        """What the just-in-time compiler may assume: pointers, and sizes that are multiples of it,
+        are divisible by sixteen."""
+        aligned_arguments = {}
         for index, (name, value) in enumerate(self.arguments.items()):
             kind = type_of(name, value)
             if kind.startswith("*") or (kind == "i32" and value % 16 == 0):
-                found[(index,)] = [["tt.divisibility", 16]]
-        return found
+                aligned_arguments[(index,)] = [["tt.divisibility", 16]]
+        return aligned_arguments
 
     def constants(self) -> dict[str, Any]:
         """The compile-time arguments."""
-        return {name: value for name, value in self.arguments.items() if type_of(name, value) == "constexpr"}
+        return {
+            name: value
+            for name, value in self.arguments.items()
+            if type_of(name, value) == "constexpr"
+        }
 
 
 @dataclass
@@ -67,7 +86,13 @@ class Recorder:
     launches: list[Recorded] = field(default_factory=list)
 
     def __call__(
-        self, kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Any], *, num_warps: int = 4, num_stages: int = 2
+        self,
+        kernel: Any,
+        grid: tuple[int, ...],
+        arguments: Mapping[str, Any],
+        *,
+        num_warps: int = 4,
+        num_stages: int = 2,
     ) -> None:
         """Appends to `launches`."""
         self.launches.append(Recorded(kernel, grid, dict(arguments), num_warps, num_stages))
@@ -84,7 +109,8 @@ TYPES = {
 
 
 def type_of(name: str, value: Any) -> str:
-    """Triton's name of an argument's type; like the just-in-time compiler, it takes a one for a constant."""
+    """Triton's name of an argument's type; like the just-in-time compiler, it takes a one for a
+    constant."""
     if name.isupper() or value is None or (isinstance(value, int) and value == 1):
         return "constexpr"
     if isinstance(value, Tensor):

@@ -68,7 +68,11 @@ class Channels:
         loudest of them.
         """
         if len(self.rest):
-            self._measure(np.pad(self.rest.astype(np.float64), ((0, FRAME - len(self.rest)), (0, 0)), mode="edge")[None])
+            self._measure(
+                np.pad(
+                    self.rest.astype(np.float64), ((0, FRAME - len(self.rest)), (0, 0)), mode="edge"
+                )[None]
+            )
             self.rest = self.rest[:0]
         powers = np.diag(self.products)
         best, count = int(powers.argmax()), len(powers)

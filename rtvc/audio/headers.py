@@ -53,11 +53,11 @@ class Patched(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of every file."""
+        """See the base."""
         return self.source.seek(offset, whence)
 
     def readinto(self, buffer: Any) -> int:
-        """As of every file."""
+        """See the base."""
         view, start = memoryview(buffer).cast("B"), self.source.tell()
         data = bytearray(self.source.read(len(view)))
         low = max(self.at, start)
@@ -119,7 +119,8 @@ def _chunked(
     sound: bytes,
     before: int,
 ) -> Patched | None:
-    """`repaired` of a file of chunks; `before` bytes of the chunk `sound` come before its samples."""
+    """`repaired` of a file of chunks; `before` bytes of the chunk `sound` come before its
+    samples."""
     at = 12
     while at + 8 <= len(head):
         length, rest = int.from_bytes(head[at + 4 : at + 8], order), size - at - 8

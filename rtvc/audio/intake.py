@@ -45,7 +45,9 @@ class FlatTops:
             lengths, values = lengths[:-1], values[:-1]
         flat = lengths >= FLAT
         levels, which = np.unique(np.abs(values[flat]), return_inverse=True)
-        for level, samples in zip(levels.tolist(), np.bincount(which, lengths[flat]).tolist(), strict=True):
+        for level, samples in zip(
+            levels.tolist(), np.bincount(which, lengths[flat]).tolist(), strict=True
+        ):
             self.found[level] = self.found.get(level, 0) + int(samples)
 
     def total(self, peak: float) -> int:
@@ -55,7 +57,9 @@ class FlatTops:
 
     def forget(self, peak: float) -> None:
         """Lets go of runs that are too low to count by now."""
-        self.found = {level: samples for level, samples in self.found.items() if level >= TOP * peak}
+        self.found = {
+            level: samples for level, samples in self.found.items() if level >= TOP * peak
+        }
 
     def _close(self) -> None:
         if self.length >= FLAT:

@@ -1,4 +1,4 @@
-"""Recordings in and out: any file that libsndfile knows, as mono float32 at 24 kHz."""
+"""Recordings in and out: any file that libsndfile or PyAV reads, as mono float32 at 24 kHz."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from rtvc.audio import opening
@@ -36,7 +35,8 @@ SUFFIXES = {
 STREAMED = ".wav"
 """Stands for the suffix of a pipe or device that has none of these."""
 BLOCK = 1 << 18
-"""Frames that are decoded at once: a header that lies about its length cannot make us allocate for it."""
+"""Frames that are decoded at once: a header that lies about its length cannot make us allocate for
+it."""
 
 
 class Opened(NamedTuple):
@@ -58,7 +58,7 @@ def opened(path: StrPath) -> Iterator[Opened]:
     """A file or pipe while it is decoded; `-` is standard input.
 
     Raises:
-        AudioError: no such file, or one that libsndfile cannot read.
+        AudioError: no such file, or one that cannot be read here.
 
     Warns with an `AudioWarning` where the header promises more than there is, or says nothing.
     """
@@ -82,27 +82,31 @@ def opened(path: StrPath) -> Iterator[Opened]:
 
 @contextmanager
 def reading(path: StrPath) -> Iterator[None]:
-    """What libsndfile complains about becomes an `AudioError` that names the file."""
+    """What a decoder complains about becomes an `AudioError` that names the file."""
     import soundfile
 
     try:
         yield
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        raise AudioError(f"{path} cannot be read as audio ({reason(error)}): convert it to WAV, or check that it is whole") from error
+        raise AudioError(
+            f"{path} cannot be read as audio ({reason(error)}): convert it to WAV, or check that it"
+            " is whole"
+        ) from error
 
 
 def decode(path: StrPath) -> tuple[Samples, int]:
-    """Every channel of a file, as it is; `rtvc.audio.recording` reads long ones without holding them whole.
+    """Every channel of a file, as it is; `rtvc.audio.recording` reads long ones without holding
+    them whole.
 
     Args:
         path: of a file or pipe in a format that libsndfile knows (WAV, FLAC, Ogg Vorbis and Opus,
-            MP3, AIFF, …); `-` is standard input.
+            MP3, AIFF, …) or PyAV (M4A, MP4, AAC, WebM, WMA); `-` is standard input.
 
     Returns:
         (N, C) float32, and its rate in Hz.
 
     Raises:
-        AudioError: no such file, or one that libsndfile cannot read.
+        AudioError: no such file, or one that cannot be read here.
 
     Warns with an `AudioWarning` where the header promises more than there is, or says nothing.
     """
@@ -116,15 +120,15 @@ def decode(path: StrPath) -> tuple[Samples, int]:
 
 
 def reason(error: Exception) -> str:
-    """The last part of libsndfile's message, which names the path first."""
+    """The last part of a decoder's message: libsndfile's names the path first."""
     return str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
 
 
 def mono(wave: Samples, what: str = "the recording") -> Samples:
     """wave (N,) or (N, C) -> (N,), as loud as the loudest channel.
 
-    Channels are weighted by their levels: silent ones are left out, and where they cancel each other
-    the loudest is used alone, with a warning.
+    Channels are weighted by their levels: silent ones are left out, and where they cancel each
+    other the loudest is used alone, with a warning.
     """
     if wave.ndim == 1 or wave.shape[1] == 1:
         return wave.reshape(-1)
@@ -134,67 +138,39 @@ def mono(wave: Samples, what: str = "the recording") -> Samples:
 
 
 def as_samples(wave: object, what: str) -> Samples:
-    """Samples that a caller holds, as float32 in -1..1: floats as they are, 16- or 32-bit integers by their full scale.
+    """Samples that a caller holds, as float32 in -1..1: floats as they are, 16- or 32-bit integers
+    by their full scale.
 
     Raises:
         AudioError: something else.
     """
-    wanted = "floating point or 16- or 32-bit integer samples were wanted"
+    samples = "expected floating point or 16- or 32-bit integer samples"
     if isinstance(wave, str | os.PathLike):
-        raise AudioError(f"the path {wave} came as {what}, {wanted}: read it first, as with soundfile.read")
+        raise AudioError(
+            f"{samples} as {what}, got the path {wave}: read it first, as with soundfile.read"
+        )
     try:
         array = wave.detach().cpu() if isinstance(wave, Tensor) else wave
-        array = np.asarray(array.float() if isinstance(array, Tensor) and array.is_floating_point() else array)
+        array = np.asarray(
+            array.float() if isinstance(array, Tensor) and array.is_floating_point() else array
+        )
     except (TypeError, ValueError, RuntimeError) as error:
-        raise AudioError(f"a value of type {type(wave).__name__} came as {what}, {wanted}: pass one array") from error
+        raise AudioError(
+            f"{samples} as {what}, got a value of type {type(wave).__name__}: pass one array"
+        ) from error
     if array.dtype in (np.int16, np.int32):
         return np.asarray(array / np.float64(-np.iinfo(array.dtype).min), np.float32)
     if not np.issubdtype(array.dtype, np.floating):
-        raise AudioError(f"{what} holds values of type {array.dtype}, {wanted}")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        raise AudioError(f"{samples} as {what}, got {array.dtype}: convert them")
+    with np.errstate(
+        over="ignore"
+    ):  # what float32 cannot hold becomes infinite, and is refused as such
         return np.asarray(array, np.float32)
 
 
-def read(path: StrPath, *, rate: int = SAMPLE_RATE, checked: bool = True) -> Tensor:
-    """A recording as mono samples.
-
-    Args:
-        path: of the file.
-        rate: wanted, in Hz.
-        checked: refuse recordings that cannot be used (`check_recording`); otherwise only files that cannot be read.
-
-    Returns:
-        (N,) float32 in about -1..1.
-
-    Raises:
-        AudioError: the file cannot be read or used.
-    """
-    from rtvc.audio.recording import open_recording
-
-    return torch.from_numpy(open_recording(path, checked=checked).samples(rate))
-
-
-def prepare(wave: object, rate: object, what: str = "the recording", *, checked: bool = True) -> Tensor:
-    """Samples that a caller holds, as `read` would return them.
-
-    Args:
-        wave: array or tensor, (N,) or (N, C); floating point in -1..1, or 16- or 32-bit integers.
-        rate: of `wave`, in Hz.
-        what: the recording's name in errors.
-        checked: as in `read`.
-
-    Returns:
-        (N,) float32 at 24 kHz.
-
-    Raises:
-        AudioError: not samples, or samples that cannot be used.
-    """
-    from rtvc.audio.recording import recording_of
-
-    return torch.from_numpy(recording_of(wave, rate, what, checked=checked).samples(SAMPLE_RATE))
-
-
-def check_output(path: StrPath, *, sources: Iterable[StrPath] = (), force: bool | None = None) -> Path:
+def check_output(
+    path: StrPath, *, sources: Iterable[StrPath] = (), force: bool | None = None
+) -> Path:
     """The path, if a recording can be written there; to be asked before long work.
 
     Args:
@@ -214,7 +190,8 @@ def check_output(path: StrPath, *, sources: Iterable[StrPath] = (), force: bool 
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix in `SUFFIXES` by which a target is written; `.wav` for a pipe or device of another.
+    """The suffix in `SUFFIXES` by which a target is written; `.wav` for a pipe or device of
+    another.
 
     Raises:
         AudioError: a file with a suffix that cannot be written.
@@ -224,8 +201,7 @@ def suffix_of(path: Path) -> str:
         return suffix
     if is_stream(path):
         return STREAMED
-    came = repr(path.suffix) if path.suffix else "no suffix"
-    raise AudioError(f"{path} ends in {came}, one of {', '.join(SUFFIXES)} was wanted")
+    raise AudioError(f"expected a name that ends in {', '.join(SUFFIXES)}, got {path}")
 
 
 def write(path: StrPath, wave: Tensor | Samples, rate: int = SAMPLE_RATE) -> Path:

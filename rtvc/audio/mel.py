@@ -1,8 +1,10 @@
-"""The mel front end of the StyleTTS family (arXiv 2212.14227, section 3.1 and the authors' `meldataset.py`).
+"""The mel front end of the StyleTTS family (arXiv 2212.14227, section 3.1 and the authors'
+`meldataset.py`).
 
-The authors call torchaudio's `MelSpectrogram(n_mels=80, n_fft=2048, win_length=1200, hop_length=300)` on 24 kHz audio and
-leave its `sample_rate` at 16 kHz: the 80 HTK bands are spread over bins 0..1024 as if those were 0..8000 Hz. In truth
-they reach 12 kHz. Checkpoints need exactly that filter bank, so all of rtvc uses it.
+The authors call torchaudio's `MelSpectrogram(n_mels=80, n_fft=2048, win_length=1200,
+hop_length=300)` on 24 kHz audio and leave its `sample_rate` at 16 kHz: the 80 HTK bands are spread
+over bins 0..1024 as if those were 0..8000 Hz. In truth they reach 12 kHz. Checkpoints need exactly
+that filter bank, so all of rtvc uses it.
 """
 
 import math
@@ -43,9 +45,10 @@ def filter_bank(dtype: torch.dtype = torch.float32) -> Tensor:
 class Mel(Streaming):
     """Waveform to normalised log-mel under the state contract, frame t centred on sample 300 t.
 
-    The window reaches 600 samples past its centre. Frame t's own chunk brings 300 of them, the rest is the declared
-    `latency` of one frame. Before the first sample there is silence, where the offline transform mirrors the signal:
-    `offline(Mel(), x)` equals `mel_spectrogram(x)` except for the two frames nearest to either end.
+    The window reaches 600 samples past its centre. Frame t's own chunk brings 300 of them, the rest
+    is the declared `latency` of one frame. Before the first sample there is silence, where the
+    offline transform mirrors the signal: `offline(Mel(), x)` equals `mel_spectrogram(x)` except for
+    the two frames nearest to either end.
     """
 
     window: Tensor
@@ -57,7 +60,9 @@ class Mel(Streaming):
     def __init__(self) -> None:
         super().__init__()
         self.past = WINDOW - HOP
-        self.register_buffer("window", torch.hann_window(WINDOW, dtype=torch.float64).float(), persistent=False)
+        self.register_buffer(
+            "window", torch.hann_window(WINDOW, dtype=torch.float64).float(), persistent=False
+        )
         self.register_buffer("filters", filter_bank(), persistent=False)
 
     def initial(self, batch: int) -> Tensor:
@@ -79,8 +84,8 @@ class Mel(Streaming):
     def from_windows(self, windows: Tensor) -> Tensor:
         """windows (B, T, WINDOW) of samples -> normalised log-mel (B, BANDS, T).
 
-        The authors centre the window in a frame of N_FFT samples; where the padding sits changes phases only, and the
-        power spectrum forgets them, so it goes to the end.
+        The authors centre the window in a frame of N_FFT samples; where the padding sits changes
+        phases only, and the power spectrum forgets them, so it goes to the end.
         """
         spectrum = torch.view_as_real(torch.fft.rfft(windows * self.window, N_FFT))
         bands = torch.matmul(spectrum.square().sum(-1), self.filters)
@@ -94,7 +99,10 @@ def checked(x: Tensor) -> Tensor:
         AudioError: it is not.
     """
     if x.ndim != 3 or x.shape[1] != 1 or x.shape[-1] % HOP:
-        raise AudioError(f"a waveform of shape {tuple(x.shape)} came, (B, 1, N) with N a multiple of {HOP} was wanted")
+        raise AudioError(
+            f"expected a waveform of shape (B, 1, N) with N a multiple of {HOP}, got"
+            f" {tuple(x.shape)}: pad it"
+        )
     return x
 
 
@@ -111,9 +119,12 @@ def mel_spectrogram(wave: Tensor) -> Tensor:
         AudioError: another shape, or too few samples to reflect.
     """
     if wave.ndim not in (1, 2):
-        raise AudioError(f"a waveform of shape {tuple(wave.shape)} came, (N,) or (B, N) was wanted")
+        raise AudioError(f"expected a waveform of shape (N,) or (B, N), got {tuple(wave.shape)}")
     if wave.shape[-1] <= N_FFT // 2:
-        raise AudioError(f"{wave.shape[-1]} samples came, more than {N_FFT // 2} are needed to reflect the edges: pass a longer recording")
+        raise AudioError(
+            f"{wave.shape[-1]} samples came, more than {N_FFT // 2} are needed to reflect the"
+            " edges: pass a longer recording"
+        )
     layer = Mel().to(wave)
     batch = wave if wave.ndim == 2 else wave[None]
     padded = F.pad(batch[:, None], (N_FFT // 2, N_FFT // 2), mode="reflect")[:, 0]

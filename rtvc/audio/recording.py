@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rtvc.audio import opening
 from rtvc.audio.channels import PIECE, Mix, mixed
 from rtvc.audio.check import Samples, check_intake, check_mix, check_samples, check_values
 from rtvc.audio.intake import Intake
 from rtvc.audio.io import SUFFIXES, StrPath, as_samples, opened, reason, suffix_of
+from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.opening import name_of
 from rtvc.audio.resample import check_rate, resampled, resampled_length
 from rtvc.errors import AudioError, OutputError
@@ -50,7 +53,9 @@ class Recording:
 
     def mono(self, rate: float) -> Iterator[Samples]:
         """The mixed samples at `rate` Hz, (N,) at a time."""
-        return resampled((mixed(block, self.mix) for block in self.blocks()), self.rate, check_rate(rate))
+        return resampled(
+            (mixed(block, self.mix) for block in self.blocks()), self.rate, check_rate(rate)
+        )
 
     def chunks(self, rate: float, size: int, multiple: int) -> Iterator[Samples]:
         """The same, (size,) at a time; zeros make the last a multiple of so many samples."""
@@ -68,15 +73,21 @@ class Recording:
 
     def samples(self, rate: float) -> Samples:
         """All of it at once, (N,) float32 at `rate` Hz."""
-        whole, at = np.empty(resampled_length(self.frames, self.rate, check_rate(rate)), np.float32), 0
+        whole, at = (
+            np.empty(resampled_length(self.frames, self.rate, check_rate(rate)), np.float32),
+            0,
+        )
         for piece in self.mono(rate):
             whole[at : at + len(piece)] = piece
             at += len(piece)
         return whole
 
 
-def looked_through(what: str, rate: int, blocks: Iterable[Samples], *, checked: bool, most: int = KEPT) -> tuple[Intake, list[Samples]]:
-    """What is known after all blocks (N, C), and the blocks themselves unless they are more than `most` bytes.
+def looked_through(
+    what: str, rate: int, blocks: Iterable[Samples], *, checked: bool, most: int = KEPT
+) -> tuple[Intake, list[Samples]]:
+    """What is known after all blocks (N, C), and the blocks themselves unless they are more than
+    `most` bytes.
 
     Raises:
         AudioError: as `check_recording` if `checked`; otherwise for samples that are none.
@@ -102,7 +113,7 @@ def open_recording(path: StrPath, *, checked: bool = True) -> Recording:
     """A file, looked through.
 
     Args:
-        path: of a file in any format that libsndfile knows.
+        path: of a file in any format that `rtvc.audio.io.decode` knows.
         checked: refuse recordings that cannot be used, as `check_recording` does.
 
     Raises:
@@ -122,7 +133,9 @@ def open_recording(path: StrPath, *, checked: bool = True) -> Recording:
     return Recording(what, file.rate, intake.frames, mix, (lambda: kept) if kept else again)
 
 
-def recording_of(wave: object, rate: object, what: str = "the recording", *, checked: bool = True) -> Recording:
+def recording_of(
+    wave: object, rate: object, what: str = "the recording", *, checked: bool = True
+) -> Recording:
     """Samples that a caller holds, looked through.
 
     Args:
@@ -141,7 +154,13 @@ def recording_of(wave: object, rate: object, what: str = "the recording", *, che
     mix = intake.channels.mix()
     check_mix(mix, what)
     step = max(1, PIECE // columns.shape[1])
-    return Recording(what, native, len(columns), mix, lambda: (columns[at : at + step] for at in range(0, len(columns), step)))
+    return Recording(
+        what,
+        native,
+        len(columns),
+        mix,
+        lambda: (columns[at : at + step] for at in range(0, len(columns), step)),
+    )
 
 
 def write_pieces(path: StrPath, pieces: Iterable[Samples], rate: int) -> Path:
@@ -160,11 +179,54 @@ def write_pieces(path: StrPath, pieces: Iterable[Samples], rate: int) -> Path:
     container, subtype = SUFFIXES[suffix_of(path)]
     form: dict[str, Any] = {"subtype": subtype, "format": container}
     try:
-        with replacing(path) as fresh, soundfile.SoundFile(named(fresh), "w", check_rate(rate), 1, **form) as sink:
+        with (
+            replacing(path) as fresh,
+            soundfile.SoundFile(named(fresh), "w", check_rate(rate), 1, **form) as sink,
+        ):
             for piece in pieces:
                 sink.write(np.clip(piece, -1, 1))
     except OutputError as error:
         raise AudioError(str(error)) from error
     except (soundfile.SoundFileError, ValueError) as error:
-        raise AudioError(f"{path} cannot be written ({reason(error)}): check the free space and the sample rate") from error
+        raise AudioError(
+            f"{path} cannot be written ({reason(error)}): check the free space and the sample rate"
+        ) from error
     return path
+
+
+def read(path: StrPath, *, rate: int = SAMPLE_RATE, checked: bool = True) -> Tensor:
+    """A recording as mono samples.
+
+    Args:
+        path: of the file.
+        rate: wanted, in Hz.
+        checked: refuse recordings that cannot be used (`check_recording`); otherwise only files
+            that cannot be read.
+
+    Returns:
+        (N,) float32 in about -1..1.
+
+    Raises:
+        AudioError: the file cannot be read or used.
+    """
+    return torch.from_numpy(open_recording(path, checked=checked).samples(rate))
+
+
+def prepare(
+    wave: object, rate: object, what: str = "the recording", *, checked: bool = True
+) -> Tensor:
+    """Samples that a caller holds, as `read` would return them.
+
+    Args:
+        wave: array or tensor, (N,) or (N, C); floating point in -1..1, or 16- or 32-bit integers.
+        rate: of `wave`, in Hz.
+        what: the recording's name in errors.
+        checked: as in `read`.
+
+    Returns:
+        (N,) float32 at 24 kHz.
+
+    Raises:
+        AudioError: not samples, or samples that cannot be used.
+    """
+    return torch.from_numpy(recording_of(wave, rate, what, checked=checked).samples(SAMPLE_RATE))

@@ -1,7 +1,8 @@
 """Changing the sample rate of whole recordings, by soxr.
 
-Streams do not use it: soxr's own streams hold back up to 39 ms between 48 and 24 kHz, on the way in and again on the
-way out. The edges of a session (`rtvc.engine.streams.resampler`) resample sample by sample instead.
+Streams do not use it: soxr's own streams hold back up to 39 ms between 48 and 24 kHz, on the way in
+and again on the way out. The edges of a session (`rtvc.engine.streams.resampler`) resample sample
+by sample instead.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,22 +24,26 @@ def check_rate(rate: object, highest: int = HIGHEST_RATE) -> int:
     Raises:
         AudioError: no whole number from 4 kHz to `highest` Hz.
     """
-    wanted = f"a whole number of Hz from {LOWEST_RATE} to {highest} was wanted"
+    expected = f"expected a sample rate that is a whole number from {LOWEST_RATE} to {highest} Hz"
     hertz = real(rate)
     if hertz is None:
-        raise AudioError(f"a sample rate of type {type(rate).__name__} came, {wanted}: pass what the file or the device says")
+        raise AudioError(
+            f"{expected}, got {type(rate).__name__}: pass what the file or the device says"
+        )
     if not LOWEST_RATE <= hertz <= highest or hertz != int(hertz):
-        raise AudioError(f"a sample rate of {rate} Hz came, {wanted}: check the device or the file")
+        raise AudioError(f"{expected}, got {rate} Hz: check the device or the file")
     return int(hertz)
 
 
 def resampled_length(samples: int, source: int, target: int) -> int:
-    """How many samples `samples` of them become: samples * target / source, rounded, halves upwards."""
+    """How many samples `samples` of them become: samples * target / source, rounded, halves
+    upwards."""
     return (2 * samples * target + source) // (2 * source)
 
 
 def resample(wave: Samples, source: int, target: int) -> Samples:
-    """A whole recording at another rate, by soxr in its high quality: linear phase, aligned with the input.
+    """A whole recording at another rate, by soxr in its high quality: linear phase, aligned with
+    the input.
 
     Args:
         wave: (N,) or (N, C) at `source` Hz.
@@ -58,7 +63,8 @@ def resample(wave: Samples, source: int, target: int) -> Samples:
 
 
 def resampled(pieces: Iterable[Samples], source: int, target: int) -> Iterator[Samples]:
-    """As `resample`, of a recording that comes in pieces (N,): what is ready of it after each, (M,) float32.
+    """`resample` of a recording that comes in pieces (N,): what is ready of it after each, (M,)
+    float32.
 
     The pieces add up to `resampled_length` of what came.
     """
@@ -68,12 +74,12 @@ def resampled(pieces: Iterable[Samples], source: int, target: int) -> Iterator[S
         yield from pieces
         return
     stream = soxr.ResampleStream(source, target, 1, dtype="float32", quality="HQ")
-    came = made = 0
+    came = given = 0
     for piece in pieces:
         came += len(piece)
         ready = stream.resample_chunk(np.ascontiguousarray(piece, np.float32))
-        made += len(ready)
+        given += len(ready)
         yield ready
     rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
-    wanted = resampled_length(came, source, target) - made
-    yield np.pad(rest, (0, max(0, wanted - len(rest))))[: max(0, wanted)]
+    due = resampled_length(came, source, target) - given
+    yield np.pad(rest, (0, max(0, due - len(rest))))[: max(0, due)]

@@ -12,7 +12,8 @@ QUIET = 3e-4
 
 
 class BandedSTFT(nn.Module):
-    """L1 of log-magnitudes plus half the spectral convergence of each row, averaged over resolutions (Yamamoto et al. 2020)."""
+    """L1 of log-magnitudes plus half the spectral convergence of each row, averaged over
+    resolutions (Yamamoto et al. 2020)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,7 +21,8 @@ class BandedSTFT(nn.Module):
             self.register_buffer(f"window{size}", torch.hann_window(size), persistent=False)
 
     def forward(self, made: Tensor, true: Tensor, cutoff: Tensor) -> Tensor:
-        """made and true (B, N) at 24 kHz, cutoff (B,) in Hz above which nothing counts -> a scalar."""
+        """made and true (B, N) at 24 kHz, cutoff (B,) in Hz above which nothing counts -> a
+        scalar."""
         with torch.autocast(made.device.type, enabled=False):
             made, true = made.float(), true.float()
             total = made.new_zeros(())
@@ -36,7 +38,8 @@ class BandedSTFT(nn.Module):
 
 
 def magnitude(wave: Tensor, size: int, hop: int, window: Tensor) -> Tensor:
-    """wave (B, N) -> magnitudes (B, size / 2 + 1, T), never 0 so that the square root has a gradient."""
+    """wave (B, N) -> magnitudes (B, size / 2 + 1, T), never 0 so that the square root has a
+    gradient."""
     spectrum = torch.view_as_real(torch.stft(wave, size, hop, window=window, return_complex=True))
     return spectrum.square().sum(-1).clamp_min(1e-9).sqrt()
 

@@ -14,19 +14,47 @@ __all__ = ["convert"]
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="the recording to convert, any format and rate; - reads standard input", show_default=False)
+        Path,
+        typer.Argument(
+            help="the recording to convert, any format and rate; - reads standard input",
+            show_default=False,
+        ),
     ],
-    more: Annotated[list[Path] | None, typer.Argument(metavar="[REFERENCE]...", help="further references", show_default=False)] = None,
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[REFERENCE]...", help="further references", show_default=False),
+    ] = None,
     references: Annotated[
-        list[Path] | None, typer.Option("-r", "--reference", help="recording of the voice wanted, or a voice file; several are blended")
+        list[Path] | None,
+        typer.Option(
+            "-r",
+            "--reference",
+            help="recording of the voice wanted, or a voice file; several are blended",
+        ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="where to write; the suffix chooses the format, - is WAV to standard output")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="where to write; the suffix chooses the format, - is WAV to standard output",
+        ),
     ] = Path("out.wav"),
-    model: Annotated[str | None, typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)")] = None,
-    timbre: Annotated[Path | None, typer.Option(help="take the sound of the voice from this recording or voice file instead")] = None,
-    prosody: Annotated[Path | None, typer.Option(help="take pitch register and range, energy and rhythm from this one instead")] = None,
-    pitch: Annotated[float, typer.Option(help="semitones added to the pitch", min=-24, max=24)] = 0.0,
+    model: Annotated[
+        str | None,
+        typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)"),
+    ] = None,
+    timbre: Annotated[
+        Path | None,
+        typer.Option(help="take the sound of the voice from this recording or voice file instead"),
+    ] = None,
+    prosody: Annotated[
+        Path | None,
+        typer.Option(help="take pitch register and range, energy and rhythm from this one instead"),
+    ] = None,
+    pitch: Annotated[
+        float, typer.Option(help="semitones added to the pitch", min=-24, max=24)
+    ] = 0.0,
     fit: Fit = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     force: Force = False,
@@ -38,10 +66,11 @@ def convert(
     """
     from time import perf_counter
 
-    from rtvc.api import load
     from rtvc.audio.io import check_output
     from rtvc.audio.opening import check_source, name_of
     from rtvc.audio.recording import open_recording, write_pieces
+    from rtvc.cli.progress import busy, watched
+    from rtvc.models_by_name import load
 
     given = [*(references or []), *(more or [])]
     single = [path for path in (timbre, prosody) if path is not None]
@@ -49,20 +78,37 @@ def convert(
         check_source(path)
     check_output(output, sources=[source, *given, *single], force=force)
     recording = open_recording(source)
-    converter = load(model, device)
-    voice = converter.voice(*given, timbre=timbre, prosody=prosody, fit=converter.fit_steps(fit))
+    with busy("making the voice"):
+        converter = load(model, device)
+        steps = converter.fit_steps(fit)
+        voice = converter.voice(*given, timbre=timbre, prosody=prosody, fit=steps)
     advise(voice)
     started = perf_counter()
-    write_pieces(output, converter.convert_recording(recording, voice, pitch=pitch), converter.sample_rate)
+    pieces = converter.convert_recording(recording, voice, pitch=pitch)
+    total = recording.seconds * converter.sample_rate
+    write_pieces(output, watched(pieces, "converting", total), converter.sample_rate)
     spent, duration, latency = perf_counter() - started, recording.seconds, converter.latency
     if as_json:
-        result = {"path": str(output), "voice": voice.name, "model": converter.model.name, "device": str(converter.device)}
-        figures = {"duration_s": duration, "rtf": spent / duration, "latency_ms": None if latency is None else latency * 1000}
+        result = {
+            "path": str(output),
+            "voice": voice.name,
+            "model": converter.model.name,
+            "device": str(converter.device),
+        }
+        figures = {
+            "duration_s": duration,
+            "rtf": spent / duration,
+            "latency_ms": None if latency is None else latency * 1000,
+        }
         tell(json.dumps(result | {"sample_rate": converter.sample_rate} | figures), output)
         return
     tell(f"{name_of(source)} in the voice of {voice.name}: {output}", output)
     tell(
         f"duration {duration:.2f} s  real-time factor {spent / duration:.3f}  "
-        + (f"latency {latency * 1000:.1f} ms as a stream" if latency is not None else f"{converter.model.name} needs whole recordings"),
+        + (
+            f"latency {latency * 1000:.1f} ms as a stream"
+            if latency is not None
+            else f"{converter.model.name} needs whole recordings"
+        ),
         output,
     )

@@ -15,19 +15,30 @@ __all__ = ["align", "codebook", "label", "prepare", "show"]
 
 def prepare(
     source: Annotated[
-        Path, typer.Argument(help="folder of recordings (VCTK, LibriTTS, LibriSpeech or any), or a .tsv, .jsonl or VITS table")
+        Path,
+        typer.Argument(
+            help=(
+                "folder of recordings (VCTK, LibriTTS, LibriSpeech or any), or a .tsv, .jsonl or"
+                " VITS table"
+            )
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="manifest to write, .tsv or .jsonl")],
-    phonemes: Annotated[bool, typer.Option("--phonemes/--no-phonemes", help="make IPA of the texts")] = True,
+    phonemes: Annotated[
+        bool, typer.Option("--phonemes/--no-phonemes", help="make IPA of the texts")
+    ] = True,
     language: Annotated[str, typer.Option(help="of the texts, as eSpeak NG names it")] = "en-us",
     shortest: Annotated[float, typer.Option(help="seconds")] = 1.0,
     longest: Annotated[float, typer.Option(help="seconds")] = 30.0,
-    snr: Annotated[float, typer.Option(help="lowest speech-to-noise ratio in dB; 0 accepts all")] = 0.0,
+    snr: Annotated[
+        float, typer.Option(help="lowest speech-to-noise ratio in dB; 0 accepts all")
+    ] = 0.0,
     jobs: Annotated[int, typer.Option(min=1, help="files checked at once")] = 2,
     force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the summary as JSON")] = False,
 ) -> None:
-    """Check every recording and write a manifest; what is refused goes to OUT.refused.tsv with the reason."""
+    """Check every recording and write a manifest; what is refused goes to OUT.refused.tsv with the
+    reason."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -61,7 +72,9 @@ def prepare(
         "speakers": len({entry.speaker for entry in kept}),
         "with_text": sum(bool(entry.text) for entry in kept),
         "with_phonemes": sum(bool(entry.phonemes) for entry in kept),
-        "bandwidth_rates": dict(sorted(Counter(str(entry.bandwidth_rate) for entry in kept).items())),
+        "bandwidth_rates": dict(
+            sorted(Counter(str(entry.bandwidth_rate) for entry in kept).items())
+        ),
         "refused": len(refused),
         "reasons": dict(reasons.most_common()),
         "report": str(report) if refused else None,
@@ -88,7 +101,10 @@ def show(
         "with_text": sum(bool(entry.text) for entry in entries),
         "with_phonemes": sum(bool(entry.phonemes) for entry in entries),
         "missing_files": sum(not entry.path.is_file() for entry in entries),
-        "longest_speakers": {name: round(value, 1) for name, value in sorted(seconds.items(), key=lambda item: -item[1])[:5]},
+        "longest_speakers": {
+            name: round(value, 1)
+            for name, value in sorted(seconds.items(), key=lambda item: -item[1])[:5]
+        },
     }
     tell(summary, as_json)
 
@@ -124,6 +140,10 @@ def tell(summary: dict[str, object], as_json: bool) -> None:
     table = Table.grid(padding=(0, 2))
     for key, value in summary.items():
         if value not in (None, {}):
-            shown = "  ".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+            shown = (
+                "  ".join(f"{k}: {v}" for k, v in value.items())
+                if isinstance(value, dict)
+                else str(value)
+            )
             table.add_row(key.replace("_", " "), shown)
     Console().print(table, highlight=False)

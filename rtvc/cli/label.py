@@ -28,13 +28,17 @@ def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def codebook(
-    manifests: Annotated[list[Path], typer.Argument(help=".tsv or .jsonl, as `rtvc data prepare` writes it")],
+    manifests: Annotated[
+        list[Path], typer.Argument(help=".tsv or .jsonl, as `rtvc data prepare` writes it")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="safetensors file")],
-    recordings: Annotated[int, typer.Option(min=1, help="of each manifest, as many speakers as there are")] = 500,
+    recordings: Annotated[
+        int, typer.Option(min=1, help="of each manifest, as many speakers as there are")
+    ] = 500,
     as_json: Json = False,
 ) -> None:
     """Find the units of speech: clusters of a recogniser's layers over some recordings."""
-    from rtvc.audio.io import read
+    from rtvc.audio.recording import read
     from rtvc.data.cache import Array
     from rtvc.data.manifest import read_manifest
     from rtvc.errors import AudioError
@@ -44,7 +48,11 @@ def codebook(
     from rtvc.train.streaming.pseudo_labels import interleaved
 
     check_target(out, sources=manifests, folders=True)
-    entries = [entry for manifest in manifests for entry in interleaved(read_manifest(manifest))[:recordings]]
+    entries = [
+        entry
+        for manifest in manifests
+        for entry in interleaved(read_manifest(manifest))[:recordings]
+    ]
     with progress_of("listening") as tell:
 
         def waves() -> Iterator[Array]:
@@ -55,19 +63,31 @@ def codebook(
                     typer.echo(f"left out: {error}", err=True)
                 tell(number, len(entries))
 
-        made = codebook_of(waves(), Listener(LAYERS))
-    made.save(out)
-    layers, clusters, _ = made.centroids.shape
-    summary = {"codebook": str(out), "layers": layers, "clusters": clusters, "recordings": len(entries)}
-    typer.echo(json.dumps(summary) if as_json else "  ".join(f"{name} {value}" for name, value in summary.items()))
+        centroids = codebook_of(waves(), Listener(LAYERS))
+    centroids.save(out)
+    layers, clusters, _ = centroids.centroids.shape
+    summary = {
+        "codebook": str(out),
+        "layers": layers,
+        "clusters": clusters,
+        "recordings": len(entries),
+    }
+    typer.echo(
+        json.dumps(summary)
+        if as_json
+        else "  ".join(f"{name} {value}" for name, value in summary.items())
+    )
 
 
 def align(
     folder: Annotated[Path, typer.Argument(help="what `rtvc data label --codebook` wrote")],
-    phonemes: Annotated[Path, typer.Option(help="a run of `rtvc train phonemes`")] = Path("runs/phonemes"),
+    phonemes: Annotated[Path, typer.Option(help="a run of `rtvc train phonemes`")] = Path(
+        "runs/phonemes"
+    ),
     as_json: Json = False,
 ) -> None:
-    """Give every labelled utterance that has a transcript a phoneme for each frame; a stopped run goes on."""
+    """Give every labelled utterance that has a transcript a phoneme for each frame; a stopped run
+    goes on."""
     from rtvc.train.streaming.phonemes import align_all
 
     with progress_of("aligning") as tell:
@@ -77,14 +97,21 @@ def align(
 
 
 def label(
-    manifest: Annotated[Path, typer.Argument(help=".tsv or .jsonl, as `rtvc data prepare` writes it")],
+    manifest: Annotated[
+        Path, typer.Argument(help=".tsv or .jsonl, as `rtvc data prepare` writes it")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="folder for one .npz an utterance")],
-    bridge: Annotated[Path, typer.Option(help="content and phonemes by a run of `rtvc train bridge`")] = Path("runs/bridge"),
-    codebook: Annotated[Path | None, typer.Option(help="units by what `rtvc data codebook` made, in their place")] = None,
+    bridge: Annotated[
+        Path, typer.Option(help="content and phonemes by a run of `rtvc train bridge`")
+    ] = Path("runs/bridge"),
+    codebook: Annotated[
+        Path | None, typer.Option(help="units by what `rtvc data codebook` made, in their place")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="of the CPU")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Label real speech with units, or content and phonemes, and F0; a stopped run goes on, what is corrupt goes to OUT/refused.tsv."""
+    """Label real speech with units, or content and phonemes, and F0; a stopped run goes on, what is
+    corrupt goes to OUT/refused.tsv."""
     import torch
 
     from rtvc.files import check_folder
@@ -115,4 +142,10 @@ def label(
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    typer.echo("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in summary.items() if value is not None))
+    typer.echo(
+        "  ".join(
+            f"{name.replace('_', ' ')} {value}"
+            for name, value in summary.items()
+            if value is not None
+        )
+    )

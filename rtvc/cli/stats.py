@@ -11,11 +11,17 @@ __all__ = ["stats"]
 
 
 def stats(
-    model: Annotated[str, typer.Option(help="styletts-vc, styletts2-istftnet, styletts2-hifigan, vocoder, …")] = "styletts-vc",
-    frames: Annotated[int, typer.Option(help="mel frames of the example, 80 a second", min=66)] = 192,
+    model: Annotated[
+        str, typer.Option(help="styletts-vc, styletts2-istftnet, styletts2-hifigan, vocoder, …")
+    ] = "styletts-vc",
+    frames: Annotated[
+        int, typer.Option(help="mel frames of the example, 80 a second", min=66)
+    ] = 192,
     repeats: Annotated[int, typer.Option(help="timed runs; the median is shown", min=1)] = 3,
     threads: Annotated[int, typer.Option(help="CPU threads to time with", min=1)] = 1,
-    json: Annotated[bool, typer.Option("--json", help="machine-readable, sizes in bytes and times in seconds")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="machine-readable, sizes in bytes and times in seconds")
+    ] = False,
 ) -> None:
     """Measure a model from its real modules.
 
@@ -24,30 +30,39 @@ def stats(
     import torch
     from rich.console import Console
 
+    from rtvc.cli.progress import busy
     from rtvc.errors import ConfigError
     from rtvc.models.cost_tables import MODELS
     from rtvc.models.summary import summarise
 
     if model not in MODELS:
-        raise ConfigError(f"there is no model {model!r} to measure: name one of {', '.join(MODELS)}")
+        raise ConfigError(
+            f"there is no model {model!r} to measure: name one of {', '.join(MODELS)}"
+        )
     torch.set_num_threads(threads)
-    result = {"model": model, **summarise(MODELS[model](), frames, repeats)}
+    with busy("measuring"):
+        result = {"model": model, **summarise(MODELS[model](), frames, repeats)}
     if json:
         import json as encoder
 
         print(encoder.dumps(result, indent=2))
         return
-    console = Console()
+    console = Console(highlight=False)
     console.print(table(result))
+    total = result["total"]
+    console.print(
+        f"{total['training']:,} parameters in training, {total['inference']:,} in inference; input,"
+        " forward and backward sizes are in --json."
+    )
     for cost in result["components"]:
         if cost["why"] and abs(cost["mult_adds"] / cost["mult_adds_published"] - 1) > 0.001:
             console.print(
-                f"{cost['name']}: printed {scaled(cost['mult_adds_published'])}, counted {scaled(cost['mult_adds'])}: the printed figure "
-                f"{cost['why']} (counted so: {scaled(cost['mult_adds_by_layer_outputs'])}).",
-                soft_wrap=True,
+                f"{cost['name']}: printed {scaled(cost['mult_adds_published'])}, counted"
+                f" {scaled(cost['mult_adds'])}: the printed figure {cost['why']} (counted so:"
+                f" {scaled(cost['mult_adds_by_layer_outputs'])})."
             )
         if cost["idle"]:
-            console.print(f"{cost['name']}: {cost['idle']:,} parameters are idle in this forward.", soft_wrap=True)
+            console.print(f"{cost['name']}: {cost['idle']:,} parameters are idle in this forward.")
 
 
 def scaled(number: float) -> str:
@@ -59,26 +74,31 @@ def scaled(number: float) -> str:
 
 
 def table(result: dict[str, Any]) -> "Table":
-    """A summary as a table; sizes in MB of 10^6 bytes."""
+    """A summary as a table of at most 80 columns; sizes in MB of 10^6 bytes."""
     from rich.table import Table
 
     printed = any(cost["mult_adds_published"] for cost in result["components"])
-    grid = Table(title=f"{result['model']}, {result['frames']} mel frames ({result['frames'] / 80:.2f} s)", title_justify="left")
-    grid.add_column("component")
-    headings = ["parameters", "in training", "in inference", "mult-adds", *(["printed"] if printed else [])]
-    for heading in [*headings, "input MB", "fwd/bwd MB", "params MB", "total MB", "time ms"]:
+    grid = Table(
+        title=f"{result['model']}, {result['frames']} mel frames ({result['frames'] / 80:.2f} s)",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    grid.add_column("component", overflow="fold")
+    headings = ["parameters", "used in", "mult-adds", *(["printed"] if printed else [])]
+    for heading in [*headings, "total MB", "ms"]:
         grid.add_column(heading, justify="right", no_wrap=True)
     rows = [*result["components"], {**result["total"], "name": "total"}]
-    for index, cost in enumerate(rows):
+    for cost in rows:
         published = cost.get("mult_adds_published")
-        sizes = (cost["input_size"], cost["forward_backward_size"], cost["params_size"], cost["total_size"])
+        uses = [use for use in ("training", "inference") if cost[use]]
         grid.add_row(
             cost["name"],
-            *(f"{cost[key]:,}" if cost[key] else "–" for key in ("parameters", "training", "inference")),
+            f"{cost['parameters']:,}",
+            "both" if len(uses) == 2 else "".join(uses),
             scaled(cost["mult_adds"]),
             *([scaled(published) if published else "–"] if printed else []),
-            *(f"{size / 1e6:.2f}" for size in sizes),
+            f"{cost['total_size'] / 1e6:.2f}",
             f"{1000 * cost['running_time']:.1f}",
-            end_section=index == len(rows) - 2,
         )
     return grid

@@ -8,9 +8,11 @@ import typer
 from rtvc.cli import say
 from rtvc.files import is_standard_output
 
-Force = Annotated[bool, typer.Option("--force", help="write even over a file that the command reads")]
+Force = Annotated[
+    bool, typer.Option("--force", help="write even over a file that the command reads")
+]
 
 
 def tell(text: str, output: Path | None) -> None:
-    """As `say`, on standard output; on standard error where that carries the command's output."""
+    """Says a line on standard output; on standard error where that carries the command's output."""
     say(text, err=output is not None and is_standard_output(output))

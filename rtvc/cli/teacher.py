@@ -16,9 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["generate", "pair", "say", "voices"]
 
-Text = Annotated[str, typer.Argument(help="what to say, in English; IPA with --ipa", show_default=False)]
-MixOption = Annotated[str, typer.Option("--voice", help="a voice or a weighted mix, af_heart:0.7,am_adam:0.3")]
-Prosody = Annotated[str | None, typer.Option(help="voice or mix of the prosody; default: that of --voice", show_default=False)]
+Text = Annotated[
+    str, typer.Argument(help="what to say, in English; IPA with --ipa", show_default=False)
+]
+MixOption = Annotated[
+    str, typer.Option("--voice", help="a voice or a weighted mix, af_heart:0.7,am_adam:0.3")
+]
+Prosody = Annotated[
+    str | None,
+    typer.Option(help="voice or mix of the prosody; default: that of --voice", show_default=False),
+]
 Speed = Annotated[float, typer.Option(help="1 is natural")]
 Seed = Annotated[int, typer.Option(help="of the noise; the same gives the same speech")]
 Ipa = Annotated[bool, typer.Option("--ipa", help="the text is IPA")]
@@ -28,7 +35,9 @@ Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 def say(
     text: Text,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the sound file to write", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="the sound file to write", show_default=False)
+    ],
     voice: MixOption = "af_heart",
     prosody: Prosody = None,
     speed: Speed = 1.0,
@@ -39,9 +48,11 @@ def say(
 ) -> None:
     """Say a text in a voice, or in a mix of voices."""
     from rtvc.audio.io import check_output, write
+    from rtvc.cli.progress import busy
 
     check_output(output)
-    speech = opened(device).say(text, voice, prosody=prosody, speed=speed, seed=seed, ipa=ipa)
+    with busy("speaking"):
+        speech = opened(device).say(text, voice, prosody=prosody, speed=speed, seed=seed, ipa=ipa)
     write(output, speech.waveform[0].float().cpu())
     seconds = round(speech.waveform.shape[1] / 24000, 3)
     tell({"output": str(output), "seconds": seconds}, as_json, output)
@@ -49,7 +60,10 @@ def say(
 
 def pair(
     text: Text,
-    outputs: Annotated[tuple[Path, Path], typer.Option("-o", "--outputs", help="the two sound files to write", show_default=False)],
+    outputs: Annotated[
+        tuple[Path, Path],
+        typer.Option("-o", "--outputs", help="the two sound files to write", show_default=False),
+    ],
     to: Annotated[str, typer.Option(help="voice or mix of the second file", show_default=False)],
     voice: MixOption = "af_heart",
     prosody: Prosody = None,
@@ -59,18 +73,22 @@ def pair(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Say a text in two voices with the same timing, pitch and energy: a frame-aligned parallel pair."""
+    """Say a text in two voices with the same timing, pitch and energy: a frame-aligned parallel
+    pair."""
     from rtvc.audio.io import check_output, write
     from rtvc.errors import ConfigError
 
     if os.path.realpath(outputs[0]) == os.path.realpath(outputs[1]):
-        raise ConfigError(f"{outputs[0]} came twice, two files were wanted")
+        raise ConfigError(f"expected two files, got {outputs[0]} twice")
     for output in outputs:
         check_output(output)
     teacher = opened(device)
     first = teacher.say(text, voice, prosody=prosody, speed=speed, seed=seed, ipa=ipa)
     second = teacher.revoice(first, to, seed=seed)
-    paths = [str(write(path, speech.waveform[0].float().cpu())) for path, speech in zip(outputs, (first, second), strict=True)]
+    paths = [
+        str(write(path, speech.waveform[0].float().cpu()))
+        for path, speech in zip(outputs, (first, second), strict=True)
+    ]
     seconds = round(first.waveform.shape[1] / 24000, 3)
     tell({"outputs": paths, "seconds": seconds}, as_json, *outputs)
 
@@ -85,18 +103,33 @@ def voices(as_json: Json = False) -> None:
 
 def generate(
     out: Annotated[Path, typer.Argument(help="folder for INDEX.npz files", show_default=False)],
-    texts: Annotated[Path, typer.Option(help="English texts: one a line, or a .tsv with a column transcript or text", show_default=False)],
-    count: Annotated[int, typer.Option(help="utterances of the whole corpus, 5 s each on average", show_default=False)],
+    texts: Annotated[
+        Path,
+        typer.Option(
+            help="English texts: one a line, or a .tsv with a column transcript or text",
+            show_default=False,
+        ),
+    ],
+    count: Annotated[
+        int,
+        typer.Option(
+            help="utterances of the whole corpus, 5 s each on average", show_default=False
+        ),
+    ],
     seed: Annotated[int, typer.Option(help="of the corpus")] = 0,
     part: Annotated[int, typer.Option(help="which of --parts this process makes, from 0")] = 0,
     parts: Annotated[int, typer.Option(help="processes that share the work")] = 1,
-    skip: Annotated[str | None, typer.Option(help="leave out speakers of a .tsv whose name begins so", show_default=False)] = None,
+    skip: Annotated[
+        str | None,
+        typer.Option(help="leave out speakers of a .tsv whose name begins so", show_default=False),
+    ] = None,
     engine: Annotated[str, typer.Option(help="torch, onnx or auto, the faster one")] = "auto",
     device: Device = "cpu",
     threads: Annotated[int, typer.Option(help="of the CPU")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Make a corpus of labelled speech in random mixes of voices; a stopped run goes on where it was."""
+    """Make a corpus of labelled speech in random mixes of voices; a stopped run goes on where it
+    was."""
     from dataclasses import asdict
 
     import torch
@@ -116,12 +149,26 @@ def generate(
 
         def report(done: corpus.Progress) -> None:
             speed = done.speech / done.elapsed
-            progress.update(task, completed=done.found + done.made, description=f"speaking, {speed:.1f}x real time")
+            progress.update(
+                task,
+                completed=done.found + done.made,
+                description=f"speaking, {speed:.1f}x real time",
+            )
 
         done = corpus.generate(
-            out, sentences, count, open_engine(engine, device, threads), seed=seed, part=part, parts=parts, report=report
+            out,
+            sentences,
+            count,
+            open_engine(engine, device, threads),
+            seed=seed,
+            part=part,
+            parts=parts,
+            report=report,
         )
-    tell({"folder": str(out), **{name: round(value, 2) for name, value in asdict(done).items()}}, as_json)
+    tell(
+        {"folder": str(out), **{name: round(value, 2) for name, value in asdict(done).items()}},
+        as_json,
+    )
 
 
 def read_texts(path: Path, skip: str | None) -> list[str]:
@@ -132,7 +179,8 @@ def read_texts(path: Path, skip: str | None) -> list[str]:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise TextError(
-            f"{path} cannot be read as UTF-8 text ({error}): give one text a line, or a .tsv with a column transcript"
+            f"{path} cannot be read as UTF-8 text ({error}): give one text a line, or a .tsv with a"
+            " column transcript"
         ) from error
     if path.suffix == ".jsonl":
         from rtvc.data.manifest import read_manifest
@@ -142,10 +190,19 @@ def read_texts(path: Path, skip: str | None) -> list[str]:
     if path.suffix != ".tsv":
         return content.splitlines()
     rows = csv.DictReader(content.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
-    column = next((name for name in ("transcript", "text") if name in (rows.fieldnames or ())), None)
+    column = next(
+        (name for name in ("transcript", "text") if name in (rows.fieldnames or ())), None
+    )
     if column is None:
-        raise TextError(f"{path} has the columns {', '.join(rows.fieldnames or ())}: transcript or text was wanted")
-    return [row[column] for row in rows if row[column] and not (skip and (row.get("speaker") or "").startswith(skip))]
+        raise TextError(
+            f"expected a column transcript or text, {path} has"
+            f" {', '.join(rows.fieldnames or ())}: name one so"
+        )
+    return [
+        row[column]
+        for row in rows
+        if row[column] and not (skip and (row.get("speaker") or "").startswith(skip))
+    ]
 
 
 def opened(device: str) -> "Teacher":
@@ -156,7 +213,8 @@ def opened(device: str) -> "Teacher":
 
 
 def tell(result: dict[str, object], as_json: bool, *outputs: Path) -> None:
-    """Prints a result, a line an entry, or as JSON; beside standard output where that is written."""
+    """Prints a result, a line an entry, or as JSON; beside standard output where that is
+    written."""
     lines = "\n".join(f"{name}: {value}" for name, value in result.items())
     taken = next((output for output in outputs if is_standard_output(output)), None)
     printed(json.dumps(result) if as_json else lines, taken)

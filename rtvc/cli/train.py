@@ -1,4 +1,5 @@
-"""`rtvc train STAGE [CONFIG.toml]`, `rtvc train export RUN… -o FILE`, `rtvc train recipe MANIFEST -o FILE`."""
+"""`rtvc train STAGE [CONFIG.toml]`, `rtvc train export RUN… -o FILE`, `rtvc train recipe MANIFEST
+-o FILE`."""
 
 import json
 from pathlib import Path
@@ -16,7 +17,8 @@ Json = Annotated[bool, typer.Option("--json", help="print the outcome as JSON")]
 
 
 class GROUP(TyperGroup):
-    """`rtvc train NAME` is short for `rtvc train stage NAME`, unless NAME is a command of the group."""
+    """`rtvc train NAME` is short for `rtvc train stage NAME`, unless NAME is a command of the
+    group."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Puts `stage` before everything that is not a command."""
@@ -30,18 +32,38 @@ def stage(
         str,
         typer.Argument(
             metavar="STAGE",
-            help="as docs/training.md lists them: pitch, aligner, stage1, stage2, …, units, judge, melody, joint",
+            help=(
+                "as docs/training.md lists them: pitch, aligner, stage1, stage2, …, units, judge,"
+                " melody, joint"
+            ),
         ),
     ],
-    config: Annotated[Path | None, typer.Argument(help="TOML file; default: the stage's own recipe")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. optimizer.lr=2e-4; repeatable")] = None,
-    resume: Annotated[bool, typer.Option("--resume/--fresh", help="go on from the last checkpoint, or set the old run aside")] = True,
-    max_steps: Annotated[int | None, typer.Option(help="stop after so many steps of this call")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="stop after so many minutes of this call")] = None,
-    run: Annotated[Path | None, typer.Option(help="directory of checkpoints and logs; default: runs/STAGE")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file; default: the stage's own recipe")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value, e.g. optimizer.lr=2e-4; repeatable"),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--fresh", help="go on from the last checkpoint, or set the old run aside"
+        ),
+    ] = True,
+    max_steps: Annotated[
+        int | None, typer.Option(help="stop after so many steps of this call")
+    ] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="stop after so many minutes of this call")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="directory of checkpoints and logs; default: runs/STAGE")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train one stage; `rtvc train STAGE` is the same. Run it under torchrun for several devices or machines."""
+    """Train one stage; `rtvc train STAGE` is the same. Run it under torchrun for several devices or
+    machines."""
     from dataclasses import asdict
 
     import torch
@@ -70,16 +92,31 @@ def stage(
     if as_json:
         typer.echo(json.dumps(asdict(outcome) | {"run": str(folder)}))
         return
-    losses = "  ".join(f"{name} {value:.4g}" for name, value in outcome.losses.items() if name.startswith("loss/"))
+    losses = "  ".join(
+        f"{name} {value:.4g}" for name, value in outcome.losses.items() if name.startswith("loss/")
+    )
     Console().print(
-        f"{outcome.reason} at step {outcome.step} after {outcome.seconds:.0f} s, {outcome.skipped} skipped  {losses}", highlight=False
+        f"{outcome.reason} at step {outcome.step} after {outcome.seconds:.0f} s, {outcome.skipped}"
+        f" skipped  {losses}",
+        highlight=False,
     )
 
 
 def export(
-    runs: Annotated[list[Path], typer.Argument(help="runs of stream_content, stream_pitch and stream, or earlier models; later ones win")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="safetensors file of the streaming model")],
-    fact: Annotated[list[str] | None, typer.Option(help="key=value for the header; repeatable")] = None,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help=(
+                "runs of stream_content, stream_pitch and stream, or earlier models; later ones win"
+            )
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="safetensors file of the streaming model")
+    ],
+    fact: Annotated[
+        list[str] | None, typer.Option(help="key=value for the header; repeatable")
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -93,7 +130,11 @@ def export(
     check_weights(out, sources=runs, force=force)
     path = exporting.export(runs, out, facts)
     size = path.stat().st_size
-    say(json.dumps({"path": str(path), "bytes": size}) if as_json else f"{path}  {size / 1e6:.1f} MB")
+    say(
+        json.dumps({"path": str(path), "bytes": size})
+        if as_json
+        else f"{path}  {size / 1e6:.1f} MB"
+    )
 
 
 def check_weights(path: Path, **options: Any) -> None:
@@ -107,30 +148,50 @@ def check_weights(path: Path, **options: Any) -> None:
     from rtvc.files import check_target, is_stream
 
     if path.suffix != ".safetensors" and not is_stream(path):
-        came = repr(path.suffix) if path.suffix else "no suffix"
-        raise ConfigError(f"{path} ends in {came}, .safetensors was wanted")
+        raise ConfigError(f"expected a name that ends in .safetensors, got {path}")
     check_target(path, **options)
 
 
 def recipe(
-    manifest: Annotated[Path, typer.Argument(help="recordings of many speakers, as `rtvc data prepare` writes it")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="safetensors file of the streaming model")],
-    folder: Annotated[Path, typer.Option(help="everything in between is kept here")] = Path("runs/recipe"),
-    texts: Annotated[Path | None, typer.Option(help="for the teacher; default: the manifest's", show_default=False)] = None,
-    utterances: Annotated[int, typer.Option(min=1, help="of the teacher, 5 s each on average")] = 700,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="STAGE.key=value, e.g. stream.steps=20000; repeatable")] = None,
+    manifest: Annotated[
+        Path, typer.Argument(help="recordings of many speakers, as `rtvc data prepare` writes it")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="safetensors file of the streaming model")
+    ],
+    folder: Annotated[Path, typer.Option(help="everything in between is kept here")] = Path(
+        "runs/recipe"
+    ),
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="for the teacher; default: the manifest's", show_default=False),
+    ] = None,
+    utterances: Annotated[
+        int, typer.Option(min=1, help="of the teacher, 5 s each on average")
+    ] = 700,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="STAGE.key=value, e.g. stream.steps=20000; repeatable"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show the commands")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make the streaming model's weights from recordings: every command in order; run it again and it goes on."""
+    """Make the streaming model's weights from recordings: every command in order; run it again and
+    it goes on."""
     from rtvc.files import check_folder
     from rtvc.train.recipe import follow, plan
 
     check_weights(out, folders=True)
     check_folder(folder)
-    steps = plan(manifest, out, folder, texts=texts, utterances=utterances, overrides=overrides or ())
+    steps = plan(
+        manifest, out, folder, texts=texts, utterances=utterances, overrides=overrides or ()
+    )
     if dry_run:
-        typer.echo(json.dumps([step.arguments for step in steps]) if as_json else "\n".join(map(str, steps)))
+        typer.echo(
+            json.dumps([step.arguments for step in steps])
+            if as_json
+            else "\n".join(map(str, steps))
+        )
         return
     results = follow(steps, lambda line: typer.echo(line, err=True))
     typer.echo(json.dumps(results) if as_json else f"{out} is made")

@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 
 __all__ = ["create", "mix", "show"]
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="the voice file to write, NAME.voice", show_default=False)]
+Output = Annotated[
+    Path,
+    typer.Option("-o", "--output", help="the voice file to write, NAME.voice", show_default=False),
+]
 Fit = Annotated[
     int | None,
     typer.Option(
-        help="steps of fitting voices to their recordings: more alike, takes seconds; 0: none",
+        help="steps of fitting voices to their recordings, 60 for instance: more alike, but less"
+        " natural; takes seconds",
         min=0,
-        show_default="60",
+        show_default="0",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
@@ -28,40 +32,65 @@ Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 def create(
     output: Output,
-    references: Annotated[list[Path] | None, typer.Argument(help="recordings of the person, or voice files", show_default=False)] = None,
-    timbre: Annotated[Path | None, typer.Option(help="take the sound of the voice from this recording instead")] = None,
-    prosody: Annotated[Path | None, typer.Option(help="take pitch register and range, energy and rhythm from this one instead")] = None,
-    name: Annotated[str | None, typer.Option(help="shown to people; default: the file's name")] = None,
+    references: Annotated[
+        list[Path] | None,
+        typer.Argument(help="recordings of the person, or voice files", show_default=False),
+    ] = None,
+    timbre: Annotated[
+        Path | None, typer.Option(help="take the sound of the voice from this recording instead")
+    ] = None,
+    prosody: Annotated[
+        Path | None,
+        typer.Option(help="take pitch register and range, energy and rhythm from this one instead"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="shown to people; default: the file's name")
+    ] = None,
     fit: Fit = None,
-    model: Annotated[str | None, typer.Option(help="stream (default), studio, or a file of weights")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="stream (default), studio, or a file of weights")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Make a voice file of one or more recordings, and say how good they are."""
-    from rtvc.api import load
     from rtvc.audio.opening import check_source
-    from rtvc.voices.voice import check_voice_file
+    from rtvc.cli.progress import busy
+    from rtvc.models_by_name import load
+    from rtvc.voices.voice_file import check_voice_file
 
     given = [*(references or []), *(path for path in (timbre, prosody) if path is not None)]
     for path in given:
         check_source(path)
     check_voice_file(output, sources=given, force=force)
-    converter = load(model, device)
-    steps = converter.fit_steps(fit)
-    voice = converter.voice(*(references or []), timbre=timbre, prosody=prosody, name=name or output.stem, fit=steps)
+    with busy("making the voice"):
+        converter = load(model, device)
+        steps = converter.fit_steps(fit)
+        voice = converter.voice(
+            *(references or []), timbre=timbre, prosody=prosody, name=name or output.stem, fit=steps
+        )
     present(voice, voice.save(output), as_json)
 
 
 def mix(
     output: Output,
-    parts: Annotated[list[str], typer.Argument(metavar="VOICE[:WEIGHT]...", help="voice files and their weights, a.voice:0.7 b.voice:0.3")],
-    name: Annotated[str | None, typer.Option(help="shown to people; default: the parts and their shares")] = None,
+    parts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VOICE[:WEIGHT]...",
+            help="voice files and their weights, a.voice:0.7 b.voice:0.3",
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="shown to people; default: the parts and their shares")
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Mix voice files by weight."""
-    from rtvc.voices.voice import Voice, check_voice_file
+    from rtvc.voices.voice import Voice
+    from rtvc.voices.voice_file import check_voice_file
 
     weights = [weighted(part) for part in parts]
     check_voice_file(output, sources=[path for path, _ in weights], force=force)
@@ -69,7 +98,10 @@ def mix(
     present(voice, voice.save(output), as_json)
 
 
-def show(voice_file: Annotated[Path, typer.Argument(help="a voice file", show_default=False)], as_json: Json = False) -> None:
+def show(
+    voice_file: Annotated[Path, typer.Argument(help="a voice file", show_default=False)],
+    as_json: Json = False,
+) -> None:
     """Show what a voice file holds and what it came from."""
     from rtvc.voices.voice import Voice
 
@@ -87,11 +119,15 @@ def weighted(part: str) -> tuple[Path, float]:
     try:
         return Path(path), float(weight)
     except ValueError as error:
-        raise VoiceError(f"{part!r} came, VOICE:WEIGHT with a number as the weight was wanted, as in anna.voice:0.7") from error
+        raise VoiceError(
+            f"expected VOICE:WEIGHT with a number as the weight, got {part!r}: write it as in"
+            " anna.voice:0.7"
+        ) from error
 
 
 def advise(voice: "Voice") -> None:
-    """Tells what to do better about the references of a voice, on standard error: for commands that do not show the voice itself."""
+    """Tells what to do better about the references of a voice, on standard error: for commands that
+    do not show the voice itself."""
     for entry in voice.references:
         for line in entry["advice"]:
             say_advice(entry["path"], entry["grade"], line)
@@ -127,12 +163,19 @@ def present(voice: "Voice", path: Path, as_json: bool) -> None:
     console = Console(highlight=False, stderr=is_standard_output(path))
     fitted = f", fitted to weights {voice.fitted}" if voice.fitted else ""
     maker = voice.space or "an unknown model"
-    console.print(f"{printable(path, 1000)}: {voice.name}, {size} bytes, made by {maker}{fitted}", markup=False)
+    console.print(
+        f"{printable(path, 1000)}: {voice.name}, {size} bytes, made by {maker}{fitted}",
+        markup=False,
+    )
     for share, part in voice.parts:
         console.print(f"  {share:.0%} {part}", markup=False)
     if not voice.references:
         return
-    table = Table("reference", "length", "speech", "noise", "bandwidth", "clipped", "level", "grade", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table.add_column("reference", overflow="fold")
+    headings = ("length", "speech", "noise", "bandwidth", "clipped", "level", "grade")
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading != "length")
     for entry in voice.references:
         table.add_row(
             escape(entry["path"]),

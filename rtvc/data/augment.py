@@ -1,6 +1,8 @@
-"""Strong augmentation of what an encoder hears: batches on any device, every draw from one seeded generator.
+"""Strong augmentation of what an encoder hears: batches on any device, every draw from one seeded
+generator.
 
-All effects keep time: sample n of the output is sample n of the input, so labels stay valid. `shift` moves pitch and formants.
+All effects keep time: sample n of the output is sample n of the input, so labels stay valid.
+`shift` moves pitch and formants.
 """
 
 from collections.abc import Callable
@@ -14,7 +16,8 @@ from rtvc.data.effects import clip, codec, equalise, low_pass, mu_law, noise, re
 
 
 class AugmentConfig(BaseModel):
-    """How often (probability a row) and how strongly (range) each effect is applied, in the order in which they come."""
+    """How often (probability a row) and how strongly (range) each effect is applied, in the order
+    in which they come."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -71,8 +74,15 @@ def augment(wave: Tensor, config: AugmentConfig, generator: torch.Generator) -> 
             which = chosen.nonzero()[:, 0].to(device)
             wave = wave.index_copy(0, which, effect(wave[which], fork).to(wave.dtype))
 
-    some(config.shift, lambda x, g: shift(x, 2 ** (uniform(g, len(x), config.shift_semitones) / 12)))
-    some(config.room, lambda x, g: reverberate(x, uniform(g, len(x), config.room_seconds), uniform(g, len(x), config.room_ratio), g))
+    some(
+        config.shift, lambda x, g: shift(x, 2 ** (uniform(g, len(x), config.shift_semitones) / 12))
+    )
+    some(
+        config.room,
+        lambda x, g: reverberate(
+            x, uniform(g, len(x), config.room_seconds), uniform(g, len(x), config.room_ratio), g
+        ),
+    )
     some(config.equalise, lambda x, g: equalise(x, config.equalise_db, g))
     some(config.noise, lambda x, g: noise(x, uniform(g, len(x), config.noise_snr), g))
     some(config.low_pass, lambda x, g: low_pass(x, uniform(g, len(x), config.low_pass_hz)))
@@ -90,13 +100,17 @@ def decibels(level: Tensor) -> Tensor:
 
 
 def stretched(wave: Tensor, factor: float) -> Tensor:
-    """A whole recording (N,) played `factor` times as fast: pitch, formants and tempo rise together -> (round(N / factor),).
+    """A whole recording (N,) played `factor` times as fast: pitch, formants and tempo rise together
+    -> (round(N / factor),).
 
-    Labels must be stretched with it. Uses the spectrum, exact for band-limited sound but for the ends.
+    Labels must be stretched with it. Uses the spectrum, exact for band-limited sound but for the
+    ends.
     """
     samples = max(1, round(wave.shape[-1] / factor))
     spectrum = torch.fft.rfft(wave)
     bins = samples // 2 + 1
     fitted = F.pad(torch.view_as_real(spectrum), (0, 0, 0, max(0, bins - len(spectrum))))[:bins]
-    read: Tensor = torch.fft.irfft(torch.view_as_complex(fitted.contiguous()), samples) * (samples / wave.shape[-1])
+    read: Tensor = torch.fft.irfft(torch.view_as_complex(fitted.contiguous()), samples) * (
+        samples / wave.shape[-1]
+    )
     return read

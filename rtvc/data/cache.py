@@ -1,4 +1,5 @@
-"""Arrays that are costly to make, kept on disk and mapped into memory when they are needed again."""
+"""Arrays that are costly to make, kept on disk and mapped into memory when they are needed
+again."""
 
 import contextlib
 import hashlib
@@ -24,7 +25,8 @@ def key_of(path: Path, *settings: object) -> str:
 
 
 class Cache:
-    """Arrays by key: on disk in `folder` if there is one, and the last used ones in memory up to `megabytes`. Thread-safe."""
+    """Arrays by key: on disk in `folder` if there is one, and the last used ones in memory up to
+    `megabytes`. Thread-safe."""
 
     def __init__(self, folder: Path | None = None, megabytes: float = 512.0) -> None:
         self.folder, self.limit = folder, int(megabytes * 2**20)
@@ -63,10 +65,10 @@ class Cache:
         if path is None or not path.exists():
             return None
         try:
-            found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+            stored: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError):
             return None  # cut off by an earlier crash of the machine: made again
-        return found
+        return stored
 
     def _to_disk(self, key: str, array: Array) -> None:
         path = self._path(key)

@@ -1,4 +1,5 @@
-"""Recordings as tensors: decoding at 24 kHz, caching, cutting, and stepping over what turns out to be corrupt."""
+"""Recordings as tensors: decoding at 24 kHz, caching, cutting, and stepping over what turns out to
+be corrupt."""
 
 import threading
 import warnings
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rtvc.audio.check import AudioWarning
-from rtvc.audio.io import read
 from rtvc.audio.mel import SAMPLE_RATE
+from rtvc.audio.recording import read
 from rtvc.data.cache import Array, Cache, key_of
 from rtvc.data.manifest import Entry, read_manifest, remark
 from rtvc.data.order import Order
@@ -23,11 +24,14 @@ T = TypeVar("T")
 
 
 class Corpus:
-    """Recordings of a manifest. What cannot be read is remembered in `remarks` and replaced by another recording."""
+    """Recordings of a manifest. What cannot be read is remembered in `remarks` and replaced by
+    another recording."""
 
     def __init__(self, entries: Sequence[Entry], cache: Cache | None = None) -> None:
         if not entries:
-            raise TrainingError("no recording is left to train on: widen the limits, or look at the manifest")
+            raise TrainingError(
+                "no recording is left to train on: widen the limits, or look at the manifest"
+            )
         self.entries = list(entries)
         self.cache = cache or Cache()
         self.speakers = sorted({entry.speaker for entry in self.entries})
@@ -41,7 +45,12 @@ class Corpus:
 
     @classmethod
     def open(
-        cls, manifest: Path, *, cache: Path | None = None, megabytes: float = 512.0, accept: Callable[[Entry], bool] | None = None
+        cls,
+        manifest: Path,
+        *,
+        cache: Path | None = None,
+        megabytes: float = 512.0,
+        accept: Callable[[Entry], bool] | None = None,
     ) -> "Corpus":
         """The recordings of a manifest that are accepted.
 
@@ -53,12 +62,22 @@ class Corpus:
         """
         entries = [entry for entry in read_manifest(manifest) if accept is None or accept(entry)]
         if not entries:
-            raise TrainingError(f"no recording of {manifest} is left to train on: look at its texts and lengths with `rtvc data show`")
+            raise TrainingError(
+                f"no recording of {manifest} is left to train on: look at its texts and lengths"
+                " with `rtvc data show`"
+            )
         return cls(entries, Cache(cache, megabytes))
 
     def order(self, batch: int, seed: int, balance: float = 0.0, bucket: int = 1) -> Order:
         """The order of this corpus's recordings, see `Order`."""
-        return Order([entry.seconds for entry in self.entries], [entry.speaker for entry in self.entries], batch, seed, balance, bucket)
+        return Order(
+            [entry.seconds for entry in self.entries],
+            [entry.speaker for entry in self.entries],
+            batch,
+            seed,
+            balance,
+            bucket,
+        )
 
     def wave(self, number: int) -> Tensor:
         """A whole recording, (N,) float32 at 24 kHz.
@@ -72,7 +91,9 @@ class Corpus:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise AudioError(f"{path} is not there ({reason})") from error
-        return torch.from_numpy(self.cache.get(key, lambda: self._decode(path)).astype(np.float32) / 32767)
+        return torch.from_numpy(
+            self.cache.get(key, lambda: self._decode(path)).astype(np.float32) / 32767
+        )
 
     @staticmethod
     def _decode(path: Path) -> Array:
@@ -82,11 +103,15 @@ class Corpus:
         return (samples * 32767).round().to(torch.int16).numpy()
 
     def labels(self, number: int, name: str, make: Callable[[Tensor], Array]) -> Array:
-        """Something costly made of a whole recording, cached under `name`, which must change when `make` does."""
-        return self.cache.get(key_of(self.entries[number].path, "labels", name), lambda: make(self.wave(number)))
+        """Something costly made of a whole recording, cached under `name`, which must change when
+        `make` does."""
+        return self.cache.get(
+            key_of(self.entries[number].path, "labels", name), lambda: make(self.wave(number))
+        )
 
     def usable(self, number: int, seed: int, use: Callable[[int], T]) -> T:
-        """`use` of a recording, or of the next ones in a fixed random order when it raises AudioError.
+        """`use` of a recording, or of the next ones in a fixed random order when it raises
+        AudioError.
 
         Raises:
             TrainingError: twenty in a row cannot be used.
@@ -102,7 +127,10 @@ class Corpus:
                             self.bad.add(number)
                             self.lines.append(remark(self.entries[number].path, str(error)))
             number = int(rng.integers(len(self.entries)))
-        raise TrainingError(f"twenty recordings in a row cannot be used; the last: {self.lines[-1] if self.lines else 'seen before'}")
+        raise TrainingError(
+            "twenty recordings in a row cannot be used; the last:"
+            f" {self.lines[-1] if self.lines else 'seen before'}"
+        )
 
     def remarks(self) -> list[str]:
         """Recordings that were refused since the last call: path and reason."""
@@ -116,7 +144,8 @@ class Corpus:
 
 
 def piece(wave: Tensor, samples: int, generator: torch.Generator) -> tuple[Tensor, int]:
-    """A random piece of `samples`, (N,) -> (samples,), zeros behind a wave that is shorter; and where it starts."""
+    """A random piece of `samples`, (N,) -> (samples,), zeros behind a wave that is shorter; and
+    where it starts."""
     spare = len(wave) - samples
     if spare <= 0:
         return torch.nn.functional.pad(wave, (0, -spare)), 0
@@ -125,7 +154,11 @@ def piece(wave: Tensor, samples: int, generator: torch.Generator) -> tuple[Tenso
 
 
 def padded(tensors: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
-    """Rows (…, T_i) -> (B, …, T) with zeros behind the shorter ones, T a multiple of `multiple`, and the lengths (B,)."""
+    """Rows (…, T_i) -> (B, …, T) with zeros behind the shorter ones, T a multiple of `multiple`,
+    and the lengths (B,)."""
     lengths = torch.tensor([tensor.shape[-1] for tensor in tensors])
     longest = -(-int(lengths.max()) // multiple) * multiple
-    return torch.stack([torch.nn.functional.pad(t, (0, longest - t.shape[-1])) for t in tensors]), lengths
+    return (
+        torch.stack([torch.nn.functional.pad(t, (0, longest - t.shape[-1])) for t in tensors]),
+        lengths,
+    )

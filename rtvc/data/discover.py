@@ -1,6 +1,9 @@
-"""Which files of a folder are recordings: those that libsndfile opens, and those that only look so."""
+"""Which files of a folder are recordings: those that can be opened, and those that only look
+so."""
 
 from pathlib import Path
+
+from rtvc.audio.containers import AAC, container_of
 
 OPENED = frozenset(
     (
@@ -11,18 +14,37 @@ OPENED = frozenset(
     )
 )
 """Suffixes of the formats that libsndfile opens."""
+CONTAINED = frozenset(
+    (
+        *(".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".3g2", ".alac", ".aac", ".adts"),
+        *(".webm", ".weba", ".mka", ".mkv", ".wma", ".asf"),
+    )
+)
+"""Suffixes of the formats that PyAV opens."""
 FOREIGN = frozenset(
     (
-        *(".m4a", ".m4b", ".mp4", ".aac", ".adts", ".alac", ".wma", ".asf", ".webm", ".weba"),
-        *(".mka", ".mkv", ".mov", ".3gp", ".3g2", ".amr", ".awb", ".ape", ".wv", ".tta", ".mpc"),
+        *(".amr", ".awb", ".ape", ".wv", ".tta", ".mpc"),
         *(".ac3", ".eac3", ".dts", ".dsf", ".dff", ".spx", ".ra", ".rm", ".gsm", ".qcp", ".shn"),
         *(".aa", ".aax", ".silk", ".slk", ".raw", ".pcm", ".avi"),
     )
 )
 """Suffixes of other files that hold sound."""
-MAGIC = (b"fLaC", b"OggS", b"caff", b".snd", b"NIST_1A", b"Creative Voice File", b"ID3", b"riff.\x91")
+MAGIC = (
+    b"fLaC",
+    b"OggS",
+    b"caff",
+    b".snd",
+    b"NIST_1A",
+    b"Creative Voice File",
+    b"ID3",
+    b"riff.\x91",
+)
 """How recordings begin, whatever their names are."""
-FORMS: dict[bytes, tuple[bytes, ...]] = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"RF64": (b"WAVE",)}
+FORMS: dict[bytes, tuple[bytes, ...]] = {
+    b"RIFF": (b"WAVE",),
+    b"RIFX": (b"WAVE",),
+    b"RF64": (b"WAVE",),
+}
 FORMS[b"FORM"] = (b"AIFF", b"AIFC", b"8SVX", b"16SV")
 """Containers that hold other things as well, and what they say when they hold sound."""
 
@@ -35,7 +57,8 @@ def is_recording(path: Path) -> bool:
     suffix = path.suffix.lower()
     if path.is_dir():
         return False
-    return suffix in OPENED or suffix in FOREIGN or (path.is_file() and begins_like_one(path))
+    known = suffix in OPENED | CONTAINED | FOREIGN
+    return known or (path.is_file() and begins_like_one(path))
 
 
 def begins_like_one(path: Path) -> bool:
@@ -45,4 +68,6 @@ def begins_like_one(path: Path) -> bool:
             head = file.read(20)
     except OSError:
         return False
-    return head.startswith(MAGIC) or head[8:12] in FORMS.get(head[:4], ())
+    if head.startswith(MAGIC) or head[8:12] in FORMS.get(head[:4], ()):
+        return True
+    return container_of(head) not in (None, AAC)  # two bytes, which anything may begin with

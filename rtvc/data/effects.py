@@ -1,4 +1,5 @@
-"""The single effects of `rtvc.data.augment`: waves (B, N) at 24 kHz in, the same shape and timing out, one strength a row."""
+"""The single effects of `rtvc.data.augment`: waves (B, N) at 24 kHz in, the same shape and timing
+out, one strength a row."""
 
 import math
 
@@ -20,7 +21,8 @@ def power(wave: Tensor) -> Tensor:
 
 
 def filtered(wave: Tensor, response: Tensor) -> Tensor:
-    """wave (B, N) through a zero-phase filter, response (B, F) at F frequencies from 0 to 12 kHz."""
+    """wave (B, N) through a zero-phase filter, response (B, F) at F frequencies from 0 to 12
+    kHz."""
     size = 1 << (wave.shape[-1] + FRAME).bit_length()
     bins = size // 2 + 1
     curve = F.interpolate(response[:, None].to(wave), bins, mode="linear", align_corners=True)[:, 0]
@@ -32,9 +34,18 @@ def equalise(wave: Tensor, limit: float, generator: torch.Generator) -> Tensor:
     """A random smooth curve over log-frequency, within `limit` dB, plus a tilt."""
     knots = torch.rand(len(wave), 1, 8, generator=generator) * 2 - 1
     tilt = (torch.rand(len(wave), 1, 1, generator=generator) * 2 - 1) * torch.linspace(-1, 1, 8)
-    curve = F.interpolate(((knots + tilt) / 2).clamp(-1, 1), 257, mode="linear", align_corners=True)[:, 0] * limit
+    curve = (
+        F.interpolate(((knots + tilt) / 2).clamp(-1, 1), 257, mode="linear", align_corners=True)[
+            :, 0
+        ]
+        * limit
+    )
     frequencies = torch.linspace(0, SAMPLE_RATE / 2, 257)
-    place = (torch.log(frequencies.clamp_min(60) / 60) / math.log(SAMPLE_RATE / 120) * 256).round().long()
+    place = (
+        (torch.log(frequencies.clamp_min(60) / 60) / math.log(SAMPLE_RATE / 120) * 256)
+        .round()
+        .long()
+    )
     return filtered(wave, 10 ** (curve[:, place] / 20))
 
 
@@ -65,18 +76,27 @@ def reverberate(wave: Tensor, seconds: Tensor, ratio: Tensor, generator: torch.G
     """
     length = int(SAMPLE_RATE * float(seconds.max()))
     time = torch.arange(length) / SAMPLE_RATE
-    tail = torch.randn(len(wave), length, generator=generator) * 10 ** (-3 * time / seconds[:, None])
+    tail = torch.randn(len(wave), length, generator=generator) * 10 ** (
+        -3 * time / seconds[:, None]
+    )
     tail[:, : SAMPLE_RATE // 500] = 0  # the first 2 ms belong to the direct sound
-    tail = tail / tail.square().sum(-1, keepdim=True).clamp_min(1e-10).sqrt() * 10 ** (-ratio[:, None] / 20)
+    tail = (
+        tail
+        / tail.square().sum(-1, keepdim=True).clamp_min(1e-10).sqrt()
+        * 10 ** (-ratio[:, None] / 20)
+    )
     tail[:, 0] = 1
     size = 1 << (wave.shape[-1] + length).bit_length()
-    wet: Tensor = torch.fft.irfft(torch.fft.rfft(wave, size) * torch.fft.rfft(tail.to(wave), size), size)[:, : wave.shape[-1]]
+    wet: Tensor = torch.fft.irfft(
+        torch.fft.rfft(wave, size) * torch.fft.rfft(tail.to(wave), size), size
+    )[:, : wave.shape[-1]]
     wet = wet * (power(wave) / power(wet)).sqrt()
     return wet
 
 
 def codec(wave: Tensor, floor: Tensor) -> Tensor:
-    """What a lossy codec leaves: in each frame, bins more than floor (B,) dB below its peak vanish, the others lose precision."""
+    """What a lossy codec leaves: in each frame, bins more than floor (B,) dB below its peak vanish,
+    the others lose precision."""
     window = torch.hann_window(FRAME, device=wave.device)
     spectrum = torch.stft(wave, FRAME, STEP, window=window, return_complex=True)
     level = 20 * spectrum.abs().clamp_min(1e-7).log10()
@@ -102,9 +122,11 @@ def mu_law(wave: Tensor, levels: int = 256) -> Tensor:
 
 
 def resampled(wave: Tensor, factor: Tensor, samples: int) -> Tensor:
-    """Reads wave (B, N) at `factor` (B,) times its speed, `samples` values -> (B, samples), by windowed-sinc interpolation.
+    """Reads wave (B, N) at `factor` (B,) times its speed, `samples` values -> (B, samples), by
+    windowed-sinc interpolation.
 
-    Output n is the input at n * factor; beyond the end there are zeros. Speeding up filters out what would alias.
+    Output n is the input at n * factor; beyond the end there are zeros. Speeding up filters out
+    what would alias.
     """
     factor = factor.to(wave)[:, None]
     place = torch.arange(samples, device=wave.device) * factor
@@ -112,7 +134,11 @@ def resampled(wave: Tensor, factor: Tensor, samples: int) -> Tensor:
     offsets = torch.arange(1 - TAPS, TAPS + 1, device=wave.device)
     distance = offsets - (place - whole)[..., None]
     cutoff = (1 / factor).clamp(max=1.0)[..., None]
-    weights = cutoff * torch.sinc(cutoff * distance) * torch.cos(math.pi / 2 * (distance / TAPS).clamp(-1, 1)).square()
+    weights = (
+        cutoff
+        * torch.sinc(cutoff * distance)
+        * torch.cos(math.pi / 2 * (distance / TAPS).clamp(-1, 1)).square()
+    )
     index = (whole[..., None].long() + offsets + TAPS).clamp(0, wave.shape[-1] + 2 * TAPS - 1)
     padded = F.pad(wave, (TAPS, TAPS))
     taps = padded.gather(1, index.flatten(1)).view(index.shape)
@@ -120,7 +146,8 @@ def resampled(wave: Tensor, factor: Tensor, samples: int) -> Tensor:
 
 
 def nearest_peak(magnitude: Tensor) -> Tensor:
-    """magnitude (B, F, T) -> for each bin the nearest bin that is louder than its two neighbours on either side, (B, F, T) int64."""
+    """magnitude (B, F, T) -> for each bin the nearest bin that is louder than its two neighbours on
+    either side, (B, F, T) int64."""
     bins = magnitude.shape[1]
     highest = F.max_pool2d(magnitude[:, None], (5, 1), 1, (2, 0))[:, 0]
     place = torch.arange(bins, device=magnitude.device)[:, None].expand_as(magnitude)
@@ -131,16 +158,20 @@ def nearest_peak(magnitude: Tensor) -> Tensor:
 
 
 def shift(wave: Tensor, factor: Tensor) -> Tensor:
-    """Moves pitch and formants by factor (B,) without changing the tempo: a phase vocoder stretches, resampling undoes it.
+    """Moves pitch and formants by factor (B,) without changing the tempo: a phase vocoder
+    stretches, resampling undoes it.
 
-    Source: Flanagan and Golden 1966, "Phase vocoder"; Laroche and Dolson 1999 (identity phase locking).
+    Source: Flanagan and Golden 1966, "Phase vocoder"; Laroche and Dolson 1999 (identity phase
+    locking).
     """
     samples = wave.shape[-1]
     window = torch.hann_window(FRAME, device=wave.device)
     spectrum = torch.stft(wave, FRAME, STEP, window=window, return_complex=True)
     frames = math.ceil(spectrum.shape[-1] * float(factor.max())) + 1
     # Output frame t shows the input at t / factor.
-    place = (torch.arange(frames, device=wave.device) / factor.to(wave)[:, None]).clamp(max=spectrum.shape[-1] - 1.001)
+    place = (torch.arange(frames, device=wave.device) / factor.to(wave)[:, None]).clamp(
+        max=spectrum.shape[-1] - 1.001
+    )
     before = place.long()
     after = (before + 1).clamp(max=spectrum.shape[-1] - 1)
     part = (place - before)[:, None]
@@ -151,7 +182,9 @@ def shift(wave: Tensor, factor: Tensor) -> Tensor:
     magnitude, phase = spectrum.abs(), spectrum.angle()
     magnitude = at(magnitude, before) * (1 - part) + at(magnitude, after) * part
     advance = at(phase, after) - at(phase, before)
-    expected = 2 * math.pi * STEP / FRAME * torch.arange(FRAME // 2 + 1, device=wave.device)[:, None]
+    expected = (
+        2 * math.pi * STEP / FRAME * torch.arange(FRAME // 2 + 1, device=wave.device)[:, None]
+    )
     advance = expected + torch.remainder(advance - expected + math.pi, 2 * math.pi) - math.pi
     # Bins turn with the nearest spectral peak, so that onsets stay where they are.
     peak = nearest_peak(magnitude)

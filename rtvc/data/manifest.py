@@ -17,7 +17,12 @@ from rtvc.errors import OutputError, TrainingError
 from rtvc.files import check_target, is_stream, kind, parsed, write
 
 COLUMNS = ("path", "speaker", "seconds", "bandwidth_rate", "text", "phonemes")
-ALIASES = {"transcript": "text", "bandwidth": "bandwidth_rate", "duration": "seconds", "ipa": "phonemes"}
+ALIASES = {
+    "transcript": "text",
+    "bandwidth": "bandwidth_rate",
+    "duration": "seconds",
+    "ipa": "phonemes",
+}
 SUFFIXES = (".tsv", ".jsonl")
 """Of what is written."""
 HIGHEST_RATE = 1_000_000
@@ -55,8 +60,8 @@ def read_manifest(path: Path, refuse: Callable[[str, str], None] | None = None) 
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(keepends=True)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        wanted = "`rtvc data prepare` writes one"
-        raise TrainingError(f"the manifest {path} cannot be read ({reason}): {wanted}") from error
+        advice = "`rtvc data prepare` writes one"
+        raise TrainingError(f"the manifest {path} cannot be read ({reason}): {advice}") from error
     entries = []
     for number, row in _rows(path, lines):
         where = f"{path}, line {number}"
@@ -84,7 +89,7 @@ def _rows(path: Path, lines: list[bytes]) -> Iterator[tuple[int, Mapping[str, st
             yield number, f"byte {data[error.start]:#04x} is not UTF-8: save the manifest as UTF-8"
             continue
         if len(line) > LONGEST_LINE:
-            yield number, f"it has {len(line)} characters, at most {LONGEST_LINE} were wanted"
+            yield number, f"expected at most {LONGEST_LINE} characters, got {len(line)}"
         elif not line.strip():
             continue
         elif path.suffix == ".jsonl":
@@ -97,8 +102,11 @@ def _rows(path: Path, lines: list[bytes]) -> Iterator[tuple[int, Mapping[str, st
         elif columns is None:
             columns = line.split("\t")
             if "path" not in columns:
-                came = ", ".join(columns[: len(COLUMNS)])[:200]
-                raise TrainingError(f"{path}, line {number}: no path; the columns {', '.join(COLUMNS)} were wanted, {came!r} came")
+                got = ", ".join(columns[: len(COLUMNS)])[:200]
+                raise TrainingError(
+                    f"{path}, line {number}: expected the columns {', '.join(COLUMNS)} or some of"
+                    f" them, got {got!r} without a path"
+                )
         else:
             yield number, dict(zip(columns, line.split("\t"), strict=False))
 
@@ -106,7 +114,7 @@ def _rows(path: Path, lines: list[bytes]) -> Iterator[tuple[int, Mapping[str, st
 def _piped(line: str, columns: list[str]) -> Mapping[str, str] | str:
     values = line.split("|", len(columns) - 1)
     if len(values) < len(columns):
-        return f"{len(values)} fields came, {'|'.join(columns)} was wanted"
+        return f"expected {'|'.join(columns)}, got {len(values)} fields"
     return dict(zip(columns, values, strict=True))
 
 
@@ -116,9 +124,9 @@ def _object(line: str) -> Mapping[str, str] | str:
     except ValueError as error:
         return f"it cannot be read as JSON ({error})"
     if not isinstance(found, dict):
-        return f"a JSON {type(found).__name__} came, an object was wanted"
+        return f"expected a JSON object, got a {type(found).__name__}"
     if odd := [key for key, value in found.items() if isinstance(value, dict | list)]:
-        return f"{odd[0]!r} is a list or an object, a text or number was wanted"
+        return f"expected a text or number as {odd[0]!r}, got a list or an object"
     return {key: "" if value is None else str(value) for key, value in found.items()}
 
 
@@ -130,8 +138,7 @@ def _entry(manifest: Path, row: Mapping[str, str]) -> Entry:
     """
     named = {ALIASES.get(key, key): value for key, value in row.items()}
     if not named.get("path"):
-        came = ", ".join(row)
-        raise ValueError(f"no path; the columns {', '.join(COLUMNS)} were wanted, {came} came")
+        raise ValueError(f"expected a path among {', '.join(COLUMNS)}, got {', '.join(row)}")
     seconds = figure(named, "seconds", 0.0, math.inf)
     rate = figure(named, "bandwidth_rate", SAMPLE_RATE, HIGHEST_RATE)
     place = located(manifest, named["path"])
@@ -149,9 +156,9 @@ def figure(row: Mapping[str, str], column: str, missing: float, most: float) -> 
     try:
         value = float(row.get(column) or missing)
     except ValueError as error:
-        raise ValueError(f"{error}; a number was wanted in {column}") from error
+        raise ValueError(f"expected a number in {column}: {error}") from error
     if not 0 <= value <= most or not math.isfinite(value):
-        raise ValueError(f"{column} is {value:g}, a number from 0 to {most:g} was wanted")
+        raise ValueError(f"expected {column} from 0 to {most:g}, got {value:g}")
     return value
 
 
@@ -182,11 +189,11 @@ def check_manifest(path: Path, *, sources: Iterable[Path] = (), force: bool | No
             be written.
     """
     if path.suffix not in SUFFIXES:
-        came = repr(path.suffix) if path.suffix else "no suffix"
-        raise TrainingError(f"{path} ends in {came}, .tsv or .jsonl was wanted")
+        got = repr(path.suffix) if path.suffix else "no suffix"
+        raise TrainingError(f"{path}: expected a name ending in .tsv or .jsonl, got {got}")
     if is_stream(path):
-        came = kind(path) or "pipe"
-        raise TrainingError(f"{path} is a {came}, a file was wanted: other files lie beside it")
+        got = kind(path) or "pipe"
+        raise TrainingError(f"{path}: expected a file, beside which others lie, got a {got}")
     try:
         return check_target(path, sources=sources, force=force)
     except OutputError as error:
@@ -194,7 +201,8 @@ def check_manifest(path: Path, *, sources: Iterable[Path] = (), force: bool | No
 
 
 def unwritable(entry: Entry, suffix: str) -> str:
-    """Why a recording's path or speaker cannot stand in a manifest of this suffix; empty if it can."""
+    """Why a recording's path or speaker cannot stand in a manifest of this suffix; empty if it
+    can."""
     for what, text in (("path", str(entry.path)), ("speaker", entry.speaker)):
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             return f"its {what} is not UTF-8: rename it"
@@ -204,7 +212,8 @@ def unwritable(entry: Entry, suffix: str) -> str:
 
 
 def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
-    """Writes a manifest at once; paths below its folder become relative, so that the tree can be moved.
+    """Writes a manifest at once; paths below its folder become relative, so that the tree can be
+    moved.
 
     Raises:
         TrainingError: as `check_manifest`, or an entry cannot be written (`unwritable`).
@@ -242,7 +251,8 @@ def flat(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """The text as people can read it: what does not print is written as in Python, `\\t`, `\\x1b`."""
+    """The text as people can read it: what does not print is written as in Python, `\\t`,
+    `\\x1b`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -1,4 +1,5 @@
-"""Which recordings make up batch number `index`: a function of (seed, index), so that a run's position is its step number."""
+"""Which recordings make up batch number `index`: a function of (seed, index), so that a run's
+position is its step number."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,8 +13,9 @@ from rtvc.data.seeds import numpy_generator
 class Order:
     """Batches of positions in a list of recordings.
 
-    With `balance` 0 every recording comes once an epoch, in batches of similar length. With `balance` b > 0 recordings are
-    drawn with weights of (seconds of the speaker)^-b: at 1 every speaker is heard equally often.
+    With `balance` 0 every recording comes once an epoch, in batches of similar length. With
+    `balance` b > 0 recordings are drawn with weights of (seconds of the speaker)^-b: at 1 every
+    speaker is heard equally often.
 
     Args:
         seconds: length of each recording.
@@ -25,9 +27,21 @@ class Order:
     """
 
     def __init__(
-        self, seconds: Sequence[float], speakers: Sequence[str], batch: int, seed: int, balance: float = 0.0, bucket: int = 16
+        self,
+        seconds: Sequence[float],
+        speakers: Sequence[str],
+        batch: int,
+        seed: int,
+        balance: float = 0.0,
+        bucket: int = 16,
     ) -> None:
-        self.seconds, self.batch, self.seed, self.balance, self.bucket = np.asarray(seconds, float), batch, seed, balance, bucket
+        self.seconds, self.batch, self.seed, self.balance, self.bucket = (
+            np.asarray(seconds, float),
+            batch,
+            seed,
+            balance,
+            bucket,
+        )
         self.cumulative = np.cumsum(self._weights(speakers)) if balance else None
         self.epoch = lru_cache(maxsize=3)(self._epoch)
 
@@ -36,8 +50,12 @@ class Order:
         totals: dict[str, float] = {}
         for speaker, length in zip(speakers, lengths, strict=True):
             totals[speaker] = totals.get(speaker, 0.0) + float(length)
-        # Longer recordings are drawn more often, so that every second of a speaker is heard equally often.
-        shares = [float(length) * totals[speaker] ** -self.balance for speaker, length in zip(speakers, lengths, strict=True)]
+        # Longer recordings are drawn more often, so that every second of a speaker is heard equally
+        # often.
+        shares = [
+            float(length) * totals[speaker] ** -self.balance
+            for speaker, length in zip(speakers, lengths, strict=True)
+        ]
         weights: npt.NDArray[np.float64] = np.array(shares)
         weights /= weights.sum()
         return weights
@@ -46,20 +64,27 @@ class Order:
         """Positions of the recordings of one batch."""
         if self.cumulative is not None:
             draws = numpy_generator(self.seed, "draw", index).random(self.batch)
-            return [int(k) for k in np.minimum(np.searchsorted(self.cumulative, draws), len(self.seconds) - 1)]
+            return [
+                int(k)
+                for k in np.minimum(np.searchsorted(self.cumulative, draws), len(self.seconds) - 1)
+            ]
         batches = -(-len(self.seconds) // self.batch)
         epoch, place = divmod(index, batches)
         return list(self.epoch(epoch)[place])
 
     def _epoch(self, epoch: int) -> list[tuple[int, ...]]:
-        """The batches of one epoch; the last is filled up from the epoch's beginning, so that all are of one size."""
+        """The batches of one epoch; the last is filled up from the epoch's beginning, so that all
+        are of one size."""
         rng = numpy_generator(self.seed, "epoch", epoch)
         order = rng.permutation(len(self.seconds))
         order = np.resize(order, -(-len(order) // self.batch) * self.batch)
         span = self.batch * self.bucket
         if self.bucket > 1:
             order = np.concatenate(
-                [part[np.argsort(self.seconds[part], kind="stable")] for part in np.split(order, range(span, len(order), span))]
+                [
+                    part[np.argsort(self.seconds[part], kind="stable")]
+                    for part in np.split(order, range(span, len(order), span))
+                ]
             )
         batches = order.reshape(-1, self.batch)
         return [tuple(int(k) for k in batches[b]) for b in rng.permutation(len(batches))]

@@ -1,4 +1,5 @@
-"""Finding recordings, their speakers and texts in a folder, and refusing what cannot be trained on."""
+"""Finding recordings, their speakers and texts in a folder, and refusing what cannot be trained
+on."""
 
 import os
 import warnings
@@ -12,7 +13,7 @@ from rtvc.audio.check import AudioWarning, check_recording
 from rtvc.audio.headers import DamagedWarning
 from rtvc.audio.io import decode
 from rtvc.audio.mel import SAMPLE_RATE
-from rtvc.data.discover import OPENED, is_recording
+from rtvc.data.discover import CONTAINED, OPENED, is_recording
 from rtvc.data.manifest import Entry, flat, read_manifest, remark, unwritable
 from rtvc.errors import AudioError, OutputError, TrainingError
 from rtvc.files import kind, write
@@ -60,16 +61,22 @@ def find(source: Path) -> list[Entry | Refusal]:
         listed = read_manifest(source, lambda line, why: lines.append(Refusal(Path(line), why)))
         return [*listed, *lines]
     if there != "folder":
-        came = f"a {there}" if there else "not there"
-        wanted = "a folder of recordings, or a .tsv or .jsonl table, was wanted"
-        raise TrainingError(f"{source} is {came}: {wanted}")
+        got = f"a {there}" if there else "nothing"
+        raise TrainingError(
+            f"{source}: expected a folder of recordings, or a .tsv or .jsonl table, got {got}"
+        )
     visible = (path for path in source.rglob("*") if not path.name.startswith("."))
     files = sorted(path for path in visible if is_recording(path))
     present = set(files)
-    second = {path for path in files if path.stem.endswith("_mic2") and path.with_name(path.name.replace("_mic2", "_mic1")) in present}
+    second = {
+        path
+        for path in files
+        if path.stem.endswith("_mic2")
+        and path.with_name(path.name.replace("_mic2", "_mic1")) in present
+    }
     if not files:
-        suffixes = ", ".join(sorted(OPENED))
-        raise TrainingError(f"{source} holds no recordings: files ending in {suffixes} were wanted")
+        suffixes = ", ".join(sorted(OPENED | CONTAINED))
+        raise TrainingError(f"{source}: expected files ending in {suffixes}, got none")
     return [found_at(path, source) for path in files if path not in second]
 
 
@@ -118,8 +125,8 @@ def text(data: bytes, name: str) -> str:
     try:
         read = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        came = f"byte {data[error.start]:#04x} at {error.start}"
-        raise ValueError(f"{name} is not UTF-8 ({came}), save it as UTF-8") from error
+        at = f"byte {data[error.start]:#04x} at {error.start}"
+        raise ValueError(f"{name} is not UTF-8 ({at}), save it as UTF-8") from error
     if "\0" in read:
         raise ValueError(f"{name} holds zero bytes, save it as UTF-8")
     return flat(read)
@@ -127,36 +134,42 @@ def text(data: bytes, name: str) -> str:
 
 @lru_cache(maxsize=64)
 def chapter_texts(folder: Path) -> dict[bytes, bytes]:
-    """LibriSpeech's transcripts of a chapter: name of the recording -> text, both as they are in the
-    file, so that one bad line spoils no other."""
-    found = {}
+    """LibriSpeech's transcripts of a chapter: name of the recording -> text, both as they are in
+    the file, so that one bad line spoils no other."""
+    texts = {}
     for path in sorted(folder.glob("*.trans.txt")):
         for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines():
             name, _, spoken = line.partition(b" ")
-            found[name] = spoken
-    return found
+            texts[name] = spoken
+    return texts
 
 
 def check(entry: Entry, limits: Limits) -> Entry | Refusal:
     """Opens a recording: fills in its length and bandwidth, or says why it is refused."""
     there, suffix = kind(entry.path), entry.path.suffix.lower()
     if there not in ("", "file"):
-        return Refusal(entry.path, f"is a {there}, a file was wanted")
+        return Refusal(entry.path, f"expected a file, got a {there}")
     try:
         wave, rate = decode(entry.path)
         seconds = len(wave) / rate
         if not limits.shortest <= seconds <= limits.longest:
-            return Refusal(entry.path, f"lasts {seconds:.2f} s, {limits.shortest:g} to {limits.longest:g} s were wanted")
+            return Refusal(
+                entry.path,
+                f"expected {limits.shortest:g} to {limits.longest:g} s, got {seconds:.2f} s",
+            )
         check_recording(wave, rate, entry.path.name)
         report = measure(wave, rate)
     except (AudioError, DamagedWarning, MemoryError) as error:
-        if there and suffix not in OPENED:
+        if there and suffix not in OPENED | CONTAINED:
             what = f"{suffix} files" if suffix else "it"
-            reason = f"format not readable: libsndfile does not open {what}, convert to WAV or FLAC"
+            reason = f"format not readable: {what} cannot be opened here, convert to WAV or FLAC"
             return Refusal(entry.path, reason)
         return Refusal(entry.path, str(error))
     if report.snr < limits.quietest_snr:
-        return Refusal(entry.path, f"speech is {report.snr:.0f} dB above the noise, {limits.quietest_snr:g} dB were wanted")
+        return Refusal(
+            entry.path,
+            f"expected speech {limits.quietest_snr:g} dB above the noise, got {report.snr:.0f} dB",
+        )
     heard = next((r for r in RATES if r / 2 >= report.bandwidth - 250), SAMPLE_RATE)
     return replace(entry, seconds=seconds, bandwidth_rate=min(heard, entry.bandwidth_rate))
 
@@ -200,21 +213,26 @@ def check_all(
     return kept, refused
 
 
-def with_phonemes(entries: Sequence[Entry], language: str, batch: int = 256) -> Iterator[Entry | Refusal]:
-    """The recordings with the IPA of their texts; those without text, or with phonemes already, pass unchanged.
+def with_phonemes(
+    entries: Sequence[Entry], language: str, batch: int = 256
+) -> Iterator[Entry | Refusal]:
+    """The recordings with the IPA of their texts; those without text, or with phonemes already,
+    pass unchanged.
 
     Raises:
         DependencyError: eSpeak NG is not installed.
     """
     from rtvc.teacher.phonemes import phonemize
 
-    wanted = [entry for entry in entries if entry.text and not entry.phonemes]
+    without = [entry for entry in entries if entry.text and not entry.phonemes]
     spoken: dict[Path, str] = {}
-    for start in range(0, len(wanted), batch):
-        part = wanted[start : start + batch]
+    for start in range(0, len(without), batch):
+        part = without[start : start + batch]
         # Capitals throughout are a corpus's habit, not a text to be spelled letter by letter.
         texts = [entry.text.lower() if entry.text.isupper() else entry.text for entry in part]
-        spoken |= {entry.path: ipa for entry, ipa in zip(part, phonemize(texts, language), strict=True)}
+        spoken |= {
+            entry.path: ipa for entry, ipa in zip(part, phonemize(texts, language), strict=True)
+        }
     for entry in entries:
         ipa = flat(spoken.get(entry.path, entry.phonemes))
         if entry.text and not ipa:

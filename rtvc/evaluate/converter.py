@@ -1,4 +1,5 @@
-"""A model of this library as the function that an evaluation asks for: whole recordings, or a stream of small chunks."""
+"""A model of this library as the function that an evaluation asks for: whole recordings, or a
+stream of small chunks."""
 
 import hashlib
 from collections.abc import Callable
@@ -18,12 +19,13 @@ from rtvc.evaluate.audio import Wave
 from rtvc.models.streaming.interface import Converter, conditioned
 from rtvc.voices.voice import Voice
 
-CODE = ("api.py", "audio", "layers", "models", "voices", "kernels")
+CODE = ("converter.py", "stream_model.py", "audio", "layers", "models", "voices", "kernels")
 """What decides, besides the weights, what a conversion sounds like: relative to the package."""
 
 
 class Stepper(Protocol):
-    """What runs a stream's steps in place of the model itself; `rtvc.engine.backends.base.Backend` is one."""
+    """What runs a stream's steps in place of the model itself; `rtvc.engine.backends.base.Backend`
+    is one."""
 
     name: str
 
@@ -60,15 +62,18 @@ class LibraryConverter:
 
         Args:
             model: as `rtvc.load` takes it.
-            chunk: milliseconds that are converted at a time, as in a live stream; None converts whole recordings.
+            chunk: milliseconds that are converted at a time, as in a live stream; None converts
+                whole recordings.
             device: cpu or cuda.
-            fit: steps of fitting each voice to its references; None takes the usual number where the model can fit voices.
-            open_stepper: makes what runs the steps of a stream of a model, with chunks of so many samples; by default the model does.
+            fit: steps of fitting each voice to its references; None takes none.
+            open_stepper: makes what runs the steps of a stream of a model, with chunks of so many
+                samples; by default the model does.
 
         Raises:
-            ConfigError: no such model; a chunk that is no multiple of 12.5 ms, or for a model that cannot stream.
+            ConfigError: no such model; a chunk that is no multiple of 12.5 ms, or for a model that
+                cannot stream.
         """
-        from rtvc.api import StreamModel, load
+        from rtvc.models_by_name import load
 
         self._converter = load(model, device)
         self._fit = self._converter.fit_steps(fit)
@@ -77,13 +82,23 @@ class LibraryConverter:
         if chunk is not None:
             samples = chunk * SAMPLE_RATE / 1000
             if samples <= 0 or samples % HOP:
-                raise ConfigError(f"a chunk of {chunk:g} ms came, a multiple of {1000 * HOP / SAMPLE_RATE:g} ms was wanted: try 25")
-            if not isinstance(self._converter.model, StreamModel):
-                raise ConfigError(f"the model {self._converter.model.name!r} needs whole recordings: leave --chunk out")
+                raise ConfigError(
+                    f"expected a chunk of a multiple of {1000 * HOP / SAMPLE_RATE:g} ms, got"
+                    f" {chunk:g} ms: try 25"
+                )
+            if (streaming := self._converter.model.streaming) is None:
+                raise ConfigError(
+                    f"the model {self._converter.model.name!r} needs whole recordings: leave"
+                    " --chunk out"
+                )
             self._samples = int(samples)
             if open_stepper is not None:
-                self._stepper = open_stepper(self._converter.model.converter, self._samples)
-        name = self._converter.model.name if model is None or not Path(model).is_file() else Path(model).name
+                self._stepper = open_stepper(streaming.converter, self._samples)
+        name = (
+            self._converter.model.name
+            if model is None or not Path(model).is_file()
+            else Path(model).name
+        )
         details = (
             ([] if chunk is None else [f"{chunk:g} ms chunks"])
             + ([self._stepper.name] if self._stepper else [])
@@ -94,9 +109,14 @@ class LibraryConverter:
         self._voices: dict[tuple[Path, ...], Voice] = {}
 
     def __call__(self, source: Path, references: list[Path]) -> tuple[Wave, float]:
-        """As `ConvertFn`: making the voice is not counted, it happens once a speaker and before a stream begins."""
+        """A `ConvertFn`: making the voice is not counted, it happens once a speaker and before a
+        stream begins."""
         if not self._voices:  # the first steps pay for allocations and lazy initialisation
-            self._timed(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32), SAMPLE_RATE, self.voice(references))
+            self._timed(
+                np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32),
+                SAMPLE_RATE,
+                self.voice(references),
+            )
         wave, rate = decode(source)
         return self._timed(mono(wave), rate, self.voice(references))
 
@@ -107,11 +127,12 @@ class LibraryConverter:
         Raises:
             ConfigError: the model needs whole recordings.
         """
-        from rtvc.api import StreamModel
-
-        if not isinstance(self._converter.model, StreamModel):
-            raise ConfigError(f"the model {self._converter.model.name!r} needs whole recordings: name one that streams with --model")
-        return self._converter.model.converter
+        if (streaming := self._converter.model.streaming) is None:
+            raise ConfigError(
+                f"the model {self._converter.model.name!r} needs whole recordings: name one that"
+                " streams with --model"
+            )
+        return streaming.converter
 
     def voice(self, references: list[Path]) -> Voice:
         """The voice of some recordings, made once."""
@@ -125,29 +146,39 @@ class LibraryConverter:
             started = perf_counter()
             converted = self._converter.convert(wave, rate, voice)
             return converted, perf_counter() - started
-        from rtvc.audio.io import prepare
+        from rtvc.audio.recording import prepare
 
         x = prepare(wave, rate).to(self._converter.device)
-        y, seconds = streamed(self._converter.model.converter, x, voice, self._samples, self._stepper)  # type: ignore[attr-defined]
+        y, seconds = streamed(self.streaming, x, voice, self._samples, self._stepper)
         return y.float().cpu().numpy(), seconds
 
     def _key(self) -> str:
         digest = hashlib.sha256(f"{self.name} {self._samples} {self._fit}".encode())
         for name, tensor in sorted(tensors(self._converter.model)):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(
+                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
         package = Path(__file__).parents[1]
         for entry in CODE:
-            for file in sorted((package / entry).rglob("*.py")) if (package / entry).is_dir() else [package / entry]:
+            for file in (
+                sorted((package / entry).rglob("*.py"))
+                if (package / entry).is_dir()
+                else [package / entry]
+            ):
                 digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
 
 
-def streamed(converter: Converter, wave: Tensor, voice: Voice, chunk: int, stepper: Stepper | None = None) -> tuple[Tensor, float]:
-    """wave (N,) through a converter, or what runs its steps, `chunk` samples at a time, as it comes in live.
+def streamed(
+    converter: Converter, wave: Tensor, voice: Voice, chunk: int, stepper: Stepper | None = None
+) -> tuple[Tensor, float]:
+    """wave (N,) through a converter, or what runs its steps, `chunk` samples at a time, as it comes
+    in live.
 
     Returns:
-        (N,), aligned with the input: the latency is flushed with silence and trimmed; and the seconds that the steps took.
+        (N,), aligned with the input: the latency is flushed with silence and trimmed; and the
+        seconds that the steps took.
     """
     latency = converter.latency
     padded = F.pad(wave, (0, latency + -(len(wave) + latency) % chunk))[None, None]
@@ -165,10 +196,18 @@ def streamed(converter: Converter, wave: Tensor, voice: Voice, chunk: int, stepp
 
 
 def tensors(holder: Any, path: str = "", depth: int = 3) -> list[tuple[str, Tensor]]:
-    """Every parameter and buffer of a module, or of the modules and tensors that an object holds."""
+    """Every parameter and buffer of a module, or of the modules and tensors that an object
+    holds."""
     if isinstance(holder, nn.Module):
-        return [(f"{path}.{name}", tensor) for name, tensor in [*holder.named_parameters(), *holder.named_buffers()]]
+        return [
+            (f"{path}.{name}", tensor)
+            for name, tensor in [*holder.named_parameters(), *holder.named_buffers()]
+        ]
     if isinstance(holder, Tensor):
         return [(path, holder)]
     members = getattr(holder, "__dict__", {}) if depth else {}
-    return [found for name, value in members.items() for found in tensors(value, f"{path}.{name}", depth - 1)]
+    return [
+        found
+        for name, value in members.items()
+        for found in tensors(value, f"{path}.{name}", depth - 1)
+    ]

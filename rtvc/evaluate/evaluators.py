@@ -1,4 +1,5 @@
-"""The evaluators as one bundle of functions, so that a test or an experiment can put its own in a place."""
+"""The evaluators as one bundle of functions, so that a test or an experiment can put its own in a
+place."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -16,10 +17,12 @@ from rtvc.evaluate.judges.speaker import Embedding, SpeakerEncoder
 
 @dataclass(frozen=True)
 class Evaluators:
-    """What is asked of a 24 kHz waveform (N,): its words, two speaker embeddings, its quality and F0.
+    """What is asked of a 24 kHz waveform (N,): its words, two speaker embeddings, its quality and
+    F0.
 
-    The last two are judges that no training ever sees: a second recogniser's words and a second opinion
-    on naturalness. Where one is None, its numbers are missing, and `missing` says why by its name.
+    The last two are judges that no training ever sees: a second recogniser's words and a second
+    opinion on naturalness. Where one is None, its numbers are missing, and `missing` says why by
+    its name.
     """
 
     transcribe: Callable[[Wave], str]

@@ -40,7 +40,9 @@ def fingerprint(kind: str) -> str:
 class Heard:
     """One waveform as the evaluators hear it."""
 
-    def __init__(self, ears: Evaluators, wave: Callable[[], Wave], stem: Path | None, lag: int = 0) -> None:
+    def __init__(
+        self, ears: Evaluators, wave: Callable[[], Wave], stem: Path | None, lag: int = 0
+    ) -> None:
         """Nothing is heard yet.
 
         Args:
@@ -74,8 +76,8 @@ class Heard:
         names = ("ovrl", "sig", "bak")
 
         def ask(wave: Wave) -> list[float]:
-            found = self._ears.quality(wave)
-            return [found[name] for name in names]
+            scores = self._ears.quality(wave)
+            return [scores[name] for name in names]
 
         return dict(zip(names, self._said("quality", ask).tolist(), strict=True))
 
@@ -90,19 +92,22 @@ class Heard:
 
     def _said(self, kind: str, ask: Callable[[Wave], Any]) -> npt.NDArray[Any]:
         if kind not in self._kept:
-            file = self._stem and self._stem.with_name(f"{self._stem.name}-{fingerprint(kind)}.{kind}.npy")
+            file = self._stem and self._stem.with_name(
+                f"{self._stem.name}-{fingerprint(kind)}.{kind}.npy"
+            )
             if file and file.is_file():
-                found: npt.NDArray[Any] = np.load(file, allow_pickle=False)
+                stored: npt.NDArray[Any] = np.load(file, allow_pickle=False)
             else:
-                found = np.asarray(ask(self._wave()))
+                stored = np.asarray(ask(self._wave()))
                 if file:
-                    write(file, lambda sink: np.save(sink, found, allow_pickle=False))
-            self._kept[kind] = found
+                    write(file, lambda sink: np.save(sink, stored, allow_pickle=False))
+            self._kept[kind] = stored
         return self._kept[kind]
 
 
 class Recordings:
-    """The recordings themselves: the same for every model, so what is said of them is kept by content."""
+    """The recordings themselves: the same for every model, so what is said of them is kept by
+    content."""
 
     def __init__(self, ears: Evaluators, folder: Path | None) -> None:
         self._ears, self._folder = ears, folder

@@ -4,11 +4,12 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from rtvc import version
 
 PACKAGES = (
     "torch",
@@ -23,12 +24,17 @@ PACKAGES = (
 
 
 def provenance() -> dict[str, Any]:
-    """`machine` (its load over 1, 5 and 15 minutes too: a busy machine spoils times), `commit` and `date` (UTC)."""
+    """`machine` (its load over 1, 5 and 15 minutes too: a busy machine spoils times), `commit` and
+    `date` (UTC)."""
     return {
         "machine": {
             "cpu": cpu(),
             "cores": os.cpu_count(),
-            "load": [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+            "load": (
+                [round(value, 2) for value in os.getloadavg()]
+                if hasattr(os, "getloadavg")
+                else None
+            ),
             "torch_threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "system": platform.platform(),
@@ -54,14 +60,13 @@ def cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def commit() -> str:
-    """The checkout's commit, `-dirty` if files that it tracks were changed; outside a checkout the installed version."""
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        done = None
-    return done.stdout.strip() if done and done.returncode == 0 else f"rtvc-engine {installed('rtvc-engine')}"
+    """The checkout's or the wheel's commit, `-dirty` if files that it tracks were changed; the
+    installed version where it is not known."""
+    return version.commit() or f"{version.NAME} {installed(version.NAME)}"

@@ -12,7 +12,8 @@ RULES = {"errors": -1, "secs_target": 1, "secs2_target": 1, "dnsmos_ovrl": 1, "f
 
 
 def worst_first(pairs: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Indices of the pairs by their mean rank over words wrong beyond the source's own, both similarities, DNSMOS and melody.
+    """Indices of the pairs by their mean rank over words wrong beyond the source's own, both
+    similarities, DNSMOS and melody.
 
     A missing value ranks as the worst. Ties keep the order of the list.
     """
@@ -20,7 +21,11 @@ def worst_first(pairs: Sequence[Mapping[str, Any]]) -> list[int]:
     for metric, sign in RULES.items():
         values = column(pairs, metric)
         if metric == "errors":
-            values = (values - column(pairs, "errors_source")) / np.maximum(column(pairs, "words"), 1)
+            values = (values - column(pairs, "errors_source")) / np.maximum(
+                column(pairs, "words"), 1
+            )
         values = np.where(np.isnan(values), -np.inf, sign * values)
-        total += np.searchsorted(np.sort(values), values, side="left") + np.searchsorted(np.sort(values), values, side="right")
+        total += np.searchsorted(np.sort(values), values, side="left") + np.searchsorted(
+            np.sort(values), values, side="right"
+        )
     return [int(index) for index in np.argsort(total, kind="stable")]

@@ -42,19 +42,23 @@ def evaluate_pairs(
 ) -> dict[str, Any]:
     """The whole evaluation, as `rtvc evaluate --json` writes it.
 
-    That is: summary, pairs, unavailable (a metric -> why it has no values), machine, commit, date, model.
+    That is: summary, pairs, unavailable (a metric -> why it has no values), machine, commit, date,
+    model.
 
-    Conversions come first, one by one, so that the real-time factor is measured undisturbed; then `workers` threads measure them.
+    Conversions come first, one by one, so that the real-time factor is measured undisturbed; then
+    `workers` threads measure them.
 
     Args:
         convert: see `ConvertFn`.
         pairs: what to convert, or the file that lists it; audio under `eval/` beside it.
         limit: only the first so many of a file.
         model: the name to be written into the result.
-        key: identifies the converter exactly (a hash of weights and settings). With `cache`, what was converted and
-            measured under the same key is used again; without a key only the measurements of the recordings themselves are.
+        key: identifies the converter exactly (a hash of weights and settings). With `cache`, what
+            was converted and measured under the same key is used again; without a key only the
+            measurements of the recordings themselves are.
         cache: a folder for that.
-        recordings: a folder for what is said of the recordings themselves, which is the same for every model; by default in `cache`.
+        recordings: a folder for what is said of the recordings themselves, which is the same for
+            every model; by default in `cache`.
         lag: samples by which conversions lag their sources (0 if the converter trims its latency).
         workers: threads that measure.
         evaluators: stand-ins for the standard ones.
@@ -72,14 +76,14 @@ def evaluate_pairs(
     ears = evaluators or standard(workers)
     known = Recordings(ears, recordings or (cache and cache / "recordings"))
 
-    made: dict[str, tuple[Wave, float]] = {}
+    conversions: dict[str, tuple[Wave, float]] = {}
     for done, pair in enumerate(listed):
         tell("convert", done, len(listed))
-        made[pair.name] = conversion(convert, pair, folder)
+        conversions[pair.name] = conversion(convert, pair, folder)
     tell("convert", len(listed), len(listed))
 
     def judge(pair: Pair) -> dict[str, Any]:
-        wave, seconds = made[pair.name]
+        wave, seconds = conversions[pair.name]
         heard = Heard(ears, lambda: wave, folder and folder / pair.stem, lag)
         return measure(pair, len(wave) / RATE, seconds, heard, known)
 
@@ -108,13 +112,18 @@ def conversion(convert: ConvertFn, pair: Pair, folder: Path | None) -> tuple[Wav
     wave = np.asarray(wave, dtype=np.float32)
     if wave.ndim != 1 or not wave.size or not np.isfinite(wave).all():
         state = "is finite" if np.isfinite(wave).all() else "holds samples that are not finite"
-        raise AudioError(f"the conversion {pair.name} has shape {wave.shape} and {state}; wanted finite samples of shape (N,)")
+        raise AudioError(
+            f"the conversion {pair.name} has shape {wave.shape} and {state}; wanted finite samples"
+            " of shape (N,)"
+        )
     if file:
         write(file, lambda sink: np.savez(sink, wave=wave, seconds=np.float64(seconds)))
     return wave, seconds
 
 
-def measure(pair: Pair, length: float, seconds: float, heard: Heard, recordings: Recordings) -> dict[str, Any]:
+def measure(
+    pair: Pair, length: float, seconds: float, heard: Heard, recordings: Recordings
+) -> dict[str, Any]:
     """Every number of one conversion of `length` seconds that took `seconds` to compute."""
     source = recordings.heard(pair.source)
     voice, voice2 = heard.embedding(), heard.embedding2()
@@ -147,10 +156,13 @@ def measure(pair: Pair, length: float, seconds: float, heard: Heard, recordings:
     }
 
 
-def understood(transcript: str, heard: str | None, heard_source: str | None, number: str = "") -> dict[str, Any]:
+def understood(
+    transcript: str, heard: str | None, heard_source: str | None, number: str = ""
+) -> dict[str, Any]:
     """What a recogniser heard in a conversion and in its source, and how much of it is wrong.
 
-    Errors and rates are None from a recogniser that is missing, and where the transcript holds no word to lose.
+    Errors and rates are None from a recogniser that is missing, and where the transcript holds no
+    word to lose.
     """
     found: dict[str, Any] = {f"heard{number}": heard, f"heard{number}_source": heard_source}
     for place, text in (("", heard), ("_source", heard_source)):

@@ -1,4 +1,5 @@
-"""Means over pairs with 95 % intervals: percentile bootstrap over the pairs, 2,000 draws, fixed seed."""
+"""Means over pairs with 95 % intervals: percentile bootstrap over the pairs, 2,000 draws, fixed
+seed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +24,8 @@ DRAWS, SEED = 2000, 20240
 
 
 def summarise(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Every metric, its interval under `ci95`, and how many pairs were evaluated; None where no pair has a value."""
+    """Every metric, its interval under `ci95`, and how many pairs were evaluated; None where no
+    pair has a value."""
     draws = np.random.default_rng(SEED).integers(0, len(pairs), (DRAWS, len(pairs)))
     summary: dict[str, Any] = {}
     intervals: dict[str, list[float] | None] = {}
@@ -33,12 +35,19 @@ def summarise(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         spread = spread[np.isfinite(spread)]
         known = bool(np.isfinite(value)) and len(spread) > 0
         summary[metric] = round(float(value), 5) if known else None
-        intervals[metric] = [round(float(edge), 5) for edge in np.percentile(spread, [2.5, 97.5])] if known else None
+        intervals[metric] = (
+            [round(float(edge), 5) for edge in np.percentile(spread, [2.5, 97.5])]
+            if known
+            else None
+        )
     return {**summary, "ci95": intervals, "pairs_evaluated": len(pairs)}
 
 
-def parts(pairs: Sequence[Mapping[str, Any]], metric: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(P,) twice: what is summed over pairs and divided by what for the metric; NaN in both where a pair has no value."""
+def parts(
+    pairs: Sequence[Mapping[str, Any]], metric: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(P,) twice: what is summed over pairs and divided by what for the metric; NaN in both where a
+    pair has no value."""
     if metric in RATIOS:
         upper, lower = (column(pairs, key) for key in RATIOS[metric])
     else:
@@ -54,7 +63,9 @@ def column(pairs: Sequence[Mapping[str, Any]], key: str) -> npt.NDArray[np.float
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def quotient(upper: npt.NDArray[np.float64], lower: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def quotient(
+    upper: npt.NDArray[np.float64], lower: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     """(..., P) totals of the last axis, divided; NaN where the divisor's is 0."""
     divisor = np.nansum(lower, -1)
     out = np.full(divisor.shape, np.nan)

@@ -19,12 +19,19 @@ def of_result(result: Mapping[str, Any]) -> "Table":
     from rich.table import Table
 
     summary = result["summary"]
-    title = f"{result['model']}: {summary['pairs_evaluated']} pairs, {result['date'][:10]}, commit {result['commit']}"
+    title = (
+        f"{result['model']}: {summary['pairs_evaluated']} pairs, {result['date'][:10]}, commit"
+        f" {result['commit']}"
+    )
     shown = Table("metric", title=title, caption=f"F0 correlation: {METHOD}")
     shown.add_column("mean", justify="right")
     shown.add_column("95 % interval", justify="right")
     for metric in METRICS:
-        shown.add_row(LABELS[metric], number(summary[metric]), interval(summary, metric, result["unavailable"]))
+        shown.add_row(
+            LABELS[metric],
+            number(summary[metric]),
+            interval(summary, metric, result["unavailable"]),
+        )
     return shown
 
 
@@ -59,27 +66,31 @@ def of_rows(rows: Mapping[str, Mapping[str, Any]], title: str) -> "Table":
     from rich.table import Table
 
     shown = Table(title=title)
-    shown.add_column("said again", no_wrap=True)
+    shown.add_column("said again")
     for metric in SHOWN:
         shown.add_column(LABELS[metric], justify="right")
     for name, row in rows.items():
-        cells = (f"{number(row['summary'][metric])}\n{interval(row['summary'], metric, {})}" for metric in SHOWN)
+        cells = (
+            f"{number(row['summary'][metric])}\n{interval(row['summary'], metric, {})}"
+            for metric in SHOWN
+        )
         shown.add_row(name, *cells)
     return shown
 
 
 def of_costs(steps: Mapping[str, Mapping[str, Difference | None]], title: str) -> "Table":
-    """What each step of `rtvc.evaluate.studies.where` changes, with 95 % intervals; what the interval decides is in colour."""
+    """What each step of `rtvc.evaluate.studies.where` changes, with 95 % intervals; what the
+    interval decides is in colour."""
     from rich.table import Table
 
     shown = Table(title=title)
-    shown.add_column("what it costs", no_wrap=True)
+    shown.add_column("what it costs")
     for metric in SHOWN:
         shown.add_column(LABELS[metric], justify="right")
-    for name, found in steps.items():
+    for name, differences in steps.items():
         cells = []
         for metric in SHOWN:
-            difference = found[metric]
+            difference = differences[metric]
             text = f"{difference.change:+.3f}\n{spread(difference)}" if difference else "–"
             cells.append(f"[{STYLES[difference.verdict]}]{text}[/]" if difference else text)
         shown.add_row(name, *cells)

@@ -8,16 +8,18 @@ from rtvc.evaluate.judges.optional import need
 
 @functools.cache
 def normaliser() -> Callable[[str], str]:
-    """Whisper's: case, punctuation, contractions, numbers and British spellings made one (Radford et al. 2022, appendix C)."""
-    made: Callable[[str], str] = need("whisper_normalizer.english").EnglishTextNormalizer()
-    return made
+    """Whisper's: case, punctuation, contractions, numbers and British spellings made one (Radford
+    et al. 2022, appendix C)."""
+    normalise: Callable[[str], str] = need("whisper_normalizer.english").EnglishTextNormalizer()
+    return normalise
 
 
 def wer(reference: str, hypothesis: str) -> tuple[int, int]:
-    """Errors (substitutions, insertions and deletions) and words of the reference, of the normalised texts."""
-    truth, heard = normaliser()(reference), normaliser()(hypothesis)
+    """Errors (substitutions, insertions and deletions) and words of the reference, of the
+    normalised texts."""
+    truth, said = normaliser()(reference), normaliser()(hypothesis)
     words = len(truth.split())
     if not words:
-        return len(heard.split()), 0
-    found = need("jiwer").process_words(truth, heard)
-    return found.substitutions + found.insertions + found.deletions, words
+        return len(said.split()), 0
+    counts = need("jiwer").process_words(truth, said)
+    return counts.substitutions + counts.insertions + counts.deletions, words

@@ -26,10 +26,12 @@ class AttentionState(NamedTuple):
 
 
 class AttentionBlock(Streaming):
-    """x + Attention(norm(x)), then x + Linear(GELU(Linear(norm(x)))) (Vaswani et al. 2017, pre-norm).
+    """x + Attention(norm(x)), then x + Linear(GELU(Linear(norm(x)))) (Vaswani et al. 2017,
+    pre-norm).
 
-    The position is told by a slope of the scores a head, linear in the distance (ALiBi: Press et al. 2022, section 3): nothing
-    depends on when the stream began. Both parts begin at zero, so a trained network can be grown by the block.
+    The position is told by a slope of the scores a head, linear in the distance (ALiBi: Press et
+    al. 2022, section 3): nothing depends on when the stream began. Both parts begin at zero, so a
+    trained network can be grown by the block.
     """
 
     slopes: Tensor
@@ -37,11 +39,16 @@ class AttentionBlock(Streaming):
     def __init__(self, channels: int, heads: int = HEADS, span: int = SPAN) -> None:
         super().__init__()
         if channels % heads:
-            raise ValueError(f"{channels} channels cannot be shared by {heads} heads: expected a multiple")
+            raise ValueError(
+                f"{channels} channels cannot be shared by {heads} heads: expected a multiple"
+            )
         self.channels, self.heads, self.span = channels, heads, span
         self.norm, self.mlp_norm = nn.LayerNorm(channels, EPSILON), nn.LayerNorm(channels, EPSILON)
         self.qkv, self.projection = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
-        self.up, self.down = nn.Linear(channels, MLP * channels), nn.Linear(MLP * channels, channels)
+        self.up, self.down = (
+            nn.Linear(channels, MLP * channels),
+            nn.Linear(MLP * channels, channels),
+        )
         for last in (self.projection, self.down):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
@@ -51,7 +58,9 @@ class AttentionBlock(Streaming):
         """Nothing heard."""
         like = self.projection.weight
         past = self.span - 1
-        return AttentionState(like.new_zeros(batch, 2 * self.channels, past), like.new_zeros(batch, past))
+        return AttentionState(
+            like.new_zeros(batch, 2 * self.channels, past), like.new_zeros(batch, past)
+        )
 
     def forward(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
         """x (B, C, T) -> y (B, C, T)."""
@@ -60,10 +69,17 @@ class AttentionBlock(Streaming):
         query, new = self.qkv(self.norm(x.mT)).mT.split([channels, 2 * channels], 1)
         memory = torch.cat([state.past.to(new.dtype), new], -1)
         heard = torch.cat([state.heard, state.heard.new_ones(batch, frames)], -1)
-        key, value = memory.unflatten(1, (2, self.heads, -1)).mT.unbind(1)  # (B, H, past + T, C / H)
+        key, value = memory.unflatten(1, (2, self.heads, -1)).mT.unbind(
+            1
+        )  # (B, H, past + T, C / H)
         query = query.unflatten(1, (self.heads, -1)).mT
-        # The distance of query i to memory j is i + past - j frames; only 0 .. past of them are within the span.
-        distance = torch.arange(frames, device=x.device)[:, None] + past - torch.arange(past + frames, device=x.device)
+        # The distance of query i to memory j is i + past - j frames; only 0 .. past of them are
+        # within the span.
+        distance = (
+            torch.arange(frames, device=x.device)[:, None]
+            + past
+            - torch.arange(past + frames, device=x.device)
+        )
         outside = ((distance < 0) | (distance > past)).to(query.dtype) * HIDDEN
         bias = outside - self.slopes.to(query.dtype)[:, None, None] * distance.to(query.dtype)
         bias = bias + ((1 - heard) * HIDDEN).to(query.dtype)[:, None, None]

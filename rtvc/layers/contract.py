@@ -1,9 +1,10 @@
 """The state contract: every layer is used like `torch.nn.GRU`, `y, state = layer(x, state)`.
 
-x and y are (B, C, T); state is a pytree of tensors, batch first in every leaf, never written in place. There is no
-streaming mode: a whole utterance is one big chunk that starts from `layer.initial(batch)`, so training, offline
-conversion, live streaming and exported engines run the same lines. Look-ahead is a causal layer plus an integer
-`latency`, declared by each layer and added up by `Serial` and `Residual`.
+x and y are (B, C, T); state is a pytree of tensors, batch first in every leaf, never written in
+place. There is no streaming mode: a whole utterance is one big chunk that starts from
+`layer.initial(batch)`, so training, offline conversion, live streaming and exported engines run the
+same lines. Look-ahead is a causal layer plus an integer `latency`, declared by each layer and added
+up by `Serial` and `Residual`.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,15 +24,18 @@ class Streaming(nn.Module):
     """A layer under the state contract.
 
     Attributes:
-        latency: output frames by which y lags its ideal alignment with x; offline callers trim them.
-        ratio: output frames per input frame. A chunk must hold a multiple of `ratio.denominator` frames.
+        latency: output frames by which y lags its ideal alignment with x; offline callers trim
+            them.
+        ratio: output frames per input frame. A chunk must hold a multiple of `ratio.denominator`
+            frames.
     """
 
     latency: int = 0
     ratio: Fraction = Fraction(1)
 
     def initial(self, batch: int) -> State:
-        """The state before the first frame, for `batch` rows, on the layer's own device and dtype."""
+        """The state before the first frame, for `batch` rows, on the layer's own device and
+        dtype."""
         return ()
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -52,7 +56,8 @@ class Pointwise(Streaming):
 
 
 class Delay(Streaming):
-    """Lets frames through `frames` later. Its own latency is declared, so that `Residual` and callers can count on it."""
+    """Lets frames through `frames` later. Its own latency is declared, so that `Residual` and
+    callers can count on it."""
 
     like: Tensor
 
@@ -84,7 +89,8 @@ class Serial(Streaming):
             latency, ratio = latency * layer.ratio + layer.latency, ratio * layer.ratio
         if latency.denominator != 1:
             raise ValueError(
-                f"the layers' latency is {latency} output frames, which is not whole: insert a Delay before the layer that changes the rate"
+                f"the layers' latency is {latency} output frames, which is not whole: insert a"
+                " Delay before the layer that changes the rate"
             )
         self.latency, self.ratio = int(latency), ratio
 
@@ -118,7 +124,9 @@ class Residual(Streaming):
     def __init__(self, channels: int, body: Streaming) -> None:
         super().__init__()
         if body.ratio != 1:
-            raise ValueError(f"a residual body must keep the frame rate, this one changes it by {body.ratio}")
+            raise ValueError(
+                f"a residual body must keep the frame rate, this one changes it by {body.ratio}"
+            )
         self.body, self.latency = body, body.latency
         self.skip = Delay(channels, body.latency)
 
@@ -156,7 +164,10 @@ def chunked(layer: Streaming, x: Tensor, sizes: Sequence[int]) -> Tensor:
 def leaf_names(state: State) -> list[str]:
     """The path of every leaf, as `body.2.keys`; used for the bindings of exported graphs."""
     paths = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(state)[0]]
-    return [path.replace("']", "").replace("['", ".").replace("]", "").replace("[", ".").strip(".") for path in paths]
+    return [
+        path.replace("']", "").replace("['", ".").replace("]", "").replace("[", ".").strip(".")
+        for path in paths
+    ]
 
 
 def take_rows(pool: State, rows: Tensor) -> State:

@@ -78,7 +78,10 @@ class HighPass(Streaming):
         for _ in range(BLOCK * SCAN):
             powers.append(powers[-1] @ a)
         enter = np.stack([power @ b for power in powers[:BLOCK]])  # a sample, later
-        impulse, lag = np.concatenate([d, enter[:-1] @ c]), np.arange(BLOCK)[None] - np.arange(BLOCK)[:, None]
+        impulse, lag = (
+            np.concatenate([d, enter[:-1] @ c]),
+            np.arange(BLOCK)[None] - np.arange(BLOCK)[:, None],
+        )
         after = np.zeros((SCAN, order, SCAN, order))
         for k in range(SCAN):
             for j in range(k + 1):
@@ -106,13 +109,18 @@ class HighPass(Streaming):
             ValueError: N is no multiple of BLOCK.
         """
         if x.shape[-1] % BLOCK:
-            raise ValueError(f"a chunk of {x.shape[-1]} samples came, a multiple of {BLOCK} was wanted")
+            raise ValueError(
+                f"expected a chunk of a multiple of {BLOCK} samples, got {x.shape[-1]}"
+            )
         blocks = x.double().reshape(x.shape[0], -1, BLOCK)
         entered = blocks @ self.enter.double()
         before: list[Tensor] = []
         for part in entered.split(SCAN, 1):
             size = part.shape[1] * self.order
-            after = part.flatten(1) @ self.spread.double()[:size, :size] + state @ self.carry.double()[:, :size]
+            after = (
+                part.flatten(1) @ self.spread.double()[:size, :size]
+                + state @ self.carry.double()[:, :size]
+            )
             after = after.unflatten(1, (-1, self.order))
             before += [state[:, None], after[:, :-1]]
             state = after[:, -1]

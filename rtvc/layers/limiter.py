@@ -55,8 +55,12 @@ class Limiter(Streaming):
             ValueError: for another N.
         """
         if x.shape[-1] % BLOCK:
-            raise ValueError(f"a chunk of {x.shape[-1]} samples came, a multiple of {BLOCK} was wanted")
-        blocks = torch.where(x.abs() <= FINITE, x, torch.zeros_like(x)).reshape(x.shape[0], -1, BLOCK)
+            raise ValueError(
+                f"expected a chunk of a multiple of {BLOCK} samples, got {x.shape[-1]}"
+            )
+        blocks = torch.where(x.abs() <= FINITE, x, torch.zeros_like(x)).reshape(
+            x.shape[0], -1, BLOCK
+        )
         reduction = self.reduction(blocks.abs().amax(-1), state.to(x.dtype))
         gain = torch.exp(-torch.cat([state.to(x.dtype), reduction], 1))
         ramp = torch.arange(1, BLOCK + 1, device=x.device).to(x.dtype) / BLOCK
@@ -70,16 +74,20 @@ class Limiter(Streaming):
         `r[k] = max(log(peak[k] / CEILING), r[k - 1] - fall, 0)`, in closed form: the largest of
         what every block so far has left over by now.
         """
-        wanted = torch.log(peak.clamp(CEILING, MOST) / CEILING)
-        wanted = torch.where(peak > CEILING, wanted, torch.zeros_like(wanted))
+        excess = torch.log(peak.clamp(CEILING, MOST) / CEILING)
+        excess = torch.where(peak > CEILING, excess, torch.zeros_like(excess))
         parts = []
-        for part in wanted.split(SCAN, 1):
+        for part in excess.split(SCAN, 1):
             at = torch.arange(part.shape[1], device=part.device)
             lag = (at[:, None] - at[None]).to(part.dtype)
-            left = torch.where(lag >= 0, part[:, None] - self.fall * lag.clamp(min=0), torch.zeros_like(part)[:, None])
-            found = torch.maximum(left.amax(-1), last - self.fall * (at + 1).to(part.dtype))
-            last = found[:, -1:]
-            parts.append(found)
+            left = torch.where(
+                lag >= 0,
+                part[:, None] - self.fall * lag.clamp(min=0),
+                torch.zeros_like(part)[:, None],
+            )
+            reductions = torch.maximum(left.amax(-1), last - self.fall * (at + 1).to(part.dtype))
+            last = reductions[:, -1:]
+            parts.append(reductions)
         return torch.cat(parts, 1)
 
 

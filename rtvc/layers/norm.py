@@ -1,76 +1,48 @@
-"""Causal stand-ins for AdaIN's instance statistics (StyleTTS-VC, section 3.1; the comparison is in docs/normalisation.md).
+"""Causal stand-ins for AdaIN's instance statistics (StyleTTS-VC, section 3.1; the comparison is in
+docs/normalisation.md).
 
-AdaIN normalises each channel by its mean and deviation over the whole utterance, which no stream can know. All four
-stand-ins end in the same style-driven scale and shift; they differ in what is taken out before it.
+AdaIN normalises each channel by its mean and deviation over the whole utterance, which no stream
+can know. All stand-ins end in the same style-driven scale and shift; they differ in what is taken
+out before it. `frame`: mean and deviation over the channels of each frame (adaptive layer norm, as
+in MeanVC and X-VC). `film`: nothing (as in StreamVC). `predicted`: a mean and deviation a channel
+that the style itself supplies.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from rtvc.layers.contract import State
+from rtvc.kernels.block_step import Norm
 
-Statistics = Literal["frame", "film", "running", "predicted"]
+Statistics = Literal["frame", "film", "predicted"]
 EPSILON = 1e-5
-SCAN = 32
-"""Frames that the running statistics advance by in one matrix product."""
 
 
-class StyleNorm(nn.Module):
-    """`y, state = norm(x, style, state)`: normalise causally, then scale and shift by the style.
+class StyleNorm(NamedTuple):
+    """A style as the arguments of `rtvc.kernels.block_step` that have these names."""
 
-    Args:
-        channels: C.
-        statistics: what is normalised by. `frame`: mean and deviation over the channels of each frame (adaptive layer
-            norm, as in MeanVC and X-VC). `film`: nothing (as in StreamVC). `running`: exponential averages over past
-            frames, carried as state. `predicted`: a mean and deviation a channel that the style itself supplies.
-        memory: time constant of the running statistics, in frames.
+    norm: Norm
+    scale: Tensor  # (B, C)
+    shift: Tensor  # (B, C)
+    plus_one: bool
+
+
+def style_size(channels: int, statistics: Statistics) -> int:
+    """Numbers of style that a norm takes: scale and shift, and for `predicted` a log-deviation and
+    a mean as well."""
+    return channels * (4 if statistics == "predicted" else 2)
+
+
+def style_norm(style: Tensor, statistics: Statistics) -> StyleNorm:
+    """The norm that a style (B, style_size) asks for.
+
+    `predicted` is (x - mean) / deviation * (1 + scale) + shift. All of it is known before x is: it
+    becomes one scale and one shift.
     """
-
-    decay: Tensor
-
-    def __init__(self, channels: int, statistics: Statistics = "frame", memory: float = 80.0) -> None:
-        super().__init__()
-        self.channels, self.statistics = channels, statistics
-        self.register_buffer("decay", torch.tensor(1 - 1 / memory), persistent=False)
-
-    @property
-    def style_size(self) -> int:
-        """Numbers of style a norm takes: scale and shift, and for `predicted` a log-deviation and a mean as well."""
-        return self.channels * (4 if self.statistics == "predicted" else 2)
-
-    def initial(self, batch: int) -> State:
-        """Nothing, or for `running` the mean and the mean square (B, 2 C, 1) of a signal of zero mean and unit power."""
-        if self.statistics != "running":
-            return ()
-        zeros = self.decay.new_zeros(batch, self.channels, 1)
-        return torch.cat([zeros, zeros + 1], 1)
-
-    def forward(self, x: Tensor, style: Tensor, state: State) -> tuple[Tensor, State]:
-        """x (B, C, T), style (B, style_size) -> y (B, C, T)."""
-        style = style[:, :, None]
-        scale, shift = style[:, : self.channels], style[:, self.channels : 2 * self.channels]
-        if self.statistics == "frame":
-            x = F.layer_norm(x.mT, (self.channels,), eps=EPSILON).mT
-        elif self.statistics == "predicted":
-            deviation, mean = style[:, 2 * self.channels :].chunk(2, 1)
-            x = (x - mean) * torch.exp(-deviation)
-        elif self.statistics == "running":
-            moments, state = self.running(torch.cat([x, x.square()], 1), state)
-            mean, square = moments.chunk(2, 1)
-            x = (x - mean) * torch.rsqrt((square - mean.square()).clamp(min=0) + EPSILON)
-        return x * (1 + scale) + shift, state
-
-    def running(self, x: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """The exponential average of x (B, 2C, T) at every frame, from `last` (B, 2C, 1)."""
-        averages = []
-        for part in x.split(SCAN, -1):
-            frames = torch.arange(part.shape[-1], device=x.device)
-            lag = (frames[:, None] - frames[None]).to(self.decay.dtype)
-            kernel = torch.where(lag >= 0, self.decay ** lag.clamp(min=0), torch.zeros_like(lag)) * (1 - self.decay)
-            average = part.to(self.decay.dtype) @ kernel.mT + last * self.decay ** (frames + 1)
-            last = average[..., -1:]
-            averages.append(average)
-        return torch.cat(averages, -1), last
+    if statistics != "predicted":
+        scale, shift = style.chunk(2, 1)
+        return StyleNorm("frame" if statistics == "frame" else "affine", scale, shift, True)
+    scale, shift, deviation, mean = style.chunk(4, 1)
+    gain = (1 + scale) * torch.exp(-deviation)
+    return StyleNorm("affine", gain, shift - mean * gain, False)

@@ -1,4 +1,5 @@
-"""Short-time analysis and synthesis under the state contract, as matrix products (exact, and exportable)."""
+"""Short-time analysis and synthesis under the state contract, as matrix products (exact, and
+exportable)."""
 
 import math
 from fractions import Fraction
@@ -6,13 +7,24 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from rtvc.kernels.istft import istft
 from rtvc.layers.contract import Streaming
+from rtvc.layers.dispatch import Dispatched
 
 
 def dft(size: int) -> Tensor:
     """The real DFT as a matrix (size, 2 * bins): cosines, then negated sines; float64."""
     bins = size // 2 + 1
-    angle = 2 * math.pi * (torch.arange(size, dtype=torch.float64)[:, None] * torch.arange(bins, dtype=torch.float64) % size) / size
+    angle = (
+        2
+        * math.pi
+        * (
+            torch.arange(size, dtype=torch.float64)[:, None]
+            * torch.arange(bins, dtype=torch.float64)
+            % size
+        )
+        / size
+    )
     return torch.cat([torch.cos(angle), -torch.sin(angle)], 1)
 
 
@@ -26,13 +38,15 @@ def inverse_dft(size: int) -> Tensor:
 
 
 def root_hann(size: int, hop: int) -> Tensor:
-    """The periodic square-root Hann window, scaled so that analysis and synthesis with it reconstruct exactly; float64."""
+    """The periodic square-root Hann window, scaled so that analysis and synthesis with it
+    reconstruct exactly; float64."""
     window = torch.hann_window(size, dtype=torch.float64).sqrt()
     return window * math.sqrt(2 * hop / size)
 
 
 class Stft(Streaming):
-    """Samples to spectra of the last `size` samples, one every `hop`: x (B, 1, N) -> (B, 2 * bins, N / hop)."""
+    """Samples to spectra of the last `size` samples, one every `hop`: x (B, 1, N) -> (B, 2 * bins,
+    N / hop)."""
 
     matrix: Tensor
 
@@ -41,7 +55,9 @@ class Stft(Streaming):
         if size % hop:
             raise ValueError(f"a window of {size} samples is not a multiple of the hop {hop}")
         self.size, self.hop, self.past, self.ratio = size, hop, size - hop, Fraction(1, hop)
-        self.register_buffer("matrix", (root_hann(size, hop)[:, None] * dft(size)).float(), persistent=False)
+        self.register_buffer(
+            "matrix", (root_hann(size, hop)[:, None] * dft(size)).float(), persistent=False
+        )
 
     def initial(self, batch: int) -> Tensor:
         """Silence, (B, 1, size - hop)."""
@@ -56,11 +72,12 @@ class Stft(Streaming):
         return (windows @ self.matrix).mT, x[..., x.shape[-1] - self.past :]
 
 
-class Istft(Streaming):
+class Istft(Streaming, Dispatched):
     """Spectra to samples by windowed overlap-add: x (B, 2 * bins, T) -> (B, 1, T * hop).
 
-    The samples of a hop are complete once the last frame that covers them is in: output n of frame t is the first hop
-    of its window, so `Istft(Stft(x))` lags x by size - hop samples. The sum of what later frames still add to is the state.
+    The samples of a hop are complete once the last frame that covers them is in: output n of frame
+    t is the first hop of its window, so `Istft(Stft(x))` lags x by size - hop samples. The sum of
+    what later frames still add to is the state.
     """
 
     matrix: Tensor
@@ -70,7 +87,9 @@ class Istft(Streaming):
         if size % hop:
             raise ValueError(f"a window of {size} samples is not a multiple of the hop {hop}")
         self.size, self.hop, self.tail, self.ratio = size, hop, size - hop, Fraction(hop)
-        self.register_buffer("matrix", (inverse_dft(size) * root_hann(size, hop)).float(), persistent=False)
+        self.register_buffer(
+            "matrix", (inverse_dft(size) * root_hann(size, hop)).float(), persistent=False
+        )
 
     def initial(self, batch: int) -> Tensor:
         """Silence, (B, 1, size - hop)."""
@@ -78,9 +97,4 @@ class Istft(Streaming):
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, 2 * bins, T), real parts over imaginary parts -> y (B, 1, T * hop)."""
-        parts = (x.mT @ self.matrix).unflatten(-1, (-1, self.hop))  # (B, T, size / hop, hop)
-        frames, count = parts.shape[1], parts.shape[2]
-        y = torch.cat([state.reshape(x.shape[0], -1, self.hop), x.new_zeros(x.shape[0], frames, self.hop)], 1)
-        shifted = [torch.nn.functional.pad(parts[:, :, k], (0, 0, k, count - 1 - k)) for k in range(count)]
-        y = y + torch.stack(shifted).sum(0)
-        return y[:, :frames].flatten(1)[:, None], y[:, frames:].flatten(1)[:, None]
+        return istft(x, state, self.matrix, hop=self.hop, implementation=self.implementation)

@@ -22,7 +22,8 @@ def verify_contract(
     draw: Callable[..., Tensor] = torch.randn,
     seed: int = 0,
 ) -> None:
-    """Checks values, gradients, uneven chunks, desynchronised batches, purity, and causality, in float64.
+    """Checks values, gradients, uneven chunks, desynchronised batches, purity, and causality, in
+    float64.
 
     Args:
         layer: the layer; it is converted to float64 in place.
@@ -31,7 +32,8 @@ def verify_contract(
         unit: every chunk is a multiple of this many frames.
         batch: rows of the test input.
         tolerance: largest absolute difference allowed.
-        gradients: also compare parameter gradients of the whole utterance with those of the chunked one.
+        gradients: also compare parameter gradients of the whole utterance with those of the chunked
+            one.
         draw: makes the test input from its shape.
         seed: of the test input and the chunkings.
 
@@ -44,7 +46,8 @@ def verify_contract(
     whole, final = layer(x, layer.initial(batch))
     if whole.shape[-1] != int(frames * layer.ratio):
         raise AssertionError(
-            f"{frames} frames in gave {whole.shape[-1]} out, the declared ratio {layer.ratio} promises {frames * layer.ratio}"
+            f"{frames} frames in gave {whole.shape[-1]} out, the declared ratio {layer.ratio}"
+            f" promises {frames * layer.ratio}"
         )
     for sizes in chunkings(frames, unit, generator):
         close("values under the chunking " + str(sizes), chunked(layer, x, sizes), whole, tolerance)
@@ -58,12 +61,17 @@ def verify_contract(
 def chunkings(frames: int, unit: int, generator: torch.Generator) -> list[list[int]]:
     """Single units, two halves, and three random partitions of `frames`."""
     units = frames // unit
-    found = [[unit] * units, [unit * (units // 2), unit * (units - units // 2)]]
+    chunks = [[unit] * units, [unit * (units // 2), unit * (units - units // 2)]]
     for _ in range(3):
-        cuts = torch.randperm(units - 1, generator=generator)[: max(1, units // 4)].add(1).sort().values.tolist()
+        cuts = (
+            torch.randperm(units - 1, generator=generator)[: max(1, units // 4)]
+            .add(1)
+            .sort()
+            .values.tolist()
+        )
         edges = [0, *cuts, units]
-        found.append([unit * (b - a) for a, b in pairwise(edges)])
-    return found
+        chunks.append([unit * (b - a) for a, b in pairwise(edges)])
+    return chunks
 
 
 def close(what: str, got: Tensor, wanted: Tensor, tolerance: float) -> None:
@@ -83,12 +91,14 @@ def check_state(layer: Streaming, final: object, batch: int) -> None:
     for old, new in zip(pytree.tree_leaves(first), pytree.tree_leaves(final), strict=True):
         if old.shape != new.shape or old.dtype != new.dtype or old.shape[:1] != (batch,):
             raise AssertionError(
-                f"a state leaf goes from {tuple(old.shape)} {old.dtype} to {tuple(new.shape)} {new.dtype}, not batch first and constant"
+                f"a state leaf goes from {tuple(old.shape)} {old.dtype} to {tuple(new.shape)}"
+                f" {new.dtype}, not batch first and constant"
             )
 
 
 def check_rows(layer: Streaming, x: Tensor, whole: Tensor, unit: int, tolerance: float) -> None:
-    """Rows stepped at different times in shared batches equal rows stepped alone, and no state is written in place."""
+    """Rows stepped at different times in shared batches equal rows stepped alone, and no state is
+    written in place."""
     batch, ratio = len(x), layer.ratio
     pool, at = layer.initial(batch), [0] * batch
     outputs: list[list[Tensor]] = [[] for _ in range(batch)]
@@ -110,11 +120,19 @@ def check_rows(layer: Streaming, x: Tensor, whole: Tensor, unit: int, tolerance:
             at[r] += unit
     for r in range(batch):
         got = torch.cat(outputs[r], -1)
-        close(f"row {r} of a desynchronised batch", got, whole[r, ..., : int(x.shape[-1] * ratio)], tolerance)
+        close(
+            f"row {r} of a desynchronised batch",
+            got,
+            whole[r, ..., : int(x.shape[-1] * ratio)],
+            tolerance,
+        )
 
 
-def check_causality(layer: Streaming, x: Tensor, whole: Tensor, unit: int, tolerance: float) -> None:
-    """Replacing the input after t never changes what came out before t: look-ahead only ever shows as latency."""
+def check_causality(
+    layer: Streaming, x: Tensor, whole: Tensor, unit: int, tolerance: float
+) -> None:
+    """Replacing the input after t never changes what came out before t: look-ahead only ever shows
+    as latency."""
     half = x.shape[-1] // 2 // unit * unit
     cut = x.clone()
     cut[..., half:] = 0.37
@@ -123,13 +141,17 @@ def check_causality(layer: Streaming, x: Tensor, whole: Tensor, unit: int, toler
     close(f"truncation at frame {half}", y[..., :ready], whole[..., :ready], tolerance)
 
 
-def check_gradients(layer: Streaming, x: Tensor, unit: int, generator: torch.Generator, tolerance: float) -> None:
+def check_gradients(
+    layer: Streaming, x: Tensor, unit: int, generator: torch.Generator, tolerance: float
+) -> None:
     """Gradients through the chunked utterance equal those of the whole one."""
 
     def gradients(sizes: Sequence[int], weight: Tensor | None) -> tuple[list[Tensor], Tensor]:
         layer.zero_grad()
         y = chunked(layer, x, sizes)
-        weight = torch.randn(y.shape, generator=generator, dtype=y.dtype) if weight is None else weight
+        weight = (
+            torch.randn(y.shape, generator=generator, dtype=y.dtype) if weight is None else weight
+        )
         (y * weight).sum().backward()
         return [p.grad.clone() for p in layer.parameters() if p.grad is not None], weight
 

@@ -33,16 +33,19 @@ def load_checkpoint(path: StrPath) -> Checkpoint:
     """Builds every known component of a file, at the sizes of its weights.
 
     Args:
-        path: the authors' `.pth` or `.t7`, of a whole model, a text aligner, a pitch extractor or a vocoder, or safetensors.
+        path: the authors' `.pth` or `.t7`, of a whole model, a text aligner, a pitch extractor or a
+            vocoder, or safetensors.
 
     Raises:
-        CheckpointError: the file is missing, truncated, foreign or hostile, or its tensors do not fit.
+        CheckpointError: the file is missing, truncated, foreign or hostile, or its tensors do not
+            fit.
     """
     states = read_states(path)
     known = {name: state for name, state in states.items() if name in BUILDERS}
     if not known:
         raise CheckpointError(
-            f"{path} holds {listed(list(states))}, none of them a component of StyleTTS-VC or StyleTTS 2: give another file"
+            f"{path} holds {listed(list(states))}, none of them a component of StyleTTS-VC or"
+            " StyleTTS 2: give another file"
         )
     modules, complaints = {}, []
     for name, state in known.items():
@@ -62,20 +65,30 @@ def load_checkpoint(path: StrPath) -> Checkpoint:
 def load_converter(path: StrPath) -> VoiceConversion:
     """StyleTTS-VC as a voice converter, from the authors' checkpoint.
 
-    A vocoder is taken from the same file, or from `vocoder.pth` or `vocoder.safetensors` beside it; without one, phases are
-    estimated (Griffin-Lim), which is intelligible but not clean.
+    A vocoder is taken from the same file, or from `vocoder.pth` or `vocoder.safetensors` beside it;
+    without one, phases are estimated (Griffin-Lim), which is intelligible but not clean.
 
     Raises:
         CheckpointError: as `load_checkpoint`, or a component that conversion needs is not there.
     """
     components = load_components(path)
-    beside = [file for file in (Path(path).with_name("vocoder.pth"), Path(path).with_name("vocoder.safetensors")) if file.is_file()]
+    beside = [
+        file
+        for file in (
+            Path(path).with_name("vocoder.pth"),
+            Path(path).with_name("vocoder.safetensors"),
+        )
+        if file.is_file()
+    ]
     if "vocoder" not in components and beside:
-        components |= {name: module for name, module in load_components(beside[0]).items() if name == "vocoder"}
+        components |= {
+            name: module for name, module in load_components(beside[0]).items() if name == "vocoder"
+        }
     if missing := [name for name in NEEDED if name not in components]:
         raise CheckpointError(
-            f"{path} holds {', '.join(components)} and no {', '.join(missing)}: voices are converted by checkpoints of StyleTTS-VC; "
-            "other components can be had by rtvc.models.checkpoints.load_components"
+            f"{path} holds {', '.join(components)} and no {', '.join(missing)}: voices are"
+            " converted by checkpoints of StyleTTS-VC; other components can be had by"
+            " rtvc.models.checkpoints.load_components"
         )
     return VoiceConversion(components)
 
@@ -86,7 +99,8 @@ def load_components(path: StrPath) -> dict[str, nn.Module]:
 
 
 def save_components(path: StrPath, components: Mapping[str, nn.Module]) -> None:
-    """Writes components, whole or not at all: `.safetensors`, or any other suffix in the authors' form {"net": {component: state}}.
+    """Writes components, whole or not at all: `.safetensors`, or any other suffix in the authors'
+    form {"net": {component: state}}.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -97,7 +111,15 @@ def save_components(path: StrPath, components: Mapping[str, nn.Module]) -> None:
         with replacing(file) as fresh, open(fresh, "wb") as sink:
             if file.suffix == ".safetensors":
                 # Cloned, since tensors under two names may not share memory there.
-                sink.write(save({f"{name}.{key}": x.contiguous().clone() for name, state in states.items() for key, x in state.items()}))
+                sink.write(
+                    save(
+                        {
+                            f"{name}.{key}": x.contiguous().clone()
+                            for name, state in states.items()
+                            for key, x in state.items()
+                        }
+                    )
+                )
             else:
                 torch.save({"net": states}, sink)
     except OutputError as error:

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from rtvc.models.streaming.costs import parts as streaming_parts
 from rtvc.models.styletts2.decoder import HiFiGANDecoder, ISTFTNetDecoder
 from rtvc.models.styletts2.diffusion import StyleDiffusion
-from rtvc.models.styletts2.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscriminator
+from rtvc.models.styletts2.discriminators import (
+    MultiPeriodDiscriminator,
+    MultiResolutionDiscriminator,
+)
 from rtvc.models.styletts2.prosody import ProsodyPredictor
 from rtvc.models.styletts_vc.decoder import Decoder
 from rtvc.models.styletts_vc.discriminator import Discriminator
@@ -24,7 +27,10 @@ from rtvc.models.vocoder import Vocoder
 TEXT = 100
 """Tokens of the example text; the printed figures of text encoder and aligner come out with it."""
 
-CHANNELS_FOR_FRAMES = "is torchinfo's, which multiplies the weights of normed convolutions by channels in place of frames"
+CHANNELS_FOR_FRAMES = (
+    "is torchinfo's, which multiplies the weights of normed convolutions by channels in place of"
+    " frames"
+)
 
 
 def mel(frames: int) -> tuple[Tensor]:
@@ -44,7 +50,11 @@ def content(frames: int) -> tuple[Tensor]:
 
 def text(frames: int) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens (1, L), lengths (1,) and mask (1, L)."""
-    return torch.randint(TOKENS, (1, TEXT)), torch.tensor([TEXT]), torch.zeros(1, TEXT, dtype=torch.bool)
+    return (
+        torch.randint(TOKENS, (1, TEXT)),
+        torch.tensor([TEXT]),
+        torch.zeros(1, TEXT, dtype=torch.bool),
+    )
 
 
 def decoding(frames: int) -> tuple[Tensor, ...]:
@@ -72,7 +82,9 @@ def predicting(frames: int) -> tuple[Tensor, ...]:
     """Text (1, 512, L), style (1, 128), lengths, alignment (1, L, T / 2) and mask."""
     _, lengths, mask = text(frames)
     half = frames // 2
-    alignment = nn.functional.one_hot(torch.arange(half) * TEXT // max(half, 1), TEXT).float().T[None]
+    alignment = (
+        nn.functional.one_hot(torch.arange(half) * TEXT // max(half, 1), TEXT).float().T[None]
+    )
     return torch.randn(1, 512, TEXT), torch.randn(1, 128), lengths, alignment, mask
 
 
@@ -98,16 +110,31 @@ def styletts_vc() -> list[Part]:
     normed = CHANNELS_FOR_FRAMES
     return [
         Part("mel encoder", MelEncoder, mel, published=Published(2.08e9, normed)),
-        Part("linear projection", LinearProjection, content, inference=False, published=Published(8.77e6, "counts the bias as mult-adds")),
+        Part(
+            "linear projection",
+            LinearProjection,
+            content,
+            inference=False,
+            published=Published(8.77e6, "counts the bias as mult-adds"),
+        ),
         Part(
             "text encoder",
             TextEncoder,
             text,
             inference=False,
-            published=Published(82.75e9, f"{normed}, and those of the packed LSTM by frames times channels ({TEXT} tokens)"),
+            published=Published(
+                82.75e9,
+                f"{normed}, and those of the packed LSTM by frames times channels ({TEXT} tokens)",
+            ),
         ),
         Part("style encoder", StyleEncoder, picture, published=Published(6.72e9, normed)),
-        Part("discriminator", Discriminator, judged, inference=False, published=Published(6.72e9, normed)),
+        Part(
+            "discriminator",
+            Discriminator,
+            judged,
+            inference=False,
+            published=Published(6.72e9, normed),
+        ),
         Part(
             "decoder",
             Decoder,
@@ -118,14 +145,20 @@ def styletts_vc() -> list[Part]:
             "pitch extractor",
             PitchExtractor,
             picture,
-            published=Published(7.24e9, "counts the voicing detector's BiLSTM (0.30 G) too, which the published forward leaves idle"),
+            published=Published(
+                7.24e9,
+                "counts the voicing detector's BiLSTM (0.30 G) too, which the published forward"
+                " leaves idle",
+            ),
         ),
         Part(
             "text aligner",
             TextAligner,
             aligning,
             inference=False,
-            published=Published(5.83e9, f"multiplies the LSTM cell's weights by its channels ({TEXT} tokens)"),
+            published=Published(
+                5.83e9, f"multiplies the LSTM cell's weights by its channels ({TEXT} tokens)"
+            ),
         ),
     ]
 

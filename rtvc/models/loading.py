@@ -1,8 +1,9 @@
-"""Weights of strangers into models: compared before anything is built, finite before anything is run.
+"""Weights of strangers into models: compared before anything is built, finite before anything is
+run.
 
-A module is first outlined: constructed with weights that have shapes and types but no memory, so that sizes which a
-file only claims cost nothing. When names, shapes and types of the file's tensors are those of the outline, the tensors
-themselves become its weights.
+A module is first outlined: constructed with weights that have shapes and types but no memory, so
+that sizes which a file only claims cost nothing. When names, shapes and types of the file's tensors
+are those of the outline, the tensors themselves become its weights.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -36,14 +37,19 @@ class Described(Protocol):
 
 
 class Outlining(TorchFunctionMode):
-    """While it is on, `torch.empty`, from which every layer of torch makes its weights, makes tensors on the meta device.
+    """While it is on, `torch.empty`, from which every layer of torch makes its weights, makes
+    tensors on the meta device.
 
-    Constants are computed as ever: they are what no file brings, and their sizes are the code's own. `torch.device("meta")`
-    would take them as well, and costs a second for what it imports.
+    Constants are computed as ever: they are what no file brings, and their sizes are the code's
+    own. `torch.device("meta")` would take them as well, and costs a second for what it imports.
     """
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Calls a function of torch."""
         given = kwargs or {}
@@ -65,26 +71,33 @@ def outlined(make: Callable[[], M], what: str) -> M:
         raise
     except Exception as error:  # layers complain of impossible sizes in their own ways
         raise CheckpointError(
-            f"{what} asks for a model that cannot be built ({type(error).__name__}: {first_line(error)}): get the file again"
+            f"{what} asks for a model that cannot be built ({type(error).__name__}:"
+            f" {first_line(error)}): get the file again"
         ) from error
 
 
 def misfits(module: nn.Module, came: Mapping[str, Described]) -> list[str]:
-    """Every missing and unexpected name, every shape and type that differs, in words; empty if the weights fit."""
-    wanted = module.state_dict()
-    both = [(name, came[name], tensor) for name, tensor in wanted.items() if name in came]
+    """Every missing and unexpected name, every shape and type that differs, in words; empty if the
+    weights fit."""
+    expected = module.state_dict()
+    both = [(name, came[name], tensor) for name, tensor in expected.items() if name in came]
     groups = {
-        "missing": [name for name in wanted if name not in came],
-        "unexpected": [name for name in came if name not in wanted],
+        "missing": [name for name in expected if name not in came],
+        "unexpected": [name for name in came if name not in expected],
         "of another shape": [
-            f"{name} (came {tuple(found.shape)}, wanted {tuple(tensor.shape)})"
+            f"{name} (expected {tuple(tensor.shape)}, got {tuple(found.shape)})"
             for name, found, tensor in both
             if found.shape != tensor.shape
         ],
         "of another type": [
-            f"{name} (came {kind(found)}, wanted {'floats' if tensor.is_floating_point() else kind(tensor)})"
+            f"{name} (expected {'floats' if tensor.is_floating_point() else kind(tensor)}, got"
+            f" {kind(found)})"
             for name, found, tensor in both
-            if (found.dtype not in FLOATS if tensor.is_floating_point() else found.dtype != tensor.dtype)
+            if (
+                found.dtype not in FLOATS
+                if tensor.is_floating_point()
+                else found.dtype != tensor.dtype
+            )
         ],
     }
     return [f"{len(names)} {what}: {listed(names)}" for what, names in groups.items() if names]
@@ -108,30 +121,39 @@ def check_fit(module: nn.Module, came: Mapping[str, Described], what: str) -> No
         CheckpointError: with names, shapes and types that do not fit.
     """
     if complaints := misfits(module, came):
-        raise CheckpointError(f"{what} does not fit {type(module).__name__}: {'; '.join(complaints)}")
+        raise CheckpointError(
+            f"{what} does not fit {type(module).__name__}: {'; '.join(complaints)}"
+        )
 
 
 def filled(module: M, weights: Mapping[str, Tensor], what: str) -> M:
-    """Gives an outlined module its weights, in the module's own types, and returns it in evaluation mode.
+    """Gives an outlined module its weights, in the module's own types, and returns it in evaluation
+    mode.
 
     Raises:
         CheckpointError: they do not fit, or are not finite.
     """
     check_fit(module, weights, what)
-    own = {name: weights[name].to(tensor.dtype).contiguous() for name, tensor in module.state_dict().items()}
+    own = {
+        name: weights[name].to(tensor.dtype).contiguous()
+        for name, tensor in module.state_dict().items()
+    }
     check_finite(own, what)
     module.load_state_dict(own, assign=True)
     return module.eval()
 
 
 def load_into(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """Copies weights into a module that exists already and must fit exactly; `what` names them in the error.
+    """Copies weights into a module that exists already and must fit exactly; `what` names them in
+    the error.
 
     Raises:
         CheckpointError: they do not fit, or are not finite.
     """
     check_fit(module, weights, what)
-    check_finite({name: weights[name].to(tensor.dtype) for name, tensor in module.state_dict().items()}, what)
+    check_finite(
+        {name: weights[name].to(tensor.dtype) for name, tensor in module.state_dict().items()}, what
+    )
     module.load_state_dict(dict(weights))
 
 
@@ -141,5 +163,12 @@ def check_finite(weights: Mapping[str, Tensor], what: str) -> None:
     Raises:
         CheckpointError: naming the tensors.
     """
-    if bad := [name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
-        raise CheckpointError(f"{what} holds NaN or infinity in {listed(bad)}: get the file again, or export an earlier checkpoint")
+    if bad := [
+        name
+        for name, tensor in weights.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]:
+        raise CheckpointError(
+            f"{what} holds NaN or infinity in {listed(bad)}: get the file again, or export an"
+            " earlier checkpoint"
+        )

@@ -1,8 +1,9 @@
 """Pickles of strangers, looked at opcode by opcode before torch's restricted reader follows them.
 
-That reader runs no code, but it believes sizes: it makes a `bytearray` of as many gigabytes as a file asks for, and hashes
-a tuple that holds another twice, which holds another twice, for hours. Here no opcode is followed. Names that weights
-have no use for are refused, and what would grow is counted.
+That reader runs no code, but it believes sizes: it makes a `bytearray` of as many gigabytes as a
+file asks for, and hashes a tuple that holds another twice, which holds another twice, for hours.
+Here no opcode is followed. Names that weights have no use for are refused, and what would grow is
+counted.
 """
 
 import io
@@ -31,7 +32,8 @@ TENSORS = frozenset(
 )
 """What plain tensors are pickled with. None of these makes more than the file holds."""
 LARGEST_PICKLE = 1 << 26
-"""Bytes of the objects beside the numbers of their tensors, 64 MiB: names and sizes of 3,000 tensors take half of one."""
+"""Bytes of the objects beside the numbers of their tensors, 64 MiB: names and sizes of 3,000
+tensors take half of one."""
 MOST_STEPS = 4_000_000
 """Opcodes: a checkpoint of StyleTTS 2 with its optimisers has some 400,000."""
 DEEPEST = 64
@@ -39,7 +41,8 @@ DEEPEST = 64
 MOST_RECORDS = 1 << 16
 """Files in the archive: one for every tensor's numbers, with an optimiser three."""
 LEGACY_PICKLES = 5
-"""At the beginning of a file that torch wrote before 1.6: a magic number, a version, the machine, the objects, their storages."""
+"""At the beginning of a file that torch wrote before 1.6: a magic number, a version, the machine,
+the objects, their storages."""
 LEAF = (0, 1)
 """How deep objects lie in one that holds none, and how many a walk through it meets."""
 MARK = None
@@ -53,7 +56,8 @@ OPCODES = frozenset(
 """What torch's restricted reader follows, all of the second protocol."""
 
 Extent = tuple[int, int] | None
-"""What is kept of an object: how deep objects lie in it, and how many a walk through it meets; or a mark."""
+"""What is kept of an object: how deep objects lie in it, and how many a walk through it meets; or a
+mark."""
 
 
 def check_pickles(file: Path, allowed: Collection[str]) -> None:
@@ -79,7 +83,8 @@ def check_pickles(file: Path, allowed: Collection[str]) -> None:
 
 
 def archived(file: Path) -> Iterator[bytes]:
-    """The pickles of a zip archive, whose records are what the archive holds: none is packed, none larger than the file.
+    """The pickles of a zip archive, whose records are what the archive holds: none is packed, none
+    larger than the file.
 
     Raises:
         CheckpointError: records that torch would not have written.
@@ -88,16 +93,25 @@ def archived(file: Path) -> Iterator[bytes]:
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
         if len(records) > MOST_RECORDS:
-            raise CheckpointError(f"{file} holds {len(records)} records, at most {MOST_RECORDS} were wanted: it is no checkpoint")
+            raise CheckpointError(
+                f"expected at most {MOST_RECORDS} records, {file} holds {len(records)}: it is no"
+                " checkpoint"
+            )
         for record in records:
             if record.compress_type != zipfile.ZIP_STORED or record.file_size > size:
-                raise CheckpointError(f"{file} holds {printable(record.filename)} packed, as torch never writes it: it was not read")
+                raise CheckpointError(
+                    f"{file} holds {printable(record.filename)} packed, as torch never writes it:"
+                    " it was not read"
+                )
         if sum(record.file_size for record in records) > size:
             raise CheckpointError(f"{file} holds records that overlap: it was not read")
         for record in records:
             if record.filename.endswith(".pkl"):
                 if record.file_size > LARGEST_PICKLE:
-                    raise CheckpointError(f"{file} holds a pickle of {record.file_size} bytes, at most {LARGEST_PICKLE} were wanted")
+                    raise CheckpointError(
+                        f"expected a pickle of at most {LARGEST_PICKLE} bytes, {file} holds one of"
+                        f" {record.file_size}"
+                    )
                 yield archive.read(record)
 
 
@@ -113,26 +127,43 @@ def check_pickle(source: BinaryIO, allowed: Collection[str], where: Path) -> Non
     for step, (opcode, argument, _) in enumerate(pickletools.genops(source)):
         name = opcode.name
         if step > MOST_STEPS:
-            raise CheckpointError(f"{where} takes over {MOST_STEPS} steps to read, no checkpoint does: it was not read")
+            raise CheckpointError(
+                f"{where} takes over {MOST_STEPS} steps to read, no checkpoint does: it was not"
+                " read"
+            )
         if name == "GLOBAL":
             _check_name(str(argument), allowed, where)
         elif name not in OPCODES:
-            raise CheckpointError(f"{where} is truncated or no checkpoint (it uses {name}, torch's pickles do not): get the file again")
+            raise CheckpointError(
+                f"{where} is truncated or no checkpoint (it uses {name}, torch's pickles do not):"
+                " get the file again"
+            )
         if name in ("BINPUT", "LONG_BINPUT"):
             memo[int(argument or 0)] = stack[-1] if stack else LEAF
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo.get(int(argument or 0), LEAF))
         else:
             _follow(opcode, stack)
-        if stack and stack[-1] is not MARK and (stack[-1][0] > DEEPEST or stack[-1][1] > MOST_STEPS):
-            raise CheckpointError(f"{where} nests objects deeper or oftener than any checkpoint does: it was not read")
+        if (
+            stack
+            and stack[-1] is not MARK
+            and (stack[-1][0] > DEEPEST or stack[-1][1] > MOST_STEPS)
+        ):
+            raise CheckpointError(
+                f"{where} nests objects deeper or oftener than any checkpoint does: it was not read"
+            )
 
 
 def _check_name(argument: str, allowed: Collection[str], where: Path) -> None:
-    name = argument.replace(" ", ".", 1).replace("__builtin__", "builtins", 1)  # as Python 2 called it
+    name = argument.replace(" ", ".", 1).replace(
+        "__builtin__", "builtins", 1
+    )  # as Python 2 called it
     if name not in allowed:
         why = "no weights are made of" if name.startswith("torch.") else "could run code"
-        raise CheckpointError(f"{where} names {printable(name)}, which {why}, and was not read: get the weights as safetensors")
+        raise CheckpointError(
+            f"{where} names {printable(name)}, which {why}, and was not read: get the weights as"
+            " safetensors"
+        )
 
 
 def _follow(opcode: pickletools.OpcodeInfo, stack: list[Extent]) -> None:

@@ -69,9 +69,11 @@ class Cost:
         training: of those, in training (all or none).
         inference: of those, in inference (all or none).
         idle: of those, which this forward does not reach.
-        mult_adds: multiplications with an addition in convolutions, linear layers, attention and LSTMs.
+        mult_adds: multiplications with an addition in convolutions, linear layers, attention and
+            LSTMs.
         mult_adds_published: as printed, None where nothing is.
-        mult_adds_by_layer_outputs: what the tool behind the printed figures gives (`count_by_layer_outputs`).
+        mult_adds_by_layer_outputs: what the tool behind the printed figures gives
+            (`count_by_layer_outputs`).
         forward_backward_size: outputs of all innermost layers, and their gradients.
         running_time: median of the timed forwards, no gradients.
         why: why the printed figure differs.
@@ -101,7 +103,9 @@ def leaf_outputs(module: nn.Module) -> Iterator[list[tuple[nn.Module, Any]]]:
     def note(layer: nn.Module, _: object, output: object) -> None:
         seen.append((layer, output))
 
-    handles = [layer.register_forward_hook(note) for layer in module.modules() if not any(layer.children())]
+    handles = [
+        layer.register_forward_hook(note) for layer in module.modules() if not any(layer.children())
+    ]
     try:
         yield seen
     finally:
@@ -111,22 +115,23 @@ def leaf_outputs(module: nn.Module) -> Iterator[list[tuple[nn.Module, Any]]]:
 
 def tensors(value: Any) -> list[Tensor]:
     """Every tensor within a nest of containers, packed sequences included."""
-    found = []
+    collected = []
     for leaf in tree_leaves(value):
         if isinstance(leaf, PackedSequence):
-            found.append(leaf.data)
+            collected.append(leaf.data)
         elif isinstance(leaf, Tensor):
-            found.append(leaf)
-    return found
+            collected.append(leaf)
+    return collected
 
 
 def count_by_layer_outputs(layers: Sequence[tuple[nn.Module, Any]]) -> int:
     """Mult-adds as torchinfo 1.x counts them: parameters times the size of each layer's output.
 
-    A parameter called `weight` or `bias` counts once for each row, in convolutions once for each output frame; any other name with
-    `weight` or `bias` in it, as those of LSTMs, once for each entry of the first two axes of the output. That is right for an LSTM
-    over (B, T, C). For `weight_v` and `weight_orig` of normed convolutions, whose output is (B, C, T), it counts channels in place
-    of frames, and for a packed LSTM output, (frames, C), frames times channels.
+    A parameter called `weight` or `bias` counts once for each row, in convolutions once for each
+    output frame; any other name with `weight` or `bias` in it, as those of LSTMs, once for each
+    entry of the first two axes of the output. That is right for an LSTM over (B, T, C). For
+    `weight_v` and `weight_orig` of normed convolutions, whose output is (B, C, T), it counts
+    channels in place of frames, and for a packed LSTM output, (frames, C), frames times channels.
     """
     total = 0
     for layer, output in layers:
@@ -141,19 +146,20 @@ def count_by_layer_outputs(layers: Sequence[tuple[nn.Module, Any]]) -> int:
 
 
 def reached(outputs: Sequence[Tensor]) -> set[int]:
-    """Ids of the parameters that these outputs depend on, found by walking back through the graph."""
+    """Ids of the parameters that these outputs depend on, found by walking back through the
+    graph."""
     pending = [output.grad_fn for output in outputs if output.grad_fn is not None]
-    seen, found = set(pending), set()
+    seen, nodes = set(pending), set()
     while pending:
         node = pending.pop()
         if node is None:
             continue
         if (variable := getattr(node, "variable", None)) is not None:
-            found.add(id(variable))
+            nodes.add(id(variable))
         fresh = {following for following, _ in node.next_functions if following is not None} - seen
         seen |= fresh
         pending.extend(fresh)
-    return found
+    return nodes
 
 
 def measure(part: Part, frames: int = 192, repeats: int = 3) -> Cost:
@@ -200,8 +206,11 @@ def measure(part: Part, frames: int = 192, repeats: int = 3) -> Cost:
 
 
 def summarise(parts: Sequence[Part], frames: int = 192, repeats: int = 3) -> dict[str, Any]:
-    """Costs of all components and their sums, ready for JSON: {"frames", "components": […], "total": {…}}."""
+    """Costs of all components and their sums, ready for JSON: {"frames", "components": […],
+    "total": {…}}."""
     costs = [asdict(measure(part, frames, repeats)) for part in parts]
-    summed = [key for key, value in costs[0].items() if isinstance(value, int | float)] if costs else []
+    summed = (
+        [key for key, value in costs[0].items() if isinstance(value, int | float)] if costs else []
+    )
     total = {key: sum(cost[key] or 0 for cost in costs) for key in summed}
     return {"frames": frames, "components": costs, "total": total}

@@ -1,4 +1,5 @@
-"""Mel spectrogram to waveform: the HiFi-GAN that makes StyleTTS-VC's mel decoder heard, and a stand-in without weights."""
+"""Mel spectrogram to waveform: the HiFi-GAN that makes StyleTTS-VC's mel decoder heard, and a
+stand-in without weights."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ class ResBlock(nn.Module):
         super().__init__()
 
         def conv(dilation: int) -> nn.Module:
-            return WeightNormConv1d(channels, channels, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2)
+            return WeightNormConv1d(
+                channels, channels, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2
+            )
 
         self.convs1 = nn.ModuleList(conv(dilation) for dilation in dilations)
         self.convs2 = nn.ModuleList(conv(1) for _ in dilations)
@@ -35,7 +38,8 @@ class ResBlock(nn.Module):
 class Vocoder(nn.Module):
     """HiFi-GAN V1 at 24 kHz, hop 300, in the authors' mel scale (log mel, plus 4, by 4).
 
-    Source: Kong et al. 2020, "HiFi-GAN"; the settings are those of the vocoder that the authors publish.
+    Source: Kong et al. 2020, "HiFi-GAN"; the settings are those of the vocoder that the authors
+    publish.
     """
 
     def __init__(
@@ -54,7 +58,14 @@ class Vocoder(nn.Module):
         for rate, kernel in zip(rates, kernels, strict=True):
             cut = kernel - rate
             self.ups.append(
-                WeightNormConvTranspose1d(channels, channels // 2, kernel, rate, padding=(cut + 1) // 2, output_padding=cut % 2)
+                WeightNormConvTranspose1d(
+                    channels,
+                    channels // 2,
+                    kernel,
+                    rate,
+                    padding=(cut + 1) // 2,
+                    output_padding=cut % 2,
+                )
             )
             channels //= 2
             for size, dilations in zip(block_kernels, block_dilations, strict=True):
@@ -67,7 +78,9 @@ class Vocoder(nn.Module):
         for index, up in enumerate(self.ups):
             x = up(F.leaky_relu(x, SLOPE))
             first = index * self.blocks_a_stage
-            x = torch.stack([block(x) for block in self.resblocks[first : first + self.blocks_a_stage]]).mean(0)
+            x = torch.stack(
+                [block(x) for block in self.resblocks[first : first + self.blocks_a_stage]]
+            ).mean(0)
         # torch's default slope before the last convolution, as in the published code.
         return torch.tanh(self.conv_post(F.leaky_relu(x)))
 
@@ -84,7 +97,9 @@ class GriffinLim(nn.Module):
     def __init__(self, rounds: int = 32, momentum: float = 0.99) -> None:
         super().__init__()
         self.rounds, self.momentum = rounds, momentum
-        self.register_buffer("inverse", torch.linalg.pinv(filter_bank(torch.float64)).float(), persistent=False)
+        self.register_buffer(
+            "inverse", torch.linalg.pinv(filter_bank(torch.float64)).float(), persistent=False
+        )
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
@@ -93,7 +108,12 @@ class GriffinLim(nn.Module):
         power = (mel * LOG_STD + LOG_MEAN).exp() - FLOOR
         # One more frame: a centred transform ends on the last sample.
         magnitude = F.pad((self.inverse.T @ power).clamp(min=0).sqrt(), (0, 1))
-        spectrum = torch.polar(magnitude, 2 * math.pi * torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(0)).to(mel))
+        spectrum = torch.polar(
+            magnitude,
+            2
+            * math.pi
+            * torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(0)).to(mel),
+        )
         before = torch.zeros_like(spectrum)
         for _ in range(self.rounds):
             wave = torch.istft(spectrum, N_FFT, HOP, WINDOW, self.window, length=samples)

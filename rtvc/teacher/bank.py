@@ -14,7 +14,8 @@ Mix: TypeAlias = str | Mapping[str, float]
 """A voice "af_heart", a mix "af_heart:0.7,am_adam:0.3", or the same as a mapping."""
 
 ROWS, STYLE = 510, 128
-"""A voice has a style for every count of phonemes up to 510; a style is 128 acoustic, then 128 prosodic numbers."""
+"""A voice has a style for every count of phonemes up to 510; a style is 128 acoustic, then 128
+prosodic numbers."""
 
 
 def parse_mix(mix: Mix) -> dict[str, float]:
@@ -29,14 +30,22 @@ def parse_mix(mix: Mix) -> dict[str, float]:
         if len(set(names)) < len(names):
             raise VoiceError(f"the mix {mix!r} names a voice twice: give each voice one weight")
         try:
-            weights = {name.strip(): float(weight) if colon else 1.0 for name, colon, weight in pairs}
+            weights = {
+                name.strip(): float(weight) if colon else 1.0 for name, colon, weight in pairs
+            }
         except ValueError as error:
-            raise VoiceError(f"the mix {mix!r} has a weight that is not a number: write it like af_heart:0.7,am_adam:0.3") from error
+            raise VoiceError(
+                f"the mix {mix!r} has a weight that is not a number: write it like"
+                " af_heart:0.7,am_adam:0.3"
+            ) from error
     else:
         weights = dict(mix)
     total = sum(weights.values())
     if not weights or not math.isfinite(total) or min(weights.values()) <= 0:
-        raise VoiceError(f"the mix {mix!r} is empty or has a weight that is not positive: write it like af_heart:0.7,am_adam:0.3")
+        raise VoiceError(
+            f"the mix {mix!r} is empty or has a weight that is not positive: write it like"
+            " af_heart:0.7,am_adam:0.3"
+        )
     return {name: weight / total for name, weight in weights.items()}
 
 
@@ -47,7 +56,8 @@ class VoiceBank(Mapping[str, Tensor]):
         for name, voice in voices.items():
             if voice.shape != (ROWS, 2 * STYLE) or not voice.isfinite().all():
                 raise VoiceError(
-                    f"the voice {name} has shape {tuple(voice.shape)}, or numbers that are not finite: ({ROWS}, {2 * STYLE}) was wanted"
+                    f"expected finite numbers of shape ({ROWS}, {2 * STYLE}), the voice {name} has"
+                    f" shape {tuple(voice.shape)}, or others"
                 )
         self._voices = dict(sorted(voices.items()))
 
@@ -68,11 +78,14 @@ class VoiceBank(Mapping[str, Tensor]):
         """
         if name not in self:
             close = ", ".join(difflib.get_close_matches(name, self, 3, 0.3) or list(self)[:3])
-            raise VoiceError(f"there is no voice {name!r} among the teacher's {len(self)}: did you mean {close}?")
+            raise VoiceError(
+                f"there is no voice {name!r} among the teacher's {len(self)}: did you mean {close}?"
+            )
         return self[name]
 
     def style(self, mix: Mix, phonemes: int, prosody: Mix | None = None) -> Tensor:
-        """The style of an utterance: the weighted sum of the voices' rows for its count of phonemes.
+        """The style of an utterance: the weighted sum of the voices' rows for its count of
+        phonemes.
 
         Args:
             mix: of the acoustic half.
@@ -85,6 +98,10 @@ class VoiceBank(Mapping[str, Tensor]):
         row = min(max(phonemes, 1), ROWS) - 1
 
         def half(voices: Mix, part: slice) -> Tensor:
-            return torch.stack([weight * self.voice(name)[row, part] for name, weight in parse_mix(voices).items()]).sum(0)
+            return torch.stack(
+                [weight * self.voice(name)[row, part] for name, weight in parse_mix(voices).items()]
+            ).sum(0)
 
-        return torch.cat([half(mix, slice(STYLE)), half(mix if prosody is None else prosody, slice(STYLE, None))])
+        return torch.cat(
+            [half(mix, slice(STYLE)), half(mix if prosody is None else prosody, slice(STYLE, None))]
+        )

@@ -1,4 +1,5 @@
-"""Hours of labelled speech by the teacher: random texts, random mixes of voices; resumable, each utterance a function of its index."""
+"""Hours of labelled speech by the teacher: random texts, random mixes of voices; resumable, each
+utterance a function of its index."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,8 @@ SAME_PROSODY = 0.5
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run has done: utterances made, found already there, seconds of speech made, seconds taken."""
+    """What a run has done: utterances made, found already there, seconds of speech made, seconds
+    taken."""
 
     made: int
     found: int
@@ -37,20 +39,31 @@ class Progress:
 
 
 def pieces(texts: Sequence[str], words: int = WORDS, fewest: int = FEWEST) -> list[str]:
-    """The texts in lower case, cut into runs of at most `words` words, runs of less than `fewest` left out, sorted, each once.
+    """The texts in lower case, cut into runs of at most `words` words, runs of less than `fewest`
+    left out, sorted, each once.
 
     Raises:
         TextError: if none is left.
     """
     split = (text.lower().split() for text in texts)
-    runs = {" ".join(run) for every in split for i in range(0, len(every), words) if len(run := every[i : i + words]) >= fewest}
+    runs = {
+        " ".join(run)
+        for every in split
+        for i in range(0, len(every), words)
+        if len(run := every[i : i + words]) >= fewest
+    }
     if not runs:
-        raise TextError(f"none of the {len(texts)} texts has {fewest} words in a row: give longer ones")
+        raise TextError(
+            f"none of the {len(texts)} texts has {fewest} words in a row: give longer ones"
+        )
     return sorted(runs)
 
 
-def request(index: int, texts: Sequence[str], seed: int, bank: VoiceBank, alphabet: Alphabet) -> Request:
-    """What utterance `index` of the corpus `seed` is, for the same texts and voices always the same."""
+def request(
+    index: int, texts: Sequence[str], seed: int, bank: VoiceBank, alphabet: Alphabet
+) -> Request:
+    """What utterance `index` of the corpus `seed` is, for the same texts and voices always the
+    same."""
     rng = numpy_generator(seed, "teacher corpus", index)
     (ipa,) = phonemize([texts[int(rng.integers(len(texts)))]])
     tokens = alphabet.encode(_shortened(ipa, alphabet))
@@ -60,12 +73,20 @@ def request(index: int, texts: Sequence[str], seed: int, bank: VoiceBank, alphab
         size = 1 + int(rng.choice(len(MIX_SIZES), p=MIX_SIZES))
         chosen = rng.choice(len(names), min(size, len(names)), replace=False)
         # A Dirichlet draw can round to zero, which is no weight.
-        return {names[i]: float(max(weight, 1e-6)) for i, weight in zip(chosen, rng.dirichlet(np.ones(len(chosen))), strict=True)}
+        return {
+            names[i]: float(max(weight, 1e-6))
+            for i, weight in zip(chosen, rng.dirichlet(np.ones(len(chosen))), strict=True)
+        }
 
     timbre, prosody = mix(), mix()
     prosody = timbre if rng.random() < SAME_PROSODY else prosody
     style = bank.style(timbre, len(tokens) - 2, prosody).numpy()
-    return Request(tuple(tokens), style, float(rng.uniform(SLOWEST, FASTEST)), derive(seed, "teacher noise", index))
+    return Request(
+        tuple(tokens),
+        style,
+        float(rng.uniform(SLOWEST, FASTEST)),
+        derive(seed, "teacher noise", index),
+    )
 
 
 def generate(
@@ -79,10 +100,11 @@ def generate(
     parts: int = 1,
     report: Callable[[Progress], None] | None = None,
 ) -> Progress:
-    """Makes utterances 0 .. count-1 that are not there yet, `out_dir/INDEX.npz`; a killed run goes on where it was.
+    """Makes utterances 0 .. count-1 that are not there yet, `out_dir/INDEX.npz`; a killed run goes
+    on where it was.
 
-    Each file holds audio int16 (N = 600 T) at 24 kHz, content float16 (512, T), f0 and n (energy) float32 (2 T), phon
-    int16 (T) tokens, style float32 (256).
+    Each file holds audio int16 (N = 600 T) at 24 kHz, content float16 (512, T), f0 and n (energy)
+    float32 (2 T), phon int16 (T) tokens, style float32 (256).
 
     Args:
         out_dir: created if need be.
@@ -90,23 +112,31 @@ def generate(
         count: of the whole corpus.
         engine: from `open_engine`.
         seed: of the corpus.
-        part: of `parts` processes that share the work: this one makes the indices congruent to `part`.
+        part: of `parts` processes that share the work: this one makes the indices congruent to
+            `part`.
         parts: how many processes there are.
         report: called after each utterance.
     """
     if not 0 <= part < parts or count < 0:
-        raise ConfigError(f"part {part} of {parts} and a count of {count} came: 0 <= part < parts and a count of at least 0 were wanted")
+        raise ConfigError(
+            "expected 0 <= part < parts and a count of at least 0, got part"
+            f" {part} of {parts} and a count of {count}"
+        )
     out_dir.mkdir(parents=True, exist_ok=True)
     runs = pieces(texts)
-    wanted = range(part, count, parts)
-    missing = [index for index in wanted if not _path(out_dir, index).exists()]
-    begun, made, seconds = time.perf_counter(), 0, 0.0
-    progress = Progress(0, len(wanted) - len(missing), 0.0, 0.0)
-    for batch in _batches(missing, engine.batch, lambda index: request(index, runs, seed, engine.bank, engine.alphabet)):
+    numbers = range(part, count, parts)
+    missing = [index for index in numbers if not _path(out_dir, index).exists()]
+    begun, written, seconds = time.perf_counter(), 0, 0.0
+    progress = Progress(0, len(numbers) - len(missing), 0.0, 0.0)
+    for batch in _batches(
+        missing,
+        engine.batch,
+        lambda index: request(index, runs, seed, engine.bank, engine.alphabet),
+    ):
         for index, take in zip(batch, engine.make(list(batch.values())), strict=True):
             save(_path(out_dir, index), take, batch[index].style)
-            made, seconds = made + 1, seconds + len(take.audio) / 24000
-            progress = Progress(made, progress.found, seconds, time.perf_counter() - begun)
+            written, seconds = written + 1, seconds + len(take.audio) / 24000
+            progress = Progress(written, progress.found, seconds, time.perf_counter() - begun)
             if report:
                 report(progress)
     return progress
@@ -130,8 +160,11 @@ def _path(out_dir: Path, index: int) -> Path:
     return out_dir / f"{index:05d}.npz"
 
 
-def _batches(indices: Sequence[int], size: int, ask: Callable[[int], Request]) -> Iterator[dict[int, Request]]:
-    """The requests in batches; those of a batch are about as long as each other, so that little of it is padding."""
+def _batches(
+    indices: Sequence[int], size: int, ask: Callable[[int], Request]
+) -> Iterator[dict[int, Request]]:
+    """The requests in batches; those of a batch are about as long as each other, so that little of
+    it is padding."""
     window = size * (WINDOW if size > 1 else 1)
     for start in range(0, len(indices), window):
         asked = [(index, ask(index)) for index in indices[start : start + window]]

@@ -1,4 +1,5 @@
-"""Two ways to run the teacher over a corpus: our torch modules, or the published int8 ONNX graph."""
+"""Two ways to run the teacher over a corpus: our torch modules, or the published int8 ONNX
+graph."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from rtvc.teacher.sources import onnx_path
 CONTENT = "/encoder/MatMul_1_output_0"
 F0 = "/decoder/decoder/Unsqueeze_output_0"
 ENERGY = "/decoder/decoder/Unsqueeze_1_output_0"
-"""Inner tensors of the graph; the alignment is the second input of the node that makes the content."""
+"""Inner tensors of the graph; the alignment is the second input of the node that makes the
+content."""
 
 GPU_BATCH = 32
 """Utterances at once on a GPU; on a CPU one at a time is as fast."""
@@ -42,7 +44,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Take:
-    """One utterance made: audio (600 T,) at 24 kHz, content (512, T), f0 (2 T,), energy (2 T,), all float32; tokens (T,) int64."""
+    """One utterance made: audio (600 T,) at 24 kHz, content (512, T), f0 (2 T,), energy (2 T,), all
+    float32; tokens (T,) int64."""
 
     audio: NDArray[np.float32]
     content: NDArray[np.float32]
@@ -52,7 +55,8 @@ class Take:
 
 
 class Engine(Protocol):
-    """Attributes: `batch`, utterances that are best made together; `bank`, its voices; `alphabet`, its token table."""
+    """Attributes: `batch`, utterances that are best made together; `bank`, its voices; `alphabet`,
+    its token table."""
 
     batch: int
     bank: VoiceBank
@@ -77,7 +81,10 @@ class TorchEngine:
         tokens, speeds, seeds = zip(*((r.tokens, r.speed, r.seed) for r in requests), strict=True)
         for row in self.teacher.speak(tokens, acoustic, prosodic, speeds, seeds).rows():
             plan = row.plan
-            audio, content, f0, energy = (x[0].float().cpu().numpy() for x in (row.waveform, plan.content, plan.f0, plan.energy))
+            audio, content, f0, energy = (
+                x[0].float().cpu().numpy()
+                for x in (row.waveform, plan.content, plan.f0, plan.energy)
+            )
             yield Take(audio, content, f0, energy, plan.tokens[0].cpu().numpy())
 
 
@@ -98,7 +105,9 @@ class OnnxEngine:
             import onnx
             import onnxruntime
         except ImportError as error:
-            raise DependencyError("the ONNX engine needs onnx and onnxruntime: pip install 'rtvc-engine[train]'") from error
+            raise DependencyError(
+                "the ONNX engine needs onnx and onnxruntime: pip install 'rtvc-engine[train]'"
+            ) from error
         self.bank, self.alphabet, self.batch = bank, alphabet, 1
         model = onnx.load(str(onnx_path()))
         (maker,) = (node for node in model.graph.node if CONTENT in node.output)
@@ -107,13 +116,19 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session: Any = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._session: Any = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
 
     def make(self, requests: Sequence[Request]) -> Iterator[Take]:
         """The utterances, in order."""
         for request in requests:
             tokens = np.array([request.tokens], np.int64)
-            feed = {"tokens": tokens, "style": request.style[None], "speed": np.array([request.speed], np.float32)}
+            feed = {
+                "tokens": tokens,
+                "style": request.style[None],
+                "speed": np.array([request.speed], np.float32),
+            }
             audio, content, f0, energy, alignment = self._session.run(None, feed)
             owner = alignment.reshape(alignment.shape[-2:]).argmax(0)
             yield Take(audio.ravel(), content[0], f0.ravel(), energy.ravel(), tokens[0, owner])
@@ -130,7 +145,8 @@ def open_engine(name: str = "auto", device: str = "cpu", threads: int = 1) -> En
     """An engine by name.
 
     Args:
-        name: "torch", "onnx", or "auto": ONNX on a CPU that multiplies no bfloat16, where int8 is faster, torch elsewhere.
+        name: "torch", "onnx", or "auto": ONNX on a CPU that multiplies no bfloat16, where int8 is
+            faster, torch elsewhere.
         device: for torch.
         threads: for ONNX; torch takes the process's own setting.
     """
@@ -138,7 +154,9 @@ def open_engine(name: str = "auto", device: str = "cpu", threads: int = 1) -> En
         raise ConfigError(f"there is no engine {name!r}: give auto, torch or onnx")
     check_device(device)
     dtype = fast_dtype(device)
-    if name == "onnx" or (name == "auto" and device == "cpu" and dtype == torch.float32 and _has_onnx()):
+    if name == "onnx" or (
+        name == "auto" and device == "cpu" and dtype == torch.float32 and _has_onnx()
+    ):
         from rtvc.teacher.weights import load
 
         return OnnxEngine(*load()[1:], threads)

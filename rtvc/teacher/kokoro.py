@@ -1,4 +1,5 @@
-"""The teacher as a library: text or IPA and a voice to speech with its exact content, F0, energy and phoneme labels."""
+"""The teacher as a library: text or IPA and a voice to speech with its exact content, F0, energy
+and phoneme labels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -70,14 +71,27 @@ class Speech:
         for i, (count, frames) in enumerate(zip(self.phonemes, self.lengths.tolist(), strict=True)):
             one = slice(i, i + 1)
             content, f0, energy, tokens, lengths = (tensor[one] for tensor in self.plan)
-            plan = Plan(content[..., :frames], f0[:, : 2 * frames], energy[:, : 2 * frames], tokens[:, :frames], lengths)
-            yield Speech(self.waveform[one, : SAMPLES * frames], plan, self.acoustic[one], self.prosodic[one], (count,))
+            plan = Plan(
+                content[..., :frames],
+                f0[:, : 2 * frames],
+                energy[:, : 2 * frames],
+                tokens[:, :frames],
+                lengths,
+            )
+            yield Speech(
+                self.waveform[one, : SAMPLES * frames],
+                plan,
+                self.acoustic[one],
+                self.prosodic[one],
+                (count,),
+            )
 
 
 class Teacher:
     """Kokoro-82M (StyleTTS 2) as a source of speech that is labelled exactly.
 
-    A batch gives the same numbers as its rows would one by one, up to floating point. Not for several threads at once.
+    A batch gives the same numbers as its rows would one by one, up to floating point. Not for
+    several threads at once.
 
     Attributes:
         network: the five components.
@@ -86,13 +100,21 @@ class Teacher:
     """
 
     def __init__(
-        self, network: Kokoro, bank: VoiceBank, alphabet: Alphabet, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        network: Kokoro,
+        bank: VoiceBank,
+        alphabet: Alphabet,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """See `load`."""
         if not dtype.is_floating_point:
-            raise ConfigError(f"the teacher cannot compute in {dtype}: give float64, float32, bfloat16 or float16")
+            raise ConfigError(
+                f"the teacher cannot compute in {dtype}: give float64, float32, bfloat16 or float16"
+            )
         self.network, self.bank, self.alphabet = network.to(device), bank, alphabet
-        # Durations and F0 suffer from fewer than 24 bits, and cost little; only the decoder goes below float32.
+        # Durations and F0 suffer from fewer than 24 bits, and cost little; only the decoder goes
+        # below float32.
         self.network.to(torch.promote_types(dtype, torch.float32))
         source = self.network.decoder.generator.m_source
         self.network.decoder.to(dtype)
@@ -100,7 +122,13 @@ class Teacher:
         lay_out(self.network)
 
     @classmethod
-    def load(cls, path: Path | None = None, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Teacher":
+    def load(
+        cls,
+        path: Path | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "Teacher":
         """The imported teacher.
 
         Args:
@@ -134,7 +162,8 @@ class Teacher:
 
         Args:
             texts: English, or IPA.
-            voice: for all rows or for each: a voice, a weighted mix, or an acoustic style (128,) with `prosody` given too.
+            voice: for all rows or for each: a voice, a weighted mix, or an acoustic style (128,)
+                with `prosody` given too.
             prosody: the same for the prosodic half; by default that of `voice`.
             speed: for all rows or for each; 1 is natural.
             seed: of the noise in the harmonic source; row i draws from `seed + i`.
@@ -151,11 +180,26 @@ class Teacher:
         counts = [len(row) - 2 for row in tokens]
         voices = _each(voice, len(rows), "voices")
         acoustic = self.styles(voices, counts, "acoustic")
-        prosodic = self.styles(voices if prosody is None else _each(prosody, len(rows), "prosodies"), counts, "prosodic")
-        return self.speak(tokens, acoustic, prosodic, _each(speed, len(rows), "speeds"), [seed + i for i in range(len(rows))])
+        prosodic = self.styles(
+            voices if prosody is None else _each(prosody, len(rows), "prosodies"),
+            counts,
+            "prosodic",
+        )
+        return self.speak(
+            tokens,
+            acoustic,
+            prosodic,
+            _each(speed, len(rows), "speeds"),
+            [seed + i for i in range(len(rows))],
+        )
 
     def speak(
-        self, tokens: Sequence[Sequence[int]], acoustic: Tensor, prosodic: Tensor, speeds: Sequence[float], seeds: Sequence[int]
+        self,
+        tokens: Sequence[Sequence[int]],
+        acoustic: Tensor,
+        prosodic: Tensor,
+        speeds: Sequence[float],
+        seeds: Sequence[int],
     ) -> Speech:
         """Speaks rows of tokens.
 
@@ -167,34 +211,46 @@ class Teacher:
             seeds: one a row.
         """
         if min(speeds) <= 0:
-            raise ConfigError(f"a speed of {min(speeds)} came: 1 is natural, 2 twice as fast, 0 or less is none")
-        prosodic, acoustic = (style.to(self.device, self.network.bert_encoder.weight.dtype) for style in (prosodic, acoustic))
+            raise ConfigError(
+                f"a speed of {min(speeds)} came: 1 is natural, 2 twice as fast, 0 or less is none"
+            )
+        prosodic, acoustic = (
+            style.to(self.device, self.network.bert_encoder.weight.dtype)
+            for style in (prosodic, acoustic)
+        )
         plan = self.network.plan(tokens, prosodic, torch.tensor(speeds).to(prosodic))
         wave = self.network.decode(plan, acoustic, seeds)
         return Speech(wave, plan, acoustic, prosodic, tuple(len(row) - 2 for row in tokens))
 
     def revoice(self, speech: Speech, voice: Sound | list[Sound], *, seed: int = 0) -> Speech:
-        """The same content, F0 and energy with another acoustic style: with `speech`, a frame-aligned parallel pair.
+        """The same content, F0 and energy with another acoustic style: with `speech`, a
+        frame-aligned parallel pair.
 
-        To move the pitch as well, change `speech.plan` before: `replace(speech, plan=speech.plan._replace(f0=...))`.
+        To move the pitch as well, change `speech.plan` before: `replace(speech,
+        plan=speech.plan._replace(f0=...))`.
 
         Args:
             speech: what `say` gave.
             voice: for all rows or for each: a voice, a weighted mix, or an acoustic style (128,).
             seed: as in `say`; the same seed draws the same noise.
         """
-        acoustic = self.styles(_each(voice, len(speech), "voices"), speech.phonemes, "acoustic").to(speech.acoustic)
+        acoustic = self.styles(_each(voice, len(speech), "voices"), speech.phonemes, "acoustic").to(
+            speech.acoustic
+        )
         wave = self.network.decode(speech.plan, acoustic, [seed + i for i in range(len(speech))])
         return replace(speech, waveform=wave, acoustic=acoustic)
 
     def styles(self, voices: Sequence[Sound], phonemes: Sequence[int], half: str) -> Tensor:
-        """The "acoustic" or "prosodic" half of each row's voice, (B, 128), for its count of phonemes."""
+        """The "acoustic" or "prosodic" half of each row's voice, (B, 128), for its count of
+        phonemes."""
         part = slice(STYLE) if half == "acoustic" else slice(STYLE, None)
         rows = []
         for voice, count in zip(voices, phonemes, strict=True):
             if isinstance(voice, Tensor):
                 if voice.shape != (STYLE,):
-                    raise VoiceError(f"an {half} style of shape {tuple(voice.shape)} came, ({STYLE},) was wanted")
+                    raise VoiceError(
+                        f"expected an {half} style of shape ({STYLE},), got {tuple(voice.shape)}"
+                    )
                 rows.append(voice.to(self.device))
             else:
                 rows.append(self.bank.style(voice, count)[part].to(self.device))
@@ -207,7 +263,8 @@ def check_device(device: torch.device | str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"the device {device} cannot be used here ({str(error).splitlines()[0]}): give cpu, or cuda where a GPU is"
+            f"the device {device} cannot be used here ({str(error).splitlines()[0]}): give cpu, or"
+            " cuda where a GPU is"
         ) from error
 
 
@@ -215,5 +272,7 @@ def _each(value: Any, count: int, what: str) -> list[Any]:
     """One value a row: the same for all, or a list of the right length."""
     values = value if isinstance(value, list) else [value] * count
     if len(values) != count:
-        raise ConfigError(f"{len(values)} {what} came for {count} texts: give one, or a list of one for each")
+        raise ConfigError(
+            f"{len(values)} {what} came for {count} texts: give one, or a list of one for each"
+        )
     return values

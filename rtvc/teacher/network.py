@@ -1,4 +1,5 @@
-"""Kokoro-82M: PL-BERT, text encoder, prosody predictor and iSTFTNet decoder of StyleTTS 2, over rows of different lengths."""
+"""Kokoro-82M: PL-BERT, text encoder, prosody predictor and iSTFTNet decoder of StyleTTS 2, over
+rows of different lengths."""
 
 import math
 from collections.abc import Sequence
@@ -22,9 +23,10 @@ SAMPLES = 600
 """Samples of a 40 Hz content frame at 24 kHz."""
 
 LEVEL = 1.5
-"""Gain behind the decoder. The published ONNX graph does not divide its inverse STFT by the overlap of the squared windows,
-1.5, so that is how loud Kokoro is known; and at this level the energy measured on its speech is, on average over a corpus,
-the energy that it was made from (0.1 above in log norm, against 0.7 below without the gain)."""
+"""Gain behind the decoder. The published ONNX graph does not divide its inverse STFT by the overlap
+of the squared windows, 1.5, so that is how loud Kokoro is known; and at this level the energy
+measured on its speech is, on average over a corpus, the energy that it was made from (0.1 above in
+log norm, against 0.7 below without the gain)."""
 
 
 CUT = 1e-4
@@ -34,8 +36,9 @@ CUT = 1e-4
 def phase(spectrum: Tensor) -> Tensor:
     """The angle of complex numbers, in (-pi + CUT, pi + CUT].
 
-    The STFT's first and last frames are symmetric, so their spectra are real, but for rounding: where they are negative,
-    rounding would choose between pi and -pi, and a batch would differ from its rows.
+    The STFT's first and last frames are symmetric, so their spectra are real, but for rounding:
+    where they are negative, rounding would choose between pi and -pi, and a batch would differ from
+    its rows.
     """
     angle = spectrum.angle()
     return torch.where(angle < CUT - math.pi, angle + 2 * math.pi, angle)
@@ -60,7 +63,8 @@ class Plan(NamedTuple):
 
 
 class Kokoro(nn.Module):
-    """The five components under the names of the official checkpoint, weight norm folded, for inference.
+    """The five components under the names of the official checkpoint, weight norm folded, for
+    inference.
 
     Source: Li et al. 2023, "StyleTTS 2", figure 1 (inference).
     """
@@ -82,7 +86,11 @@ class Kokoro(nn.Module):
 
     @torch.no_grad()
     def plan(
-        self, tokens: Sequence[Sequence[int]], prosodic: Tensor, speed: Tensor, durations: Sequence[Sequence[int]] | None = None
+        self,
+        tokens: Sequence[Sequence[int]],
+        prosodic: Tensor,
+        speed: Tensor,
+        durations: Sequence[Sequence[int]] | None = None,
     ) -> Plan:
         """Text and prosodic style to content, F0 and energy.
 
@@ -92,7 +100,9 @@ class Kokoro(nn.Module):
             speed: (B,) of speech; 1 is natural.
             durations: 40 Hz frames of each token, predicted if None.
         """
-        ids = pad_sequence([torch.tensor(row) for row in tokens], batch_first=True).to(prosodic.device)
+        ids = pad_sequence([torch.tensor(row) for row in tokens], batch_first=True).to(
+            prosodic.device
+        )
         sizes = torch.tensor([len(row) for row in tokens], device=ids.device)
         mask = padding_mask(sizes)
         self.rows.set(None)
@@ -102,7 +112,9 @@ class Kokoro(nn.Module):
             expected = self.predictor.durations(encoded, sizes).sigmoid().sum(-1) / speed[:, None]
             whole = expected.round().clamp(min=1).long()
         else:
-            whole = pad_sequence([torch.tensor(row) for row in durations], batch_first=True).to(ids.device)
+            whole = pad_sequence([torch.tensor(row) for row in durations], batch_first=True).to(
+                ids.device
+            )
         owners = [torch.repeat_interleave(row) for row in whole.masked_fill(mask, 0)]
         lengths = torch.tensor([len(owner) for owner in owners], device=ids.device)
         owner = pad_sequence(owners, batch_first=True)
@@ -110,27 +122,35 @@ class Kokoro(nn.Module):
 
         def spread(x: Tensor) -> Tensor:
             """(B, L, C) of tokens -> (B, T, C) of frames, zeros behind a row's end."""
-            return x.gather(1, owner[..., None].expand(-1, -1, x.shape[-1])).masked_fill(behind[..., None], 0.0)
+            return x.gather(1, owner[..., None].expand(-1, -1, x.shape[-1])).masked_fill(
+                behind[..., None], 0.0
+            )
 
         content = spread(self.text_encoder(ids, sizes, mask).mT).mT
         f0, energy = self.curves(spread(encoded), prosodic, lengths)
         return Plan(content, f0, energy, ids.gather(1, owner).masked_fill(behind, 0), lengths)
 
     def curves(self, encoded: Tensor, prosodic: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """`ProsodyPredictor.curves` over ragged rows: encoded (B, T, 640), prosodic (B, 128) -> F0 and energy (B, 2 T)."""
+        """`ProsodyPredictor.curves` over ragged rows: encoded (B, T, 640), prosodic (B, 128) -> F0
+        and energy (B, 2 T)."""
         self.rows.set(lengths)
         f0 = energy = run_packed(self.predictor.shared, encoded, lengths).mT
         for pitch, loudness in zip(self.predictor.F0, self.predictor.N, strict=True):
             f0, energy = pitch(f0, prosodic), loudness(energy, prosodic)
-        zeroed = (self.rows.zeroed(projection(x)) for projection, x in ((self.predictor.F0_proj, f0), (self.predictor.N_proj, energy)))
+        zeroed = (
+            self.rows.zeroed(projection(x))
+            for projection, x in ((self.predictor.F0_proj, f0), (self.predictor.N_proj, energy))
+        )
         f0, energy = (x[:, 0] for x in zeroed)
         return f0, energy
 
     @torch.no_grad()
     def decode(self, plan: Plan, acoustic: Tensor, seeds: Sequence[int] | None) -> Tensor:
-        """A plan in a voice: acoustic (B, 128) style -> waveform (B, N = 600 T) at 24 kHz, zeros behind a row's end.
+        """A plan in a voice: acoustic (B, 128) style -> waveform (B, N = 600 T) at 24 kHz, zeros
+        behind a row's end.
 
-        The decoder runs in the precision of its own weights, the harmonic source in that of `plan.f0`.
+        The decoder runs in the precision of its own weights, the harmonic source in that of
+        `plan.f0`.
 
         Args:
             plan: from `plan`, or changed since.
@@ -143,36 +163,71 @@ class Kokoro(nn.Module):
         like = self.decoder.encode.norm1.fc.weight
         content, energy, style = (x.to(like.dtype) for x in (plan.content, plan.energy, acoustic))
         x = self.decoder.features(content, plan.f0.to(like.dtype), energy, style)
-        draws = [Draws.zeros() for _ in plan.lengths] if seeds is None else [Draws.seeded(seed) for seed in seeds]
+        draws = (
+            [Draws.zeros() for _ in plan.lengths]
+            if seeds is None
+            else [Draws.seeded(seed) for seed in seeds]
+        )
         frames: list[int] = plan.lengths.tolist()
         sources = [
-            self.excitation(generator, f0[None, : 2 * length], draw)[0] for f0, length, draw in zip(plan.f0, frames, draws, strict=True)
+            self.excitation(generator, f0[None, : 2 * length], draw)[0]
+            for f0, length, draw in zip(plan.f0, frames, draws, strict=True)
         ]
         source = pad_rows(sources).to(like.dtype)
         for index in range(len(generator.ups)):
             x = self.stage(generator, index, F.leaky_relu(x, SLOPE), source, style)
         # torch's default slope here, not SLOPE: the checkpoints were trained so.
-        spectrum = generator.conv_post(F.leaky_relu(x)).to(torch.promote_types(like.dtype, torch.float32))
-        return pad_rows([self.waveform(generator, row[:, : own.shape[-1]]) for row, own in zip(spectrum, sources, strict=True)])
+        spectrum = generator.conv_post(F.leaky_relu(x)).to(
+            torch.promote_types(like.dtype, torch.float32)
+        )
+        return pad_rows(
+            [
+                self.waveform(generator, row[:, : own.shape[-1]])
+                for row, own in zip(spectrum, sources, strict=True)
+            ]
+        )
 
-    def stage(self, generator: ISTFTNetGenerator, index: int, x: Tensor, source: Tensor, style: Tensor) -> Tensor:
-        """`Generator.stage`, its mean over blocks taken as a running sum, which keeps the channels-last layout."""
+    def stage(
+        self, generator: ISTFTNetGenerator, index: int, x: Tensor, source: Tensor, style: Tensor
+    ) -> Tensor:
+        """`Generator.stage`, its mean over blocks taken as a running sum, which keeps the
+        channels-last layout."""
         joined = generator.noise_res[index](generator.noise_convs[index](source), style)
         x = generator.ups[index](x)
-        x = channels_last(F.pad(x, (1, 0), mode="reflect") if index + 1 == len(generator.ups) else x) + joined
+        x = (
+            channels_last(
+                F.pad(x, (1, 0), mode="reflect") if index + 1 == len(generator.ups) else x
+            )
+            + joined
+        )
         first, count = index * generator.blocks_a_stage, generator.blocks_a_stage
         total = sum(block(x, style) for block in generator.resblocks[first : first + count])
         assert isinstance(total, Tensor)
         return total / count
 
     def excitation(self, generator: ISTFTNetGenerator, f0: Tensor, draws: Draws) -> Tensor:
-        """f0 (B, 2 T) Hz of whole rows -> magnitude and phase of the harmonic source, (B, 22, 120 T + 1)."""
+        """f0 (B, 2 T) Hz of whole rows -> magnitude and phase of the harmonic source, (B, 22, 120 T
+        + 1)."""
         signal = generator.m_source(f0, draws)[:, 0]
-        spectrum = torch.stft(signal, generator.n_fft, generator.hop, window=generator.window.to(signal), return_complex=True)
+        spectrum = torch.stft(
+            signal,
+            generator.n_fft,
+            generator.hop,
+            window=generator.window.to(signal),
+            return_complex=True,
+        )
         return torch.cat([spectrum.abs(), phase(spectrum)], 1)
 
     def waveform(self, generator: ISTFTNetGenerator, spectrum: Tensor) -> Tensor:
         """Log magnitude and phase of one row, (22, 120 T + 1) -> (600 T,)."""
         magnitude, phase = spectrum.chunk(2)
         window = generator.window.to(spectrum)
-        return torch.istft(torch.polar(magnitude.exp(), phase.sin()), generator.n_fft, generator.hop, window=window) * LEVEL
+        return (
+            torch.istft(
+                torch.polar(magnitude.exp(), phase.sin()),
+                generator.n_fft,
+                generator.hop,
+                window=window,
+            )
+            * LEVEL
+        )

@@ -1,4 +1,5 @@
-"""English text to IPA by eSpeak NG, and IPA to the tokens of the teacher, which are also the phoneme labels."""
+"""English text to IPA by eSpeak NG, and IPA to the tokens of the teacher, which are also the
+phoneme labels."""
 
 import json
 import threading
@@ -16,7 +17,8 @@ BOUNDARY = 0
 """The token before the first and behind the last phoneme."""
 
 LONGEST = 510
-"""Phonemes that the teacher takes at once: the 512 positions of its language model less the two boundaries."""
+"""Phonemes that the teacher takes at once: the 512 positions of its language model less the two
+boundaries."""
 
 _ESPEAK = threading.Lock()
 """eSpeak NG keeps global state: one call at a time."""
@@ -30,14 +32,17 @@ def _backend(language: str) -> Any:
         from phonemizer.backend import EspeakBackend
         from phonemizer.backend.espeak.wrapper import EspeakWrapper
     except ImportError as error:
-        raise DependencyError("text needs eSpeak NG to become phonemes: pip install 'rtvc-engine[train]', or give IPA") from error
+        raise DependencyError(
+            "text needs eSpeak NG to become phonemes: pip install 'rtvc-engine[train]', or give IPA"
+        ) from error
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
     EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
     return EspeakBackend(language, preserve_punctuation=True, with_stress=True)
 
 
 def phonemize(texts: Sequence[str], language: str = "en-us") -> list[str]:
-    """IPA of each text, stress and punctuation kept, with the `ɹ` that the teacher knows for eSpeak's `r`.
+    """IPA of each text, stress and punctuation kept, with the `ɹ` that the teacher knows for
+    eSpeak's `r`.
 
     Raises:
         DependencyError: without phonemizer-fork and espeakng-loader.
@@ -47,7 +52,9 @@ def phonemize(texts: Sequence[str], language: str = "en-us") -> list[str]:
         if not text.strip():
             raise TextError("an empty text came: give at least one word")
     with _ESPEAK:
-        spoken: list[str] = _backend(language).phonemize([" ".join(text.split()) for text in texts], strip=True)
+        spoken: list[str] = _backend(language).phonemize(
+            [" ".join(text.split()) for text in texts], strip=True
+        )
     return [ipa.replace("r", "ɹ") for ipa in spoken]
 
 
@@ -80,7 +87,8 @@ class Alphabet:
             return cls(TokenTable.model_validate_json(text).vocab)
         except ValidationError as error:
             raise CheckpointError(
-                f'not a token table ({first_problem(error)}): JSON of the form {{"vocab": {{symbol: token}}}} was wanted'
+                'expected a token table, JSON of the form {"vocab": {symbol: token}}, got another'
+                f" ({first_problem(error)})"
             ) from error
 
     def dump(self) -> str:
@@ -95,9 +103,14 @@ class Alphabet:
         """
         tokens = [self.tokens[symbol] for symbol in ipa if symbol in self.tokens]
         if not tokens:
-            raise TextError(f"nothing of {ipa!r} is in the teacher's alphabet: give at least one phoneme")
+            raise TextError(
+                f"nothing of {ipa!r} is in the teacher's alphabet: give at least one phoneme"
+            )
         if len(tokens) > LONGEST:
-            raise TextError(f"{len(tokens)} phonemes came, the teacher takes at most {LONGEST} at once: split the text, at sentences say")
+            raise TextError(
+                f"{len(tokens)} phonemes came, the teacher takes at most {LONGEST} at once: split"
+                " the text, at sentences say"
+            )
         return [BOUNDARY, *tokens, BOUNDARY]
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -1,8 +1,8 @@
 """PL-BERT, the phoneme-level language model of StyleTTS 2: an ALBERT over phoneme tokens.
 
-Source: Li et al. 2023, "Phoneme-Level BERT for Enhanced Prosody of Text-to-Speech"; Lan et al. 2019, "ALBERT" (one layer,
-applied twelve times; embeddings narrower than the hidden states). Parameter names are those of the official checkpoint,
-without its pooler, which no one reads.
+Source: Li et al. 2023, "Phoneme-Level BERT for Enhanced Prosody of Text-to-Speech"; Lan et al.
+2019, "ALBERT" (one layer, applied twelve times; embeddings narrower than the hidden states).
+Parameter names are those of the official checkpoint, without its pooler, which no one reads.
 """
 
 import torch.nn.functional as F
@@ -24,7 +24,10 @@ class Embeddings(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, L) int64 -> (B, L, width)."""
-        constant = self.position_embeddings.weight[: tokens.shape[1]] + self.token_type_embeddings.weight[0]
+        constant = (
+            self.position_embeddings.weight[: tokens.shape[1]]
+            + self.token_type_embeddings.weight[0]
+        )
         x: Tensor = self.LayerNorm(self.word_embeddings(tokens) + constant)
         return x
 
@@ -39,15 +42,20 @@ class Attention(nn.Module):
         self.LayerNorm = nn.LayerNorm(hidden, eps=1e-12)
 
     def forward(self, x: Tensor, attended: Tensor | None) -> Tensor:
-        """x (B, L, hidden); attended (B, 1, 1, L) bool, true where a token may be looked at -> (B, L, hidden)."""
-        query, key, value = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        """x (B, L, hidden); attended (B, 1, 1, L) bool, true where a token may be looked at -> (B,
+        L, hidden)."""
+        query, key, value = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
         mixed = F.scaled_dot_product_attention(query, key, value, attended)
         y: Tensor = self.LayerNorm(x + self.dense(mixed.transpose(1, 2).flatten(2)))
         return y
 
 
 class Layer(nn.Module):
-    """Attention, then a two-layer network with the tanh form of GELU, each with residual and norm behind."""
+    """Attention, then a two-layer network with the tanh form of GELU, each with residual and norm
+    behind."""
 
     def __init__(self, hidden: int, heads: int, inner: int) -> None:
         super().__init__()
@@ -59,12 +67,15 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, attended: Tensor | None) -> Tensor:
         """(B, L, hidden) -> (B, L, hidden)."""
         x = self.attention(x, attended)
-        y: Tensor = self.full_layer_layer_norm(x + self.ffn_output(F.gelu(self.ffn(x), approximate="tanh")))
+        y: Tensor = self.full_layer_layer_norm(
+            x + self.ffn_output(F.gelu(self.ffn(x), approximate="tanh"))
+        )
         return y
 
 
 class Group(nn.Module):
-    """The layers that share a place in the stack: one here. Its own level only because checkpoints name it so."""
+    """The layers that share a place in the stack: one here. Its own level only because checkpoints
+    name it so."""
 
     def __init__(self, hidden: int, heads: int, inner: int) -> None:
         super().__init__()
@@ -107,7 +118,8 @@ class PLBert(nn.Module):
         self.encoder = Encoder(width, hidden, heads, inner, depth)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """tokens (B, L) int64; mask (B, L) bool, true behind a row's end -> (B, L, hidden), undefined behind a row's end."""
+        """tokens (B, L) int64; mask (B, L) bool, true behind a row's end -> (B, L, hidden),
+        undefined behind a row's end."""
         attended = None if mask is None else ~mask[:, None, None]
         y: Tensor = self.encoder(self.embeddings(tokens), attended)
         return y

@@ -1,9 +1,12 @@
-"""Rows of different lengths in one batch, each computed as if it were alone, and convolutions in the fast memory layout.
+"""Rows of different lengths in one batch, each computed as if it were alone, and convolutions in
+the fast memory layout.
 
-Convolutions must see zeros behind a row's end, as they would at the end of a tensor, and instance norm must take its
-statistics from the row's own frames. Both are put into a network from outside, so that the models stay the authors'.
-The convolutions run as two-dimensional ones in channels-last layout, (B, C, T) tensors whose channels lie together in
-memory: on a CPU 1.8 times faster in float32 and 5.6 times in bfloat16 than `conv1d`, whose layout oneDNN has to change.
+Convolutions must see zeros behind a row's end, as they would at the end of a tensor, and instance
+norm must take its statistics from the row's own frames. Both are put into a network from outside,
+so that the models stay the authors'. The convolutions run as two-dimensional ones in channels-last
+layout, (B, C, T) tensors whose channels lie together in
+memory: on a CPU 1.8 times faster in float32 and 5.6 times in bfloat16 than `conv1d`, whose layout
+oneDNN has to change.
 """
 
 from collections.abc import Callable
@@ -13,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtvc.kernels.activation import Activation, activate
 from rtvc.models.styletts_vc.norms import AdaIN1d
 
 EPSILON = 1e-5
@@ -22,8 +26,8 @@ EPSILON = 1e-5
 class Rows:
     """The rows' lengths while a batch runs, at whatever frame rate a layer works.
 
-    A tensor of `frames` frames, where the padded batch counts `total`, has `frames // total` times the rate, and
-    `frames % total` frames more at a row's end (the generator's spectra have one).
+    A tensor of `frames` frames, where the padded batch counts `total`, has `frames // total` times
+    the rate, and `frames % total` frames more at a row's end (the generator's spectra have one).
     """
 
     def __init__(self) -> None:
@@ -33,7 +37,8 @@ class Rows:
         self._weights: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def set(self, lengths: Tensor | None) -> None:
-        """lengths (B,) int64 of the next batch at its base rate. None, or rows of equal length, switch all masking off."""
+        """lengths (B,) int64 of the next batch at its base rate. None, or rows of equal length,
+        switch all masking off."""
         uneven = lengths is not None and bool((lengths != lengths.max()).any())
         self._lengths, self._masks, self._weights = lengths if uneven else None, {}, {}
         self._total = int(lengths.max()) if lengths is not None and uneven else 0
@@ -59,14 +64,24 @@ class Rows:
     def mean(self, x: Tensor) -> Tensor:
         """x (B, C, T) -> means over the rows' own frames, (B, C, 1).
 
-        A product with a row of weights 1 / T: in half precision several times faster than `mean`, and summed in float32.
+        A product with a row of weights 1 / T: in half precision several times faster than `mean`,
+        and summed in float32.
         """
         frames = x.shape[-1]
         key = (frames, x.dtype)
         if key not in self._weights:
-            exact = 1 / (torch.tensor([frames], device=x.device) if self.even else self.counts(frames)).double()[:, None, None]
+            exact = (
+                1
+                / (
+                    torch.tensor([frames], device=x.device) if self.even else self.counts(frames)
+                ).double()[:, None, None]
+            )
             rounded = exact.to(x.dtype)
-            weights = rounded * self.mask(frames, x) if not self.even else rounded.expand(1, 1, frames).contiguous()
+            weights = (
+                rounded * self.mask(frames, x)
+                if not self.even
+                else rounded.expand(1, 1, frames).contiguous()
+            )
             self._weights[key] = weights, (exact / rounded.double()).to(x.dtype)
         weights, correction = self._weights[key]
         return (weights @ x.mT * correction).mT
@@ -83,12 +98,21 @@ class RaggedAdaIN(AdaIN1d):
         nn.Module.__init__(self)
         self.fc, self.rows = norm.fc, rows
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """x (B, C, T), style (B, S) -> y (B, C, T)."""
+    def forward(
+        self,
+        x: Tensor,
+        style: Tensor,
+        activation: Activation = "none",
+        *,
+        slope: float = 0.2,
+        alpha: Tensor | None = None,
+    ) -> Tensor:
+        """See `AdaIN1d`."""
         centred = x - self.rows.mean(x)
         variance = self.rows.mean(centred.square())
         scale, shift = self.fc(style)[..., None].chunk(2, 1)
-        return torch.addcmul(shift, centred, (1 + scale) * torch.rsqrt(variance + EPSILON))
+        y = torch.addcmul(shift, centred, (1 + scale) * torch.rsqrt(variance + EPSILON))
+        return activate(y, activation, slope, None if alpha is None else alpha.flatten())
 
 
 class RaggedConv(nn.Module):
@@ -96,8 +120,15 @@ class RaggedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv1d | nn.ConvTranspose1d, rows: Rows) -> None:
         super().__init__()
-        self.weight, self.bias, self.rows, self.wide = conv.weight, conv.bias, rows, conv.kernel_size != (1,)
-        places = [(0, at[0]) for at in (conv.padding, conv.output_padding) if not isinstance(at, str)]
+        self.weight, self.bias, self.rows, self.wide = (
+            conv.weight,
+            conv.bias,
+            rows,
+            conv.kernel_size != (1,),
+        )
+        places = [
+            (0, at[0]) for at in (conv.padding, conv.output_padding) if not isinstance(at, str)
+        ]
         stride, dilation, groups = (1, conv.stride[0]), (1, conv.dilation[0]), conv.groups
         self.settings: tuple[Any, ...] = (stride, places[0], dilation, groups)
         self.run: Callable[..., Tensor] = F.conv2d
@@ -111,7 +142,8 @@ class RaggedConv(nn.Module):
 
 
 def make_ragged(network: nn.Module, rows: Rows) -> None:
-    """Makes every convolution and AdaIN inside `network` respect `rows`, in place; names of parameters stay."""
+    """Makes every convolution and AdaIN inside `network` respect `rows`, in place; names of
+    parameters stay."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, AdaIN1d):
@@ -121,12 +153,14 @@ def make_ragged(network: nn.Module, rows: Rows) -> None:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """x (B, C, T) with the channels of a frame together in memory; elementwise operations keep them so."""
+    """x (B, C, T) with the channels of a frame together in memory; elementwise operations keep them
+    so."""
     return x.mT.contiguous().mT
 
 
 def lay_out(network: nn.Module) -> None:
-    """Stores the weights of convolutions with their channels together, in place; otherwise each call would copy them."""
+    """Stores the weights of convolutions with their channels together, in place; otherwise each
+    call would copy them."""
     for module in network.modules():
         if isinstance(module, RaggedConv):
             module.weight.data = channels_last(module.weight.data)

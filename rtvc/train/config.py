@@ -1,4 +1,5 @@
-"""Configuration of a training run: a TOML file, `--set` overrides, and errors that name the nearest key."""
+"""Configuration of a training run: a TOML file, `--set` overrides, and errors that name the nearest
+key."""
 
 import difflib
 import re
@@ -19,11 +20,13 @@ LONGEST_KEY = 100
 DEEPEST = 16
 """Tables within tables."""
 MOST = 1 << 53
-"""Largest size of a number: of a seed, say. Sizes of which memory is made have bounds of their own."""
+"""Largest size of a number: of a seed, say. Sizes of which memory is made have bounds of their
+own."""
 
 
 class Section(BaseModel):
-    """A table of a configuration file; keys that it does not name are errors, and so are NaN and infinity."""
+    """A table of a configuration file; keys that it does not name are errors, and so are NaN and
+    infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -72,7 +75,8 @@ class LogConfig(Section):
 
 
 class InitConfig(Section):
-    """Weights to start from: a run directory or a safetensors file of an earlier stage, or the authors' `.pth`."""
+    """Weights to start from: a run directory or a safetensors file of an earlier stage, or the
+    authors' `.pth`."""
 
     path: Path
     modules: dict[str, str] = {}
@@ -101,7 +105,8 @@ class DataConfig(Section):
 
 
 class RunConfig(Section):
-    """What every stage has. A stage adds `model`, `data` and `weights` (one factor for each of its losses)."""
+    """What every stage has. A stage adds `model`, `data` and `weights` (one factor for each of its
+    losses)."""
 
     seed: int = 0
     steps: int = Field(default=100_000, ge=1)
@@ -114,15 +119,18 @@ class RunConfig(Section):
     """Decay of the averaged weights that are exported; 0 exports the last weights."""
     precision: Literal["float32", "bfloat16"] = "float32"
     fused: bool | Literal["auto"] = "auto"
-    """Adaptive norms and iSTFT as fused operators, forward and backward: `auto` on CUDA, where they are kernels; `true` everywhere."""
+    """Adaptive norms and iSTFT as fused operators, forward and backward: `auto` on CUDA, where they
+    are kernels; `true` everywhere."""
     device: str = "auto"
     """`auto` takes CUDA when there is one; else `cpu` or `cuda`."""
     deterministic: bool = False
-    """Deterministic algorithms where CUDA has them: a resumed run is then bit-exact there too, as it always is on a CPU."""
+    """Deterministic algorithms where CUDA has them: a resumed run is then bit-exact there too, as
+    it always is on a CPU."""
     workers: int = Field(default=1, ge=0, le=1024)
     """Threads that prepare batches ahead; 0 prepares them between steps."""
     bad_steps: int = Field(default=20, ge=0)
-    """Steps in a row with a loss or gradient that is not finite, after which the run gives up. Each one is skipped."""
+    """Steps in a row with a loss or gradient that is not finite, after which the run gives up. Each
+    one is skipped."""
     optimizer: OptimizerConfig = OptimizerConfig()
     optimizers: dict[str, dict[str, Any]] = {}
     """Differences from `optimizer`, by phase name."""
@@ -142,14 +150,18 @@ DOTTED = re.compile(r"""(?:[\w"'-]+[ \t]*\.[ \t]*){64}""")
 
 
 def load_config(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
-    """A configuration from a TOML file and `key=value` overrides (dotted keys, TOML values; a bare word is a string).
+    """A configuration from a TOML file and `key=value` overrides (dotted keys, TOML values; a bare
+    word is a string).
 
     Raises:
         ConfigError: the file or an override does not parse, or names a key that does not exist.
     """
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise ConfigError(f"{path} has {path.stat().st_size} bytes, at most {LARGEST_FILE} were wanted: it is no configuration")
+            raise ConfigError(
+                f"expected at most {LARGEST_FILE} bytes, got {path.stat().st_size} in {path}: it is"
+                " no configuration"
+            )
         table = parsed(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
@@ -167,7 +179,7 @@ def parsed(text: str) -> dict[str, Any]:
         ValueError: it is none, nests deeper than DEEPEST, or holds a number beyond MOST.
     """
     if len(text) > LARGEST_FILE:
-        raise ValueError(f"it has {len(text)} characters, at most {LARGEST_FILE} were wanted")
+        raise ValueError(f"expected at most {LARGEST_FILE} characters, got {len(text)}")
     if DOTTED.search(text):
         raise ValueError(f"it nests values deeper than {DEEPEST}")
     try:
@@ -182,8 +194,10 @@ def _check(value: object, depth: int) -> None:
     if depth > DEEPEST:
         raise ValueError(f"it nests values deeper than {DEEPEST}")
     if isinstance(value, int | float) and not -MOST <= value <= MOST:
-        raise ValueError(f"it holds the number {printable(value, 30)}, from {-MOST} to {MOST} was wanted")
-    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        raise ValueError(f"expected numbers from {-MOST} to {MOST}, got {printable(value, 30)}")
+    for part in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
         _check(part, depth + 1)
 
 
@@ -191,7 +205,7 @@ def apply_override(table: dict[str, Any], override: str) -> None:
     """Writes one `key=value` into a table, in place."""
     key, found, text = override.partition("=")
     if not found or not key.strip():
-        raise ConfigError(f"--set takes key=value, {override!r} came")
+        raise ConfigError(f"--set: expected key=value, got {override!r}")
     try:
         value = parsed(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -207,11 +221,15 @@ def apply_override(table: dict[str, Any], override: str) -> None:
 
 
 def validated(kind: type[C], table: dict[str, Any], where: str) -> C:
-    """The model, or a ConfigError that lists every problem and the nearest key for each unknown one."""
+    """The model, or a ConfigError that lists every problem and the nearest key for each unknown
+    one."""
     try:
         return kind.model_validate(table)
     except ValidationError as error:
-        lines = [_explain(kind, problem["loc"], problem["type"], problem["msg"], problem["input"]) for problem in error.errors()]
+        lines = [
+            _explain(kind, problem["loc"], problem["type"], problem["msg"], problem["input"])
+            for problem in error.errors()
+        ]
         raise ConfigError("\n".join([f"{where} is not a valid configuration:", *lines])) from error
 
 
@@ -221,7 +239,9 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
 
 
-def _explain(kind: type[BaseModel], loc: tuple[int | str, ...], problem: str, message: str, value: object) -> str:
+def _explain(
+    kind: type[BaseModel], loc: tuple[int | str, ...], problem: str, message: str, value: object
+) -> str:
     key = printable(".".join(str(part) for part in loc))
     if problem == "extra_forbidden":
         return f"  unknown key {key!r}; {nearest(str(loc[-1]), _siblings(kind, loc[:-1]))}"

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 class Average:
     """Float32 averages of the weights of some modules; buffers are not averaged.
 
-    Early on the decay is (1 + n) / (10 + n), so that the random start does not linger in a short run.
+    Early on the decay is (1 + n) / (10 + n), so that the random start does not linger in a short
+    run.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
         self.modules, self.decay = dict(modules), decay
-        self.shadow = {name: parameter.detach().float().clone() for name, parameter in self._parameters()}
+        self.shadow = {
+            name: parameter.detach().float().clone() for name, parameter in self._parameters()
+        }
 
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         for module, of in self.modules.items():

@@ -11,11 +11,28 @@ from torch import Tensor
 
 from rtvc.errors import CheckpointError
 from rtvc.models.loading import filled, listed, outlined
-from rtvc.models.streaming.assets import FORMAT, save_file
-from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
+from rtvc.models.streaming.assets import (
+    DIAL,
+    FORMATS,
+    STREAMING,
+    StreamingModel,
+    load_file,
+    save_file,
+)
+from rtvc.models.streaming.dial import DialConfig
+from rtvc.models.streaming.encoder import EncoderConfig
+from rtvc.models.streaming.model import StreamingConfig
+from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
 from rtvc.printable import first_problem, printable
 from rtvc.tensorfile import opened
 from rtvc.train.state import Checkpoints, Origin, load_weights
+
+Sizes = StreamingConfig | DialConfig | EncoderConfig
+"""What runs say of the sizes of their models: the whole, or of stage `units` the encoder alone."""
+PARTS = {"encoder", "pitch", "decoder", "affine", "targets", "acoustic", "prosodic"} | set(
+    TIMBRE_PARTS
+)
+"""Parts of streaming models that have weights."""
 
 
 @dataclass(frozen=True)
@@ -25,41 +42,74 @@ class Source:
     path: Path
     parts: Mapping[str, Mapping[str, Tensor]]
     """Part of the model -> its state dict."""
-    model: StreamingConfig
+    model: Sizes
     stage: str
     step: str
 
+    def sizes(self, part: str) -> object:
+        """What the run's configuration says of one part: two runs that disagree here do not fit
+        together."""
+        model = self.model
+        if isinstance(model, StreamingConfig):
+            return model
+        if isinstance(model, EncoderConfig):
+            return model if part == "encoder" else None
+        if part == "encoder":
+            return model.encoder
+        if part == "pitch":
+            return model.encoder.fall, model.model_dump(
+                include={"pitch_hidden", "pitch_dilations", "pitch_bins", "pitch_highest"}
+            )
+        return model
+
 
 def read_source(path: Path) -> Source:
-    """The parts of the streaming model in a run directory, its exported weights, or a file that `save_file` wrote.
+    """The parts of a streaming model in a run directory, its exported weights, or a file that
+    `save_file` wrote.
 
     Raises:
         CheckpointError: there are none, or their sizes cannot be told.
     """
-    model = outlined(StreamingConverter, "the shipped sizes")
-    wanted = {name for name, child in model.named_children() if child.state_dict()}
-    parts = {name: weights for name, weights in load_weights(path).items() if name in wanted}
-    if not parts:
-        raise CheckpointError(f"{path} holds no part of the streaming model: name runs of stream_content, stream_pitch and stream")
     note = _note(path)
+    loaded: Mapping[str, Mapping[str, Tensor]]
+    if note.get("format") in FORMATS:
+        model = load_file(path)
+        loaded = {name: part.state_dict() for name, part in model.named_children()}
+    else:
+        loaded = load_weights(path)
+    parts = {name: weights for name, weights in loaded.items() if weights and name in PARTS}
+    if not parts:
+        raise CheckpointError(
+            f"{path} holds no part of a streaming model: name runs of stream_content,"
+            " stream_pitch and stream, or of units, melody and joint"
+        )
     try:
-        if note.get("format") == FORMAT:
-            config = StreamingConfig.model_validate_json(note["config"])
+        if form := FORMATS.get(note.get("format", "")):
+            config: Sizes = form.config.model_validate_json(note["config"])
         else:
             config = RunNote.model_validate_json(note["config"]).model
     except KeyError as error:
-        raise CheckpointError(f"{path} does not say what sizes its model has: export it with this version's stages") from error
+        raise CheckpointError(
+            f"{path} does not say what sizes its model has: export it with this version's stages"
+        ) from error
     except ValidationError as error:
         raise CheckpointError(
-            f"{path} does not say what sizes its model has ({first_problem(error)}): export it with this version's stages"
+            f"{path} does not say what sizes its model has ({first_problem(error)}): export it with"
+            " this version's stages"
         ) from error
-    return Source(path, parts, config, printable(note.get("stage", "stream")), printable(note.get("step", "?")))
+    return Source(
+        path,
+        parts,
+        config,
+        printable(note.get("stage", "stream")),
+        printable(note.get("step", "?")),
+    )
 
 
 class RunNote(BaseModel):
     """What a run's configuration says of its model."""
 
-    model: StreamingConfig
+    model: Sizes
 
 
 def _note(path: Path) -> dict[str, str]:
@@ -74,59 +124,91 @@ def _note(path: Path) -> dict[str, str]:
     try:
         told = Origin.model_validate(found[1])
     except ValidationError as error:
-        raise CheckpointError(f"the checkpoint of {path} is not that of a run ({first_problem(error)}): name another run") from error
+        raise CheckpointError(
+            f"the checkpoint of {path} is not that of a run ({first_problem(error)}): name"
+            " another run"
+        ) from error
     return {"config": told.config, "stage": told.stage, "step": str(found[0])}
 
 
-def assemble(sources: Sequence[Source]) -> StreamingConverter:
-    """One model of the parts of several sources; where two have the same part, the later one's is taken.
+def assemble(sources: Sequence[Source]) -> StreamingModel:
+    """One model of the parts of several sources; where two have the same part, the later one's is
+    taken. Its sizes are those of the run that gives the decoder.
 
     Raises:
-        CheckpointError: a part is missing, or does not have the size that the others' configuration says.
+        CheckpointError: a part is missing, or does not have the size that the others' configuration
+            says.
     """
-    if not sources:
-        raise CheckpointError("nothing to put together: name runs of stream_content, stream_pitch and stream")
     chosen = {name: source for source in sources for name in source.parts}
-    sizes = {source.model for source in chosen.values()}
-    if len(sizes) > 1:
-        first, *_ = differing = [f"{source.path} has {source.model}" for source in {s.model: s for s in chosen.values()}.values()]
-        raise CheckpointError(f"the runs are of models of different sizes, {first} and {differing[1]}: train them with one [model]")
-    (size,) = sizes
-    model = outlined(lambda: StreamingConverter(size), "the runs' configuration")
+    if "decoder" not in chosen:
+        raise CheckpointError(
+            f"expected a run that gives the decoder, got {', '.join(sorted(chosen)) or 'nothing'}:"
+            " name runs of stream_content, stream_pitch and stream, or of units, melody and joint"
+        )
+    whole = chosen["decoder"]
+    form = STREAMING if isinstance(whole.model, StreamingConfig) else DIAL
+    model = outlined(lambda: form.build(whole.model), "the runs' configuration")
     needed = [name for name, child in model.named_children() if child.state_dict()]
     if missing := [name for name in needed if name not in chosen]:
         raise CheckpointError(
-            f"no run gives {', '.join(missing)}; {', '.join(str(s.path) for s in sources)} came: "
-            "stream_content trains encoder, stream_pitch pitch, stream all the others"
+            f"expected runs that give {', '.join(missing)}, got"
+            f" {', '.join(str(s.path) for s in sources)}: stream_content or units train the"
+            " encoder, stream_pitch or melody the pitch, stream or joint all the others"
         )
     for name in needed:
-        filled(model.get_submodule(name), chosen[name].parts[name], f"{name} of {chosen[name].path}")
-    if bad := [name for name, weight in model.state_dict().items() if not weight.half().isfinite().all()]:
-        raise CheckpointError(f"{listed(bad)} cannot be written in float16, some weights are too large: the run has diverged")
+        if chosen[name].sizes(name) != whole.sizes(name):
+            raise CheckpointError(
+                f"the runs are of models of different sizes, {whole.path} has {whole.model} and"
+                f" {chosen[name].path} {chosen[name].model}: train them with one [model]"
+            )
+        filled(
+            model.get_submodule(name), chosen[name].parts[name], f"{name} of {chosen[name].path}"
+        )
+    if bad := [
+        name for name, weight in model.state_dict().items() if not weight.half().isfinite().all()
+    ]:
+        raise CheckpointError(
+            f"{listed(bad)} cannot be written in float16, some weights are too large: the run has"
+            " diverged"
+        )
     return model.eval()
 
 
 def export(paths: Sequence[Path], out: Path, facts: Mapping[str, str] | None = None) -> Path:
-    """Writes one file of the streaming model, its origin in the header: parts, stages, steps, the commit of the code.
+    """Writes one file of the streaming model, its origin in the header: parts, stages, steps, the
+    commit of the code.
 
     Args:
-        paths: run directories, exported weights, or files of earlier models, in the order in which later ones replace earlier ones.
+        paths: run directories, exported weights, or files of earlier models, in the order in which
+            later ones replace earlier ones.
         out: safetensors file.
         facts: added to the header.
     """
     sources = [read_source(path) for path in paths]
     model = assemble(sources)
-    origin = {name: f"{source.stage} step {source.step}" for source in sources for name in source.parts}
+    origin = {
+        name: f"{source.stage} step {source.step}" for source in sources for name in source.parts
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
-    return save_file(model, out, {"parts": json.dumps(origin, sort_keys=True), "commit": commit(), **(facts or {})})
+    return save_file(
+        model,
+        out,
+        {"parts": json.dumps(origin, sort_keys=True), "commit": commit(), **(facts or {})},
+    )
 
 
 def commit() -> str:
-    """The commit of the code that runs, `+` behind it when the files differ; `unknown` outside a checkout."""
+    """The commit of the code that runs, `+` behind it when the files differ; `unknown` outside a
+    checkout."""
     here = Path(__file__).parent
     try:
         told = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True, check=True, timeout=20
+            ["git", "describe", "--always", "--dirty=+"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown"

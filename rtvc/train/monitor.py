@@ -1,4 +1,5 @@
-"""What a run tells: a progress bar with the time left, RUN/metrics.jsonl, and TensorBoard under RUN/tensorboard."""
+"""What a run tells: a progress bar with the time left, RUN/metrics.jsonl, and TensorBoard under
+RUN/tensorboard."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,14 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
 
 from rtvc.errors import LONGEST, DependencyError
@@ -23,7 +31,14 @@ class Monitor:
     """The reports of one process; silent when `active` is false (other ranks than the first)."""
 
     def __init__(
-        self, run: Path, start: int, steps: int, *, active: bool = True, tensorboard: bool = True, console: Console | None = None
+        self,
+        run: Path,
+        start: int,
+        steps: int,
+        *,
+        active: bool = True,
+        tensorboard: bool = True,
+        console: Console | None = None,
     ) -> None:
         self.run, self.active, self.console = run, active, console or Console(stderr=True)
         self.writer: Any = None
@@ -35,7 +50,9 @@ class Monitor:
             TimeRemainingColumn(),
             TextColumn("{task.fields[text]}"),
         )
-        self.progress = Progress(*columns, console=self.console, disable=not active or not self.console.is_terminal)
+        self.progress = Progress(
+            *columns, console=self.console, disable=not active or not self.console.is_terminal
+        )
         self.task = self.progress.add_task("training", total=steps, completed=start, text="")
         if not active:
             return
@@ -46,12 +63,14 @@ class Monitor:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise DependencyError(
-                    "log.tensorboard needs TensorBoard: pip install 'rtvc-engine[train]', or --set log.tensorboard=false"
+                    "log.tensorboard needs TensorBoard: pip install 'rtvc-engine[train]', or --set"
+                    " log.tensorboard=false"
                 ) from error
             self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1)
 
     def _forget_after(self, start: int) -> None:
-        """Drops the lines that a killed run wrote after its last checkpoint: their steps will be written again."""
+        """Drops the lines that a killed run wrote after its last checkpoint: their steps will be
+        written again."""
         path = self.run / "metrics.jsonl"
         kept = []
         for line in path.read_text().splitlines() if path.exists() else []:
@@ -66,7 +85,12 @@ class Monitor:
         self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.progress.stop()
         if self.writer:
             self.writer.close()
@@ -97,7 +121,11 @@ class Monitor:
         if self.writer:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if "/" not in name or name.startswith("loss/"))
+        shown = "  ".join(
+            f"{name} {value:.4g}"
+            for name, value in values.items()
+            if "/" not in name or name.startswith("loss/")
+        )
         self.progress.update(self.task, text=shown)
         if not self.console.is_terminal:
             self.say(f"step {step}  {shown}")
@@ -107,7 +135,9 @@ class Monitor:
         if not self.writer:
             return
         for name, audio in samples.audio.items():
-            self.writer.add_audio(name, audio.detach().float().cpu().clamp(-1, 1), step, SAMPLE_RATE)
+            self.writer.add_audio(
+                name, audio.detach().float().cpu().clamp(-1, 1), step, SAMPLE_RATE
+            )
         for name, mel in samples.mels.items():
             self.writer.add_image(name, picture(mel.detach().float().cpu()), step)
 

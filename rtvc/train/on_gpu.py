@@ -1,11 +1,16 @@
-"""Half an hour of a GPU elsewhere: labelled speech packed small, a command that trains by the clock, weights that come home in parts.
+"""Half an hour of a GPU elsewhere: labelled speech packed small, a command that trains by the
+clock, weights that come home in parts.
 
     python -m rtvc.train.on_gpu pack data/units/corpus data/units/extra -o run/gpu --hours 12
-    python -m rtvc.train.on_gpu unpack run/gpu -o data/units/gpu            # there; again for every piece that arrives
-    python -m rtvc.train.on_gpu train joint data/units/gpu --minutes 24 --init run/gpu/start.safetensors -o run/home
-    python -m rtvc.train.on_gpu join run/home -o runs/from_gpu/weights.safetensors   # here
+    # there, unpack again for every piece that arrives
+    python -m rtvc.train.on_gpu unpack run/gpu -o data/units/gpu
+    python -m rtvc.train.on_gpu train joint data/units/gpu --minutes 24 \\
+        --init run/gpu/start.safetensors -o run/home
+    # here
+    python -m rtvc.train.on_gpu join run/home -o runs/from_gpu/weights.safetensors
 
-A piece is a zip of at most so many megabytes: audio as Opus, labels compressed. Weights are float16, split by size.
+A piece is a zip of at most so many megabytes: audio as Opus, labels compressed. Weights are
+float16, split by size.
 """
 
 import io
@@ -23,6 +28,7 @@ from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.data.utterance import Utterance, load_utterance, save_utterance
 from rtvc.errors import AudioError, CheckpointError, TrainingError
 from rtvc.files import write
+from rtvc.tensorfile import opened
 
 MEGABYTE = 1_000_000
 COMPRESSION = 0.92
@@ -46,7 +52,14 @@ def packed(utterance: Utterance) -> tuple[bytes, bytes]:
     import soundfile
 
     audio, labels = io.BytesIO(), io.BytesIO()
-    soundfile.write(audio, utterance.audio, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION)
+    soundfile.write(
+        audio,
+        utterance.audio,
+        SAMPLE_RATE,
+        format="OGG",
+        subtype="OPUS",
+        compression_level=COMPRESSION,
+    )
     np.savez_compressed(labels, **utterance.labels())
     return audio.getvalue(), labels.getvalue()
 
@@ -61,11 +74,14 @@ def unpacked(audio: bytes, labels: bytes) -> Utterance:
 
 
 def in_turn(folders: Sequence[Path]) -> Iterator[Path]:
-    """The utterances of several folders, each in an order of its own that a part of stands for the whole, in turn."""
+    """The utterances of several folders, each in an order of its own that a part of stands for the
+    whole, in turn."""
     rng = np.random.default_rng(0)
-    lists = [sorted(p for p in folder.rglob("*.npz") if not p.name.startswith(".")) for folder in folders]
+    lists = [
+        sorted(p for p in folder.rglob("*.npz") if not p.name.startswith(".")) for folder in folders
+    ]
     for paths in lists:
-        rng.shuffle(paths)  # type: ignore[arg-type]
+        rng.shuffle(paths)
     for number in range(max(map(len, lists), default=0)):
         yield from (paths[number] for paths in lists if number < len(paths))
 
@@ -75,7 +91,9 @@ def pack(
     folders: Annotated[list[Path], typer.Argument(help="what `rtvc data label` wrote")],
     out: Annotated[Path, typer.Option("-o", "--out", help="folder for the pieces")],
     hours: Annotated[float, typer.Option(min=0.0, help="of speech, of every folder alike")] = 12.0,
-    megabytes: Annotated[float, typer.Option(min=0.01, max=MOST_MEGABYTES, help="of a piece, at most")] = 60.0,
+    megabytes: Annotated[
+        float, typer.Option(min=0.01, max=MOST_MEGABYTES, help="of a piece, at most")
+    ] = 60.0,
 ) -> None:
     """Pack labelled speech into pieces that travel."""
     seconds, pieces, count = 0.0, 0, 0
@@ -106,10 +124,16 @@ def pack(
             size = 0
         name = f"{path.parent.name}__{path.stem}"
         entries += [(f"{name}.opus", audio), (f"{name}.npz", labels)]
-        size, seconds, count = size + needed, seconds + len(utterance.audio) / SAMPLE_RATE, count + 1
+        size, seconds, count = (
+            size + needed,
+            seconds + len(utterance.audio) / SAMPLE_RATE,
+            count + 1,
+        )
     if entries:
         flush()
-    typer.echo(json.dumps({"pieces": pieces, "utterances": count, "hours": round(seconds / 3600, 3)}))
+    typer.echo(
+        json.dumps({"pieces": pieces, "utterances": count, "hours": round(seconds / 3600, 3)})
+    )
 
 
 @app.command()
@@ -126,10 +150,17 @@ def unpack(
                 for name in piece.namelist():
                     target = out / Path(name).name
                     if target.suffix == ".npz" and not target.exists():
-                        save_utterance(target, unpacked(piece.read(f"{name.removesuffix('.npz')}.opus"), piece.read(name)))
+                        save_utterance(
+                            target,
+                            unpacked(
+                                piece.read(f"{name.removesuffix('.npz')}.opus"), piece.read(name)
+                            ),
+                        )
                         made += 1
         except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-            raise TrainingError(f"{path} is no whole piece ({error}): pack or fetch it again") from error
+            raise TrainingError(
+                f"{path} is no whole piece ({error}): pack or fetch it again"
+            ) from error
     typer.echo(json.dumps({"unpacked": made, "there": len(list(out.glob("*.npz")))}))
 
 
@@ -139,10 +170,18 @@ def train(
     labelled: Annotated[list[Path], typer.Argument(help="folders of labelled speech")],
     out: Annotated[Path, typer.Option("-o", "--out", help="folder for what comes home")],
     minutes: Annotated[float, typer.Option(min=0.01)] = 24.0,
-    init: Annotated[list[Path] | None, typer.Option(help="weights to start from; repeatable")] = None,
-    run: Annotated[Path, typer.Option(help="directory of checkpoints and logs")] = Path("run/gpu-run"),
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value; repeatable")] = None,
-    megabytes: Annotated[float, typer.Option(min=0.01, help="of a file that comes home, at most")] = 15.0,
+    init: Annotated[
+        list[Path] | None, typer.Option(help="weights to start from; repeatable")
+    ] = None,
+    run: Annotated[Path, typer.Option(help="directory of checkpoints and logs")] = Path(
+        "run/gpu-run"
+    ),
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value; repeatable")
+    ] = None,
+    megabytes: Annotated[
+        float, typer.Option(min=0.01, help="of a file that comes home, at most")
+    ] = 15.0,
 ) -> None:
     """Train a stage by the clock, and leave float16 weights, curves and a note in OUT."""
     from rich.console import Console
@@ -156,19 +195,33 @@ def train(
     started = f"init=[{', '.join('{path=' + json.dumps(str(path)) + '}' for path in init or ())}]"
     settings = GPU_SETTINGS if torch.cuda.is_available() else ()
     kind: Any = stage_type(stage)
-    config = load_config(kind.config_type, default_config(stage), [places, started, *settings, *(overrides or ())])
+    config = load_config(
+        kind.config_type, default_config(stage), [places, started, *settings, *(overrides or ())]
+    )
     torch.manual_seed(config.seed)
-    outcome = Trainer(kind(config), config, run, console=Console(stderr=True)).fit(max_minutes=minutes)
+    outcome = Trainer(kind(config), config, run, console=Console(stderr=True)).fit(
+        max_minutes=minutes
+    )
     split(load_weights(run), out, megabytes)
     write(out / "metrics.jsonl", (run / "metrics.jsonl").read_bytes())
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    note = {"stage": stage, "step": outcome.step, "reason": outcome.reason, "seconds": round(outcome.seconds), "device": device}
-    write(out / "note.json", json.dumps(note | {"config": json.loads(config.model_dump_json())}, indent=1))
+    note = {
+        "stage": stage,
+        "step": outcome.step,
+        "reason": outcome.reason,
+        "seconds": round(outcome.seconds),
+        "device": device,
+    }
+    write(
+        out / "note.json",
+        json.dumps(note | {"config": json.loads(config.model_dump_json())}, indent=1),
+    )
     typer.echo(json.dumps(note))
 
 
 def split(parts: dict[str, dict[str, torch.Tensor]], out: Path, megabytes: float) -> int:
-    """Writes components of weights as float16, in files of at most so many megabytes; how many they are."""
+    """Writes components of weights as float16, in files of at most so many megabytes; how many they
+    are."""
     from safetensors.torch import save
 
     files, size = [dict[str, torch.Tensor]()], 0
@@ -190,25 +243,34 @@ def join(
     folder: Annotated[Path, typer.Argument(help="what came home")],
     out: Annotated[Path, typer.Option("-o", "--out", help="safetensors file, as a run exports it")],
 ) -> None:
-    """Put weights that came home in parts into one file that `[[init]]` and `rtvc train export` take."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    """Put weights that came home in parts into one file that `[[init]]` and `rtvc train export`
+    take."""
     from rtvc.train.state import save_weights
 
     parts: dict[str, dict[str, torch.Tensor]] = {}
     files = sorted(folder.glob("weights-*.safetensors"))
     if not files:
-        raise CheckpointError(f"expected weights-00.safetensors and so on in {folder}, got none: name the folder that `train -o` wrote")
-    try:
-        for path in files:
-            for name, tensor in load_file(path).items():
+        raise CheckpointError(
+            f"expected weights-00.safetensors and so on in {folder}, got none: name the folder that"
+            " `train -o` wrote"
+        )
+    for path in files:
+        with opened(path) as file:
+            for name, tensor in file.read().items():
                 part, _, rest = name.partition("/")
-                parts.setdefault(part, {})[rest] = tensor.float() if tensor.is_floating_point() else tensor
+                parts.setdefault(part, {})[rest] = (
+                    tensor.float() if tensor.is_floating_point() else tensor
+                )
+    try:
         note = json.loads((folder / "note.json").read_text())
-    except (SafetensorError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is not whole ({error}): fetch it again") from error
-    kept = {"stage": note["stage"], "step": str(note["step"]), "config": json.dumps(note["config"]), "device": note["device"]}
+    kept = {
+        "stage": note["stage"],
+        "step": str(note["step"]),
+        "config": json.dumps(note["config"]),
+        "device": note["device"],
+    }
     save_weights(out, parts, kept)
     typer.echo(json.dumps({"parts": sorted(parts), "out": str(out)}))
 

@@ -1,7 +1,9 @@
-"""Data-parallel training under `torchrun`: the same weights everywhere, gradients averaged before each optimizer step.
+"""Data-parallel training under `torchrun`: the same weights everywhere, gradients averaged before
+each optimizer step.
 
-Gradients are averaged here, in one flat buffer a phase, rather than by wrapping modules: a stage is free to call any method of
-any of its modules in any order, in several phases, which hooks on `forward` do not allow.
+Gradients are averaged here, in one flat buffer a phase, rather than by wrapping modules: a stage is
+free to call any method of any of its modules in any order, in several phases, which hooks on
+`forward` do not allow.
 """
 
 import os
@@ -29,7 +31,8 @@ class World:
         return self.rank == 0
 
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replaces each gradient by its mean over the ranks; a missing one counts as zero if any rank has it."""
+        """Replaces each gradient by its mean over the ranks; a missing one counts as zero if any
+        rank has it."""
         if self.size == 1:
             return
         has = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
@@ -37,7 +40,9 @@ class World:
         used = [p for p, count in zip(parameters, has.tolist(), strict=True) if count]
         if not used:
             return
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten().float() for p in used])
+        flat = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten().float() for p in used]
+        )
         dist.all_reduce(flat)
         flat /= self.size
         for parameter, part in zip(used, flat.split([p.numel() for p in used]), strict=True):
@@ -52,7 +57,8 @@ class World:
                 dist.broadcast(tensor, 0)
 
     def share_buffers(self, modules: Iterable[nn.Module]) -> None:
-        """Gives every rank the first rank's floating-point buffers (running statistics, power iterations)."""
+        """Gives every rank the first rank's floating-point buffers (running statistics, power
+        iterations)."""
         if self.size == 1:
             return
         buffers = [b for module in modules for b in module.buffers() if b.is_floating_point()]
@@ -93,10 +99,17 @@ def join(device: str) -> World:
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device = {device!r}: auto, cpu or cuda is wanted")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = 'cuda', but torch sees no CUDA device: use device = 'cpu', or install a CUDA build of torch")
+        raise ConfigError(
+            "device = 'cuda', but torch sees no CUDA device: use device = 'cpu', or install a CUDA"
+            " build of torch"
+        )
     cuda = device != "cpu" and torch.cuda.is_available()
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    here = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if cuda
+        else torch.device("cpu")
+    )
     if cuda:
         torch.cuda.set_device(here)
     if size > 1 and not dist.is_initialized():

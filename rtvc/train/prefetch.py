@@ -11,7 +11,8 @@ from rtvc.train.stage import Batch
 
 
 class Feed:
-    """Iterates over `make(index)` for increasing indices. What is prepared but not used is thrown away: nothing depends on it."""
+    """Iterates over `make(index)` for increasing indices. What is prepared but not used is thrown
+    away: nothing depends on it."""
 
     def __init__(self, make: Callable[[int], Batch], indices: Iterator[int], workers: int) -> None:
         self.make, self.indices = make, indices

@@ -1,4 +1,5 @@
-"""The recipe that makes the shipped weights: every command in order, each of which goes on where it was."""
+"""The recipe that makes the shipped weights: every command in order, each of which goes on where it
+was."""
 
 import json
 import signal
@@ -21,7 +22,9 @@ class Step:
     """Of `rtvc`."""
 
     def __str__(self) -> str:
-        return "rtvc " + " ".join(f"'{word}'" if set(word) & set('[]{}" ') else word for word in self.arguments)
+        return "rtvc " + " ".join(
+            f"'{word}'" if set(word) & set('[]{}" ') else word for word in self.arguments
+        )
 
 
 TRAINED = ("bridge", "stream_content", "stream_pitch", "stream", "stream_joint")
@@ -29,7 +32,13 @@ TRAINED = ("bridge", "stream_content", "stream_pitch", "stream", "stream_joint")
 
 
 def plan(
-    manifest: Path, out: Path, folder: Path, *, texts: Path | None = None, utterances: int = 700, overrides: Sequence[str] = ()
+    manifest: Path,
+    out: Path,
+    folder: Path,
+    *,
+    texts: Path | None = None,
+    utterances: int = 700,
+    overrides: Sequence[str] = (),
 ) -> list[Step]:
     """The commands from a manifest of recordings to the streaming model's weights.
 
@@ -37,24 +46,42 @@ def plan(
         manifest: recordings of many speakers, .tsv or .jsonl.
         out: the safetensors file.
         folder: everything in between is kept there.
-        texts: for the teacher, one a line or a .tsv with a column text or transcript; None takes the manifest's.
+        texts: for the teacher, one a line or a .tsv with a column text or transcript; None takes
+            the manifest's.
         utterances: of the teacher, 5 s each on average.
         overrides: STAGE.key=value for the stages' configurations.
 
     Raises:
         ConfigError: an override names no stage of the recipe.
     """
-    teacher, labelled, runs = folder / "teacher", folder / "labelled", {name: folder / "runs" / name for name in TRAINED}
+    teacher, labelled, runs = (
+        folder / "teacher",
+        folder / "labelled",
+        {name: folder / "runs" / name for name in TRAINED},
+    )
     settings: dict[str, list[str]] = {
-        "bridge": [f"data.labelled={json.dumps([str(teacher)])}", f"data.cache={json.dumps(str(folder / 'heard'))}"],
-        **{name: [f"data.labelled={json.dumps([str(labelled), str(teacher)])}"] for name in TRAINED[1:]},
+        "bridge": [
+            f"data.labelled={json.dumps([str(teacher)])}",
+            f"data.cache={json.dumps(str(folder / 'heard'))}",
+        ],
+        **{
+            name: [f"data.labelled={json.dumps([str(labelled), str(teacher)])}"]
+            for name in TRAINED[1:]
+        },
     }
-    for name, needed in (("stream", ["stream_content"]), ("stream_joint", ["stream_content", "stream"])):
-        settings[name].append(f"init=[{', '.join(f'{{path={json.dumps(str(runs[run]))}}}' for run in needed)}]")
+    for name, needed in (
+        ("stream", ["stream_content"]),
+        ("stream_joint", ["stream_content", "stream"]),
+    ):
+        settings[name].append(
+            f"init=[{', '.join(f'{{path={json.dumps(str(runs[run]))}}}' for run in needed)}]"
+        )
     for override in overrides:
         stage, dot, rest = override.partition(".")
         if not dot or stage not in TRAINED:
-            raise ConfigError(f"--set takes STAGE.key=value, {override!r} came; {nearest(stage, TRAINED)}")
+            raise ConfigError(
+                f"--set: expected STAGE.key=value, got {override!r}; {nearest(stage, TRAINED)}"
+            )
         settings[stage].append(rest)
 
     def train(name: str) -> Step:
@@ -64,9 +91,33 @@ def plan(
     made = [str(runs[name]) for name in TRAINED[1:]]
     return [
         Step("teacher", ("weights", "import-kokoro", "--json")),
-        Step("speech", ("teacher", "generate", str(teacher), "--texts", str(texts or manifest), "--count", str(utterances), "--json")),
+        Step(
+            "speech",
+            (
+                "teacher",
+                "generate",
+                str(teacher),
+                "--texts",
+                str(texts or manifest),
+                "--count",
+                str(utterances),
+                "--json",
+            ),
+        ),
         train("bridge"),
-        Step("labels", ("data", "label", str(manifest), "-o", str(labelled), "--bridge", str(runs["bridge"]), "--json")),
+        Step(
+            "labels",
+            (
+                "data",
+                "label",
+                str(manifest),
+                "-o",
+                str(labelled),
+                "--bridge",
+                str(runs["bridge"]),
+                "--json",
+            ),
+        ),
         train("stream_content"),
         train("stream_pitch"),
         train("stream"),
@@ -76,8 +127,11 @@ def plan(
 
 
 def run_step(step: Step) -> tuple[int, str]:
-    """Runs a command in a process of its own; its exit code and what it printed. An interruption reaches the command alone."""
-    process = subprocess.Popen([sys.executable, "-m", "rtvc", *step.arguments], stdout=subprocess.PIPE, text=True)
+    """Runs a command in a process of its own; its exit code and what it printed. An interruption
+    reaches the command alone."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rtvc", *step.arguments], stdout=subprocess.PIPE, text=True
+    )
     try:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     except ValueError:  # not the main thread
@@ -91,7 +145,9 @@ def run_step(step: Step) -> tuple[int, str]:
 
 
 def follow(
-    steps: Sequence[Step], say: Callable[[str], None], run: Callable[[Step], tuple[int, str]] = run_step
+    steps: Sequence[Step],
+    say: Callable[[str], None],
+    run: Callable[[Step], tuple[int, str]] = run_step,
 ) -> Mapping[str, dict[str, object]]:
     """Runs the commands one after another; returns what each printed as JSON.
 
@@ -103,11 +159,19 @@ def follow(
         say(f"{number}/{len(steps)} {step.name}: {step}")
         code, printed = run(step)
         if code:
-            raise TrainingError(f"step {step.name} of the recipe ended with code {code}: mend what it says and run the recipe again")
+            raise TrainingError(
+                f"step {step.name} of the recipe ended with code {code}: mend what it says and run"
+                " the recipe again"
+            )
         try:
             results[step.name] = dict(json.loads(printed.strip().splitlines()[-1]))
         except (IndexError, ValueError) as error:
-            raise TrainingError(f"step {step.name} of the recipe printed no result: {printed[-200:]!r}") from error
+            raise TrainingError(
+                f"step {step.name} of the recipe printed no result: {printed[-200:]!r}"
+            ) from error
         if step.name in TRAINED and (reason := results[step.name].get("reason")) != "finished":
-            raise TrainingError(f"step {step.name} of the recipe stopped early ({reason}): run the recipe again and it goes on")
+            raise TrainingError(
+                f"step {step.name} of the recipe stopped early ({reason}): run the recipe again and"
+                " it goes on"
+            )
     return results

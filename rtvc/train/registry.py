@@ -52,8 +52,15 @@ def make_stage(name: str, config: RunConfig) -> Stage:
     """
     try:
         return stage_type(name)(config)  # type: ignore[call-arg]
-    except (ArithmeticError, AssertionError, ValueError) as error:  # layers complain of impossible sizes in their own ways
-        raise ConfigError(f"the sizes of the configuration go into no model ({first_line(error)}): change those under [model]") from error
+    except (
+        ArithmeticError,
+        AssertionError,
+        ValueError,
+    ) as error:  # layers complain of impossible sizes in their own ways
+        raise ConfigError(
+            f"the sizes of the configuration go into no model ({first_line(error)}): change those"
+            " under [model]"
+        ) from error
 
 
 def default_config(name: str) -> Path:

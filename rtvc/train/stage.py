@@ -23,16 +23,20 @@ class Samples:
 
 
 class Stage(Protocol):
-    """A model, its losses and its data. The loop does the rest: devices, optimizers, averages, checkpoints, logs.
+    """A model, its losses and its data. The loop does the rest: devices, optimizers, averages,
+    checkpoints, logs.
 
     Subclass it and set the attributes in `__init__`, which takes the stage's configuration alone.
 
     Attributes:
-        config_type: the stage's configuration, a subclass of RunConfig with a `weights` section of one factor per loss.
-        modules: everything that holds weights or buffers, by the name under which checkpoints keep it.
-        phases: name -> names of the modules that it trains, in the order in which a step runs them. A GAN has two.
-            Modules that no phase names stay as they are, in evaluation mode.
-        averaged: names of the modules that are exported, with averaged weights where a phase trains them.
+        config_type: the stage's configuration, a subclass of RunConfig with a `weights` section of
+            one factor per loss.
+        modules: everything that holds weights or buffers, by the name under which checkpoints keep
+            it.
+        phases: name -> names of the modules that it trains, in the order in which a step runs them.
+            A GAN has two. Modules that no phase names stay as they are, in evaluation mode.
+        averaged: names of the modules that are exported, with averaged weights where a phase trains
+            them.
     """
 
     config_type: ClassVar[type[RunConfig]]
@@ -41,32 +45,38 @@ class Stage(Protocol):
     averaged: Sequence[str]
 
     def batch(self, index: int) -> Batch:
-        """The batch with this number, on the CPU: a function of (seed, index) alone, called from several threads.
+        """The batch with this number, on the CPU: a function of (seed, index) alone, called from
+        several threads.
 
-        Draw from `rtvc.data.seeds.generator(seed, index)`, never from the global generators. `index` counts batches over
-        all ranks and accumulation steps.
+        Draw from `rtvc.data.seeds.generator(seed, index)`, never from the global generators.
+        `index` counts batches over all ranks and accumulation steps.
         """
         ...
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Scalar losses of one phase, unweighted; the loop multiplies each by `config.weights.<name>` and adds them up.
+        """Scalar losses of one phase, unweighted; the loop multiplies each by
+        `config.weights.<name>` and adds them up.
 
-        Names that begin with `metric/` are only logged. An empty dict skips the phase in this step. Called with the
-        global generators seeded from (seed, step, rank). Which names come may depend on the phase and the step, not on the data:
-        all ranks must agree. Only the phase's own modules receive gradients, so the graph may
-        run through the others; what a later phase can reuse may be kept in the batch, which lives for one step.
+        Names that begin with `metric/` are only logged. An empty dict skips the phase in this step.
+        Called with the global generators seeded from (seed, step, rank). Which names come may
+        depend on the phase and the step, not on the data: all ranks must agree. Only the phase's
+        own modules receive gradients, so the graph may run through the others; what a later phase
+        can reuse may be kept in the batch, which lives for one step.
         """
         ...
 
     def frozen(self, phase: str, step: int) -> Collection[str]:
-        """Modules of a phase that it leaves alone in this step; gradients still flow through them. They are in evaluation mode."""
+        """Modules of a phase that it leaves alone in this step; gradients still flow through them.
+        They are in evaluation mode."""
         return ()
 
     def begin(self, initialised: Collection[str]) -> None:
-        """Called once, when a run starts afresh and the weights of `[[init]]` are in; these are the modules that got some."""
+        """Called once, when a run starts afresh and the weights of `[[init]]` are in; these are the
+        modules that got some."""
 
     def sample(self, step: int) -> Samples:
-        """Audio and pictures; called without gradients, with averaged weights, in evaluation mode."""
+        """Audio and pictures; called without gradients, with averaged weights, in evaluation
+        mode."""
         return Samples()
 
     def validate(self, step: int) -> dict[str, float]:
@@ -74,5 +84,6 @@ class Stage(Protocol):
         return {}
 
     def remarks(self) -> list[str]:
-        """Lines for RUN/remarks.txt that came up since the last call, such as recordings that cannot be read."""
+        """Lines for RUN/remarks.txt that came up since the last call, such as recordings that
+        cannot be read."""
         return []

@@ -1,10 +1,11 @@
 """Checkpoints that survive kill -9, power loss and full disks.
 
     RUN/checkpoints/step-00001000.pt      weights, optimizers, averages, counters
-    RUN/checkpoints/step-00001000.json    its length and SHA-256: without it the checkpoint does not exist
+    RUN/checkpoints/step-00001000.json    its length and SHA-256: without it there is none
 
-Both are written under a temporary name, synced, and renamed; the .json comes last. A step's randomness and data are functions of
-the step number (`rtvc.data.seeds`), so nothing else is needed for the run to continue as if it had never stopped.
+Both are written under a temporary name, synced, and renamed; the .json comes last. A step's
+randomness and data are functions of the step number (`rtvc.data.seeds`), so nothing else is needed
+for the run to continue as if it had never stopped.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from rtvc.errors import CheckpointError, TrainingError
 from rtvc.files import TEMPORARY, write
 from rtvc.models.loading import listed, load_into
 from rtvc.models.read_checkpoint import read_pickle, read_states
+from rtvc.models.streaming.eight_bits import unpacked
 from rtvc.printable import first_problem
 from rtvc.tensorfile import opened
 from rtvc.train.config import nearest
@@ -67,22 +69,35 @@ class Checkpoints:
     def __init__(self, run: Path, keep: int = 3) -> None:
         self.folder, self.keep = run / "checkpoints", keep
 
-    def save(self, step: int, state: Mapping[str, Any], note: Mapping[str, Any] | None = None) -> Path:
+    def save(
+        self, step: int, state: Mapping[str, Any], note: Mapping[str, Any] | None = None
+    ) -> Path:
         """Writes a checkpoint and then deletes the ones that are no longer kept.
 
         Raises:
-            OSError: the disk is full or gone. Earlier checkpoints are untouched and nothing is left behind.
+            OSError: the disk is full or gone. Earlier checkpoints are untouched and nothing is left
+                behind.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = [path for path in self.folder.glob("step-*.pt") if not path.with_suffix(".json").exists()]
-        for stale in [*self.folder.glob(f"{TEMPORARY}*"), *unfinished]:  # what a kill in the middle of an earlier save left
+        unfinished = [
+            path for path in self.folder.glob("step-*.pt") if not path.with_suffix(".json").exists()
+        ]
+        for stale in [
+            *self.folder.glob(f"{TEMPORARY}*"),
+            *unfinished,
+        ]:  # what a kill in the middle of an earlier save left
             stale.unlink(missing_ok=True)
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         data = buffer.getbuffer()
         path = self.folder / f"step-{step:08d}.pt"
         write_bytes(path, data)
-        facts = {"step": step, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **(note or {})}
+        facts = {
+            "step": step,
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            **(note or {}),
+        }
         write_bytes(path.with_suffix(".json"), json.dumps(facts, indent=1).encode())
         for old in self.steps()[: -self.keep]:
             for suffix in (".json", ".pt"):
@@ -91,10 +106,15 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps with a checkpoint, in order."""
-        return sorted(int(found[1]) for path in self.folder.glob("step-*.json") if (found := STEP.fullmatch(path.stem)))
+        return sorted(
+            int(found[1])
+            for path in self.folder.glob("step-*.json")
+            if (found := STEP.fullmatch(path.stem))
+        )
 
     def latest(self) -> tuple[int, dict[str, Any], list[str]] | None:
-        """The newest checkpoint that is whole: its step, its state, and why newer ones were passed over.
+        """The newest checkpoint that is whole: its step, its state, and why newer ones were passed
+        over.
 
         Raises:
             TrainingError: there are checkpoints, but none is whole.
@@ -106,7 +126,10 @@ class Checkpoints:
             except CheckpointError as error:
                 refused.append(str(error))
         if refused:
-            raise TrainingError("no checkpoint of this run can be read; --fresh starts again:\n" + "\n".join(refused))
+            raise TrainingError(
+                "no checkpoint of this run can be read; --fresh starts again:\n"
+                + "\n".join(refused)
+            )
         return None
 
     def load(self, step: int) -> dict[str, Any]:
@@ -119,17 +142,29 @@ class Checkpoints:
         note = path.with_suffix(".json")
         try:
             if note.stat().st_size > LARGEST_NOTE:
-                raise CheckpointError(f"{note} has {note.stat().st_size} bytes, at most {LARGEST_NOTE} were wanted: it is no checkpoint's")
+                raise CheckpointError(
+                    f"expected at most {LARGEST_NOTE} bytes, got {note.stat().st_size} in {note}:"
+                    " it is no checkpoint's"
+                )
             facts = Facts.model_validate_json(note.read_bytes())
             with path.open("rb") as file:
                 size = path.stat().st_size
-                whole = size == facts.bytes and hashlib.file_digest(file, "sha256").hexdigest() == facts.sha256
+                whole = (
+                    size == facts.bytes
+                    and hashlib.file_digest(file, "sha256").hexdigest() == facts.sha256
+                )
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
         except ValidationError as error:
-            raise CheckpointError(f"{path} cannot be read: {note.name} does not say what it is ({first_problem(error)})") from error
+            raise CheckpointError(
+                f"{path} cannot be read: {note.name} does not say what it is"
+                f" ({first_problem(error)})"
+            ) from error
         if not whole:
-            raise CheckpointError(f"{path} is damaged: {size} bytes came, {facts.bytes} with another checksum were written")
+            raise CheckpointError(
+                f"{path} is damaged: expected {facts.bytes} bytes of the checksum beside it, got"
+                f" {size}"
+            )
         return load_tensors(path)
 
 
@@ -140,12 +175,13 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except CheckpointError as error:
         raise CheckpointError(f"{path} does not load as plain tensors: {error}") from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, a dict was wanted")
+        raise CheckpointError(f"expected a dict in {path}, got a {type(state).__name__}")
     return state
 
 
 def load_weights(path: Path) -> dict[str, dict[str, Tensor]]:
-    """Module name -> its state dict, from a run directory (its averaged weights), exported safetensors, or the authors' `.pth` files.
+    """Module name -> its state dict, from a run directory (its averaged weights), exported
+    safetensors, or the authors' `.pth` files.
 
     Raises:
         CheckpointError: there are no weights at this path.
@@ -156,15 +192,20 @@ def load_weights(path: Path) -> dict[str, dict[str, Tensor]]:
         else:
             found = Checkpoints(path).latest()
             if found is None:
-                raise CheckpointError(f"{path} holds no weights.safetensors and no checkpoints: name a run directory or a safetensors file")
+                raise CheckpointError(
+                    f"{path} holds no weights.safetensors and no checkpoints: name a run directory"
+                    " or a safetensors file"
+                )
             try:
                 return exported(found[1])
             except (AttributeError, KeyError, TypeError) as error:
-                raise CheckpointError(f"the checkpoint of {path} is not that of a run ({error!r}): name another run") from error
+                raise CheckpointError(
+                    f"the checkpoint of {path} is not that of a run ({error!r}): name another run"
+                ) from error
     if path.suffix != ".safetensors":
         return read_states(path)
     with opened(path) as file:
-        flat = file.read()
+        flat = unpacked(file.read())
     modules: dict[str, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
         module, _, rest = name.partition(".")
@@ -173,7 +214,8 @@ def load_weights(path: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def exported(state: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """The exported modules of a checkpoint, weights replaced by their averages, also where a module holds one under two names."""
+    """The exported modules of a checkpoint, weights replaced by their averages, also where a module
+    holds one under two names."""
     average: dict[int, Tensor] = {}
     for key, value in state["average"].items():
         module, _, name = key.partition(".")
@@ -181,25 +223,36 @@ def exported(state: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
     modules: dict[str, dict[str, Tensor]] = {}
     for module in state["averaged"]:
         weights: Mapping[str, Tensor] = state["modules"][module]
-        modules[module] = {name: average.get(tensor.data_ptr(), tensor) if tensor.numel() else tensor for name, tensor in weights.items()}
+        modules[module] = {
+            name: average.get(tensor.data_ptr(), tensor) if tensor.numel() else tensor
+            for name, tensor in weights.items()
+        }
     return modules
 
 
-def save_weights(path: Path, modules: Mapping[str, Mapping[str, Tensor]], note: Mapping[str, str]) -> None:
+def save_weights(
+    path: Path, modules: Mapping[str, Mapping[str, Tensor]], note: Mapping[str, str]
+) -> None:
     """Writes `module.name` -> tensor as safetensors, atomically."""
     from safetensors.torch import save
 
-    flat = {f"{module}.{name}": t.detach().cpu().clone().contiguous() for module, weights in modules.items() for name, t in weights.items()}
+    flat = {
+        f"{module}.{name}": t.detach().cpu().clone().contiguous()
+        for module, weights in modules.items()
+        for name, t in weights.items()
+    }
     write_bytes(path, save(flat, metadata=dict(note)))
 
 
 def initialise(modules: Mapping[str, nn.Module], path: Path, names: Mapping[str, str]) -> list[str]:
-    """Copies weights of an earlier stage into modules of this one; returns the modules that received some.
+    """Copies weights of an earlier stage into modules of this one; returns the modules that
+    received some.
 
     Args:
         modules: this stage's.
         path: see `load_weights`.
-        names: module of this stage -> module of the earlier one; empty takes every name that both have.
+        names: module of this stage -> module of the earlier one; empty takes every name that both
+            have.
 
     Raises:
         CheckpointError: a module is unknown, or its weights do not fit.
@@ -207,11 +260,19 @@ def initialise(modules: Mapping[str, nn.Module], path: Path, names: Mapping[str,
     weights = load_weights(path)
     wanted = dict(names) or {name: name for name in modules if name in weights}
     if not wanted:
-        raise CheckpointError(f"{path} holds {listed(list(weights))}; this stage has {', '.join(modules)}: name pairs in [[init]] modules")
+        raise CheckpointError(
+            f"{path} holds {listed(list(weights))}; this stage has {', '.join(modules)}: name pairs"
+            " in [[init]] modules"
+        )
     for mine, theirs in wanted.items():
         if mine not in modules:
-            raise CheckpointError(f"[[init]] names the module {mine!r}, which this stage lacks; {nearest(mine, list(modules))}")
+            raise CheckpointError(
+                f"[[init]] names the module {mine!r}, which this stage lacks;"
+                f" {nearest(mine, list(modules))}"
+            )
         if theirs not in weights:
-            raise CheckpointError(f"{path} has no module {theirs!r}; {nearest(theirs, list(weights))}")
+            raise CheckpointError(
+                f"{path} has no module {theirs!r}; {nearest(theirs, list(weights))}"
+            )
         load_into(modules[mine], weights[theirs], f"for the module {mine!r}, {theirs!r} of {path}")
     return list(wanted)

@@ -1,4 +1,5 @@
-"""One training step: every phase once, with accumulation, clipping, averaging over ranks, and a guard against NaN."""
+"""One training step: every phase once, with accumulation, clipping, averaging over ranks, and a
+guard against NaN."""
 
 import random
 from collections.abc import Sequence
@@ -36,7 +37,10 @@ class Stepper:
         self.skipped, self.bad_in_row = 0, 0
         for name in config.optimizers:
             if name not in stage.phases:
-                raise ConfigError(f"[optimizers.{name}] is no phase of this stage; {nearest(name, list(stage.phases))}")
+                raise ConfigError(
+                    f"[optimizers.{name}] is no phase of this stage;"
+                    f" {nearest(name, list(stage.phases))}"
+                )
         self.phases = [self._phase(name, modules) for name, modules in stage.phases.items()]
         self.trained = {name for modules in stage.phases.values() for name in modules}
 
@@ -44,19 +48,35 @@ class Stepper:
         settings = self.config.optimizer_of(name)
         for module in settings.lr_scale:
             if module not in self.stage.modules:
-                raise ConfigError(f"lr_scale names the module {module!r}; {nearest(module, list(self.stage.modules))}")
-        trained = {module: [p for p in self.stage.modules[module].parameters() if p.requires_grad] for module in modules}
+                raise ConfigError(
+                    f"lr_scale names the module {module!r};"
+                    f" {nearest(module, list(self.stage.modules))}"
+                )
+        trained = {
+            module: [p for p in self.stage.modules[module].parameters() if p.requires_grad]
+            for module in modules
+        }
         trained = {module: parameters for module, parameters in trained.items() if parameters}
         if not trained:
             raise ConfigError(f"the phase {name!r} has no weights to train")
         groups = [{"params": parameters} for parameters in trained.values()]
-        optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps)
-        return Phase(name, trained, optimizer, [settings.lr_scale.get(module, 1.0) for module in trained])
+        optimizer = torch.optim.AdamW(
+            groups,
+            lr=settings.lr,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            eps=settings.eps,
+        )
+        return Phase(
+            name, trained, optimizer, [settings.lr_scale.get(module, 1.0) for module in trained]
+        )
 
     def advance(self, batches: Sequence[Batch], step: int) -> tuple[dict[str, Tensor], bool]:
-        """Step `step` (counted from 0) on `accumulate` batches; returns the unweighted losses and whether every phase was fine.
+        """Step `step` (counted from 0) on `accumulate` batches; returns the unweighted losses and
+        whether every phase was fine.
 
-        A phase whose loss or gradient is not finite leaves weights and buffers as they were and ends the step.
+        A phase whose loss or gradient is not finite leaves weights and buffers as they were and
+        ends the step.
 
         Raises:
             TrainingError: too many steps in a row were not fine.
@@ -71,8 +91,15 @@ class Stepper:
             frozen = self.stage.frozen(phase.name, step)
             for name, module in self.stage.modules.items():
                 module.train(name in self.trained and name not in frozen)
-            buffers = [(b, b.clone()) for module in self.stage.modules.values() for b in module.buffers()]
-            values = self._run(phase, batches, step, [p for name, part in phase.modules.items() if name not in frozen for p in part])
+            buffers = [
+                (b, b.clone()) for module in self.stage.modules.values() for b in module.buffers()
+            ]
+            values = self._run(
+                phase,
+                batches,
+                step,
+                [p for name, part in phase.modules.items() if name not in frozen for p in part],
+            )
             if values is None:
                 fine = False
                 for buffer, kept in buffers:  # running statistics that the bad batch has touched
@@ -84,17 +111,22 @@ class Stepper:
         self.skipped += not fine
         if self.bad_in_row > self.config.bad_steps:
             raise TrainingError(
-                f"{self.bad_in_row} steps in a row, up to step {step}, had a loss or gradient that is not finite, and were skipped: "
-                "lower optimizer.lr, use precision = 'float32', or look at the data; the last checkpoint is whole"
+                f"{self.bad_in_row} steps in a row, up to step {step}, had a loss or gradient that"
+                " is not finite, and were skipped: lower optimizer.lr, use precision = 'float32',"
+                " or look at the data; the last checkpoint is whole"
             )
         return logged, fine
 
-    def _run(self, phase: Phase, batches: Sequence[Batch], step: int, parameters: list[nn.Parameter]) -> dict[str, Tensor] | None:
+    def _run(
+        self, phase: Phase, batches: Sequence[Batch], step: int, parameters: list[nn.Parameter]
+    ) -> dict[str, Tensor] | None:
         """One phase; its losses, or None when something was not finite."""
         phase.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for batch in batches:
-            with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            with torch.autocast(
+                self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
+            ):
                 losses = self.stage.losses(phase.name, batch, step)
             if not losses:
                 return {}
@@ -127,14 +159,21 @@ class Stepper:
             if name.startswith("metric/"):
                 continue
             if name not in weights:
-                raise ConfigError(f"the loss {name!r} has no factor in [weights]; {nearest(name, list(weights))}")
+                raise ConfigError(
+                    f"the loss {name!r} has no factor in [weights]; {nearest(name, list(weights))}"
+                )
             if weights[name]:
                 part = weights[name] * value.float()
                 total = part if total is None else total + part
         if total is None:
-            raise ConfigError(f"every factor in [weights] of {', '.join(losses)} is 0: there is nothing to train")
+            raise ConfigError(
+                f"every factor in [weights] of {', '.join(losses)} is 0: there is nothing to train"
+            )
         return total
 
     def rates(self) -> dict[str, float]:
         """The learning rates last used, for the log."""
-        return {f"lr/{phase.name}": float(phase.optimizer.param_groups[0]["lr"]) for phase in self.phases}
+        return {
+            f"lr/{phase.name}": float(phase.optimizer.param_groups[0]["lr"])
+            for phase in self.phases
+        }

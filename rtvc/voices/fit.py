@@ -1,9 +1,11 @@
-"""Fitting a voice to its recordings: beyond what the style encoder hears, the decoder's own scales and shifts are adjusted.
+"""Fitting a voice to its recordings: beyond what the style encoder hears, the decoder's own scales
+and shifts are adjusted.
 
-The acoustic style proposes every scale and shift of the decoder. Gradient descent then moves them (and no weight of the model) until the
-decoder, given what the model hears in the recordings, speaks them more like the person did. What is said there is not learnt: nothing that
-depends on time moves. It costs seconds, once a voice; conversion costs what it did. A one-shot form of speaker adaptation (Chen et
-al. 2021, "AdaSpeech", section 3.2, tunes the conditional layer normalisation alike).
+The acoustic style proposes every scale and shift of the decoder. Gradient descent then moves them
+(and no weight of the model) until the decoder, given what the model hears in the recordings, speaks
+them more like the person did. What is said there is not learnt: nothing that depends on time moves.
+It costs seconds, once a voice; conversion costs what it did. A one-shot form of speaker adaptation
+(Chen et al. 2021, "AdaSpeech", section 3.2, tunes the conditional layer normalisation alike).
 """
 
 import hashlib
@@ -38,12 +40,15 @@ EDGE = 200.0
 
 
 def weights_of(model: StreamingConverter) -> str:
-    """A name for the weights that a fitted voice belongs to: those that say what scales and shifts do, and the map that proposes them."""
+    """A name for the weights that a fitted voice belongs to: those that say what scales and shifts
+    do, and the map that proposes them."""
     digest = hashlib.sha256()
     for part in (model.decoder, model.affine):
         for name, tensor in sorted(part.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(
+                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
     return digest.hexdigest()[:12]
 
 
@@ -56,7 +61,8 @@ def fit(
     steps: int = STEPS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Voice:
-    """Fits a voice to recordings of its speaker; the result depends on nothing else, and is the same every time.
+    """Fits a voice to recordings of its speaker; the result depends on nothing else, and is the
+    same every time.
 
     Args:
         model: the streaming model, on any device; its weights stay as they are.
@@ -70,25 +76,37 @@ def fit(
         VoiceError: the recording is shorter than a second, or the fit did not stay finite.
     """
     if len(wave) < SAMPLE_RATE:
-        raise VoiceError(f"{len(wave) / SAMPLE_RATE:.2f} s of recording came, at least 1 s is needed to fit a voice: use a longer one")
+        raise VoiceError(
+            f"{len(wave) / SAMPLE_RATE:.2f} s of recording came, at least 1 s is needed to fit a"
+            " voice: use a longer one"
+        )
     place = model.affine.weight.device
     with torch.inference_mode(False), torch.enable_grad():
-        heard = _listen(model, wave.clone().to(place))
+        recording = _listen(model, wave.clone().to(place))
         proposed = model.affine(voice.acoustic.clone().to(place)[None]).detach()
         fine = torch.zeros_like(proposed, requires_grad=True)
         distance, cutoff = BandedSTFT().to(place), torch.tensor([_cutoff(bandwidth)], device=place)
         optimizer, generator = torch.optim.Adam([fine], lr=RATE), torch.Generator().manual_seed(0)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
-            made, true = _attempt(model, heard, proposed + fine, generator)
+            attempt, true = _attempt(model, recording, proposed + fine, generator)
             # The model's weights may ask for gradients; only `fine` gets one.
-            (fine.grad,) = torch.autograd.grad(distance(made, true, cutoff), fine)
+            (fine.grad,) = torch.autograd.grad(distance(attempt, true, cutoff), fine)
             optimizer.step()
             if progress is not None:
                 progress(step + 1, steps)
     if not fine.isfinite().all():
-        raise VoiceError(f"fitting {voice.name!r} did not stay finite: use another recording, or leave fitting out")
-    source = voice.source | {"fit": {"weights": weights_of(model), "steps": steps, "seconds": round(len(heard["wave"]) / SAMPLE_RATE, 2)}}
+        raise VoiceError(
+            f"fitting {voice.name!r} did not stay finite: use another recording, or leave"
+            " fitting out"
+        )
+    source = voice.source | {
+        "fit": {
+            "weights": weights_of(model),
+            "steps": steps,
+            "seconds": round(len(recording["wave"]) / SAMPLE_RATE, 2),
+        }
+    }
     return Voice(voice.acoustic, voice.prosodic, voice.name, source, fine.detach()[0])
 
 
@@ -98,15 +116,18 @@ def _cutoff(bandwidth: float) -> float:
 
 
 def _listen(model: StreamingConverter, wave: Tensor) -> dict[str, Tensor]:
-    """What the decoder is told of the recording, (…, T), and the recording itself (N,), T * HOP = N."""
+    """What the decoder is told of the recording, (…, T), and the recording itself (N,), T * HOP =
+    N."""
     frames, late = min(len(wave), LONGEST) // HOP, 1 + model.encoder.latency
     wave = wave[: frames * HOP]
     wave = wave * (LEVEL / wave.abs().amax().clamp_min(1e-4))
     with torch.no_grad():
-        heard, _ = model.analysis(F.pad(wave[None, None], (0, (1 + late) * HOP)), model.analysis.initial(1))
-        mel = heard[:, :BANDS]
+        features, _ = model.analysis(
+            F.pad(wave[None, None], (0, (1 + late) * HOP)), model.analysis.initial(1)
+        )
+        mel = features[:, :BANDS]
         content, _ = model.encoder(mel, model.encoder.initial(1))
-        pitch, _ = model.pitch(heard[:, BANDS:], model.pitch.initial(1))
+        pitch, _ = model.pitch(features[:, BANDS:], model.pitch.initial(1))
         energy = energy_of(mel)[:, 0]
     return {
         "wave": wave,
@@ -117,13 +138,21 @@ def _listen(model: StreamingConverter, wave: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _attempt(model: StreamingConverter, heard: dict[str, Tensor], shifts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _attempt(
+    model: StreamingConverter,
+    recording: dict[str, Tensor],
+    shifts: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
     """A random piece as the decoder says it, and as it was, (1, N) each."""
-    frames = heard["content"].shape[-1]
+    frames = recording["content"].shape[-1]
     piece = min(PIECE, frames)
     start = int(torch.randint(0, frames - piece + 1, (), generator=generator))
-    content, log_f0, voiced, energy = (heard[name][..., start : start + piece] for name in ("content", "log_f0", "voiced", "energy"))
-    made, _ = model.decoder(content, log_f0, voiced, energy, shifts, model.decoder.initial(1))
+    content, log_f0, voiced, energy = (
+        recording[name][..., start : start + piece]
+        for name in ("content", "log_f0", "voiced", "energy")
+    )
+    attempt, _ = model.decoder(content, log_f0, voiced, energy, shifts, model.decoder.initial(1))
     # The decoder's output is a frame late.
-    true = heard["wave"][None, (start + WARM) * HOP : (start + piece - 1) * HOP]
-    return made[:, 0, (1 + WARM) * HOP :].float(), true
+    true = recording["wave"][None, (start + WARM) * HOP : (start + piece - 1) * HOP]
+    return attempt[:, 0, (1 + WARM) * HOP :].float(), true

@@ -1,4 +1,5 @@
-"""What a voice's `source` says of where it came from. It may have been read from anybody's file: nothing in it is believed."""
+"""What a voice's `source` says of where it came from. It may have been read from anybody's file:
+nothing in it is believed."""
 
 import json
 import math
@@ -14,7 +15,8 @@ FIGURES: dict[str, tuple[float, float]] = {
     "clipped": (0, 1),
     "level": (-200, 100),
 }
-"""Numbers in the report on a reference (`rtvc.voices.report.Report`), and what they can be: eleven days, 1 MHz, 100 dBFS."""
+"""Numbers in the report on a reference (`rtvc.voices.report.Report`), and what they can be: eleven
+days, 1 MHz, 100 dBFS."""
 DEEPEST = 32
 """Mixes of mixes that are looked into; what lies deeper in a file is left out."""
 LONGEST_TEXT = 4096
@@ -26,18 +28,19 @@ LONGEST_NAME = 100
 
 
 def read_source(text: str) -> dict[str, Any]:
-    """A source from a file's JSON: its texts printable, its numbers finite, nothing deeper than DEEPEST.
+    """A source from a file's JSON: its texts printable, its numbers finite, nothing deeper than
+    DEEPEST.
 
     Raises:
         ValueError: it is no JSON object, or says what no voice can: a style space that is no name.
     """
     try:
-        found = json.loads(text, parse_float=_finite, parse_constant=_refused)
+        content = json.loads(text, parse_float=_finite, parse_constant=_refused)
     except (ValueError, RecursionError) as error:
         raise ValueError("a source that is not JSON") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"a source of type {type(found).__name__}, an object was wanted")
-    source: dict[str, Any] = _cleaned(found, 0)
+    if not isinstance(content, dict):
+        raise ValueError(f"expected an object as source, got {type(content).__name__}")
+    source: dict[str, Any] = _cleaned(content, 0)
     if not is_name(source.get("space", "none")):
         raise ValueError("a style space that is no name")
     return source
@@ -62,7 +65,11 @@ def _cleaned(value: Any, depth: int) -> Any:
     if isinstance(value, list):
         return [_cleaned(part, depth + 1) for part in value] if depth < DEEPEST else []
     if isinstance(value, dict):
-        return {printable(key): _cleaned(part, depth + 1) for key, part in value.items()} if depth < DEEPEST else {}
+        return (
+            {printable(key): _cleaned(part, depth + 1) for key, part in value.items()}
+            if depth < DEEPEST
+            else {}
+        )
     return value
 
 
@@ -88,18 +95,34 @@ def reference_reports(source: object, depth: int = 0) -> list[dict[str, Any]]:
     if isinstance(source, list):
         return [entry for part in source for entry in reference_reports(part, depth + 1)]
     own = source.get("references", [])
-    found = [entry for entry in own if is_report(entry)] if isinstance(own, list) else []
-    return found + [entry for key, part in source.items() if key != "references" for entry in reference_reports(part, depth + 1)]
+    reports = [entry for entry in own if is_report(entry)] if isinstance(own, list) else []
+    return reports + [
+        entry
+        for key, part in source.items()
+        if key != "references"
+        for entry in reference_reports(part, depth + 1)
+    ]
 
 
 def is_report(entry: object) -> bool:
-    """Whether this is what `Report.as_dict` writes: its types, its ranges, and texts that can be shown."""
-    if not isinstance(entry, dict) or not all(is_figure(entry.get(key), *bounds) for key, bounds in FIGURES.items()):
+    """Whether this is what `Report.as_dict` writes: its types, its ranges, and texts that can be
+    shown."""
+    if not isinstance(entry, dict) or not all(
+        is_figure(entry.get(key), *bounds) for key, bounds in FIGURES.items()
+    ):
         return False
     advice = entry.get("advice")
-    if not isinstance(advice, list) or len(advice) > MOST_ADVICE or not all(is_text(line, LONGEST_ADVICE) for line in advice):
+    if (
+        not isinstance(advice, list)
+        or len(advice) > MOST_ADVICE
+        or not all(is_text(line, LONGEST_ADVICE) for line in advice)
+    ):
         return False
-    return is_text(entry.get("path"), LONGEST_TEXT) and is_text(entry.get("grade"), LONGEST_NAME) and entry["speech"] <= entry["seconds"]
+    return (
+        is_text(entry.get("path"), LONGEST_TEXT)
+        and is_text(entry.get("grade"), LONGEST_NAME)
+        and entry["speech"] <= entry["seconds"]
+    )
 
 
 def mix_parts(source: dict[str, Any]) -> list[tuple[float, str]]:

@@ -62,7 +62,7 @@ def find_reference(recording: object) -> Reference:
 
     Args:
         recording: a file, which is read no further than needed; or samples (N,) or (N, C), as
-            `rtvc.audio.io.prepare` takes them, and their rate in Hz.
+            `rtvc.audio.recording.prepare` takes them, and their rate in Hz.
 
     Raises:
         AudioError: it cannot be read or used, or nobody speaks in it.
@@ -70,14 +70,20 @@ def find_reference(recording: object) -> Reference:
     """
     if isinstance(recording, str | os.PathLike):
         with opened(recording) as file:
-            return search(file.blocks, file.rate, file.frames, os.fspath(recording), Path(recording).name)
+            return search(
+                file.blocks, file.rate, file.frames, os.fspath(recording), Path(recording).name
+            )
     if not isinstance(recording, tuple):
         raise VoiceError(
-            f"{checks.what(recording)} came as a reference, a path, (samples, rate) or a Voice was wanted: "
-            "several are passed one by one, as in vc.voice(*paths)"
+            f"expected a path, (samples, rate) or a Voice as a reference, got"
+            f" {checks.what(recording)}: several are passed one by one, as in vc.voice(*paths)"
         )
-    if len(recording) != 2 or (isinstance(recording[0], Real) and not isinstance(recording[1], Real)):
-        raise VoiceError("a tuple came as a reference, (samples, rate) was wanted: an array first, then its rate in Hz")
+    if len(recording) != 2 or (
+        isinstance(recording[0], Real) and not isinstance(recording[1], Real)
+    ):
+        raise VoiceError(
+            "expected (samples, rate), got another tuple: an array first, then its rate in Hz"
+        )
     what, (wave, rate) = "the recording", recording
     array, native = as_samples(wave, what), check_rate(rate)
     check_samples(array, what)
@@ -104,10 +110,10 @@ def search(blocks: Iterable[Samples], rate: int, frames: int, what: str, name: s
         if mix.lost and not warned:
             check_mix(mix, what)
             warned = True
-        heard = mixed(window, mix)
-        speech = find_speech(heard, rate)
+        listened = mixed(window, mix)
+        speech = find_speech(listened, rate)
         found.append(speech)
-        for stretch in stretches(heard, rate, speech):
+        for stretch in stretches(listened, rate, speech):
             kept.append(stretch[: most - length])
             length += len(kept[-1])
         if length >= most:
@@ -117,8 +123,8 @@ def search(blocks: Iterable[Samples], rate: int, frames: int, what: str, name: s
     seconds = sum(speech.seconds for speech in found)
     if seconds < LEAST_S:
         raise AudioError(
-            f"no speech was found in {intake.frames / rate:.1f} s of {what}: noise, music or silence makes no voice; "
-            "use a recording of one person who speaks, 5 to 20 s of it"
+            f"no speech was found in {intake.frames / rate:.1f} s of {what}: noise, music or"
+            " silence makes no voice; use a recording of one person who speaks, 5 to 20 s of it"
         )
     samples = np.concatenate(kept)
     whole = frames if length >= most else intake.frames
@@ -162,11 +168,15 @@ def compared(reference: Reference, styles: Styles, space: str, device: torch.dev
     if space not in APART or len(reference.samples) < 2 * size:
         return reference
     parts = reference.samples[: len(reference.samples) // size * size].split(size)
-    found = torch.cat([F.normalize(styles(part[None, None].to(device))[0]) for part in parts]).cpu()
-    if two_groups(found) < APART[space]:
+    embeddings = torch.cat(
+        [F.normalize(styles(part[None, None].to(device))[0]) for part in parts]
+    ).cpu()
+    if two_groups(embeddings) < APART[space]:
         return reference
     told = "it sounds as if two people speak in it: use a recording of one, or cut the other out"
-    return replace(reference, report=replace(reference.report, advice=(*reference.report.advice, told)))
+    return replace(
+        reference, report=replace(reference.report, advice=(*reference.report.advice, told))
+    )
 
 
 def two_groups(styles: Tensor) -> float:

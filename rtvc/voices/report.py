@@ -1,4 +1,5 @@
-"""How good a reference recording is: length of speech, noise, bandwidth, clipping, level, and what to do about them."""
+"""How good a reference recording is: length of speech, noise, bandwidth, clipping, level, and what
+to do about them."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -55,12 +56,27 @@ class Report:
     @property
     def grade(self) -> str:
         """`good`, `usable` (one or two things to do better) or `poor`."""
-        return "good" if not self.advice else "usable" if len(self.advice) < 3 and self.speech >= 1 else "poor"
+        return (
+            "good"
+            if not self.advice
+            else "usable"
+            if len(self.advice) < 3 and self.speech >= 1
+            else "poor"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, rounded to what the estimates can bear."""
-        figures = {name: round(value, 4) for name, value in asdict(self).items() if isinstance(value, float)}
-        return {"path": printable(self.path, 1000), **figures, "grade": self.grade, "advice": list(self.advice)}
+        figures = {
+            name: round(value, 4)
+            for name, value in asdict(self).items()
+            if isinstance(value, float)
+        }
+        return {
+            "path": printable(self.path, 1000),
+            **figures,
+            "grade": self.grade,
+            "advice": list(self.advice),
+        }
 
 
 def report(path: StrPath) -> Report:
@@ -76,9 +92,9 @@ def report(path: StrPath) -> Report:
 def measure(wave: Samples, rate: int, path: str = "") -> Report:
     """Measures wave (N,) or (N, C) at its native `rate` in Hz; at least one frame long."""
     samples = mono(wave, path or "the recording")
-    found = [find_speech(part, rate) for part in looks(samples, rate)]
+    speech = [find_speech(part, rate) for part in looks(samples, rate)]
     figures = figures_of(samples, rate) | {
-        "speech": float(min(len(samples) / rate, sum(part.seconds for part in found))),
+        "speech": float(min(len(samples) / rate, sum(part.seconds for part in speech))),
         "clipped": clipped_share(wave),
     }
     return Report(path, **figures, advice=tuple(advise(**figures)))
@@ -91,7 +107,8 @@ def looks(samples: Samples, rate: int) -> list[Samples]:
 
 
 def figures_of(samples: Samples, rate: int) -> dict[str, float]:
-    """Length, noise, bandwidth and level of samples (N,); whatever rises above the noise counts as speech here."""
+    """Length, noise, bandwidth and level of samples (N,); whatever rises above the noise counts as
+    speech here."""
     size, step = max(1, round(FRAME * rate)), max(1, round(HOP * rate))
     samples = np.pad(samples, (0, max(0, size - len(samples))))
     frames = np.lib.stride_tricks.sliding_window_view(samples, size)[::step]
@@ -106,16 +123,20 @@ def figures_of(samples: Samples, rate: int) -> dict[str, float]:
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), MOST_FRAMES)).astype(int)]
     return {
         "seconds": len(samples) / rate,
-        "snr": float(np.clip(10 * np.log10(max(power - noise_power, 1e-30) / noise_power), 0, CLEANEST)),
+        "snr": float(
+            np.clip(10 * np.log10(max(power - noise_power, 1e-30) / noise_power), 0, CLEANEST)
+        ),
         "bandwidth": bandwidth(frames[chosen].astype(np.float64), rate),
         "level": float(max(QUIETEST, 10 * np.log10(max(power, 1e-30)))),
     }
 
 
 def bandwidth(frames: np.ndarray[Any, np.dtype[np.float64]], rate: int) -> float:
-    """Highest frequency in Hz that the loudest frames (T, frame) bring above REACH dB below their strongest band of 250 Hz.
+    """Highest frequency in Hz that the loudest frames (T, frame) bring above REACH dB below their
+    strongest band of 250 Hz.
 
-    The 95th percentile over frames is taken in each band, so that a single click is not taken for speech.
+    The 95th percentile over frames is taken in each band, so that a single click is not taken for
+    speech.
     """
     window = np.hanning(frames.shape[1] + 2)[1:-1]
     power = np.square(np.abs(np.fft.rfft(frames * window)))
@@ -123,20 +144,35 @@ def bandwidth(frames: np.ndarray[Any, np.dtype[np.float64]], rate: int) -> float
     bands = power[:, : power.shape[1] // width * width].reshape(len(power), -1, width).mean(-1)
     strength = np.percentile(bands, 95, axis=0)
     present = np.flatnonzero(strength > max(strength.max() * 10 ** (-REACH / 10), 1e-20))
-    return float(min(rate / 2, (present[-1] + 1) * width * rate / frames.shape[1])) if len(present) else 0.0
+    return (
+        float(min(rate / 2, (present[-1] + 1) * width * rate / frames.shape[1]))
+        if len(present)
+        else 0.0
+    )
 
 
-def advise(*, seconds: float, speech: float, snr: float, bandwidth: float, clipped: float, level: float) -> list[str]:
-    """What to do about each figure that is not what a reference should have; the arguments are those of `Report`."""
-    found = []
+def advise(
+    *, seconds: float, speech: float, snr: float, bandwidth: float, clipped: float, level: float
+) -> list[str]:
+    """What to do about each figure that is not what a reference should have; the arguments are
+    those of `Report`."""
+    advice = []
     if speech < 5:
-        found.append(f"{speech:.1f} s of speech in {seconds:.1f} s: give 5 to 20 s, or several recordings")
+        advice.append(
+            f"{speech:.1f} s of speech in {seconds:.1f} s: give 5 to 20 s, or several recordings"
+        )
     if snr < 20:
-        found.append(f"speech is only {snr:.0f} dB above the noise: record in a quieter room, closer to the microphone")
+        advice.append(
+            f"speech is only {snr:.0f} dB above the noise: record in a quieter room, closer to the"
+            " microphone"
+        )
     if bandwidth < 6000:
-        found.append(f"nothing above {bandwidth / 1000:.1f} kHz: use a recording that did not come through a telephone or a headset")
+        advice.append(
+            f"nothing above {bandwidth / 1000:.1f} kHz: use a recording that did not come through a"
+            " telephone or a headset"
+        )
     if clipped > 1e-3:
-        found.append(f"{clipped:.1%} of the samples are clipped: record with less gain")
+        advice.append(f"{clipped:.1%} of the samples are clipped: record with less gain")
     if level < -40:
-        found.append(f"speech at {level:.0f} dBFS is very quiet: record with more gain")
-    return found
+        advice.append(f"speech at {level:.0f} dBFS is very quiet: record with more gain")
+    return advice

@@ -74,9 +74,9 @@ class Speech:
 
 def find_speech(wave: Samples, rate: int) -> Speech:
     """wave (N,) at `rate` Hz, best some ten seconds of it -> where somebody speaks."""
-    heard = np.asarray(resample(wave, rate, RATE), np.float64)
-    heard = np.pad(heard, (0, max(0, FRAME - len(heard))))
-    frames = np.lib.stride_tricks.sliding_window_view(heard, FRAME)[::STEP]
+    samples = np.asarray(resample(wave, rate, RATE), np.float64)
+    samples = np.pad(samples, (0, max(0, FRAME - len(samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::STEP]
     # Variances: a recording's DC is no loudness, nor does the model hear it.
     levels = np.maximum(10 * np.log10(np.maximum(frames.var(1), 1e-30)), FLOOR)
     quiet, loud = np.percentile(levels, [10, 95])
@@ -89,7 +89,9 @@ def find_speech(wave: Samples, rate: int) -> Speech:
     return Speech(rises & widened(voiced, REACH), moving)
 
 
-def pitch(frames: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def pitch(
+    frames: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """frames (T, FRAME) -> how periodic each is, up to 1, and its period in samples, (T,) each."""
     window = np.hanning(FRAME + 2)[1:-1]
     hertz = np.fft.rfftfreq(FFT, 1 / RATE)
@@ -99,10 +101,17 @@ def pitch(frames: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt
     for part in np.array_split(frames, max(1, len(frames) // 1000)):
         power = np.square(np.abs(np.fft.rfft(part * window, FFT))) * tilt
         products.append(np.fft.irfft(power)[:, : LONGEST + 2])
-    found = np.concatenate(products)
-    found = found / np.maximum(found[:, :1], 1e-30) / (own / own[0])
-    at, rows = found[:, SHORTEST : LONGEST + 1].argmax(1) + SHORTEST, np.arange(len(found))
-    before, peak, after = found[rows, at - 1], found[rows, at], found[rows, at + 1]
+    correlations = np.concatenate(products)
+    correlations = correlations / np.maximum(correlations[:, :1], 1e-30) / (own / own[0])
+    at, rows = (
+        correlations[:, SHORTEST : LONGEST + 1].argmax(1) + SHORTEST,
+        np.arange(len(correlations)),
+    )
+    before, peak, after = (
+        correlations[rows, at - 1],
+        correlations[rows, at],
+        correlations[rows, at + 1],
+    )
     curve = before - 2 * peak + after
     shift = np.where(curve < 0, (before - after) / (2 * np.minimum(curve, -1e-12)), 0.0)
     return peak, at + shift.clip(-0.5, 0.5)

@@ -1,8 +1,8 @@
 """A voice: two style vectors and what they came from, in a file of a few kB."""
 
-import json
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,29 +11,29 @@ import torch
 from torch import Tensor
 
 from rtvc import checks
-from rtvc.errors import CheckpointError, OutputError, VoiceError
-from rtvc.files import StrPath, check_target, is_stream, kind, write
-from rtvc.models.loading import kind as type_of
-from rtvc.models.loading import listed
+from rtvc.errors import OutputError, VoiceError
+from rtvc.files import write
 from rtvc.printable import printable
-from rtvc.tensorfile import FLOATS, opened
-from rtvc.voices.provenance import fitted_weights, mix_parts, read_source, reference_reports
+from rtvc.voices.provenance import fitted_weights, mix_parts, reference_reports
+from rtvc.voices.voice_file import (
+    Contents,
+    check_voice_file,
+    contents_of,
+    encoded,
+    read_file,
+    shown_name,
+)
 
 STYLE = 128
-"""Numbers in either style vector."""
-SUFFIX = ".voice"
-"""Of voice files: what does not end so is taken for a recording."""
-FORMAT = "rtvc-voice"
-VERSION = "1"
-LARGEST_FILE = 1 << 20
-"""Bytes: a voice file is a few kB, a fitted one some twenty, anything above this is not one."""
+"""Numbers in either style vector, and in a token of timbre."""
+MOST_TOKENS = 256
 MOST_FINE = 1 << 16
 LARGEST_STYLE = 64
-"""Largest number in a style: twice what the style encoders say of silence and of white noise, 30.5, the furthest from speech that
-they were found to go. Of speech they say 4 at most."""
+"""Largest number in a style: twice what the style encoders say of silence and of white noise, 30.5,
+the furthest from speech that they were found to go. Of speech they say 4 at most."""
 LARGEST_FINE = 1000
-"""Largest number in a fine style: a fit moves each by 0.03 a step at most, at first, and falling to nothing."""
-LONGEST_NAME = 200
+"""Largest number in a fine style: a fit moves each by 0.03 a step at most, at first, and falling to
+nothing."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,11 +41,14 @@ class Voice:
     """What a converter needs to know of a speaker.
 
     Attributes:
-        acoustic: (128,) float32, timbre.
+        acoustic: (128,) float32, timbre; models that hear timbre as tokens keep K of them behind
+            it, (128 + 128 K,).
         prosodic: (128,) float32, pitch register and range, energy, rhythm.
-        fine: (F,) float32, added to the scales and shifts of one model's decoder; None unless `rtvc.voices.fit` fitted the voice.
+        fine: (F,) float32, added to the scales and shifts of one model's decoder; None unless
+            `rtvc.voices.fit` fitted the voice.
         name: shown to people.
-        source: where the vectors came from, JSON-able: references and their quality, model, parts of a mix.
+        source: where the vectors came from, JSON-able: references and their quality, model, parts
+            of a mix.
 
     Raises:
         VoiceError: vectors of another shape, or NaN in them.
@@ -61,22 +64,34 @@ class Voice:
         object.__setattr__(self, "name", shown_name(self.name) or "voice")
         for part in ("acoustic", "prosodic"):
             vector = getattr(self, part).detach().to("cpu", torch.float32).contiguous()
-            if vector.shape != (STYLE,):
-                raise VoiceError(f"the {part} style of {self.name!r} has the shape {tuple(vector.shape)}, ({STYLE},) was wanted")
+            most = STYLE * (1 + MOST_TOKENS) if part == "acoustic" else STYLE
+            if vector.ndim != 1 or vector.shape[0] % STYLE or not 0 < vector.shape[0] <= most:
+                raise VoiceError(
+                    f"expected the {part} style of {self.name!r} to have the shape ({STYLE},), got"
+                    f" {tuple(vector.shape)}: make the voice again from its recordings"
+                )
             if not vector.isfinite().all():
-                raise VoiceError(f"the {part} style of {self.name!r} holds NaN or infinity: make the voice again from its recordings")
+                raise VoiceError(
+                    f"the {part} style of {self.name!r} holds NaN or infinity: make the voice again"
+                    " from its recordings"
+                )
             if (size := float(vector.abs().max())) > LARGEST_STYLE:
                 raise VoiceError(
-                    f"the {part} style of {self.name!r} reaches {size:.3g}, no recording brings it above {LARGEST_STYLE}: "
-                    "make the voice again from its recordings"
+                    f"the {part} style of {self.name!r} reaches {size:.3g}, no recording brings it"
+                    f" above {LARGEST_STYLE}: make the voice again from its recordings"
                 )
             object.__setattr__(self, part, vector)
         if self.fine is not None:
             fine = self.fine.detach().to("cpu", torch.float32).contiguous()
-            if fine.ndim != 1 or not 0 < len(fine) <= MOST_FINE or not fine.abs().max() <= LARGEST_FINE:
+            if (
+                fine.ndim != 1
+                or not 0 < len(fine) <= MOST_FINE
+                or not fine.abs().max() <= LARGEST_FINE
+            ):
                 raise VoiceError(
-                    f"the fine style of {self.name!r} has the shape {tuple(fine.shape)}, or NaN, or numbers above {LARGEST_FINE}; "
-                    f"up to {MOST_FINE} numbers below that were wanted"
+                    f"expected a fine style of up to {MOST_FINE} numbers of at most {LARGEST_FINE},"
+                    f" that of {self.name!r} has the shape {tuple(fine.shape)}, or NaN, or larger"
+                    " ones"
                 )
             object.__setattr__(self, "fine", fine)
 
@@ -88,8 +103,8 @@ class Voice:
         """Writes a safetensors file, at once and whole; returns its path.
 
         Raises:
-            VoiceError: the file cannot be written, its name does not end in `.voice`, or `source` is
-                not JSON.
+            VoiceError: the file cannot be written, its name does not end in `.voice`, or `source`
+                is not JSON.
         """
         path = check_voice_file(path)
         try:
@@ -104,64 +119,35 @@ class Voice:
         Raises:
             VoiceError: `source` is not JSON, or too long.
         """
-        from safetensors.torch import save
-
-        try:
-            source = json.dumps(self.source, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise VoiceError(f"the source of voice {self.name!r} is not JSON ({error}): keep numbers, texts and lists in it") from error
-        metadata = {"format": FORMAT, "version": VERSION, "name": self.name, "source": source}
         tensors = {"acoustic": self.acoustic, "prosodic": self.prosodic}
         if self.fine is not None:
             tensors["fine"] = self.fine.half()
-        content = save(tensors, metadata)
-        if len(content) > LARGEST_FILE:
-            raise VoiceError(f"voice {self.name!r} would fill {len(content)} bytes, at most {LARGEST_FILE} were wanted: shorten its source")
-        return content
+        return encoded(tensors, self.name, self.source)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Voice":
         """Reads what `save` wrote. Nothing in the file is ever run.
 
         Raises:
-            VoiceError: no such file, or one that is truncated, foreign, hostile or of a later version.
+            VoiceError: no such file, or one that is truncated, foreign, hostile or of a later
+                version.
         """
-        path = Path(path)
-        if (there := kind(path)) != "file":
-            came = f"a {there}" if there else "not there"
-            advice = "make one with `rtvc voice create REFERENCE… -o NAME.voice`"
-            raise VoiceError(f"{path} is {came}, a voice file was wanted: {advice}")
-        if path.stat().st_size > LARGEST_FILE:
-            raise VoiceError(f"{path} has {path.stat().st_size} bytes, a voice file has a few kB: is it a recording, or a model?")
-        try:
-            with opened(path, largest=LARGEST_FILE) as file:
-                tensors = file.read()
-        except CheckpointError as error:
-            raise VoiceError(f"{path} is no voice file ({error}): make one with `rtvc voice create`") from error
-        return cls.from_parts(tensors, file.metadata, str(path))
+        return cls._of(read_file(path))
 
     @classmethod
-    def from_parts(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where: str) -> "Voice":
+    def from_parts(
+        cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where: str
+    ) -> "Voice":
         """Builds a voice of a file's contents, believing none of them.
 
         Raises:
             VoiceError: they are not those of a voice.
         """
-        if metadata.get("format") != FORMAT or set(tensors) - {"fine"} != {"acoustic", "prosodic"}:
-            raise VoiceError(f"{where} is a safetensors file but no voice (it holds {listed(sorted(tensors)) or 'nothing'})")
-        if metadata.get("version") != VERSION:
-            raise VoiceError(
-                f"{where} is a voice of version {printable(metadata.get('version'), 20)}, this rtvc reads version {VERSION}: update rtvc"
-            )
-        if other := [tensor for tensor in tensors.values() if tensor.dtype not in FLOATS]:
-            raise VoiceError(f"{where} holds {type_of(other[0])} numbers, floating point was wanted")
-        try:
-            source = read_source(metadata.get("source", "{}"))
-        except ValueError as error:
-            raise VoiceError(f"{where} holds {error}: make the voice again") from error
-        if "fine" in tensors and fitted_weights(source) is None:
-            raise VoiceError(f"{where} is fitted, and does not say to which weights: make the voice again")
-        name = shown_name(metadata.get("name", "")) or Path(where).stem
+        return cls._of(contents_of(tensors, metadata, where))
+
+    @classmethod
+    def _of(cls, contents: Contents) -> "Voice":
+        tensors, name, source = contents
         return cls(tensors["acoustic"], tensors["prosodic"], name, source, tensors.get("fine"))
 
     @classmethod
@@ -173,11 +159,20 @@ class Voice:
             name: of the mix; default: the parts and their shares.
 
         Raises:
-            VoiceError: no voice, a negative weight, a sum of 0, or voices of different style spaces or fitted to different weights.
+            VoiceError: no voice, a negative weight, a sum of 0, or voices of different style spaces
+                or fitted to different weights.
         """
-        shares = checks.shares(weights)
+        shares = shares_of(weights)
         space = common_space(*weights)
-        parts = [{"name": voice.name, "share": round(share, 6), "source": voice.source} for voice, share in shares]
+        if len({voice.acoustic.shape[0] for voice in weights}) > 1:
+            raise VoiceError(
+                "expected acoustic styles of one length, got voices of several models: make them"
+                " again from their recordings"
+            )
+        parts = [
+            {"name": voice.name, "share": round(share, 6), "source": voice.source}
+            for voice, share in shares
+        ]
         return cls(
             torch.stack([voice.acoustic * share for voice, share in shares]).sum(0),
             torch.stack([voice.prosodic * share for voice, share in shares]).sum(0),
@@ -188,7 +183,8 @@ class Voice:
 
     @property
     def space(self) -> str | None:
-        """The style space that the vectors lie in: the model whose style encoders made them, if that is known."""
+        """The style space that the vectors lie in: the model whose style encoders made them, if
+        that is known."""
         space = self.source.get("space")
         return None if space is None else printable(space)
 
@@ -199,7 +195,8 @@ class Voice:
 
     @property
     def references(self) -> list[dict[str, Any]]:
-        """What is known of the recordings behind the voice (`Report.as_dict`), those of mixed voices included."""
+        """What is known of the recordings behind the voice (`Report.as_dict`), those of mixed
+        voices included."""
         return reference_reports(self.source)
 
     @property
@@ -214,8 +211,18 @@ class Voice:
             VoiceError: voices of different style spaces.
         """
         common_space(self, other)
-        source = self.source | {"timbre": self.name, "prosody": other.name, "prosody_source": other.source}
-        return Voice(self.acoustic, other.prosodic, name or f"{self.name} with the prosody of {other.name}", source, self.fine)
+        source = self.source | {
+            "timbre": self.name,
+            "prosody": other.name,
+            "prosody_source": other.source,
+        }
+        return Voice(
+            self.acoustic,
+            other.prosodic,
+            name or f"{self.name} with the prosody of {other.name}",
+            source,
+            self.fine,
+        )
 
     @property
     def fitted(self) -> str | None:
@@ -223,35 +230,57 @@ class Voice:
         return fitted_weights(self.source) if self.fine is not None else None
 
     def unfitted(self) -> "Voice":
-        """The voice as its styles alone say it, which other weights of the same style space can use."""
-        return Voice(self.acoustic, self.prosodic, self.name, {k: v for k, v in self.source.items() if k != "fit"})
+        """The voice as its styles alone say it, which other weights of the same style space can
+        use."""
+        return Voice(
+            self.acoustic,
+            self.prosodic,
+            self.name,
+            {k: v for k, v in self.source.items() if k != "fit"},
+        )
 
 
-def check_voice_file(path: StrPath, *, sources: Iterable[StrPath] = (), force: bool | None = None) -> Path:
-    """The path, if a voice file can be written there; to be asked before long work.
-
-    Args:
-        path: of the file, or of a pipe or device; `-` is standard output.
-        sources: files that are read, none of which is to be lost.
-        force: replace the target even if it is one of the sources; None where nobody can say so.
+def check_voice(value: object) -> Voice:
+    """A voice, if it is one.
 
     Raises:
-        VoiceError: it does not end in `.voice`, cannot be written, or is a source.
+        VoiceError: it is something else.
     """
-    path = Path(path)
-    if path.suffix != SUFFIX and not is_stream(path):
-        came = repr(path.suffix) if path.suffix else "no suffix"
-        better = path.with_name(f"{path.name}{SUFFIX}") if path.name else f"NAME{SUFFIX}"
-        raise VoiceError(f"{path} ends in {came}, {SUFFIX} was wanted: write {better}")
-    try:
-        return check_target(path, sources=sources, force=force)
-    except OutputError as error:
-        raise VoiceError(str(error)) from error
+    if not isinstance(value, Voice):
+        raise VoiceError(
+            f"expected a Voice, got {checks.what(value)}: make one with"
+            " `vc.voice('reference.wav')`, or load one with `rtvc.Voice.load('anna.voice')`"
+        )
+    return value
 
 
-def shown_name(name: str) -> str:
-    """A name without what cannot be shown, and of bounded length."""
-    return "".join(c for c in name if c.isprintable())[:LONGEST_NAME]
+def shares_of(weights: Mapping[Voice, float]) -> list[tuple[Voice, float]]:
+    """Voices and their weights, scaled to a sum of 1.
+
+    Raises:
+        VoiceError: no voice, something that is none, or weights that are not finite, negative or
+            all zero.
+    """
+    if not isinstance(weights, Mapping):
+        raise VoiceError(
+            f"expected voices and their weights, as in {{anna: 0.7, bob: 0.3}}, got"
+            f" {checks.what(weights)}: pass a dictionary"
+        )
+    values = list(weights.values())
+    numbers = [
+        number
+        for value in values
+        if (number := checks.real(value)) is not None and 0 <= number < math.inf
+    ]
+    total = sum(numbers)
+    if not values or len(numbers) < len(values) or not 0 < total < math.inf:
+        shown = ", ".join(checks.what(value) for value in values)
+        raise VoiceError(
+            f"expected finite weights, at least one above 0 and none below, got [{shown}]"
+        )
+    return [
+        (check_voice(part), number / total) for part, number in zip(weights, numbers, strict=True)
+    ]
 
 
 def common_space(*voices: Voice) -> str | None:
@@ -262,7 +291,10 @@ def common_space(*voices: Voice) -> str | None:
     """
     spaces = sorted({voice.space for voice in voices if voice.space is not None})
     if len(spaces) > 1:
-        raise VoiceError(f"voices made by different models ({', '.join(spaces)}) cannot be mixed: make them with one")
+        raise VoiceError(
+            f"voices made by different models ({', '.join(spaces)}) cannot be mixed: make them"
+            " with one"
+        )
     return spaces[0] if spaces else None
 
 
@@ -274,19 +306,25 @@ def fitted_to(*voices: Voice) -> dict[str, Any]:
     """
     weights = sorted({voice.fitted for voice in voices if voice.fitted is not None})
     if len(weights) > 1:
-        raise VoiceError(f"voices fitted to different weights ({', '.join(weights)}) cannot be mixed: make them again with one model")
+        raise VoiceError(
+            f"voices fitted to different weights ({', '.join(weights)}) cannot be mixed: make them"
+            " again with one model"
+        )
     return {"fit": {"weights": weights[0]}} if weights else {}
 
 
-def mixed_fine(shares: Sequence[tuple[Any, float]]) -> Tensor | None:
-    """The weighted sum of the `fine` of some voices (anything with styles), None where no voice has one.
+def mixed_fine(shares: Sequence[tuple[Voice, float]]) -> Tensor | None:
+    """The weighted sum of the `fine` of some voices, (F,); None where no voice has one.
 
     Raises:
         VoiceError: they are of different lengths.
     """
-    found: list[tuple[Tensor, float]] = [(fine, share) for voice, share in shares if (fine := getattr(voice, "fine", None)) is not None]
-    if not found:
+    parts = [(voice.fine, share) for voice, share in shares if voice.fine is not None]
+    if not parts:
         return None
-    if len(lengths := {len(fine) for fine, _ in found}) > 1:
-        raise VoiceError(f"voices fitted to {sorted(lengths)} numbers cannot be mixed: make them again with one model")
-    return torch.stack([share * fine for fine, share in found]).sum(0)
+    if len(lengths := {len(fine) for fine, _ in parts}) > 1:
+        raise VoiceError(
+            f"voices fitted to {sorted(lengths)} numbers cannot be mixed: make them again with one"
+            " model"
+        )
+    return torch.stack([share * fine for fine, share in parts]).sum(0)

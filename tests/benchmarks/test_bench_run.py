@@ -1,6 +1,8 @@
 """The benchmarks run with tiny settings and leave the JSON that they promise."""
 
+import gc
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from converters import DelayConverter, TestVoice, TinyConverter
 from typer.testing import CliRunner
 
 from rtvc.benchmarks import report
-from rtvc.benchmarks.components import EDGE_CHUNKS_MS, cases, ready
+from rtvc.benchmarks.components import EDGE_CHUNKS_MS, cases
 from rtvc.benchmarks.live.loopback import clicks, delay_of
 from rtvc.benchmarks.live.stalls import Accountant, random_stalls, stalls
 from rtvc.benchmarks.stream import stream
@@ -31,7 +33,9 @@ ROW = {
 def test_streams_are_added_until_the_tick_is_full(monkeypatch):
     import rtvc.benchmarks.stream as module
 
-    monkeypatch.setattr(module, "ticks", lambda backend, voice, streams, count: [0.006 * streams] * count)
+    monkeypatch.setattr(
+        module, "ticks", lambda backend, voice, streams, count: [0.006 * streams] * count
+    )
     found = stream(TorchBackend(DelayConverter(), 600), TestVoice())
     assert found["sustained"] == 4 and found["breaks_at"] == 6 and found["tick_ms"] == 25.0
     assert [row["fits"] for row in found["rows"]] == [True, True, True, True, False]
@@ -58,7 +62,9 @@ def test_the_accountant_notices_what_is_lost_and_what_is_repeated():
 
 def test_delays_are_found_by_envelopes():
     rate, said = 48_000, clicks(8.0, 48_000)
-    heard = np.roll(said, int(0.0715 * rate)) * np.random.default_rng(0).choice([-0.5, 0.7], len(said)).astype(np.float32)
+    heard = np.roll(said, int(0.0715 * rate)) * np.random.default_rng(0).choice(
+        [-0.5, 0.7], len(said)
+    ).astype(np.float32)
     delays = delay_of(said, heard, rate)
     assert len(delays) >= 5 and np.median(delays) == pytest.approx(0.0715, abs=0.002)
     assert len(delay_of(said, np.zeros_like(said), rate)) == 0
@@ -71,7 +77,12 @@ def test_results_are_merged_compared_and_shown(tmp_path):
     report.save([ROW | {"backend": "onnx", "p50_ms": 2.0}], path)
     report.save([{"sustained": 4}], path, kind="stream")
     new = report.read(path)
-    assert len(new["results"]) == 2 and new["stream"] == [{"sustained": 4}] and new["commit"] and new["machine"]["cpu"]
+    assert (
+        len(new["results"]) == 2
+        and new["stream"] == [{"sustained": 4}]
+        and new["commit"]
+        and new["machine"]["cpu"]
+    )
     assert "| 2.0x |" in report.table(new) and "+100 %" in report.compare(old, new)
     report.picture(new, tmp_path / "steps.svg")
     assert "<svg" in (tmp_path / "steps.svg").read_text()
@@ -81,7 +92,10 @@ def test_results_are_merged_compared_and_shown(tmp_path):
     for name in ("bad.json", "missing.json"):
         with pytest.raises(ConfigError, match="no results file"):
             report.read(tmp_path / name)
-    assert report.machine_name({"machine": {"cpu": "AMD EPYC(TM)", "cores": 2, "gpu": None}}) == "amd-epyc-tm-2-cores"
+    assert (
+        report.machine_name({"machine": {"cpu": "AMD EPYC(TM)", "cores": 2, "gpu": None}})
+        == "amd-epyc-tm-2-cores"
+    )
 
 
 def test_every_edge_case_runs():
@@ -89,8 +103,7 @@ def test_every_edge_case_runs():
     assert {case.chunk_ms for case in found if case.component == "gate"} == set(EDGE_CHUNKS_MS)
     for case in found:
         if case.chunk_ms in (12.5, 25.0):
-            call = ready(case)
-            assert not isinstance(call, str), call
+            call = case.make()
             call()
             call()
 
@@ -99,14 +112,17 @@ def test_the_parts_of_the_shipped_model_run():
     from rtvc.models.streaming import StreamingConfig, StreamingConverter
 
     small = StreamingConfig(
-        content_hidden=16, content_dilations=(1,), pitch_hidden=16, pitch_dilations=(1,), decoder_hidden=16, decoder_dilations=(1,)
+        content_hidden=16,
+        content_dilations=(1,),
+        pitch_hidden=16,
+        pitch_dilations=(1,),
+        decoder_hidden=16,
+        decoder_dilations=(1,),
     )
     converter = StreamingConverter(small).eval()
     names = set()
     for case in cases(converter, ("torch-eager",), (25.0,)):
-        call = ready(case)
-        assert not isinstance(call, str), call
-        call()
+        case.make()()
         names.add(case.component)
     model = {"step", "mel", "mel-encoder", "f0", "prosody", "decoder", "istft", "style-encoders-3s"}
     assert names == model | {"gate", "ring", "resampler-48k-24k", "session-48k"}
@@ -115,13 +131,10 @@ def test_the_parts_of_the_shipped_model_run():
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """The command line with a tiny model in place of the shipped one."""
-    import rtvc.engine.open as opening
-
-    class Loaded:
-        class model:
-            name = "tiny"
-
-    monkeypatch.setattr(opening, "streaming", lambda model=None: (Loaded, TinyConverter()))
+    loaded = SimpleNamespace(model=SimpleNamespace(name="tiny"))
+    monkeypatch.setattr(
+        "rtvc.engine.loading.streaming", lambda model=None: (loaded, TinyConverter())
+    )
     monkeypatch.setenv("RTVC_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
@@ -147,23 +160,39 @@ def test_the_commands_leave_their_files(tiny):
     assert found["stream"][0]["rows"][0]["streams"] == 2 and found["stalls"][0]["undeclared"] == 0
 
 
-def test_components_run_under_pytest_benchmark(tiny):
-    pytest.importorskip("pytest_benchmark")
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    code = (
-        "import sys; sys.path.insert(0, 'tests/support'); import rtvc.engine.open as o; from converters import TinyConverter\n"
-        "o.streaming = lambda model=None: (None, TinyConverter())\n"
-        "from rtvc.benchmarks.cli.bench import components\n"
-        f"from pathlib import Path; components(None, ['torch-eager'], [25.0], None, 3, Path({str(tiny / 'c.json')!r}), None, None)"
+def test_components_are_timed_one_after_another(tiny):
+    collecting = gc.isenabled()
+    run(
+        "components",
+        "--backend",
+        "torch-eager",
+        "--chunk",
+        25,
+        "--rounds",
+        3,
+        "--json",
+        tiny / "c.json",
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert gc.isenabled() == collecting
     rows = json.loads((tiny / "c.json").read_text())["results"]
-    assert {"component", "backend", "threads", "chunk_ms", "p50_ms", "p95_ms", "p99_ms", "rtf", "peak_mib"} <= set(rows[0])
-    assert {row["component"] for row in rows} == {"step", "gate", "ring", "resampler-48k-24k", "session-48k"}
+    assert {
+        "component",
+        "backend",
+        "threads",
+        "chunk_ms",
+        "p50_ms",
+        "p95_ms",
+        "p99_ms",
+        "rtf",
+        "peak_mib",
+    } <= set(rows[0])
+    assert {row["component"] for row in rows} == {
+        "step",
+        "gate",
+        "ring",
+        "resampler-48k-24k",
+        "session-48k",
+    }
 
 
 def test_streamed_quality_knows_its_difference_from_offline(tmp_path):
@@ -188,7 +217,9 @@ def test_streamed_quality_knows_its_difference_from_offline(tmp_path):
             return y[0, 0, 900 : 900 + len(x)].numpy()
 
     converter = TinyConverter()
-    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).standard_normal(12_345) * 0.1, 24_000)
+    soundfile.write(
+        tmp_path / "a.wav", np.random.default_rng(0).standard_normal(12_345) * 0.1, 24_000
+    )
     streamed = Streamed(Loaded(converter), TorchBackend(converter, 600))
     y, seconds = streamed(tmp_path / "a.wav", [tmp_path / "a.wav"])
     assert len(y) == 12_345 and seconds > 0 and streamed.differences[0] < 1e-5

@@ -6,14 +6,26 @@ from pathlib import Path
 import pytest
 
 from rtvc.benchmarks import capacity
-from rtvc.benchmarks.capacity import Inputs, gpus, machines, report, streams_by_step, streams_on_the_wire, websocket_header, wire, written
+from rtvc.benchmarks.capacity import (
+    Inputs,
+    gpus,
+    machines,
+    report,
+    streams_by_step,
+    streams_on_the_wire,
+    websocket_header,
+    wire,
+    written,
+)
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_document_holds_the_commands_output():
     text = (ROOT / "docs/capacity.md").read_text("utf-8")
-    assert written(text, report(Inputs())) == text, "run: python -m rtvc.benchmarks.capacity --write docs/capacity.md"
+    assert written(text, report(Inputs())) == text, (
+        "run: python -m rtvc.benchmarks.capacity --write docs/capacity.md"
+    )
 
 
 def test_machines_and_money():
@@ -26,7 +38,8 @@ def test_machines_and_money():
 
 
 def test_bytes_on_the_wire():
-    """A frame as `websockets` would write it: 960 bytes of audio, our header, and a masked websocket header of 8 bytes."""
+    """A frame as `websockets` would write it: 960 bytes of audio, our header, and a masked
+    websocket header of 8 bytes."""
     from websockets.frames import Frame, Opcode
 
     for payload, masked in [(60, True), (60, False), (976, True), (1_216, False), (70_000, False)]:
@@ -54,24 +67,31 @@ def test_the_command(tmp_path, capsys):
     path.write_text(f"before\n{capacity.BEGIN}\nold\n{capacity.END}\nafter\n")
     capacity.main(["--write", str(path)])
     text = path.read_text()
-    assert text.startswith("before\n") and text.endswith(f"{capacity.END}\nafter\n") and "old" not in text
+    assert (
+        text.startswith("before\n")
+        and text.endswith(f"{capacity.END}\nafter\n")
+        and "old" not in text
+    )
     with pytest.raises(ValueError, match="lacks"):
         written("nothing", "x")
 
 
 def test_the_saved_session_is_as_large_as_stated():
     """The input `saved_bytes`, against the shipped model's state."""
-    from rtvc.engine.open import open_engine, streaming
+    from rtvc.engine.loading import streaming
+    from rtvc.engine.open import open_engine
     from rtvc.engine.streams.session import Session
 
     loaded, converter = streaming(None)
     backend, _ = open_engine(converter, "torch-eager", 600)
     import torch
 
-    from rtvc.engine.streams.session import Style
+    from rtvc.voices.voice import Voice
 
-    session = Session(backend, Style(torch.zeros(128), torch.zeros(128)))
-    assert loaded is not None and len(session.park()) == pytest.approx(Inputs().saved_bytes, rel=0.02)
+    session = Session(backend, Voice(torch.zeros(128), torch.zeros(128)))
+    assert loaded is not None and len(session.park()) == pytest.approx(
+        Inputs().saved_bytes, rel=0.02
+    )
 
 
 def test_the_latency_table_adds_up():

@@ -1,4 +1,5 @@
-"""The CUDA C++ twin of the iSTFT kernel: its arithmetic by a C++ compiler, its machine code by nvcc, its loading by a fake driver."""
+"""The CUDA C++ twin of the iSTFT kernel: its arithmetic by a C++ compiler, its machine code by
+nvcc, its loading by a fake driver."""
 
 import ctypes
 import shutil
@@ -15,7 +16,13 @@ from rtvc.kernels.toolchain import driver, nvcc, nvrtc
 from rtvc.kernels.toolchain.ahead import ARCHITECTURES
 from tests.support.kernel_checks import as_good_as_torch, poisoned
 
-CASES = [(20, 5, "sine", 3, 300), (20, 5, "polar", 2, 1), (16, 4, "complex", 2, 129), (22, 8, "sine", 40, 2), (8, 8, "complex", 1, 200)]
+CASES = [
+    (20, 5, "sine", 3, 300),
+    (20, 5, "polar", 2, 1),
+    (16, 4, "complex", 2, 129),
+    (22, 8, "sine", 40, 2),
+    (8, 8, "complex", 1, 200),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -28,11 +35,27 @@ def test_its_phases_run_thread_after_thread_are_as_good_as_plain_torch(
         pytest.skip("no C++ compiler: apt-get install g++")
     size, hop, form, batch, frames = case
     macros = defines(size, hop, form, torch.float32) | {"TYPE": kind}
-    command = [tool, "-x", "c++", "-O1", "-shared", "-fPIC", "-std=c++17", *(f"-D{k}={v}" for k, v in macros.items()), str(SOURCE)]
+    command = [
+        tool,
+        "-x",
+        "c++",
+        "-O1",
+        "-shared",
+        "-fPIC",
+        "-std=c++17",
+        *(f"-D{k}={v}" for k, v in macros.items()),
+        str(SOURCE),
+    ]
     subprocess.run([*command, "-o", str(tmp_path / "istft.so")], check=True)
     function = ctypes.CDLL(str(tmp_path / "istft.so")).istft
-    x = torch.randn(batch, frames, size + 2, dtype=torch.float32 if kind == "float" else torch.float16).mT
-    x = x if form == "complex" else torch.cat([x[:, : size // 2 + 1], 30 * x[:, size // 2 + 1 :]], 1)
+    x = torch.randn(
+        batch, frames, size + 2, dtype=torch.float32 if kind == "float" else torch.float16
+    ).mT
+    x = (
+        x
+        if form == "complex"
+        else torch.cat([x[:, : size // 2 + 1], 30 * x[:, size // 2 + 1 :]], 1)
+    )
     tail, matrix = torch.randn(batch, 1, size - hop), synthesis_matrix(size, hop).float()
     with poisoned():
         arguments, y, after = prepare(x, tail, matrix, hop)
@@ -46,7 +69,9 @@ def test_its_phases_run_thread_after_thread_are_as_good_as_plain_torch(
 
 @pytest.mark.parametrize("tool", ["nvcc", "nvrtc"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_it_compiles_for_every_architecture(architecture: int, tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_compiles_for_every_architecture(
+    architecture: int, tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dtype = (torch.float32, torch.float16, torch.bfloat16)[ARCHITECTURES.index(architecture) % 3]
     macros = defines(20, 5, "sine", dtype)
     if tool == "nvcc" and nvcc.compiler() is None:
@@ -82,7 +107,9 @@ def test_what_cannot_be_compiled_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     assert available(20) is False and available(600) is False
 
 
-def test_halves_need_cudas_headers_and_float32_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_halves_need_cudas_headers_and_float32_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(nvcc, "compiler", lambda: None)
     monkeypatch.setattr(nvrtc, "library", lambda: object())
     monkeypatch.setattr(nvrtc, "folders", lambda name: [tmp_path])
@@ -101,13 +128,17 @@ class FakeDriver:
         def function(*arguments: Any) -> int:
             self.calls.append((name, arguments))
             if name == "cuGetErrorString":
-                ctypes.cast(arguments[1], ctypes.POINTER(ctypes.c_char_p))[0] = b"no kernel image is available"
+                ctypes.cast(arguments[1], ctypes.POINTER(ctypes.c_char_p))[0] = (
+                    b"no kernel image is available"
+                )
             return 209 if name == self.refuse else 0
 
         return function
 
 
-def test_a_kernel_is_loaded_and_started_on_the_current_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_is_loaded_and_started_on_the_current_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Stream:
         cuda_stream = 77
 
@@ -116,10 +147,16 @@ def test_a_kernel_is_loaded_and_started_on_the_current_stream(monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream())
     arguments, y, _ = prepare(torch.zeros(2, 22, 9), torch.zeros(2, 1, 15), torch.zeros(22, 20), 5)
     driver.Kernel(b"\x7fELF", "istft")((3, 2), 128, arguments)
-    assert [name for name, _ in fake.calls] == ["cuModuleLoadData", "cuModuleGetFunction", "cuLaunchKernel"]
+    assert [name for name, _ in fake.calls] == [
+        "cuModuleLoadData",
+        "cuModuleGetFunction",
+        "cuLaunchKernel",
+    ]
     grid = fake.calls[-1][1]
     assert grid[1:8] == (3, 2, 1, 128, 1, 1, 0) and grid[8].value == 77
     assert ctypes.cast(grid[9][0], ctypes.POINTER(type(arguments))).contents.y == y.data_ptr()
     monkeypatch.setattr(driver, "library", lambda: FakeDriver("cuModuleLoadData"))
-    with pytest.raises(RuntimeError, match=r"cuModuleLoadData: no kernel image is available \(209\)"):
+    with pytest.raises(
+        RuntimeError, match=r"cuModuleLoadData: no kernel image is available \(209\)"
+    ):
         driver.Kernel(b"\x7fELF", "istft")

@@ -1,6 +1,8 @@
-"""On a GPU nothing may lie on the CPU: a step that makes a tensor there fails, or cannot be captured as a CUDA graph.
+"""On a GPU nothing may lie on the CPU: a step that makes a tensor there fails, or cannot be
+captured as a CUDA graph.
 
-Without a GPU, models run on fake tensors of another device, and every tensor that an operation makes is looked at.
+Without a GPU, models run on fake tensors of another device, and every tensor that an operation
+makes is looked at.
 """
 
 import copy
@@ -17,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtvc.benchmarks.gpu.models import paper_parts
 from rtvc.benchmarks.gpu.stubs import shipped
-from rtvc.models.fused import fused
+from rtvc.kernels.toolchain.dispatch import Implementation
+from rtvc.layers.dispatch import set_implementation
 
 ELSEWHERE = torch.device("meta")
 ROWS = 3
@@ -29,7 +32,9 @@ class OnlyThere(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         for leaf in pytree.tree_leaves(found):
-            assert not isinstance(leaf, Tensor) or leaf.device == ELSEWHERE, f"{func} gave a tensor on {leaf.device}"
+            assert not isinstance(leaf, Tensor) or leaf.device == ELSEWHERE, (
+                f"{func} gave a tensor on {leaf.device}"
+            )
         return found
 
 
@@ -47,11 +52,13 @@ def run(module: nn.Module, call: Callable[[nn.Module, Callable[..., Tensor]], An
     with FakeTensorMode():
         module._apply(lambda x: torch.empty(x.shape, dtype=x.dtype, device=ELSEWHERE))
         with torch.inference_mode(), OnlyThere():  # type: ignore[no-untyped-call]
-            return call(module, lambda *shape, **options: torch.empty(*shape, device=ELSEWHERE, **options))
+            return call(
+                module, lambda *shape, **options: torch.empty(*shape, device=ELSEWHERE, **options)
+            )
 
 
-@pytest.mark.parametrize("twin", [False, True])
-def test_a_streaming_step_touches_the_device_alone(twin: bool) -> None:
+@pytest.mark.parametrize("implementation", ["reference", "fused"])
+def test_a_streaming_step_touches_the_device_alone(implementation: Implementation) -> None:
     model, _ = shipped(tiny=True)
     voice = model.condition(torch.zeros(1, 128), torch.zeros(1, 128)).shape[1]
 
@@ -59,20 +66,22 @@ def test_a_streaming_step_touches_the_device_alone(twin: bool) -> None:
         y: Tensor = module(make(ROWS, 1, 600), make(ROWS, voice), module.initial(ROWS))[0]
         return y
 
-    y = run(fused(model, "fused") if twin else model, call)
+    y = run(set_implementation(model, implementation), call)
     assert y.shape == (ROWS, 1, 600) and y.device == ELSEWHERE
 
 
-@pytest.mark.parametrize("twin", [False, True])
+@pytest.mark.parametrize("implementation", ["reference", "fused"])
 @pytest.mark.parametrize("name", list(paper_parts()))
-def test_the_papers_components_touch_the_device_alone(name: str, twin: bool) -> None:
+def test_the_papers_components_touch_the_device_alone(
+    name: str, implementation: Implementation
+) -> None:
     part = paper_parts()[name]
     inputs, module = part.inputs(80), part.build()
 
     def call(module: nn.Module, make: Callable[..., Tensor]) -> Any:
         return part.run(module, tuple(make(ROWS, *x.shape[1:], dtype=x.dtype) for x in inputs))
 
-    found = run(fused(module, "fused") if twin else module, call)
+    found = run(set_implementation(module, implementation), call)
     assert all(leaf.device == ELSEWHERE for leaf in pytree.tree_leaves(found))
 
 

@@ -1,4 +1,5 @@
-"""The iSTFT kernel against plain torch, float64 and torch.istft; chunk by chunk with its tail; as a registered operator."""
+"""The iSTFT kernel against plain torch, float64 and torch.istft; chunk by chunk with its tail; as a
+registered operator."""
 
 from collections.abc import Iterator
 
@@ -21,7 +22,9 @@ def nan_memory() -> Iterator[None]:
         yield
 
 
-def draw(batch: int, size: int, hop: int, frames: int, form: str, first: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def draw(
+    batch: int, size: int, hop: int, frames: int, form: str, first: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """x, tail and matrix; phases reach far outside of one turn."""
     shape = (batch, frames, size + 2) if first else (batch, size + 2, frames)
     x = torch.randn(shape).mT if first else torch.randn(shape)
@@ -30,7 +33,9 @@ def draw(batch: int, size: int, hop: int, frames: int, form: str, first: bool = 
     return x, torch.randn(batch, 1, size - hop), synthesis_matrix(size, hop).float()
 
 
-CASES: list[tuple[int, int, int, int, Form, bool, int]] = [  # batch, size, hop, frames, form, frames first, blocks a program
+CASES: list[
+    tuple[int, int, int, int, Form, bool, int]
+] = [  # batch, size, hop, frames, form, frames first, blocks a program
     (24, 20, 5, 61, "sine", False, 512),
     (33, 20, 5, 1, "sine", False, 64),
     (29, 20, 5, 2, "polar", True, 64),
@@ -43,7 +48,9 @@ CASES: list[tuple[int, int, int, int, Form, bool, int]] = [  # batch, size, hop,
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_samples_and_tail_are_as_good_as_plain_torch(case: tuple[int, int, int, int, Form, bool, int], dtype: torch.dtype) -> None:
+def test_samples_and_tail_are_as_good_as_plain_torch(
+    case: tuple[int, int, int, int, Form, bool, int], dtype: torch.dtype
+) -> None:
     batch, size, hop, frames, form, first, rows = case
     x, tail, matrix = draw(batch, size, hop, frames, form, first)
     x = x.to(dtype)
@@ -59,7 +66,11 @@ def test_samples_and_tail_are_as_good_as_plain_torch(case: tuple[int, int, int, 
 def test_it_is_torch_istft_in_any_chunking(size: int, hop: int) -> None:
     x = torch.randn(2, size + 2, 40, dtype=torch.float64)
     x[:, [size // 2 + 1, -1]] = 0  # imaginary parts of the real bins
-    matrix, state, parts = synthesis_matrix(size, hop), torch.zeros(2, 1, size - hop, dtype=torch.float64), []
+    matrix, state, parts = (
+        synthesis_matrix(size, hop),
+        torch.zeros(2, 1, size - hop, dtype=torch.float64),
+        [],
+    )
     for chunk in x.split([1, 2, 17, 20], -1):
         y, state = istft(chunk, state, matrix, hop=hop)
         parts.append(y)
@@ -73,7 +84,10 @@ def test_it_is_torch_istft_in_any_chunking(size: int, hop: int) -> None:
 
 def test_it_is_the_synthesis_of_the_streaming_model() -> None:
     layer = Istft(60, 15).double()
-    x, state = torch.randn(2, 62, 5, dtype=torch.float64), torch.randn(2, 1, 45, dtype=torch.float64)
+    x, state = (
+        torch.randn(2, 62, 5, dtype=torch.float64),
+        torch.randn(2, 1, 45, dtype=torch.float64),
+    )
     for got, wanted in zip(istft(x, state, layer.matrix, hop=15), layer(x, state), strict=True):
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
 

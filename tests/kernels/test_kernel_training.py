@@ -1,4 +1,5 @@
-"""Training on the fused operators is the same training: the stream stage, switched on and off, on one seed."""
+"""Training on the fused operators is the same training: the stream stage, switched on and off, on
+one seed."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from rtvc.errors import ConfigError
-from rtvc.models.fused import FusedAdaBlock, FusedIstft
+from rtvc.kernels.toolchain.dispatch import use_operator
+from rtvc.layers.dispatch import Dispatched
 from rtvc.train.config import load_config
 from rtvc.train.loop import Trainer
 from rtvc.train.registry import stage_type
@@ -96,9 +98,10 @@ def trainer(config: Path, run: Path, *overrides: str) -> Trainer:
     return made
 
 
-def fused_parts(made: Trainer) -> set[type]:
-    parts = {type(part) for module in made.stage.modules.values() for part in module.modules()}
-    return parts & {FusedAdaBlock, FusedIstft}
+def implementations(made: Trainer) -> set[str]:
+    """How the trained layers run."""
+    parts = [part for module in made.stage.modules.values() for part in module.modules()]
+    return {part.implementation for part in parts if isinstance(part, Dispatched)}
 
 
 def losses(run: Path) -> list[float]:
@@ -107,7 +110,7 @@ def losses(run: Path) -> list[float]:
 
 def curve(config: Path, run: Path, *overrides: str) -> list[float]:
     made = trainer(config, run, *overrides)
-    assert bool(fused_parts(made)) == ("fused=true" in overrides)
+    assert implementations(made) == {"fused" if "fused=true" in overrides else "reference"}
     made.fit()
     return losses(run)
 
@@ -122,14 +125,23 @@ def test_loss_curves_are_equal_on_a_seed(config: Path, tmp_path: Path, float64: 
 
 
 @pytest.mark.parametrize(("precision", "rounding"), [("float32", 2**-20), ("bfloat16", 2**-8)])
-def test_every_batch_costs_the_same_in(config: Path, tmp_path: Path, precision: str, rounding: float) -> None:
+def test_every_batch_costs_the_same_in(
+    config: Path, tmp_path: Path, precision: str, rounding: float
+) -> None:
     """At weights that stay as they are, so that nothing multiplies what is rounded.
 
     A loss is a mean over 10,000 magnitudes, whose roundings are independent and average out: what
     is left is less than one rounding of bfloat16 (2^-8), or a few sums of float32 (8 * 2^-23).
     """
     still = [
-        curve(config, tmp_path / fused, f"fused={fused}", f"precision={precision}", "optimizer.lr=1e-12") for fused in ("false", "true")
+        curve(
+            config,
+            tmp_path / fused,
+            f"fused={fused}",
+            f"precision={precision}",
+            "optimizer.lr=1e-12",
+        )
+        for fused in ("false", "true")
     ]
     assert len(still[0]) == 8 and still[1] == pytest.approx(still[0], rel=rounding)
     learned = curve(config, tmp_path / "learned", "fused=true", f"precision={precision}")
@@ -137,8 +149,9 @@ def test_every_batch_costs_the_same_in(config: Path, tmp_path: Path, precision: 
 
 
 def test_a_cpu_trains_on_plain_torch_unless_told_otherwise(config: Path, tmp_path: Path) -> None:
-    assert not fused_parts(trainer(config, tmp_path / "auto"))
-    assert fused_parts(trainer(config, tmp_path / "on", "fused=true")) == {FusedAdaBlock, FusedIstft}
+    assert implementations(trainer(config, tmp_path / "auto")) == {"auto"}
+    assert not use_operator(torch.zeros(1), "auto")
+    assert implementations(trainer(config, tmp_path / "on", "fused=true")) == {"fused"}
     with pytest.raises(ConfigError, match="fused"):
         trainer(config, tmp_path / "odd", "fused=sometimes")
 

@@ -10,10 +10,12 @@ import torch
 from standins import TinyModel, WholeModel, recording, speech, use_tiny_models
 
 import rtvc
-from rtvc.api import StreamModel, VoiceConverter, load
+from rtvc.converter import VoiceConverter
 from rtvc.errors import AudioError, ConfigError, VoiceError
 from rtvc.layers.contract import Delay
 from rtvc.models.streaming import assets
+from rtvc.models_by_name import load
+from rtvc.stream_model import StreamModel
 from rtvc.voices.voice import Voice
 
 
@@ -33,7 +35,10 @@ def test_the_public_names_are_sorted_and_there() -> None:
 
 
 def test_importing_rtvc_imports_no_torch() -> None:
-    code = "import rtvc, sys; rtvc.__version__; assert not {'torch', 'numpy', 'typer'} & set(sys.modules), sys.modules"
+    code = (
+        "import rtvc, sys; rtvc.__version__; assert not {'torch', 'numpy', 'typer'} &"
+        " set(sys.modules), sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -43,9 +48,12 @@ def test_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (stream.model.name, studio.model.name) == ("stream", "whole")
     assert stream.latency == pytest.approx(1200 / 24000) and studio.latency is None
     assert not any(p.requires_grad for p in stream.model.converter.parameters())  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match=r"no model 'gold': name stream or studio, or a file ending in \.safetensors or \.pth"):
+    with pytest.raises(
+        ConfigError,
+        match=r"no model 'gold': name stream or studio, or a file ending in \.safetensors or \.pth",
+    ):
         load("gold")
-    with pytest.raises(ConfigError, match=r"gone\.pth is not there"):
+    with pytest.raises(ConfigError, match=r"expected a file of weights, got .*gone\.pth"):
         load(tmp_path / "gone.pth")
     with pytest.raises(ConfigError, match=r"the device 'gold' cannot be used here .* use 'cpu'"):
         load(device="gold")
@@ -54,11 +62,40 @@ def test_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert load(str(tmp_path / "mine.safetensors")).model.space == "tiny"
 
 
+def test_a_look_ahead_goes_to_files_that_have_a_dial_and_no_further(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[tuple[object, ...]] = []
+
+    def load_file(*arguments: object) -> TinyModel:
+        given.append(arguments)
+        return TinyModel()
+
+    monkeypatch.setattr(assets, "load_file", load_file)
+    path = tmp_path / "mine.safetensors"
+    path.touch()
+    load(path, lookahead=50.0)
+    load(path)
+    assert given == [(path, 50.0), (path,)]
+    for name in ("stream", "studio", "theirs.pth"):
+        with pytest.raises(ConfigError, match="got a look-ahead of 50 ms for a model with one"):
+            load(name, lookahead=50.0)
+
+
+def test_nothing_is_fitted_unless_told_to(vc: VoiceConverter) -> None:
+    assert vc.fit_steps() == vc.fit_steps(None) == 0 and vc.fit_steps(60) == 60
+
+
 def test_a_voice_of_recordings(vc: VoiceConverter, tmp_path: Path) -> None:
-    low, high = recording(tmp_path / "low.wav", 4, pitch=100), recording(tmp_path / "high.wav", 2, pitch=250)
+    low, high = (
+        recording(tmp_path / "low.wav", 4, pitch=100),
+        recording(tmp_path / "high.wav", 2, pitch=250),
+    )
     a, b, both = vc.voice(low), vc.voice(high), vc.voice(low, high)
     assert (a.name, both.name, a.space) == ("low", "low + high", "tiny")
-    assert [entry["path"] for entry in both.references] == ["low.wav", "high.wav"], "no folder names reach the file"
+    assert [entry["path"] for entry in both.references] == ["low.wav", "high.wav"], (
+        "no folder names reach the file"
+    )
     share = a.speech / (a.speech + b.speech)
     assert 0.55 < share < 0.75
     torch.testing.assert_close(both.acoustic, share * a.acoustic + (1 - share) * b.acoustic)
@@ -66,7 +103,9 @@ def test_a_voice_of_recordings(vc: VoiceConverter, tmp_path: Path) -> None:
     memory = vc.voice((speech(4, 16000, 100), 16000))
     torch.testing.assert_close(memory.acoustic, a.acoustic)
     assert memory.name == "recording"
-    torch.testing.assert_close(vc.voice((torch.from_numpy(speech(4, 16000, 100)), 16000)).acoustic, a.acoustic)
+    torch.testing.assert_close(
+        vc.voice((torch.from_numpy(speech(4, 16000, 100)), 16000)).acoustic, a.acoustic
+    )
 
 
 def test_voices_and_voice_files_are_references_too(vc: VoiceConverter, tmp_path: Path) -> None:
@@ -81,14 +120,20 @@ def test_voices_and_voice_files_are_references_too(vc: VoiceConverter, tmp_path:
 def test_timbre_and_prosody_of_different_people(vc: VoiceConverter, tmp_path: Path) -> None:
     a, b = recording(tmp_path / "a.wav"), recording(tmp_path / "b.wav", pitch=200, gain=0.3)
     va, vb = vc.voice(a), vc.voice(b)
-    for voice in (vc.voice(a, prosody=b), vc.voice(b, timbre=[a], prosody=vb), vc.voice(timbre=a, prosody=b)):
+    for voice in (
+        vc.voice(a, prosody=b),
+        vc.voice(b, timbre=[a], prosody=vb),
+        vc.voice(timbre=a, prosody=b),
+    ):
         assert torch.equal(voice.acoustic, va.acoustic) and torch.equal(voice.prosodic, vb.prosodic)
-    assert torch.equal(vc.voice(timbre=a).prosodic, va.prosodic) and torch.equal(vc.voice(prosody=b).acoustic, vb.acoustic)
+    assert torch.equal(vc.voice(timbre=a).prosodic, va.prosodic) and torch.equal(
+        vc.voice(prosody=b).acoustic, vb.acoustic
+    )
     assert vc.voice(a, prosody=b, name="both").source["prosody"] == "b"
 
 
 def test_impossible_references_are_refused(vc: VoiceConverter, tmp_path: Path) -> None:
-    with pytest.raises(VoiceError, match="no reference came"):
+    with pytest.raises(VoiceError, match="got no reference"):
         vc.voice()
     with pytest.raises(VoiceError, match="an empty list of references"):
         vc.voice(timbre=[])
@@ -98,7 +143,7 @@ def test_impossible_references_are_refused(vc: VoiceConverter, tmp_path: Path) -
         vc.voice((np.ones(10), 16000))
     foreign = Voice(torch.ones(128), torch.ones(128), "eve", {"space": "other"})
     for use in (vc.voice, lambda v: vc.convert(speech(), 16000, v), vc.stream):
-        with pytest.raises(VoiceError, match="'eve' was made for the model 'other', this is 'tiny': make it again"):
+        with pytest.raises(VoiceError, match="model 'tiny', got 'eve' of 'other': make it again"):
             use(foreign)
 
 
@@ -107,8 +152,14 @@ def test_the_result_lasts_as_long_as_the_source(vc: VoiceConverter, rate: int) -
     x = speech(1.2345, rate)
     voice = vc.voice((x, rate))
     y = vc.convert(x, rate, voice)
-    assert y.dtype == np.float32 and y.shape == ((2 * len(x) * 24000 + rate) // (2 * rate),) and np.isfinite(y).all()
-    assert len(vc.convert(torch.from_numpy(x), rate, voice, output_rate=48000)) == pytest.approx(2 * len(y), abs=1)
+    assert (
+        y.dtype == np.float32
+        and y.shape == ((2 * len(x) * 24000 + rate) // (2 * rate),)
+        and np.isfinite(y).all()
+    )
+    assert len(vc.convert(torch.from_numpy(x), rate, voice, output_rate=48000)) == pytest.approx(
+        2 * len(y), abs=1
+    )
     assert not np.array_equal(y, vc.convert(x, rate, voice, pitch=3))
     assert not np.array_equal(y, vc.convert(x, rate, voice, prosody=0))
     with pytest.raises(AudioError, match="sample rate"):
@@ -128,20 +179,26 @@ def test_latency_is_trimmed() -> None:
         def initial(self, batch: int) -> torch.Tensor:
             return self.delay.initial(batch)
 
-        def forward(self, x: torch.Tensor, voice: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def forward(
+            self, x: torch.Tensor, voice: torch.Tensor, state: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             return self.delay(x, state)
 
     late = VoiceConverter(StreamModel(Late()))
     for samples in (24000, 24001, 24299, 31234):
         x = speech(2, 24000)[:samples]
-        np.testing.assert_array_equal(late.convert(x, 24000, Voice(torch.ones(128), torch.ones(128))), x)
+        np.testing.assert_array_equal(
+            late.convert(x, 24000, Voice(torch.ones(128), torch.ones(128))), x
+        )
 
 
-def test_long_recordings_are_converted_piece_by_piece(vc: VoiceConverter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_recordings_are_converted_piece_by_piece(
+    vc: VoiceConverter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = speech(1.5, 24000)
     voice = vc.voice((x, 24000))
     whole = vc.convert(x, 24000, voice)
-    monkeypatch.setattr("rtvc.api.CHUNK", 7 * 300)
+    monkeypatch.setattr("rtvc.converter.CHUNK", 7 * 300)
     np.testing.assert_allclose(vc.convert(x, 24000, voice), whole, atol=1e-5)
 
 
@@ -159,7 +216,9 @@ def test_a_stream_at_the_rate_of_a_sound_card(vc: VoiceConverter) -> None:
     voice = vc.voice((speech(), 16000))
     stream = vc.stream(voice, sample_rate=48000, chunk=600)
     x = speech(1, 48000)
-    y = np.concatenate([stream.push(x[at : at + 480]) for at in range(0, len(x), 480)] + [stream.flush()])
+    y = np.concatenate(
+        [stream.push(x[at : at + 480]) for at in range(0, len(x), 480)] + [stream.flush()]
+    )
     assert abs(len(y) - len(x)) <= 1
     assert stream.latency > 0
 
@@ -169,5 +228,7 @@ def test_a_model_for_whole_recordings_cannot_stream() -> None:
     voice = whole.voice((speech(), 16000))
     x = speech(1, 24000)
     np.testing.assert_array_equal(whole.convert(x, 24000, voice), x[::-1])
-    with pytest.raises(ConfigError, match="'whole' needs whole recordings and cannot stream: load 'stream'"):
+    with pytest.raises(
+        ConfigError, match="got 'whole', which needs whole recordings: load 'stream'"
+    ):
         whole.stream(voice)

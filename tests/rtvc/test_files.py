@@ -87,9 +87,14 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     write(tmp_path / "a", memoryview(b"1"))
     with pytest.raises(OutputError, match=r"a/b cannot be written \(.*\): "):
         write(tmp_path / "a" / "b", b"2")
-    with pytest.raises(OSError, match=r"there is no folder .*none"), replacing(tmp_path / "none" / "b"):
+    with (
+        pytest.raises(OSError, match=r"there is no folder .*none"),
+        replacing(tmp_path / "none" / "b"),
+    ):
         raise AssertionError("nothing is written where there is no folder")
-    with pytest.raises(OutputError, match=r"a cannot be written \(it is a file\): a folder was wanted"):
+    with pytest.raises(
+        OutputError, match=r"a cannot be written \(expected a folder, it is a file\): name another"
+    ):
         check_folder(tmp_path / "a")
     assert check_folder(tmp_path / "new" / "deep") == tmp_path / "new" / "deep"
     assert os.listdir(tmp_path) == ["a"], "asking makes nothing"
@@ -103,7 +108,9 @@ def test_links_are_followed_and_stay_links(tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(target)
     write(tmp_path / "link", "one")
     write(tmp_path / "chain", "two")
-    assert (tmp_path / "real").read_text() == "one" and (tmp_path / "there" / "new").read_text() == "two"
+    assert (tmp_path / "real").read_text() == "one" and (
+        tmp_path / "there" / "new"
+    ).read_text() == "two"
     assert all((tmp_path / name).is_symlink() for name in ("link", "dangling", "chain"))
     assert not (tmp_path / "real").is_symlink() and os.listdir(tmp_path / "there") == ["new"]
     (tmp_path / "round").symlink_to("round")
@@ -112,7 +119,9 @@ def test_links_are_followed_and_stay_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"12345" * 50_000, lambda sink: sink.write(b"12345" * 50_000)])
-def test_a_fifo_gets_everything_and_stays_a_fifo(tmp_path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+def test_a_fifo_gets_everything_and_stays_a_fifo(
+    tmp_path: Path, content: bytes | Callable[[BinaryIO], object]
+) -> None:
     path, link = tmp_path / "p.wav", tmp_path / "link"
     os.mkfifo(path)
     link.symlink_to(path)
@@ -142,13 +151,18 @@ def test_devices_stay_devices(tmp_path: Path) -> None:
     before = os.stat("/dev/null")
     write("/dev/null", b"gone")
     after = os.stat("/dev/null")
-    assert stat.S_ISCHR(after.st_mode) and (after.st_rdev, after.st_ino) == (before.st_rdev, before.st_ino)
+    assert stat.S_ISCHR(after.st_mode) and (after.st_rdev, after.st_ino) == (
+        before.st_rdev,
+        before.st_ino,
+    )
     copy = tmp_path / "n.voice"
     try:
         os.mknod(copy, stat.S_IFCHR | 0o666, os.makedev(1, 3))
     except PermissionError:
         pytest.skip("only root makes devices")
-    with contextlib.suppress(OutputError):  # a file system may forbid devices: then nothing is replaced either
+    with contextlib.suppress(
+        OutputError
+    ):  # a file system may forbid devices: then nothing is replaced either
         write(copy, b"gone")
     assert stat.S_ISCHR(os.stat(copy).st_mode) and os.listdir(tmp_path) == ["n.voice"]
 
@@ -159,7 +173,10 @@ def test_standard_output_is_written_through_in_order(tmp_path: Path, path: str) 
     if path == "link":
         path = str(tmp_path / "link")
         os.symlink("/dev/stdout", path)
-    code = f"from rtvc.files import *\nprint('a')\nassert descriptor_of({path!r}) == 1\nwrite({path!r}, 'b\\n')\nprint('c')"
+    code = (
+        f"from rtvc.files import *\nprint('a')\nassert descriptor_of({path!r}) =="
+        f" 1\nwrite({path!r}, 'b\\n')\nprint('c')"
+    )
     assert program(code, stdout=subprocess.PIPE).stdout == b"a\nb\nc\n"
     with (tmp_path / "out").open("wb") as out:
         assert program(code, stdout=out).returncode == 0
@@ -230,7 +247,9 @@ def test_a_protected_file_is_not_replaced(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "a"
     write(path, b"1")
     path.chmod(0o400)
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # as for everybody but root
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: mode != os.W_OK
+    )  # as for everybody but root
     for attempt in (check_target, lambda path: write(path, b"2")):
         with pytest.raises(OutputError, match="permission denied"):
             attempt(path)
@@ -244,10 +263,14 @@ def test_a_source_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(source)
     os.link(source, tmp_path / "twin")
     for name in ("self.flac", "link", "twin"):
-        with pytest.raises(OutputError, match=r"it is .*self.flac, which is read\): name another, or say --force"):
+        with pytest.raises(
+            OutputError, match=r"it is .*self.flac, which is read\): name another, or say --force"
+        ):
             check_target(tmp_path / name, sources=[tmp_path / "other", source], force=False)
         assert check_target(tmp_path / name, sources=[source], force=True)
-    assert check_target(tmp_path / "new", sources=[source]) and check_target("/dev/null", sources=["/dev/null"])
+    assert check_target(tmp_path / "new", sources=[source]) and check_target(
+        "/dev/null", sources=["/dev/null"]
+    )
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""A server in a thread of its own, and a network path that can be cut: for clients that are tested from outside."""
+"""A server in a thread of its own, and a network path that can be cut: for clients that are tested
+from outside."""
 
 import asyncio
 import threading
@@ -94,7 +95,10 @@ class Route:
             return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
         self.connections |= {writer, far_writer}
-        pumps = [asyncio.create_task(self._pump(reader, far_writer, True)), asyncio.create_task(self._pump(far_reader, writer, False))]
+        pumps = [
+            asyncio.create_task(self._pump(reader, far_writer, True)),
+            asyncio.create_task(self._pump(far_reader, writer, False)),
+        ]
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         for end in (writer, far_writer):
             end.transport.abort()

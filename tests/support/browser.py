@@ -1,11 +1,13 @@
 """Real headless Chromium, driven by Playwright, with a file in place of the microphone."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -14,7 +16,9 @@ WEB = Path(__file__).parents[2] / "clients" / "web"
 
 def executable() -> str:
     """The browser; the test is skipped where there is none."""
-    pytest.importorskip("playwright", reason="Playwright is not installed: pip install 'rtvc-engine[test]'")
+    pytest.importorskip(
+        "playwright", reason="Playwright is not installed: pip install 'rtvc-engine[test]'"
+    )
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
@@ -23,7 +27,8 @@ def executable() -> str:
 
 @contextmanager
 def chromium(microphone: Path | None = None) -> Iterator[Any]:
-    """A browser that hears a WAV file, over and over, when a page asks for the microphone, and allows it without asking."""
+    """A browser that hears a WAV file, over and over, when a page asks for the microphone, and
+    allows it without asking."""
     path = executable()
     from playwright.sync_api import sync_playwright
 
@@ -53,7 +58,8 @@ WORKLET = """(text) => {
     globalThis.registerProcessor = (name, kind) => (globalThis.made = kind);
     (0, eval)(text);
 }"""
-"""Evaluated on an empty page: what an audio worklet finds around it, so that time can be simulated."""
+"""Evaluated on an empty page: what an audio worklet finds around it, so that time can be
+simulated."""
 
 
 def worklet(browser: Any, name: str) -> Any:
@@ -61,3 +67,25 @@ def worklet(browser: Any, name: str) -> Any:
     page = browser.new_page()
     page.evaluate(WORKLET, (WEB / f"{name}.worklet.js").read_text())
     return page
+
+
+COLOURS = """(e) => {
+    const opaque = (x) => {
+        while (x && getComputedStyle(x).backgroundColor === 'rgba(0, 0, 0, 0)') x = x.parentElement;
+        return getComputedStyle(x).backgroundColor;
+    };
+    return [getComputedStyle(e).color, opaque(e)];
+}"""
+
+
+def contrast(page: Any, selector: str) -> float:
+    """WCAG 2.2, 1.4.3: the ratio of the colours of a text and of what is behind it."""
+    ink, ground = page.locator(selector).first.evaluate(COLOURS)
+
+    def luminance(colour: str) -> float:
+        parts = np.array([float(part) for part in re.findall(r"[\d.]+", colour)[:3]]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    light, dark = sorted((luminance(ink), luminance(ground)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)

@@ -1,13 +1,14 @@
-"""A small client of the server, made of the protocol's own sans-I/O half: it imports no torch, so that its process starts fast."""
+"""A small client of the server, made of the protocol's own sans-I/O half: it imports no torch, so
+that its process starts fast."""
 
 import asyncio
 import time
 
 import numpy as np
 
+from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.messages import Error, Resumed, Start, Started, Stopped, Welcome
-from rtvc.engine.protocol.refusals import Refused
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.refusals import Violation
 from rtvc.engine.protocol.streams import Audio
 
 
@@ -37,7 +38,9 @@ class Client:
         from websockets.asyncio.client import connect
 
         settings = {"origin": self.origin, "additional_headers": self.headers}
-        self.socket = await connect(self.url, **settings, compression=None, max_size=None, ping_interval=None)
+        self.socket = await connect(
+            self.url, **settings, compression=None, max_size=None, ping_interval=None
+        )
         self.messages = asyncio.Queue()
         self.reader = asyncio.create_task(self._read(self.socket, self.messages))
         await self.send(self.side.hello(self.token))
@@ -78,14 +81,18 @@ class Client:
         async with asyncio.timeout(seconds):
             while True:
                 message = await self.messages.get()
-                assert not isinstance(message, Refused), message
+                assert not isinstance(message, Violation), message
                 if isinstance(message, kind):
                     return message
                 if isinstance(message, Error) or message is None:
                     raise Refusal(message)
 
     async def start(self, **settings):
-        await self.send(self.side.start(Start(**({"sample_rate": 24_000, "format": "f32", "voice": "one"} | settings))))
+        await self.send(
+            self.side.start(
+                Start(**({"sample_rate": 24_000, "format": "f32", "voice": "one"} | settings))
+            )
+        )
         return await self.expect(Started)
 
     async def speak(self, samples, block=480, rate=24_000, paced=False, began=None):
@@ -94,7 +101,9 @@ class Client:
         for at in range(0, len(samples), block):
             if paced:
                 await asyncio.sleep(max(0.0, began + (at + block) / rate - time.perf_counter()))
-            await self.send(self.side.audio(samples[at : at + block], round(1e6 * (began + at / rate))))
+            await self.send(
+                self.side.audio(samples[at : at + block], round(1e6 * (began + at / rate)))
+            )
 
     async def stop(self):
         await self.send(self.side.stop())

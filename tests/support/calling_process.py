@@ -1,5 +1,5 @@
-"""Clients in a process of their own: `python tests/support/calling_process.py URL SECONDS CLIENTS` speaks at a microphone's pace and prints
-what came back, a JSON line a client.
+"""Clients in a process of their own: `python tests/support/calling_process.py URL SECONDS CLIENTS`
+speaks at a microphone's pace and prints what came back, a JSON line a client.
 """
 
 import asyncio
@@ -27,7 +27,9 @@ async def speaker(url, seconds, seed, together, block=600):
             await together.wait()
             return {"refused": refusal.args[0].code.value, "message": refusal.args[0].message}
         await together.wait()
-        await client.speak(x, block=block, paced=True, began=time.perf_counter() + 0.1 * (seed % 8) / 8)
+        await client.speak(
+            x, block=block, paced=True, began=time.perf_counter() + 0.1 * (seed % 8) / 8
+        )
         stopped = await client.stop()
         p50, p99 = (1000 * np.percentile(lags, [50, 99])).tolist()
         return {
@@ -57,7 +59,9 @@ class Together:
 async def speakers(url, seconds, clients):
     """Several clients, who begin to speak when all of them have a session."""
     together = Together(clients)
-    for found in await asyncio.gather(*[speaker(url, seconds, seed, together) for seed in range(clients)]):
+    for found in await asyncio.gather(
+        *[speaker(url, seconds, seed, together) for seed in range(clients)]
+    ):
         print(json.dumps(found), flush=True)
 
 

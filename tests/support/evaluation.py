@@ -16,11 +16,27 @@ class FakeEvaluators:
     """Functions of the waveform alone, and a count of how often each was asked."""
 
     def __init__(self) -> None:
-        self.asked = {"transcribe": 0, "embed": 0, "embed2": 0, "quality": 0, "pitch": 0, "transcribe2": 0, "naturalness": 0}
+        self.asked = {
+            "transcribe": 0,
+            "embed": 0,
+            "embed2": 0,
+            "quality": 0,
+            "pitch": 0,
+            "transcribe2": 0,
+            "naturalness": 0,
+        }
 
     def bundle(self, **changed: object) -> Evaluators:
         """As the evaluation takes them."""
-        plain = Evaluators(self.transcribe, self.embed, self.embed2, self.quality, self.pitch, self.transcribe2, self.naturalness)
+        plain = Evaluators(
+            self.transcribe,
+            self.embed,
+            self.embed2,
+            self.quality,
+            self.pitch,
+            self.transcribe2,
+            self.naturalness,
+        )
         return replace(plain, **changed)  # type: ignore[arg-type]
 
     def without_judges(self) -> Evaluators:
@@ -68,7 +84,10 @@ class FakeEvaluators:
     def bands(wave: Wave) -> np.ndarray:
         """(4,) of length 1."""
         power = np.abs(np.fft.rfft(wave, 4800)) ** 2
-        energy = np.array([part.sum() for part in np.split(power[:2400], [12, 60, 300])], np.float32) + 1e-6
+        energy = (
+            np.array([part.sum() for part in np.split(power[:2400], [12, 60, 300])], np.float32)
+            + 1e-6
+        )
         return np.sqrt(energy / energy.sum())
 
 
@@ -78,9 +97,18 @@ def pair_list(folder: Path, count: int = 3) -> Path:
     lines = ["source\ttarget_speaker\treferences\ttranscript"]
     for speaker in range(count + 1):
         for take in range(2):
-            recording(folder / "eval" / f"s{speaker}_{take}.wav", 1.0, 16_000, 100 + 30 * speaker + take, gain=0.4 + 0.1 * speaker)
+            recording(
+                folder / "eval" / f"s{speaker}_{take}.wav",
+                1.0,
+                16_000,
+                100 + 30 * speaker + take,
+                gain=0.4 + 0.1 * speaker,
+            )
     for source in range(count):
-        lines.append(f"s{source}_0.wav\tspeaker{source + 1}\ts{source + 1}_0.wav s{source + 1}_1.wav\t{SAID.upper()}")
+        lines.append(
+            f"s{source}_0.wav\tspeaker{source + 1}\ts{source + 1}_0.wav"
+            f" s{source + 1}_1.wav\t{SAID.upper()}"
+        )
     path = folder / "pairs.tsv"
     path.write_text("\n".join(lines) + "\n")
     return path

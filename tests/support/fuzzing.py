@@ -1,12 +1,11 @@
-"""Hostile frames, and what must hold whatever comes. As a program (`make fuzz`) it goes on for longer, guided by coverage where
-atheris is installed: `python tests/support/fuzzing.py [FRAMES] [SECONDS OF ATHERIS]`.
+"""Hostile frames, and what must hold whatever comes. As a program (`make fuzz`) it goes on for
+longer, guided by coverage where atheris is installed: `python tests/support/fuzzing.py [FRAMES]
+[SECONDS OF ATHERIS]`.
 """
 
 import asyncio
 import contextlib
-import json
 import random
-import string
 import sys
 import tempfile
 import time
@@ -16,140 +15,20 @@ from unittest import mock
 import numpy as np
 import websockets.exceptions
 from calling import Client, noise
+from hostile_messages import TYPES, WELCOME, Hostile
 from serving import served
 
-from rtvc.engine.protocol.frames import HEADER
-from rtvc.engine.protocol.messages import Error, Limits, Start, Welcome, schema
-from rtvc.engine.protocol.refusals import Phase, Refused, Uploaded
-from rtvc.engine.protocol.sides import ClientSide, ServerSide
+from rtvc.engine.protocol.client_side import ClientSide
+from rtvc.engine.protocol.messages import Error, Start
+from rtvc.engine.protocol.refusals import Violation
+from rtvc.engine.protocol.server_side import Phase, ServerSide
 from rtvc.engine.protocol.streams import Audio, Incoming
-
-LIMITS = Limits(frame_bytes=1, upload_bytes=1, upload_seconds=1, frames_per_second=1, messages_per_second=1, idle_ms=1, resume_ms=1)
-WELCOME = Welcome(server="fuzzed", formats=("s16", "f32"), limits=LIMITS, chunk_ms=25, latency_ms=60)
-TYPES = sorted({str(entry["properties"]["type"]["const"]) for entry in schema().values()})
-FIELDS = sorted({name for entry in schema().values() for name in entry["properties"]})
-VALUES = [
-    None,
-    True,
-    0,
-    -1,
-    1,
-    2**31,
-    2**64,
-    -(2**70),
-    1.5,
-    1e308,
-    "",
-    "one",
-    "../one",
-    "f32",
-    "opus",
-    "x" * 5_000,
-    [],
-    [1] * 50,
-    {},
-    {"one": 1},
-    {"a": {"b": []}},
-]
-TEXTS = [
-    "",
-    "{",
-    "[]",
-    "null",
-    "\x00",
-    '{"type":"ping","id":1e999}',
-    "[" * 5_000,
-    '{"a":' * 500,
-    '"\\ud800"',
-    '{"type":"ping"}{"type":"ping"}',
-    "NaN",
-]
-
-
-class Hostile:
-    """Frames that somebody might send who means no good, or whose program is broken.
-
-    Args:
-        source: of chance: `random.Random`, or anything else with its `random`, `randrange` and `randbytes`.
-        wildness: the share of frames that may well be the connection's last.
-    """
-
-    def __init__(self, source, wildness=1.0):
-        self.chance, self.wildness = source, wildness
-        self.sequence = 0
-        self.sent = []
-
-    def pick(self, options):
-        return options[self.chance.randrange(len(options))]
-
-    def frame(self):
-        """The next frame, text or bytes."""
-        wild = [self.message, self.message, self.text, self.audio, self.audio, self.audio, self.binary, self.upload, self.mutated]
-        frame = self.pick(wild if self.chance.random() < self.wildness else [self.mild, self.text, self.right, self.right])()
-        self.sent = [*self.sent[-20:], frame]
-        return frame
-
-    def message(self):
-        """A control message of known types and fields, with values that may be absurd."""
-        kind = self.pick(["start", "update", "upload", "ping", "stats", "stop", "voices", "resume", "hello", *TYPES])
-        known = {
-            "start": {"sample_rate": 24_000, "voice": "one", "format": self.pick(["s16", "f32"])},
-            "upload": {"name": "x", "size": 8, "sha256": "0" * 64},
-            "resume": {"session": "x", "key": "y", "received": 0},
-            "hello": {"version": 1},
-        }.get(kind, {})
-        for _ in range(self.chance.randrange(4) if self.chance.random() < 0.5 else 0):
-            known[self.pick(FIELDS)] = self.pick(VALUES)
-        return json.dumps({"type": kind} | {name: value for name, value in known.items() if name != "type" or self.chance.random() < 0.3})
-
-    def mild(self):
-        """A message that can be forgiven at any time."""
-        field, value = self.pick([name for name in FIELDS if name not in ("type", "version")]), self.pick(VALUES)
-        return json.dumps({"type": self.pick(["update", "ping", "stats", "voices", "dance"]), field: value})
-
-    def right(self):
-        """Audio without a fault."""
-        self.sequence += 1
-        payload = np.full(1 + self.chance.randrange(300), self.chance.random() - 0.5, "<f4").tobytes()
-        return HEADER.pack(1, 0, 2, self.sequence - 1, 10_000 * self.sequence) + payload
-
-    def text(self):
-        if self.chance.random() < 0.5:
-            return self.pick(TEXTS)
-        return "".join(self.pick(string.printable + "é\u2028\U0001f600") for _ in range(self.chance.randrange(60)))
-
-    def audio(self):
-        """Audio that may well be right: then the next one goes deeper."""
-        at = self.sequence if self.chance.random() < 0.9 else self.chance.randrange(2**32)
-        self.sequence += 1
-        format = 2 if self.chance.random() < 0.8 else self.chance.randrange(5)
-        count = self.chance.randrange(500)
-        payload = np.full(count, self.pick([0.0, 0.5, -2.0, 3e38]), "<f4").tobytes()
-        flags = 0 if self.chance.random() < 0.9 else self.chance.randrange(256)
-        return HEADER.pack(1, flags, format, at, self.chance.randrange(2**64) if self.chance.random() < 0.3 else 20_000 * at) + payload
-
-    def upload(self):
-        return HEADER.pack(1, self.pick([1, 1, 3]), 0, self.chance.randrange(3), 0) + self.chance.randbytes(self.chance.randrange(20))
-
-    def binary(self):
-        return self.chance.randbytes(self.chance.randrange(64))
-
-    def mutated(self):
-        """Something sent before: again, cut short, or with a few bits the other way round."""
-        if not self.sent:
-            return b""
-        frame = self.pick(self.sent)
-        data = bytearray(frame.encode("utf-8", "replace") if isinstance(frame, str) else frame)
-        if data and self.chance.random() < 0.7:
-            if self.chance.random() < 0.5:
-                del data[self.chance.randrange(len(data)) :]
-            for _ in range(self.chance.randrange(4) if data else 0):
-                data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
-        return bytes(data).decode("utf-8", "replace") if isinstance(frame, str) else bytes(data)
+from rtvc.engine.protocol.upload import Uploaded
 
 
 def core(source, frames):
-    """Sends so many hostile frames to both ends without a socket; they may refuse, and nothing else. Returns what came of them."""
+    """Sends so many hostile frames to both ends without a socket; they may refuse, and nothing
+    else. Returns what came of them."""
     counts = {"refused": 0, "fatal": 0, "heard": 0, "nothing": 0}
     hostile, server, client = Hostile(source), None, None
     for _ in range(frames):
@@ -164,10 +43,12 @@ def core(source, frames):
         frame = hostile.frame()
         wanted = server.incoming.wanted if server.incoming else None
         event = server.receive(frame)
-        if isinstance(event, Refused):
+        if isinstance(event, Violation):
             assert isinstance(event.error, Error) and len(event.error.text()) < 1_000
             assert event.error.fatal == (server.phase is Phase.CLOSED)
-            assert wanted is None or server.incoming.wanted == wanted  # what is refused changes nothing
+            assert (
+                wanted is None or server.incoming.wanted == wanted
+            )  # what is refused changes nothing
             counts["fatal" if event.error.fatal else "refused"] += 1
         elif isinstance(event, Audio):
             assert np.abs(event.samples).max(initial=0) <= 1 and event.sequence == wanted
@@ -179,8 +60,8 @@ def core(source, frames):
             server.attach(Incoming("f32", 24_000))
             hostile.sequence = 0
         answer = client.receive(frame)
-        assert answer is None or isinstance(answer, Refused | Audio) or answer.type in TYPES
-        if isinstance(answer, Refused) and answer.error.fatal:
+        assert answer is None or isinstance(answer, Violation | Audio) or answer.type in TYPES
+        if isinstance(answer, Violation) and answer.error.fatal:
             client.incoming = Incoming("f32", 24_000)
     return counts
 
@@ -199,7 +80,9 @@ async def attack(url, source, enough):
                     await socket.send('{"type":"hello","version":1}')
                     await socket.recv()
                     if source.random() < 0.8:
-                        await socket.send('{"type":"start","sample_rate":24000,"voice":"one","format":"f32"}')
+                        await socket.send(
+                            '{"type":"start","sample_rate":24000,"voice":"one","format":"f32"}'
+                        )
                         await socket.recv()
                 drain = asyncio.create_task(empty(socket))
                 for index in range(source.randrange(200)):
@@ -219,9 +102,19 @@ async def empty(socket):
 
 
 async def live(folder, frames, attackers=4, seed=0):
-    """Attacks a server until it has taken in so many hostile frames, while one calm client speaks, who must not notice."""
+    """Attacks a server until it has taken in so many hostile frames, while one calm client speaks,
+    who must not notice."""
     sys.setswitchinterval(0.001)  # as the server's program does
-    handled, sides, limits = [0], [0], {"messages_per_second": 1e6, "frames_per_second": 1e6, "mistakes": 10**9, "uploads_per_minute": 1e6}
+    handled, sides, limits = (
+        [0],
+        [0],
+        {
+            "messages_per_second": 1e6,
+            "frames_per_second": 1e6,
+            "mistakes": 10**9,
+            "uploads_per_minute": 1e6,
+        },
+    )
 
     class Counting(ServerSide):
         def __init__(self, largest):
@@ -233,11 +126,19 @@ async def live(folder, frames, attackers=4, seed=0):
             handled[0] += self.phase is not Phase.CLOSED and not self.calm
             return super().receive(data)
 
-    with mock.patch("rtvc.engine.server.connection.ServerSide", Counting):
-        async with served(folder, rows=40, sessions=40, resume_s=0.2, **limits) as (service, url), Client(url) as calm:
+    with mock.patch("rtvc.engine.server.dialogue.ServerSide", Counting):
+        async with (
+            served(folder, rows=40, sessions=40, resume_s=0.2, **limits) as (service, url),
+            Client(url) as calm,
+        ):
             await calm.start()
             x, at, began = noise(24_000 * 900, seed), 0, time.perf_counter()
-            attacks = [asyncio.create_task(attack(url, random.Random(seed + i), lambda: handled[0] >= frames)) for i in range(attackers)]
+            attacks = [
+                asyncio.create_task(
+                    attack(url, random.Random(seed + i), lambda: handled[0] >= frames)
+                )
+                for i in range(attackers)
+            ]
             while not all(task.done() for task in attacks) or at < 24_000:
                 await calm.speak(x[at : at + 2_400], block=480)
                 at += 2_400
@@ -247,16 +148,26 @@ async def live(folder, frames, attackers=4, seed=0):
             np.testing.assert_array_equal(calm.samples(), x[:at])
             assert service.metrics.registry.get_sample_value("rtvc_internal_errors_total") == 0
             for _ in range(100):  # whoever broke off is given a moment
-                if not service.calls and not service.uploads.under_way:
+                if not service.sessions and not service.uploads.under_way:
                     break
                 await asyncio.sleep(0.05)
-            assert (len(service.calls), len(service.pool.members), service.uploads.under_way) == (0, 0, 0)
+            assert (
+                len(service.sessions),
+                len(service.pool.sessions),
+                service.uploads.under_way,
+            ) == (0, 0, 0)
             seconds = time.perf_counter() - began
-            return {"frames": handled[0], "connections": sides[0], "seconds": seconds, "calm_lag_p99_ms": stopped.lag_p99_ms}
+            return {
+                "frames": handled[0],
+                "connections": sides[0],
+                "seconds": seconds,
+                "calm_lag_p99_ms": stopped.lag_p99_ms,
+            }
 
 
 class Bytes:
-    """Chance that comes from given bytes, so that a fuzzer can steer it; zeros when they are used up."""
+    """Chance that comes from given bytes, so that a fuzzer can steer it; zeros when they are used
+    up."""
 
     def __init__(self, data):
         self.data, self.at = data, 0
@@ -282,23 +193,42 @@ def guided(seconds):
     from rtvc.engine.protocol import sides as protocol
 
     for module in (formats, frames, protocol, reading, streams):
-        for kind in [found for found in vars(module).values() if isinstance(found, type) and found.__module__ == module.__name__]:
+        for kind in [
+            found
+            for found in vars(module).values()
+            if isinstance(found, type) and found.__module__ == module.__name__
+        ]:
             for name, method in list(vars(kind).items()):
                 if callable(method) and hasattr(method, "__code__"):
                     setattr(kind, name, atheris.instrument_func(method))
-    protocol.parse, protocol.read_message = atheris.instrument_func(frames.parse), atheris.instrument_func(reading.read_message)
+    protocol.parse, protocol.read_message = (
+        atheris.instrument_func(frames.parse),
+        atheris.instrument_func(reading.read_message),
+    )
 
     def one(data):
         core(Bytes(data), 1 + len(data) // 16)
 
-    atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", "-max_len=2048", "-verbosity=1", "-print_final_stats=1"], one)
+    atheris.Setup(
+        [
+            sys.argv[0],
+            f"-max_total_time={seconds}",
+            "-max_len=2048",
+            "-verbosity=1",
+            "-print_final_stats=1",
+        ],
+        one,
+    )
     atheris.Fuzz()
 
 
 def main(frames=100_000, seconds=60):
     """Everything, for as long as asked."""
     began = time.perf_counter()
-    print(f"core: {frames} frames, {core(random.Random(0), frames)}, {time.perf_counter() - began:.1f} s")
+    print(
+        f"core: {frames} frames, {core(random.Random(0), frames)},"
+        f" {time.perf_counter() - began:.1f} s"
+    )
     with tempfile.TemporaryDirectory() as folder:
         print(f"live: {frames} frames, {asyncio.run(live(Path(folder), frames))}")
     try:

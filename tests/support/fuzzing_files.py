@@ -1,7 +1,9 @@
-"""Hostile files in numbers, each with 10 s and little memory: `python tests/support/fuzzing_files.py [CASES] [SECONDS OF ATHERIS]`.
+"""Hostile files in numbers, each with 10 s and little memory: `python
+tests/support/fuzzing_files.py [CASES] [SECONDS OF ATHERIS]`.
 
-Cases run in a process of their own, whose address space is limited and which is killed when a case takes over 10 s of the
-processor; it is started anew behind the case that killed it. Then atheris looks for more, guided by what the loaders do.
+Cases run in a process of their own, whose address space is limited and which is killed when a case
+takes over 10 s of the processor; it is started anew behind the case that killed it. Then atheris
+looks for more, guided by what the loaders do.
 """
 
 import json
@@ -36,7 +38,10 @@ def main(cases: int = 20_000, seconds: int = 60) -> int:
     counts, faults = numbered(cases)
     for fault in faults:
         print(f"FAULT in case {fault}")
-    print(f"files: {cases} cases, faults {len(faults)}, {dict(sorted(counts.items()))}, {time.perf_counter() - began:.1f} s")
+    print(
+        f"files: {cases} cases, faults {len(faults)}, {dict(sorted(counts.items()))},"
+        f" {time.perf_counter() - began:.1f} s"
+    )
     try:
         import atheris  # noqa: F401
     except ImportError:
@@ -49,7 +54,8 @@ def main(cases: int = 20_000, seconds: int = 60) -> int:
 
 
 def numbered(cases: int, first: int = 0) -> tuple[Counter[str], list[str]]:
-    """Runs cases by number in processes that may die; returns what loaded and what was refused, and every fault."""
+    """Runs cases by number in processes that may die; returns what loaded and what was refused, and
+    every fault."""
     counts, faults, at, last = Counter[str](), list[str](), first, first + cases
     while at < last:
         command = [sys.executable, __file__, "--worker", str(at), str(last)]
@@ -64,7 +70,11 @@ def numbered(cases: int, first: int = 0) -> tuple[Counter[str], list[str]]:
                 elif "what" in told:
                     counts[told["what"]] += 1
         if process.returncode:
-            name = signal.Signals(-process.returncode).name if process.returncode < 0 else f"exit code {process.returncode}"
+            name = (
+                signal.Signals(-process.returncode).name
+                if process.returncode < 0
+                else f"exit code {process.returncode}"
+            )
             faults.append(f"{at - 1}: the process ended ({name})")
             if not started:
                 break
@@ -93,7 +103,11 @@ def one(chance: Any) -> dict[str, str]:
             kind, loaded = attempt(chance, Path(folder))
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        return {"fault": f"{type(error).__name__}: {str(error)[:200]!r} at {where.filename}:{where.lineno}"}
+        return {
+            "fault": (
+                f"{type(error).__name__}: {str(error)[:200]!r} at {where.filename}:{where.lineno}"
+            )
+        }
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -114,7 +128,8 @@ def tell(what: dict[str, Any]) -> None:
 
 
 def guided(seconds: int) -> None:
-    """Lets atheris look for files that break a loader; never returns, and ends with an error when it found one."""
+    """Lets atheris look for files that break a loader; never returns, and ends with an error when
+    it found one."""
     import atheris
 
     from rtvc import printable, tensorfile
@@ -124,8 +139,25 @@ def guided(seconds: int) -> None:
     from rtvc.train import config, state
     from rtvc.voices import provenance, voice
 
-    for module in (printable, tensorfile, build, checkpoints, loading, pickles, states, assets, config, state, provenance, voice):
-        here = [found for found in vars(module).values() if getattr(found, "__module__", "") == module.__name__]
+    for module in (
+        printable,
+        tensorfile,
+        build,
+        checkpoints,
+        loading,
+        pickles,
+        states,
+        assets,
+        config,
+        state,
+        provenance,
+        voice,
+    ):
+        here = [
+            found
+            for found in vars(module).values()
+            if getattr(found, "__module__", "") == module.__name__
+        ]
         for found in here:
             for function in vars(found).values() if isinstance(found, type) else [found]:
                 if isinstance(function, types.FunctionType):
@@ -136,7 +168,13 @@ def guided(seconds: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             attempt(Bytes(data), Path(folder))
 
-    limits = [f"-max_total_time={seconds}", f"-timeout={SECONDS}", "-rss_limit_mb=4096", "-max_len=1024", "-verbosity=1"]
+    limits = [
+        f"-max_total_time={seconds}",
+        f"-timeout={SECONDS}",
+        "-rss_limit_mb=4096",
+        "-max_len=1024",
+        "-verbosity=1",
+    ]
     atheris.Setup([sys.argv[0], *limits, "-print_final_stats=1"], one_input)
     atheris.Fuzz()
 

@@ -1,49 +1,34 @@
-"""Files that somebody might hand over who means no good: weights, voices, checkpoints, configurations, manifests.
+"""Files that somebody might hand over who means no good: weights, voices, checkpoints,
+configurations, manifests.
 
-Every draw comes from one source of chance (`random.Random`, or a fuzzer's bytes), so a case is known by its number.
+Every draw comes from one source of chance (`random.Random`, or a fuzzer's bytes), so a case is
+known by its number.
 """
 
 import functools
 import hashlib
 import io
 import json
-import math
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from hostile_values import HostileValues
 from safetensors.torch import save
 
 from rtvc.engine.backends.base import Layout
-from rtvc.engine.build import answer, model_hash, versions
 from rtvc.engine.graph.manifest import FORMAT, MANIFEST
+from rtvc.engine.identity import answer, model_hash
+from rtvc.engine.registry import versions
 from rtvc.models.streaming import StreamingConfig, StreamingConverter
 from rtvc.models.styletts2.prosody import ProsodyPredictor
 from rtvc.models.styletts_vc.mel_encoder import LinearProjection, MelEncoder
 from rtvc.models.styletts_vc.style_encoder import StyleEncoder
 from rtvc.models.styletts_vc.text_encoder import TextEncoder
 from rtvc.models.vocoder import Vocoder
-from rtvc.tensorfile import FLOATS
 from rtvc.train.registry import STAGES, default_config
 
-NUMBERS = [0, -1, 1, 2, 7, 300, 10**4, 10**6, 10**7, 2**31, 2**63, 10**30, 10**400, -(10**6), 0.5, -0.0, 1e38, 1e308, math.nan, math.inf]
-TEXTS = [
-    *("", "x", "0", "²", "٣", "3000000", "999999999999999999999", "weight", "bias", "../../etc/passwd", "/dev/zero", "x" * 5000),
-    *("\x1b[2J\x1b]0;owned\x07", "a\nerror: b\r\x08", "\u202eevil", "\x00", "\u2028", "e\u0301", "[bold]x[/]", "%s{0}", "module.", "net"),
-]
-LONE = "\ud800"
-DTYPES = [
-    torch.int8,
-    torch.uint8,
-    torch.int64,
-    torch.bool,
-    torch.float16,
-    torch.bfloat16,
-    torch.float64,
-    torch.complex64,
-    torch.float8_e4m3fn,
-]
 CONFIG = StreamingConfig(
     content_hidden=8,
     content_dilations=(1, 2),
@@ -54,7 +39,16 @@ CONFIG = StreamingConfig(
     acoustic_hidden=8,
     prosodic_hidden=8,
 )
-REPORT = {"path": "a.wav", "seconds": 7.0, "speech": 5.0, "snr": 40.0, "bandwidth": 8e3, "clipped": 0.0, "level": -20.0, "grade": "good"}
+REPORT = {
+    "path": "a.wav",
+    "seconds": 7.0,
+    "speech": 5.0,
+    "snr": 40.0,
+    "bandwidth": 8e3,
+    "clipped": 0.0,
+    "level": -20.0,
+    "grade": "good",
+}
 
 
 @functools.cache
@@ -84,107 +78,29 @@ def facts() -> dict[str, Any]:
     """What the manifest of an engine of `converter()` says, whose only file is empty."""
     made, backend = converter(), "onnx"
     return {
-        **{"format": FORMAT, "backend": backend, "chunk": 600, "sample_rate": 24_000, "hop": 300, "latency": made.latency, "voice": 9},
-        **{"model": model_hash(made), "answer": answer(made, 600), "versions": versions(backend), "machine": "any", "target": None},
+        **{
+            "format": FORMAT,
+            "backend": backend,
+            "chunk": 600,
+            "sample_rate": 24_000,
+            "hop": 300,
+            "latency": made.latency,
+            "voice": 9,
+        },
+        **{
+            "model": model_hash(made),
+            "answer": answer(made, 600),
+            "versions": versions(backend),
+            "machine": "any",
+            "target": None,
+        },
         "state": Layout.of(made.initial(1)).size,
         "files": {"step.onnx": hashlib.sha256(b"").hexdigest()},
     }
 
 
-class HostileFiles:
-    """Makes one hostile file at a time.
-
-    Args:
-        chance: where draws come from, see `fuzzing.Hostile`.
-    """
-
-    def __init__(self, chance: Any) -> None:
-        self.chance = chance
-
-    def pick(self, options: Any) -> Any:
-        return options[self.chance.randrange(len(options))]
-
-    def often(self, share: float) -> bool:
-        return self.chance.random() < share
-
-    # ------------------------------------------------------------------------------------------------------- values
-
-    def text(self) -> str:
-        return "".join(self.pick([*TEXTS, LONE]) for _ in range(self.chance.randrange(3)))
-
-    def plain(self, depth: int = 3) -> Any:
-        """Any value of JSON, and NaN."""
-        kind = self.chance.randrange(8 if depth else 5)
-        if kind < 5:
-            return self.pick([None, True, False, self.pick(NUMBERS), self.pick(NUMBERS), self.text(), self.text()])
-        if kind == 5:
-            return [self.plain(depth - 1) for _ in range(self.chance.randrange(4))]
-        if kind == 6:
-            return {self.text(): self.plain(depth - 1) for _ in range(self.chance.randrange(4))}
-        nested: Any = self.text()
-        for _ in range(self.pick([3, 40, 200])):
-            nested = [nested] if self.often(0.5) else {"mix": nested}
-        return nested
-
-    def changed(self, tree: Any) -> Any:
-        """The same tree with something in it that should not be there."""
-        if isinstance(tree, dict) and tree and self.often(0.9):
-            key = self.pick(sorted(tree, key=repr))
-            way = self.chance.randrange(8)
-            rest = {name: value for name, value in tree.items() if way or name != key}
-            if way == 1:
-                return rest | {self.text(): self.plain()}
-            return rest | {key: self.changed(tree[key])} if way else rest
-        if isinstance(tree, list) and tree and self.often(0.9):
-            at = self.chance.randrange(len(tree))
-            return [*tree[:at], self.changed(tree[at]), *tree[at + 1 :]]
-        return self.plain()
-
-    def tensor(self) -> torch.Tensor:
-        """Shapes that cost nothing to write, and may cost everything to believe."""
-        shape = [self.pick([0, 1, 2, 3, 4, 7, 16, 20]) for _ in range(self.chance.randrange(5))]
-        if self.often(0.3):
-            return torch.zeros(self.pick([(0,), (0, 20_000_000, 7), (0, 1, 20), (0, 2**40), (20_000, 0, 20_000), (0, 5, 2**31)]))
-        made = torch.full(shape, self.pick([0.0, 1.0, math.nan, math.inf, 1e38, -3e4]))
-        if self.often(0.2):
-            return torch.zeros(1).expand(self.pick([3, 10**6, 10**9]))
-        return made.to(self.pick(DTYPES)) if self.often(0.3) and made.isfinite().all() else made
-
-    def tensors(self, state: dict[str, torch.Tensor]) -> dict[Any, Any]:
-        """A state dict with a few things changed."""
-        made: dict[Any, Any] = dict(state)
-        for _ in range(self.pick([0, 0, 1, 1, 2, 4])):
-            key = self.pick(sorted(made, key=repr)) if made else "x"
-            way, old = self.chance.randrange(8), made.get(key)
-            parts = str(key).split(".")
-            if way == 0:
-                made.pop(key, None)
-            elif way == 1 and isinstance(old, torch.Tensor) and old.is_contiguous() and not old.is_complex():
-                made[key] = old.to(self.pick(DTYPES[:7]))
-            elif way == 2 and isinstance(old, torch.Tensor) and old.is_contiguous() and old.dtype in FLOATS and old.numel():
-                made[key] = old.clone()
-                made[key].view(-1)[self.chance.randrange(old.numel())] = self.pick([math.nan, math.inf, -math.inf])
-            elif way == 3:
-                made[".".join(self.text() if self.often(0.3) else part for part in parts)] = self.tensor()
-            elif way == 4:
-                made[".".join(self.pick(["3000000", "²", "64", "7", "-1"]) if part.isdigit() else part for part in parts)] = self.tensor()
-            else:
-                made[key] = self.tensor()
-        return made
-
-    def bytes(self, data: bytes) -> bytes:
-        """Bytes as they are, or cut short, or with a few of them changed."""
-        if not data or self.often(0.6):
-            return data
-        changed = bytearray(data)
-        if self.often(0.3):
-            del changed[self.chance.randrange(len(changed)) :]
-        for _ in range(self.chance.randrange(4) if changed else 0):
-            at = self.chance.randrange(min(len(changed), self.pick([64, 4096, len(changed)])))
-            changed[at] = self.pick([0, 1, 0x7F, 0x80, 0xFF, self.chance.randrange(256)])
-        return bytes(changed)
-
-    # -------------------------------------------------------------------------------------------------------- files
+class HostileFiles(HostileValues):
+    """Makes one hostile file at a time."""
 
     def safetensors(self, tensors: dict[Any, Any], metadata: dict[str, str]) -> bytes:
         """A safetensors file, whose header may say something else than it holds."""
@@ -193,7 +109,10 @@ class HostileFiles:
             for name, tensor in tensors.items()
             if isinstance(tensor, torch.Tensor) and tensor.numel() < 10**6
         }
-        metadata = {key.encode("utf-8", "replace").decode(): value.encode("utf-8", "replace").decode() for key, value in metadata.items()}
+        metadata = {
+            key.encode("utf-8", "replace").decode(): value.encode("utf-8", "replace").decode()
+            for key, value in metadata.items()
+        }
         data = save(plain, metadata)
         if plain and self.often(0.3):
             size = int.from_bytes(data[:8], "little")
@@ -204,67 +123,122 @@ class HostileFiles:
         return self.bytes(data)
 
     def pickled(self, payload: Any) -> bytes:
-        """What torch writes of a payload, in either of its formats, and bytes of its pickle changed."""
+        """What torch writes of a payload, in either of its formats, and bytes of its pickle
+        changed."""
         sink = io.BytesIO()
         torch.save(payload, sink, _use_new_zipfile_serialization=self.often(0.8))
         data = sink.getvalue()
         if data[:2] != b"PK" or self.often(0.6):
             return self.bytes(data)
         source, out = zipfile.ZipFile(sink), io.BytesIO()
-        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED if self.often(0.1) else zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(
+            out, "w", zipfile.ZIP_DEFLATED if self.often(0.1) else zipfile.ZIP_STORED
+        ) as archive:
             for record in source.infolist():
                 content = source.read(record)
-                archive.writestr(record.filename, self.bytes(content) if record.filename.endswith("data.pkl") else content)
+                archive.writestr(
+                    record.filename,
+                    self.bytes(content) if record.filename.endswith("data.pkl") else content,
+                )
         return out.getvalue()
 
     def authors(self, folder: Path) -> Path:
         names = sorted(components())
-        net: dict[Any, Any] = {name: self.tensors(components()[name]) for name in names if self.often(0.3)}
+        net: dict[Any, Any] = {
+            name: self.tensors(components()[name]) for name in names if self.often(0.3)
+        }
         if self.often(0.3):
             net[self.text()] = self.tensors({})
-        payload: Any = {self.pick(["net", "net", "model", "generator", "x"]): net, "iters": self.plain(1)}
+        payload: Any = {
+            self.pick(["net", "net", "model", "generator", "x"]): net,
+            "iters": self.plain(1),
+        }
         for _ in range(self.pick([0, 0, 0, 1, 5, 30])):
             payload = {self.pick(["net", "model"]): payload}
         path = folder / self.pick(["x.pth", "x.t7", "x.safetensors"])
-        flat = {f"{name}.{key}": value for name, state in net.items() for key, value in state.items()}
-        path.write_bytes(self.safetensors(flat, {}) if path.suffix == ".safetensors" else self.pickled(payload))
+        flat = {
+            f"{name}.{key}": value for name, state in net.items() for key, value in state.items()
+        }
+        path.write_bytes(
+            self.safetensors(flat, {}) if path.suffix == ".safetensors" else self.pickled(payload)
+        )
         return path
 
     def ours(self, folder: Path) -> Path:
         config: Any = CONFIG.model_dump(mode="json")
         for _ in range(self.chance.randrange(3)):
             config = self.changed(config)
-        text = self.pick([json.dumps(config), json.dumps(config), json.dumps(config), "[" * 10**5, '{"a":' * 10**5, self.text()])
+        text = self.pick(
+            [
+                json.dumps(config),
+                json.dumps(config),
+                json.dumps(config),
+                "[" * 10**5,
+                '{"a":' * 10**5,
+                self.text(),
+            ]
+        )
         metadata = {"format": self.pick(["rtvc-streaming"] * 9 + ["x"]), "config": text}
         path = folder / "x.safetensors"
         path.write_bytes(self.safetensors(self.tensors(dict(converter().state_dict())), metadata))
         return path
 
     def voice(self, folder: Path) -> Path:
-        source: Any = {"space": "stream", "references": [REPORT | {"advice": ["a"]}], "mix": [{"share": 0.5, "name": "b", "source": {}}]}
+        source: Any = {
+            "space": "stream",
+            "references": [REPORT | {"advice": ["a"]}],
+            "mix": [{"share": 0.5, "name": "b", "source": {}}],
+        }
         source |= {"fit": {"weights": "0" * 12}} if self.often(0.5) else {}
         for _ in range(self.chance.randrange(4)):
             source = self.changed(source)
-        styles = {"acoustic": torch.zeros(128), "prosodic": torch.ones(128)} | ({"fine": torch.zeros(9)} if self.often(0.3) else {})
+        styles = {"acoustic": torch.zeros(128), "prosodic": torch.ones(128)} | (
+            {"fine": torch.zeros(9)} if self.often(0.3) else {}
+        )
         text = self.pick([json.dumps(source)] * 6 + ["[" * 10**5, "1e999", "NaN", "1" * 5000])
-        metadata = {"format": "rtvc-voice", "version": self.pick(["1"] * 9 + [self.text()]), "name": self.text(), "source": text}
+        metadata = {
+            "format": "rtvc-voice",
+            "version": self.pick(["1"] * 9 + [self.text()]),
+            "name": self.text(),
+            "source": text,
+        }
         path = folder / "x.voice"
         path.write_bytes(self.safetensors(self.tensors(styles), metadata))
         return path
 
     def teacher(self, folder: Path) -> Path:
-        metadata = {"format": "rtvc-teacher-1", "source": self.text(), "sha256": self.text(), "tokens": json.dumps(self.plain())}
+        metadata = {
+            "format": "rtvc-teacher-1",
+            "source": self.text(),
+            "sha256": self.text(),
+            "tokens": json.dumps(self.plain()),
+        }
         tensors = self.tensors({"bert.x": torch.zeros(2), "voices.a": torch.zeros(510, 256)})
         path = folder / "teacher.safetensors"
-        path.write_bytes(self.safetensors(tensors, {name: text for name, text in metadata.items() if self.often(0.9)}))
+        path.write_bytes(
+            self.safetensors(
+                tensors, {name: text for name, text in metadata.items() if self.often(0.9)}
+            )
+        )
         return path
 
     def run(self, folder: Path) -> Path:
         """A run's folder with one checkpoint, whose note is right unless it was changed."""
         state: Any = {
-            **{"stage": "Stream", "step": 9, "skipped": 0, "bad_in_row": 0, "seconds": 1.0, "world": 1},
+            **{
+                "stage": "Stream",
+                "step": 9,
+                "skipped": 0,
+                "bad_in_row": 0,
+                "seconds": 1.0,
+                "world": 1,
+            },
             "config": json.dumps({"model": CONFIG.model_dump(mode="json")}),
-            **{"modules": {"pitch": dict(converter().pitch.state_dict())}, "average": {}, "averaged": ["pitch"]},
+            **{
+                "modules": {"pitch": dict(converter().pitch.state_dict())},
+                "average": {},
+                "averaged": ["pitch"],
+            },
         }
         if self.often(0.5):
             state["modules"]["pitch"] = self.tensors(state["modules"]["pitch"])
@@ -274,7 +248,9 @@ class HostileFiles:
         note: Any = {"step": 9, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         name = self.pick(["step-00000009"] * 6 + ["step-²", "step-x", "step-99999999999999999999"])
         (kept / f"{name}.pt").write_bytes(data)
-        (kept / f"{name}.json").write_bytes(self.bytes(json.dumps(self.changed(note) if self.often(0.3) else note).encode()))
+        (kept / f"{name}.json").write_bytes(
+            self.bytes(json.dumps(self.changed(note) if self.often(0.3) else note).encode())
+        )
         return folder
 
     def manifest(self, folder: Path) -> Path:
@@ -290,36 +266,16 @@ class HostileFiles:
         """A configuration whose keys are mostly those of some stage."""
         stage = self.pick(sorted(STAGES))
         lines = [f"{self.key()} = {self.toml_value()}" for _ in range(self.chance.randrange(4))]
-        recipe = default_config(stage).read_text() if default_config(stage).is_file() and self.often(0.7) else ""
+        recipe = (
+            default_config(stage).read_text()
+            if default_config(stage).is_file() and self.often(0.7)
+            else ""
+        )
         path = folder / f"{stage}.toml"
-        path.write_bytes(self.bytes("\n".join([*(lines if not recipe else []), recipe]).encode("utf-8", "replace")))
+        path.write_bytes(
+            self.bytes(
+                "\n".join([*(lines if not recipe else []), recipe]).encode("utf-8", "replace")
+            )
+        )
         path.with_suffix(".set").write_text("\n".join(lines), encoding="utf-8", errors="replace")
         return path
-
-    def key(self) -> str:
-        tables = ["", "model.", "data.", "optimizer.", "weights.", "checkpoint.", "discriminator.", "augment.", "optimizers.x."]
-        names = ["seed", "steps", "batch", "content_hidden", "content_dilations", "hidden_dim", "seconds", "lr", "betas", "width", "right"]
-        names += [
-            "device",
-            "init",
-            "frames",
-            "labelled",
-            "manifest",
-            "resolutions",
-            "x",
-            '"\\u001b[2J"',
-            '""',
-            "upsample_rates",
-            "noise_snr",
-        ]
-        return self.pick(tables) + self.pick(names)
-
-    def toml_value(self, depth: int = 2) -> str:
-        kind = self.chance.randrange(9 if depth else 6)
-        if kind < 3:
-            return str(self.pick([0, -1, 1, 3, 384, 10**6, 10**9, 2**62, 10**30, 0.5, "nan", "inf", "-inf", "true", 1e308]))
-        if kind < 6:
-            return json.dumps(self.pick([text for text in TEXTS if text != "x" * 5000]))
-        if kind == 6:
-            return "[" * (deep := self.pick([1, 20, 3000])) + self.toml_value(0) + "]" * deep
-        return f"[{', '.join(self.toml_value(depth - 1) for _ in range(self.chance.randrange(4)))}]"

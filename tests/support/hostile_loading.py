@@ -1,4 +1,5 @@
-"""Loads hostile files and holds every loader to its promise: it loads, or raises what it documents, in words for a terminal."""
+"""Loads hostile files and holds every loader to its promise: it loads, or raises what it documents,
+in words for a terminal."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,16 @@ import numpy as np
 import torch
 from hostile_files import HostileFiles, converter
 
-from rtvc.engine.build import check
 from rtvc.engine.graph.manifest import read_manifest
-from rtvc.errors import CheckpointError, ConfigError, EngineError, RtvcError, TrainingError, VoiceError
+from rtvc.engine.identity import check
+from rtvc.errors import (
+    CheckpointError,
+    ConfigError,
+    EngineError,
+    RtvcError,
+    TrainingError,
+    VoiceError,
+)
 from rtvc.models.checkpoints import load_checkpoint
 from rtvc.models.streaming import load_file
 from rtvc.teacher.weights import describe, load
@@ -24,9 +32,20 @@ def use_voice(path: Path) -> None:
     """Everything that is shown of a voice, and what a model takes of it."""
     voice = Voice.load(path)
     assert np.isfinite(voice.speech) and voice.speech >= 0
-    told = [repr(voice), voice.name, str(voice.space), str(voice.fitted), *(name for _, name in voice.parts)]
+    told = [
+        repr(voice),
+        voice.name,
+        str(voice.space),
+        str(voice.fitted),
+        *(name for _, name in voice.parts),
+    ]
     for entry in voice.references:
-        told += [entry["path"], entry["grade"], *entry["advice"], f"{entry['bandwidth'] / 1000:.1f} {entry['clipped']:.1%}"]
+        told += [
+            entry["path"],
+            entry["grade"],
+            *entry["advice"],
+            f"{entry['bandwidth'] / 1000:.1f} {entry['clipped']:.1%}",
+        ]
     assert all(text.isprintable() for text in told)
     assert all(0 <= share <= 1 for share, _ in voice.parts)
     assert voice.acoustic.isfinite().all() and voice.prosodic.isfinite().all()
@@ -37,15 +56,25 @@ def use_voice(path: Path) -> None:
 def use_weights(path: Path) -> None:
     """Weights that load are those of the file, on the CPU, and finite."""
     for module in load_checkpoint(path).components.values():
-        assert all(tensor.device.type == "cpu" and tensor.isfinite().all() for tensor in module.state_dict().values())
+        assert all(
+            tensor.device.type == "cpu" and tensor.isfinite().all()
+            for tensor in module.state_dict().values()
+        )
 
 
 def use_model(path: Path) -> None:
     """The streaming model: loaded, it runs."""
     model = load_file(path)
-    assert all(tensor.device.type == "cpu" and tensor.isfinite().all() for tensor in [*model.parameters(), *model.buffers()])
+    assert all(
+        tensor.device.type == "cpu" and tensor.isfinite().all()
+        for tensor in [*model.parameters(), *model.buffers()]
+    )
     with torch.inference_mode():
-        model(torch.zeros(1, 1, 300), model.condition(torch.zeros(1, 128), torch.zeros(1, 128)), model.initial(1))
+        model(
+            torch.zeros(1, 1, 300),
+            model.condition(torch.zeros(1, 128), torch.zeros(1, 128)),
+            model.initial(1),
+        )
 
 
 def use_engine(path: Path) -> None:
@@ -66,10 +95,13 @@ def use_teacher(path: Path) -> None:
 
 
 def use_config(path: Path) -> None:
-    """The configuration of the stage that the file is named for, with what lies beside it as `--set`."""
+    """The configuration of the stage that the file is named for, with what lies beside it as
+    `--set`."""
     kind: Any = stage_type(path.stem)
     load_config(kind.config_type, path)
-    load_config(kind.config_type, path, path.with_suffix(".set").read_text(encoding="utf-8").splitlines())
+    load_config(
+        kind.config_type, path, path.with_suffix(".set").read_text(encoding="utf-8").splitlines()
+    )
 
 
 KINDS: dict[str, tuple[Callable[[Path], None], tuple[type[RtvcError], ...]]] = {

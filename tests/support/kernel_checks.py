@@ -1,7 +1,8 @@
-"""What the tests of the kernels share: Triton's interpreter, poisoned memory, and the measure of error.
+"""What the tests of the kernels share: Triton's interpreter, poisoned memory, and the measure of
+error.
 
-A kernel may be at most twice as far from float64 as plain torch operations in the same precision are. Outputs are
-allocated full of NaN, so an element that nothing wrote fails the comparison.
+A kernel may be at most twice as far from float64 as plain torch operations in the same precision
+are. Outputs are allocated full of NaN, so an element that nothing wrote fails the comparison.
 """
 
 from collections.abc import Iterator
@@ -19,10 +20,15 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def interpreter() -> None:
-    """Skips the calling test file where Triton is missing or was imported before its interpreter was asked for."""
-    triton: Any = pytest.importorskip("triton", reason="Triton is not installed: pip install 'rtvc-engine[gpu]'")
+    """Skips the calling test file where Triton is missing or was imported before its interpreter
+    was asked for."""
+    triton: Any = pytest.importorskip(
+        "triton", reason="Triton is not installed: pip install 'rtvc-engine[gpu]'"
+    )
     if not triton.knobs.runtime.interpret:
-        pytest.skip("TRITON_INTERPRET=1 was not set before Triton was imported", allow_module_level=True)
+        pytest.skip(
+            "TRITON_INTERPRET=1 was not set before Triton was imported", allow_module_level=True
+        )
     from triton.runtime import interpreter as module
 
     if module._convert_float.__name__ != "nearest":
@@ -31,11 +37,19 @@ def interpreter() -> None:
 
 
 def rounding(convert: Any) -> Any:
-    """The interpreter cuts float32 off to bfloat16; GPUs round to nearest even, and so must it to be compared."""
+    """The interpreter cuts float32 off to bfloat16; GPUs round to nearest even, and so must it to
+    be compared."""
 
     def nearest(data: Any, source: Any, target: Any, mode: Any) -> Any:
         if source.name == "fp32" and target.name == "bf16":
-            return torch.from_numpy(data.astype("float32")).bfloat16().view(torch.int16).numpy().view("uint16").reshape(data.shape)
+            return (
+                torch.from_numpy(data.astype("float32"))
+                .bfloat16()
+                .view(torch.int16)
+                .numpy()
+                .view("uint16")
+                .reshape(data.shape)
+            )
         return convert(data, source, target, mode)
 
     return nearest
@@ -44,8 +58,9 @@ def rounding(convert: Any) -> Any:
 def multiplying(dot: Any) -> Any:
     """Products as tensor cores compute them.
 
-    The interpreter multiplies the bits of bfloat16 as if they were integers; GPUs multiply the numbers, in float32. It
-    multiplies float32 exactly; in three TF32 products GPUs split each operand into two of 11 bits and drop the least product.
+    The interpreter multiplies the bits of bfloat16 as if they were integers; GPUs multiply the
+    numbers, in float32. It multiplies float32 exactly; in three TF32 products GPUs split each
+    operand into two of 11 bits and drop the least product.
     """
 
     def create_dot(self: Any, a: Any, b: Any, total: Any, precision: Any, *rest: Any) -> Any:
@@ -87,10 +102,13 @@ def poisoned() -> Iterator[None]:
 def as_good_as_torch(name: str, found: Tensor, plain: Tensor, exact: Tensor) -> None:
     """Raises unless the kernel's error is at most twice that of plain torch in the same precision.
 
-    Where plain torch happens to be exact, half a unit in the last place of the typical value is allowed.
+    Where plain torch happens to be exact, half a unit in the last place of the typical value is
+    allowed.
     """
     assert exact.dtype == torch.float64 and found.dtype == plain.dtype, (found.dtype, plain.dtype)
-    assert found.shape == exact.shape, f"{name}: shape {tuple(found.shape)} came, {tuple(exact.shape)} was wanted"
+    assert found.shape == exact.shape, (
+        f"{name}: expected shape {tuple(exact.shape)}, got {tuple(found.shape)}"
+    )
     got, limit = error(found, exact), allowed(plain, exact, found.dtype)
     assert got <= limit, f"{name}: off by {got:.3g}, twice plain torch is {limit:.3g}"
 

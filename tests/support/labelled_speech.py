@@ -1,4 +1,5 @@
-"""A few seconds of labelled speech for the tests: vowels over the speaker's pitch, with exact labels."""
+"""A few seconds of labelled speech for the tests: vowels over the speaker's pitch, with exact
+labels."""
 
 from pathlib import Path
 
@@ -25,7 +26,16 @@ def utterance(speaker: str, seed: int, frames: int = FRAMES) -> Utterance:
     wave = 0.3 * wave / np.abs(wave).max() + 0.003 * rng.standard_normal(len(time))
     codes = np.random.default_rng(7).standard_normal((178, CONTENT)).astype(np.float32) * 0.1
     f0 = np.where(np.repeat(phonemes == 43, 2), pitch, 0).astype(np.float32)
-    return Utterance((wave * 32767).astype(np.int16), codes[phonemes].T, phonemes, f0, (f0 > 0).astype(np.float32), speaker, 16_000, False)
+    return Utterance(
+        (wave * 32767).astype(np.int16),
+        codes[phonemes].T,
+        phonemes,
+        f0,
+        (f0 > 0).astype(np.float32),
+        speaker,
+        16_000,
+        False,
+    )
 
 
 def make_labelled(folder: Path, count: int = 3) -> Path:

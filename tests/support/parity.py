@@ -14,7 +14,9 @@ from torch import Tensor, nn
 M = TypeVar("M", bound=nn.Module)
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "parity"
-needs_vectors = pytest.mark.skipif(not FOLDER.is_dir(), reason="the golden vectors (../shared/parity) are not on this machine")
+needs_vectors = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason="the golden vectors (../shared/parity) are not on this machine"
+)
 
 
 def components() -> dict[str, Any]:
@@ -70,7 +72,9 @@ def vectors(name: str) -> tuple[list[Tensor], list[Tensor]]:
     """Golden inputs and outputs of a component."""
     with np.load(FOLDER / f"{name}.npz") as stored:
         arrays = {key: torch.from_numpy(stored[key]) for key in stored.files}
-    return [arrays[k] for k in sorted(arrays) if k.startswith("in_")], [arrays[k] for k in sorted(arrays) if k.startswith("out_")]
+    return [arrays[k] for k in sorted(arrays) if k.startswith("in_")], [
+        arrays[k] for k in sorted(arrays) if k.startswith("out_")
+    ]
 
 
 def relative_error(got: Tensor, wanted: Tensor) -> float:

@@ -1,9 +1,11 @@
-"""A server whose model gives back what it hears; as a program (`tests/support/serving.py FOLDER LIMITS-AS-JSON`) a process of its own."""
+"""A server whose model gives back what it hears; as a program (`tests/support/serving.py FOLDER
+LIMITS-AS-JSON`) a process of its own."""
 
 import asyncio
 import json
 import logging
 import sys
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,8 +17,8 @@ from rtvc.engine.admission.limits import ServerLimits
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.server.app import run, serving
 from rtvc.engine.server.service import Service
-from rtvc.engine.server.voice_store import VoiceStore
 from rtvc.engine.streams.capacity import Capacity
+from rtvc.engine.voices.store import VoiceStore
 from rtvc.voices.voice import Voice
 
 
@@ -32,7 +34,17 @@ def loudness_voice(samples, rate, name):
     return gain_voice(rate / 100_000, name)
 
 
-def make_service(folder, *, rows=64, chunk=600, access=None, backend=None, kind=Service, **limits):
+def make_service(
+    folder,
+    *,
+    rows=64,
+    chunk=600,
+    access=None,
+    backend=None,
+    kind=Service,
+    clock=time.perf_counter,
+    **limits,
+):
     """A service with the voices `one` (gain 1) and `half`."""
     store = VoiceStore(folder, most=limits.get("voices", 1_000))
     for name, gain in {"one": 1.0, "half": 0.5}.items():
@@ -40,7 +52,16 @@ def make_service(folder, *, rows=64, chunk=600, access=None, backend=None, kind=
             store.add(name, gain_voice(gain, name))
     backend = backend or TorchBackend(DelayConverter(), chunk)
     capacity = Capacity(chunk / 24_000, {}, rows)
-    return kind(backend, store, loudness_voice, ServerLimits(**limits), access or Access(), capacity=capacity, name="test")
+    return kind(
+        backend,
+        store,
+        loudness_voice,
+        ServerLimits(**limits),
+        access or Access(),
+        capacity=capacity,
+        name="test",
+        clock=clock,
+    )
 
 
 @asynccontextmanager

@@ -1,4 +1,5 @@
-"""A tiny model in place of the shipped one, and recordings to convert: what the API and the command line are tested with."""
+"""A tiny model in place of the shipped one, and recordings to convert: what the API and the command
+line are tested with."""
 
 import math
 from pathlib import Path
@@ -14,7 +15,8 @@ from rtvc.models.streaming import assets
 
 
 class TinyModel(TinyConverter):
-    """`TinyConverter` with style encoders: the acoustic style follows the spectrum's tilt, the prosodic one the level."""
+    """`TinyConverter` with style encoders: the acoustic style follows the spectrum's tilt, the
+    prosodic one the level."""
 
     space = "tiny"
 
@@ -28,15 +30,18 @@ class TinyModel(TinyConverter):
 
 
 class WholeModel:
-    """A model that needs whole recordings: it returns them in reverse, times the first number of the acoustic style."""
+    """A model that needs whole recordings: it returns them in reverse, times the first number of
+    the acoustic style."""
 
-    name, space, latency = "whole", "tiny", None
+    name, space, latency, streaming = "whole", "tiny", None, None
 
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """As `Model.styles`."""
         return TinyModel().styles(wave)
 
-    def convert(self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float) -> Tensor:
+    def convert(
+        self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float, prosody: float
+    ) -> Tensor:
         """As `Model.convert`."""
         return wave.flip(-1)
 
@@ -52,15 +57,20 @@ def use_tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assets, "load_default", TinyModel)
 
 
-def speech(seconds: float = 2.0, rate: int = 16_000, pitch: float = 120.0, seed: int = 0) -> np.ndarray:
-    """Something like speech: a buzz whose loudness comes and goes, with a little noise, (N,) float32."""
+def speech(
+    seconds: float = 2.0, rate: int = 16_000, pitch: float = 120.0, seed: int = 0
+) -> np.ndarray:
+    """Something like speech: a buzz whose loudness comes and goes, with a little noise, (N,)
+    float32."""
     at = np.arange(int(seconds * rate)) / rate
     buzz = sum(np.sin(2 * math.pi * pitch * k * at) / k for k in range(1, int(7200 / pitch)))
     noise = np.random.default_rng(seed).standard_normal(len(at)) * 0.001
     return (0.2 * buzz * np.clip(np.sin(2 * math.pi * 1.5 * at), 0, 1) + noise).astype(np.float32)
 
 
-def recording(path: Path, seconds: float = 2.0, rate: int = 16_000, pitch: float = 120.0, gain: float = 1.0) -> Path:
+def recording(
+    path: Path, seconds: float = 2.0, rate: int = 16_000, pitch: float = 120.0, gain: float = 1.0
+) -> Path:
     """Writes `speech` to a file."""
     soundfile.write(path, gain * speech(seconds, rate, pitch), rate, subtype="FLOAT")
     return path

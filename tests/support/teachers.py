@@ -1,4 +1,5 @@
-"""Teachers for tests: the real one where it is imported or can be, and one of random weights that needs no download."""
+"""Teachers for tests: the real one where it is imported or can be, and one of random weights that
+needs no download."""
 
 from typing import Any
 
@@ -33,15 +34,23 @@ def small_decoder() -> Decoder:
 
 
 def random_teacher(dtype: torch.dtype = torch.float64) -> Teacher:
-    """Random weights, but natural durations (about 2 frames a phoneme) and a voiced F0 near 150 Hz; three voices."""
+    """Random weights, but natural durations (about 2 frames a phoneme) and a voiced F0 near 150 Hz;
+    three voices."""
     torch.manual_seed(0)
     network = Kokoro(small_decoder())
     network.predictor.duration_proj.linear_layer.bias.fill_(-3.0)
     network.predictor.F0_proj.bias.fill_(150.0)  # type: ignore[operator]
     network.decoder.generator.conv_post.bias.fill_(-1.0)  # type: ignore[operator, union-attr]
     draw = torch.Generator().manual_seed(1)
-    bank = VoiceBank({name: torch.randn(510, 256, generator=draw) for name in ("af_one", "am_two", "bf_three")})
-    return Teacher(network, bank, Alphabet({symbol: token for token, symbol in enumerate(SYMBOLS, 1)}), dtype=dtype)
+    bank = VoiceBank(
+        {name: torch.randn(510, 256, generator=draw) for name in ("af_one", "am_two", "bf_three")}
+    )
+    return Teacher(
+        network,
+        bank,
+        Alphabet({symbol: token for token, symbol in enumerate(SYMBOLS, 1)}),
+        dtype=dtype,
+    )
 
 
 def relative(x: Any, y: Any) -> float:

@@ -1,4 +1,5 @@
-"""A tiny made-up language for the tests of the training stages: every phoneme is a chord over the speaker's pitch."""
+"""A tiny made-up language for the tests of the training stages: every phoneme is a chord over the
+speaker's pitch."""
 
 from pathlib import Path
 
@@ -74,7 +75,9 @@ def make_corpus(folder: Path, count: int = 6, length: int = 8, corrupt: int = 0)
     return folder / "manifest.tsv"
 
 
-def tiny_config(folder: Path, manifest: Path, extra: str = "", steps: int = 12, lr: float = 2e-3) -> Path:
+def tiny_config(
+    folder: Path, manifest: Path, extra: str = "", steps: int = 12, lr: float = 2e-3
+) -> Path:
     """A configuration for tiny models on the corpus; `extra` is appended, and holds tables only."""
     path = folder / "config.toml"
     data = f'[data]\nmanifest = "{manifest}"\nvalid = "{manifest}"\nbatch = 2\n'

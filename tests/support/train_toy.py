@@ -1,4 +1,5 @@
-"""A two-phase toy stage for the tests of the loop; also a program, so that it can be killed and run under torchrun."""
+"""A two-phase toy stage for the tests of the loop; also a program, so that it can be killed and run
+under torchrun."""
 
 import sys
 import time
@@ -37,7 +38,9 @@ class Toy(Stage):
 
     def __init__(self, config: ToyConfig) -> None:
         self.config = config
-        rough = nn.Identity() if config.plain else nn.Sequential(nn.BatchNorm1d(32), nn.Dropout(0.1))
+        rough = (
+            nn.Identity() if config.plain else nn.Sequential(nn.BatchNorm1d(32), nn.Dropout(0.1))
+        )
         self.modules = {
             "net": nn.Sequential(nn.Linear(4, 32), rough, nn.Tanh(), nn.Linear(32, 4)),
             "critic": nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1)),
@@ -56,8 +59,16 @@ class Toy(Stage):
         net, critic = self.modules["net"], self.modules["critic"]
         made = net(batch["x"])
         if phase == "discriminator":
-            return {"tell": (critic(batch["y"]) - 1).square().mean() + critic(made.detach()).square().mean()}
-        return {"fit": (made - batch["y"]).square().mean(), "fool": (critic(made) - 1).square().mean(), "metric/size": made.abs().mean()}
+            return {
+                "tell": (
+                    (critic(batch["y"]) - 1).square().mean() + critic(made.detach()).square().mean()
+                )
+            }
+        return {
+            "fit": (made - batch["y"]).square().mean(),
+            "fool": (critic(made) - 1).square().mean(),
+            "metric/size": made.abs().mean(),
+        }
 
     def sample(self, step: int) -> Samples:
         return Samples({"tone": torch.sin(torch.arange(2400) / 10)}, {"mel": torch.rand(80, 20)})

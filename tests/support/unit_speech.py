@@ -1,4 +1,5 @@
-"""A few seconds of speech labelled with units, for the tests: two vowels and a pause, each its own unit and phoneme."""
+"""A few seconds of speech labelled with units, for the tests: two vowels and a pause, each its own
+unit and phoneme."""
 
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def utterance(speaker: str, seed: int, seconds: float = 2.0, text: str = "ab") -
     waves = [np.zeros(len(time))]
     for place in PLACES[1:]:
         levels = np.exp(-(((harmonics * pitch - place) / 400) ** 2)) + 0.03
-        waves.append((levels[:, None] * np.sin(2 * np.pi * harmonics[:, None] * pitch * time)).sum(0))
+        waves.append(
+            (levels[:, None] * np.sin(2 * np.pi * harmonics[:, None] * pitch * time)).sum(0)
+        )
     which = np.repeat(sounds, 24_000 // UNIT_RATE)
     wave = np.choose(which, waves)
     wave = 0.3 * wave / np.abs(wave).max() + 0.003 * rng.standard_normal(len(time))

@@ -1,4 +1,5 @@
-"""Transcripts by Whisper base (Radford et al. 2022) through CTranslate2: deterministic, English, one thread."""
+"""Transcripts by Whisper base (Radford et al. 2022) through CTranslate2: deterministic, English,
+one thread."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,15 @@ class Recogniser:
     """Whisper base with beam 5 at temperature 0, each window for itself."""
 
     def __init__(self, folder: Path | None = None, workers: int = 1) -> None:
-        """A CTranslate2 Whisper model, by default the one from the package registry, for so many threads at once."""
+        """A CTranslate2 Whisper model, by default the one from the package registry, for so many
+        threads at once."""
         whisper = need("faster_whisper")
         self._model: Any = whisper.WhisperModel(
-            str(folder or whisper_base()), device="cpu", compute_type="int8", cpu_threads=1, num_workers=workers
+            str(folder or whisper_base()),
+            device="cpu",
+            compute_type="int8",
+            cpu_threads=1,
+            num_workers=workers,
         )
 
     def transcribe(self, wave: Wave) -> str:

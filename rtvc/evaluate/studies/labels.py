@@ -1,4 +1,5 @@
-"""Content that stands in the encoder's place: a recording's labels, or the exact content of the teacher's speech."""
+"""Content that stands in the encoder's place: a recording's labels, or the exact content of the
+teacher's speech."""
 
 import hashlib
 from collections.abc import Callable
@@ -20,7 +21,8 @@ MEL_FRAMES = 2
 
 
 class BridgeLabels:
-    """The labels that the encoder learned from: what a large recogniser hears, translated by the bridge."""
+    """The labels that the encoder learned from: what a large recogniser hears, translated by the
+    bridge."""
 
     def __init__(self, path: Path) -> None:
         """From a run of stage `bridge`, or weights that it exported.
@@ -34,8 +36,12 @@ class BridgeLabels:
 
         weights = load_weights(path)
         if "bridge" not in weights:
-            raise ConfigError(f"{path} holds {', '.join(weights)}, a bridge was wanted: name one with --bridge")
-        self._net = BridgeNet.of_weights({name: tensor.float() for name, tensor in weights["bridge"].items()})
+            raise ConfigError(
+                f"expected a bridge, {path} holds {', '.join(weights)}: name one with --bridge"
+            )
+        self._net = BridgeNet.of_weights(
+            {name: tensor.float() for name, tensor in weights["bridge"].items()}
+        )
         self._listen = Listener()
         self._kept: dict[Path, Tensor] = {}
         digest = hashlib.sha256()
@@ -44,21 +50,22 @@ class BridgeLabels:
         self.identity = digest.hexdigest()[:16]
 
     def __call__(self, path: Path) -> Tensor:
-        """As `rtvc.evaluate.studies.where.Labels`: (512, T)."""
+        """Content (512, T), see `rtvc.evaluate.studies.where.Labels`."""
         from rtvc.train.streaming.bridge import at_40
 
         if path not in self._kept:
             wave = read(path).clip(-1, 1)
             frames = max(1, len(wave) // CONTENT_HOP)
-            heard = at_40(torch.from_numpy(self._listen(wave).astype(np.float32)), frames)
+            states = at_40(torch.from_numpy(self._listen(wave).astype(np.float32)), frames)
             with torch.inference_mode():
-                content, _ = self._net(heard[None])
+                content, _ = self._net(states[None])
             self._kept[path] = content[0].mT.repeat_interleave(MEL_FRAMES, -1)
         return self._kept[path]
 
 
 class TeacherSpeech:
-    """Utterances that `rtvc teacher generate` wrote, as recordings in a folder, and their exact content."""
+    """Utterances that `rtvc teacher generate` wrote, as recordings in a folder, and their exact
+    content."""
 
     def __init__(self, made: Path, folder: Path, count: int) -> None:
         """The first `count` of them.
@@ -74,7 +81,10 @@ class TeacherSpeech:
         """
         files = sorted(made.glob("*.npz"))[:count]
         if not files:
-            raise ConfigError(f"{made} holds no .npz files: name a folder that `rtvc teacher generate` wrote, or leave --teacher out")
+            raise ConfigError(
+                f"{made} holds no .npz files: name a folder that `rtvc teacher generate` wrote, or"
+                " leave --teacher out"
+            )
         self._files = {folder / f"{file.stem}.wav": file for file in files}
         digest = hashlib.sha256()
         for recording, file in self._files.items():
@@ -85,10 +95,11 @@ class TeacherSpeech:
         self.identity = digest.hexdigest()[:16]
 
     def pairs(self, transcribe: Callable[[Path], str]) -> list[Pair]:
-        """Each with itself, in the words that a recogniser hears in it: the teacher keeps no text."""
+        """Each with itself, in the words that a recogniser hears in it: the teacher keeps no
+        text."""
         return [Pair(path, "teacher", (path,), transcribe(path)) for path in self._files]
 
     def __call__(self, path: Path) -> Tensor:
-        """As `rtvc.evaluate.studies.where.Labels`: (512, T)."""
+        """Content (512, T), see `rtvc.evaluate.studies.where.Labels`."""
         content = torch.from_numpy(load_utterance(self._files[path]).content.astype(np.float32))
         return content.repeat_interleave(MEL_FRAMES, -1)

@@ -1,8 +1,9 @@
-"""Who loses the words: the same pairs again and again, each time with one more part of the model in play.
+"""Who loses the words: the same pairs again and again, each time with one more part of the model in
+play.
 
-A recording said again in its own voice, from labels in place of what the encoder hears, has lost words to labels and
-decoder alone; with the encoder, to the encoder as well; in another's voice, to converting. Speech of the teacher has
-exact content, which leaves the decoder alone.
+A recording said again in its own voice, from labels in place of what the encoder hears, has lost
+words to labels and decoder alone; with the encoder, to the encoder as well; in another's voice, to
+converting. Speech of the teacher has exact content, which leaves the decoder alone.
 """
 
 import copy
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rtvc.audio.io import decode, mono, prepare
+from rtvc.audio.io import decode, mono
+from rtvc.audio.recording import prepare
 from rtvc.evaluate.audio import Wave
 from rtvc.evaluate.converter import LibraryConverter, streamed
 from rtvc.evaluate.evaluators import Evaluators
@@ -31,7 +33,8 @@ Labels = Callable[[Path], Tensor]
 
 
 class Row(NamedTuple):
-    """One way of saying the pairs again: with the encoder or with labels, in the source's own voice or in the target's."""
+    """One way of saying the pairs again: with the encoder or with labels, in the source's own voice
+    or in the target's."""
 
     title: str
     labels: str | None
@@ -85,16 +88,19 @@ class Told(Streaming):
         return torch.zeros(batch, dtype=torch.long)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """x (1, M, T) -> content (1, C, T); its first and last frames stand for what lies outside."""
-        place = (state[0] + torch.arange(x.shape[-1]) - self.late).clamp(0, self.content.shape[1] - 1)
+        """x (1, M, T) -> content (1, C, T); its first and last frames stand for what lies
+        outside."""
+        place = (state[0] + torch.arange(x.shape[-1]) - self.late).clamp(
+            0, self.content.shape[1] - 1
+        )
         return self.content[None, :, place].to(x), state + x.shape[-1]
 
 
 def told(converter: StreamingConverter, content: Tensor) -> StreamingConverter:
     """The converter with content (C, T) in place of what its encoder hears; all else is shared.
 
-    The only place that knows how a model's content lies in time: frame j of the analysis is centred on sample
-    (j - 1) * HOP, and the encoder's answer comes its own latency later.
+    The only place that knows how a model's content lies in time: frame j of the analysis is centred
+    on sample (j - 1) * HOP, and the encoder's answer comes its own latency later.
     """
     twin = copy.copy(converter)
     twin._modules = dict(converter._modules)
@@ -112,7 +118,9 @@ def said_again(converter: LibraryConverter, row: Row, labels: Mapping[str, Label
             return converter(source, asked)
         wave, rate = decode(source)
         model = told(converter.streaming, labels[row.labels](source))
-        y, seconds = streamed(model, prepare(mono(wave), rate), converter.voice(asked), PIECE * model.hop)
+        y, seconds = streamed(
+            model, prepare(mono(wave), rate), converter.voice(asked), PIECE * model.hop
+        )
         return y.numpy(), seconds
 
     return convert
@@ -141,9 +149,10 @@ def where(
         cache: as `evaluate_pairs` takes it, as the next three.
         recordings: see there.
         evaluators: see there.
-        progress: told the row's title instead of a stage, and that so many of its two stages' pairs are done.
+        progress: told the row's title instead of a stage, and that so many of its two stages' pairs
+            are done.
     """
-    found: dict[str, dict[str, Any]] = {}
+    measured: dict[str, dict[str, Any]] = {}
     for row in (row for row in rows if row.labels is None or row.labels in labels):
         facts = f"{converter.key} {row} {identity if row.labels else ''}".encode()
         key = hashlib.sha256(facts + Path(__file__).read_bytes()).hexdigest()[:16]
@@ -152,7 +161,7 @@ def where(
             if progress:
                 progress(title, done + (total if stage == "measure" else 0), 2 * total)
 
-        found[row.title] = evaluate_pairs(
+        measured[row.title] = evaluate_pairs(
             said_again(converter, row, labels),
             pairs,
             model=f"{converter.name}: {row.title}",
@@ -162,7 +171,7 @@ def where(
             evaluators=evaluators,
             progress=tell,
         )
-    return {SOURCE: of_sources(next(iter(found.values()))), **found}
+    return {SOURCE: of_sources(next(iter(measured.values()))), **measured}
 
 
 def of_sources(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,13 +180,16 @@ def of_sources(result: Mapping[str, Any]) -> dict[str, Any]:
 
     names = ("errors", "errors2", "distillmos")
     pairs = [
-        {name: pair[name] for name in ("pair", "references", "words")} | {name: pair[f"{name}_source"] for name in names}
+        {name: pair[name] for name in ("pair", "references", "words")}
+        | {name: pair[f"{name}_source"] for name in names}
         for pair in result["pairs"]
     ]
     return {"summary": summarise(pairs), "pairs": pairs}
 
 
-def costs(rows: Mapping[str, Mapping[str, Any]], steps: Sequence[Step]) -> dict[str, dict[str, Difference | None]]:
+def costs(
+    rows: Mapping[str, Mapping[str, Any]], steps: Sequence[Step]
+) -> dict[str, dict[str, Difference | None]]:
     """Step title -> what it changes of each metric, for the steps whose rows are there."""
     there = [step for step in steps if step.before in rows and step.after in rows]
     return {step.title: compare(rows[step.before], rows[step.after]) for step in there}

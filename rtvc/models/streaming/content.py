@@ -1,4 +1,5 @@
-"""The causal mel encoder: mel frames to speaker-independent content (StyleTTS-VC, section 3.2, made causal)."""
+"""The causal mel encoder: mel frames to speaker-independent content (StyleTTS-VC, section 3.2, made
+causal)."""
 
 from collections.abc import Sequence
 
@@ -17,10 +18,14 @@ PHONEMES = 178
 class ContentEncoder(Streaming):
     """mel (B, M, T) -> content (B, 512, T) at the mel rate, `right` frames late."""
 
-    def __init__(self, bands: int, hidden: int, kernel: int, dilations: Sequence[int], right: int) -> None:
+    def __init__(
+        self, bands: int, hidden: int, kernel: int, dilations: Sequence[int], right: int
+    ) -> None:
         super().__init__()
         self.bands = bands
-        self.trunk = Serial(Conv(bands, hidden, 5, right=right), *(ConvBlock(hidden, kernel, d) for d in dilations))
+        self.trunk = Serial(
+            Conv(bands, hidden, 5, right=right), *(ConvBlock(hidden, kernel, d) for d in dilations)
+        )
         self.norm = nn.LayerNorm(hidden)
         self.out = nn.Linear(hidden, CONTENT)
         self.phonemes = nn.Linear(hidden, PHONEMES)

@@ -28,25 +28,44 @@ def low_bins(frames: int) -> tuple[Tensor]:
 
 
 def styled(frames: int) -> tuple[Tensor, ...]:
-    """Content (1, 512, T), log F0 and voicing (1, T), energy (1, 2, T), and the scales and shifts of a style."""
+    """Content (1, 512, T), log F0 and voicing (1, T), energy (1, 2, T), and the scales and shifts
+    of a style."""
     size = StreamingConverter().decoder.style_size
     f0 = torch.full((1, frames), 5.0)
-    return torch.randn(1, CONTENT, frames), f0, torch.ones_like(f0), torch.zeros(1, 2, frames), torch.randn(1, size)
+    return (
+        torch.randn(1, CONTENT, frames),
+        f0,
+        torch.ones_like(f0),
+        torch.zeros(1, 2, frames),
+        torch.randn(1, size),
+    )
 
 
 def reference(extra: int) -> Any:
     """Makes features (1, C, T) and a mask (1, T) that lets all frames through."""
-    return lambda frames: (torch.randn(1, audible_bands() + extra, frames), torch.ones(1, frames, dtype=torch.bool))
+    return lambda frames: (
+        torch.randn(1, audible_bands() + extra, frames),
+        torch.ones(1, frames, dtype=torch.bool),
+    )
 
 
 def parts() -> list[Part]:
-    """Content encoder, pitch network, decoder, and what only runs once a voice: style encoders and their projections."""
+    """Content encoder, pitch network, decoder, and what only runs once a voice: style encoders and
+    their projections."""
     return [
         Part("content encoder", lambda: StreamingConverter().encoder, mel, run=streamed),
         Part("pitch network", lambda: StreamingConverter().pitch, low_bins, run=streamed),
         Part("decoder", lambda: StreamingConverter().decoder, styled, run=streamed),
         Part("acoustic style encoder", lambda: StreamingConverter().acoustic, reference(0)),
         Part("prosodic style encoder", lambda: StreamingConverter().prosodic, reference(2)),
-        Part("style projection", lambda: StreamingConverter().affine, lambda frames: (torch.randn(1, 128),)),
-        Part("prosody head", lambda: StreamingConverter().targets, lambda frames: (torch.randn(1, 128),)),
+        Part(
+            "style projection",
+            lambda: StreamingConverter().affine,
+            lambda frames: (torch.randn(1, 128),),
+        ),
+        Part(
+            "prosody head",
+            lambda: StreamingConverter().targets,
+            lambda frames: (torch.randn(1, 128),),
+        ),
     ]

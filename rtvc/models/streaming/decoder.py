@@ -1,8 +1,10 @@
-"""The causal decoder: adaptive residual blocks at the mel rate, a harmonic source, and an iSTFT head.
+"""The causal decoder: adaptive residual blocks at the mel rate, a harmonic source, and an iSTFT
+head.
 
-The head follows the source-filter view of DDSP vocoders: the network predicts, four half-overlapping times per window,
-the log-magnitude of a filter for the harmonic source and of one for noise. The harmonic filter gets the minimum phase
-that belongs to its magnitude, as vocal tracts have; both are applied in the short-time spectrum and leave by iSTFT.
+The head follows the source-filter view of DDSP vocoders: the network predicts, four
+half-overlapping times per window, the log-magnitude of a filter for the harmonic source and of one
+for noise. The harmonic filter gets the minimum phase that belongs to its magnitude, as vocal tracts
+have; both are applied in the short-time spectrum and leave by iSTFT.
 """
 
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from rtvc.layers.conv import Conv
 from rtvc.layers.norm import Statistics
 from rtvc.layers.source import HarmonicSource, SourceState
 from rtvc.layers.synthesis import Istft, Stft
+from rtvc.models.streaming.pitch import F0_CENTRE, F0_SCALE
 from rtvc.models.streaming.timbre import WIDTH, TimbreAttention
 
 SIZE, STEP = 2 * HOP, HOP // 2
@@ -31,7 +34,8 @@ RANGE = 12.0
 
 
 def minimum_phase(size: int) -> Tensor:
-    """The matrix (bins, bins) from a log-magnitude to its minimum phase (real cepstrum, folded); float64."""
+    """The matrix (bins, bins) from a log-magnitude to its minimum phase (real cepstrum, folded);
+    float64."""
     bins = size // 2 + 1
     n = torch.arange(bins, dtype=torch.float64)
     angle = 2 * torch.pi * (n[:, None] * n % size) / size
@@ -81,9 +85,11 @@ class Decoder(nn.Module):
             dilations: one block each.
             statistics: what their norms take out.
             energies: frames of energy that come with each frame.
-            timbre: numbers of the blocks that an attention to the voice's tokens follows, counted from 1.
+            timbre: numbers of the blocks that an attention to the voice's tokens follows, counted
+                from 1.
             tokens: how many there are.
-            phase_bins: lowest bins of the harmonic filter whose phase is free to leave the minimum phase.
+            phase_bins: lowest bins of the harmonic filter whose phase is free to leave the minimum
+                phase.
         """
         super().__init__()
         self.inputs = Conv(content + 2 + energies, hidden, 3)
@@ -101,7 +107,9 @@ class Decoder(nn.Module):
         self.style_size = sum(block.style_size for block in self.adaptive_blocks())
         self.memory_size = len(self.timbre) * tokens * 2 * WIDTH
         generator = torch.Generator().manual_seed(20)
-        noise = torch.randn(NOISE_FRAMES, 2 * BINS, generator=generator, dtype=torch.float64) / 2**0.5
+        noise = (
+            torch.randn(NOISE_FRAMES, 2 * BINS, generator=generator, dtype=torch.float64) / 2**0.5
+        )
         self.register_buffer("phase", minimum_phase(SIZE).float(), persistent=False)
         # Scaled to the spectrum that Stft gives of white noise of unit variance.
         self.register_buffer("table", (noise * STEP**0.5).float(), persistent=False)
@@ -122,19 +130,35 @@ class Decoder(nn.Module):
         )
 
     def forward(
-        self, content: Tensor, log_f0: Tensor, voicing: Tensor, energy: Tensor, voice: Tensor, state: DecoderState
+        self,
+        content: Tensor,
+        log_f0: Tensor,
+        voicing: Tensor,
+        energy: Tensor,
+        voice: Tensor,
+        state: DecoderState,
     ) -> tuple[Tensor, DecoderState]:
-        """content (B, C, T), log_f0 and voicing (B, T), energy (B, E, T), voice (B, M + S) -> (B, 1, T * HOP).
+        """content (B, C, T), log_f0 and voicing (B, T), energy (B, E, T), voice (B, M + S) -> (B,
+        1, T * HOP).
 
-        Frame t completes the samples that end at its centre. The voice is the memory of its tokens, where there are any, layer by
-        layer, and behind it every scale and shift.
+        Frame t completes the samples that end at its centre. The voice is the memory of its tokens,
+        where there are any, layer by layer, and behind it every scale and shift.
         """
-        memory = voice[:, : self.memory_size].unflatten(-1, (len(self.timbre), self.tokens, -1)).unbind(1) if self.timbre else ()
+        memory = (
+            voice[:, : self.memory_size]
+            .unflatten(-1, (len(self.timbre), self.tokens, -1))
+            .unbind(1)
+            if self.timbre
+            else ()
+        )
         answers, style = iter(memory), voice[:, self.memory_size :]
-        pitch = torch.stack([(log_f0 - 5.0) * 2 * voicing, voicing], 1).to(content.dtype)
+        register = (log_f0 - F0_CENTRE) * F0_SCALE * voicing
+        pitch = torch.stack([register, voicing], 1).to(content.dtype)
         x, inputs = self.inputs(torch.cat([content, pitch, energy * 0.3], 1), state.inputs)
         blocks, at = [], 0
-        for number, (block, old) in enumerate(zip(self.adaptive_blocks(), state.blocks, strict=True), 1):
+        for number, (block, old) in enumerate(
+            zip(self.adaptive_blocks(), state.blocks, strict=True), 1
+        ):
             x, new = block(x, style[:, at : at + block.style_size], old)
             at += block.style_size
             blocks.append(new)
@@ -142,8 +166,14 @@ class Decoder(nn.Module):
                 x = self.timbre[str(number)](x, next(answers))
         x = self.norm(x.mT)
         filters = self.precise(self.head(x))
-        filters = (RANGE * torch.tanh(filters / RANGE)).reshape(x.shape[0], -1, 2 * BINS)  # (B, 2 T, harmonic and noise)
-        free = None if self.free is None else self.precise(self.free(x)).reshape(x.shape[0], -1, self.phase_bins)
+        filters = (RANGE * torch.tanh(filters / RANGE)).reshape(
+            x.shape[0], -1, 2 * BINS
+        )  # (B, 2 T, harmonic and noise)
+        free = (
+            None
+            if self.free is None
+            else self.precise(self.free(x)).reshape(x.shape[0], -1, self.phase_bins)
+        )
         pulses, source = self.source(torch.exp(log_f0), voicing.to(filters.dtype), state.source)
         spectrum, analysis = self.stft(pulses[:, None], state.analysis)
         spectrum, noise = self.filtered(spectrum.mT, filters, state.noise, free)
@@ -155,9 +185,11 @@ class Decoder(nn.Module):
         """x in float32, or in float64 where it came so."""
         return x if x.dtype == torch.float64 else x.float()
 
-    def filtered(self, spectrum: Tensor, filters: Tensor, row: Tensor, free: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The source's spectrum (B, J, 2 BINS), filters (B, J, 2 BINS) and what is added to the phase of the lowest bins (B, J, F)
-        -> their product with noise, and the next noise row."""
+    def filtered(
+        self, spectrum: Tensor, filters: Tensor, row: Tensor, free: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The source's spectrum (B, J, 2 BINS), filters (B, J, 2 BINS) and what is added to the
+        phase of the lowest bins (B, J, F) -> their product with noise, and the next noise row."""
         harmonic, noise = filters.split(BINS, -1)
         magnitude, phase = torch.exp(harmonic), harmonic @ self.phase
         if free is not None:

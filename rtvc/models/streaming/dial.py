@@ -1,31 +1,33 @@
-"""The converter with a latency dial: waveform in, waveform out, `y, state = model(x, voice, state)`."""
+"""The converter with a latency dial: waveform in, waveform out, `y, state = model(x, voice,
+state)`."""
 
-import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from rtvc.audio.energy import energy as energy_of
-from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.audio.mel import HOP, LOG_STD, SAMPLE_RATE
 from rtvc.layers.contract import Delay, State
 from rtvc.layers.limiter import Limiter
 from rtvc.layers.norm import Statistics
 from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, AnalysisState, audible_bands
 from rtvc.models.streaming.decoder import Decoder, DecoderState
-from rtvc.models.streaming.encoder import ContentEncoder, EncoderConfig
-from rtvc.models.streaming.pitch import PitchNet
+from rtvc.models.streaming.encoder import (
+    BlockNumbers,
+    Channels,
+    ContentEncoder,
+    Dilations,
+    EncoderConfig,
+    Taps,
+)
+from rtvc.models.streaming.model import QUIETEST, REGISTER, SPEECH_DEPTH
+from rtvc.models.streaming.pitch import F0_CENTRE, F0_SCALE, SEMITONE, PitchNet
 from rtvc.models.streaming.prosody import Prosody, ProsodyState
 from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
 from rtvc.models.streaming.timbre import WIDTH, Memory, ReferenceTokens, StyleTokens
-
-SEMITONE = math.log(2) / 12
-"""In log Hz."""
-SPEECH_DEPTH = 5.0
-"""Nepers below a reference's loudest frame within which its frames are speech and not pauses: 43 dB."""
-QUIETEST = -2.0
-"""Floor of level-normalised log-mels: below it there is only the noise of the room."""
 
 
 class DialConfig(BaseModel):
@@ -34,23 +36,24 @@ class DialConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     encoder: EncoderConfig = EncoderConfig()
-    pitch_hidden: int = Field(default=192, ge=1, le=2048)
-    pitch_dilations: tuple[int, ...] = (1, 2, 4, 8)
+    pitch_hidden: Channels = 192
+    pitch_dilations: Dilations = (1, 2, 4, 8)
     pitch_bins: int = Field(default=160, ge=2, le=1024)
     pitch_highest: float = Field(default=1100.0, gt=100, le=1200)
     """Hz: sung notes reach 1,000, and the analysis shows the network sound up to 1,200."""
-    decoder_hidden: int = Field(default=384, ge=1, le=2048)
-    decoder_kernel: int = Field(default=3, ge=1, le=31)
-    decoder_dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
+    decoder_hidden: Channels = 384
+    decoder_kernel: Taps = 3
+    decoder_dilations: Dilations = (1, 2, 4, 1, 2, 4)
     statistics: Statistics = "frame"
-    timbre: tuple[int, ...] = ()
-    """Numbers of the decoder's blocks that cross attention to the voice's tokens follows, counted from 1."""
+    timbre: BlockNumbers = ()
+    """Numbers of the decoder's blocks that cross attention to the voice's tokens follows, counted
+    from 1."""
     tokens: int = Field(default=16, ge=1, le=256)
     """Tokens pooled from a reference; as many more come from its style."""
     phase_bins: int = Field(default=0, ge=0, le=301)
     """Lowest bins of the harmonic filter whose phase is free, 40 Hz apart."""
-    acoustic_hidden: int = Field(default=256, ge=1, le=2048)
-    prosodic_hidden: int = Field(default=128, ge=1, le=2048)
+    acoustic_hidden: Channels = 256
+    prosodic_hidden: Channels = 128
 
 
 def pitch_net(config: DialConfig) -> PitchNet:
@@ -76,7 +79,8 @@ class DialConverter(nn.Module):
     """The streaming converter. Its latency is a setting: `set_lookahead` before a session begins.
 
     Attributes:
-        acoustic_size: A, numbers in an acoustic style: the style vector, and behind it the tokens of the reference, flat.
+        acoustic_size: A, numbers in an acoustic style: the style vector, and behind it the tokens
+            of the reference, flat.
     """
 
     sample_rate = SAMPLE_RATE
@@ -112,6 +116,11 @@ class DialConverter(nn.Module):
         self.acoustic_size = STYLE * (1 + (c.tokens if c.timbre else 0))
         self.set_lookahead(self.encoder.lookahead)
 
+    @property
+    def lookahead(self) -> int:
+        """Frames that the dial is set to."""
+        return self.encoder.lookahead
+
     def set_lookahead(self, frames: int) -> None:
         """Sets the dial to one of the encoder's settings; states of another setting no longer fit.
 
@@ -121,7 +130,8 @@ class DialConverter(nn.Module):
         self.encoder.set_lookahead(frames)
         self.late_energy, self.late_melody = Delay(1, frames), Delay(2, frames)
         self.late_melody.like = self.late_melody.like.double()  # as PitchNet tells it
-        # A frame is complete `fall` samples after its peak, and the decoder completes the samples before the peak.
+        # A frame is complete `fall` samples after its peak, and the decoder completes the samples
+        # before the peak.
         self.latency = self.config.encoder.fall + frames * HOP
 
     def initial(self, batch: int) -> DialState:
@@ -138,53 +148,81 @@ class DialConverter(nn.Module):
         )
 
     def decoding(self, acoustic: Tensor) -> Tensor:
-        """acoustic (B, A) -> what the decoder needs of a voice: the memory of its tokens, every scale and shift (B, M + S)."""
-        style, tokens = acoustic[:, :STYLE], acoustic[:, STYLE:].unflatten(-1, (-1, WIDTH))
+        """acoustic (B, A) -> what the decoder needs of a voice: the memory of its tokens, every
+        scale and shift (B, M + S)."""
+        style = acoustic[:, :STYLE]
         scales: Tensor = self.affine(style)
         if self.memory is None or self.style_tokens is None:
             return scales
+        # A style from elsewhere, without a recording, has the tokens of silence.
+        given = F.pad(acoustic[:, STYLE:], (0, self.acoustic_size - acoustic.shape[1]))
+        tokens = given.unflatten(-1, (-1, WIDTH))
         return torch.cat([self.memory(torch.cat([tokens, self.style_tokens(style)], 1)), scales], 1)
 
-    def condition(self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
-        """acoustic (B, A) and prosodic (B, 128) -> (B, V): the prosody targets and all that the decoder needs.
+    def condition(
+        self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0
+    ) -> Tensor:
+        """acoustic (B, A) and prosodic (B, 128) -> (B, V): the prosody targets and all that the
+        decoder needs.
 
         Args:
-            acoustic: timbre: the style, and behind it the tokens of the reference.
+            acoustic: timbre: the style, and behind it the tokens of the reference, if there are any
+                (B, 128).
             prosodic: pitch register and range, energy range.
             pitch: semitones added to the pitch.
             prosody: 0 keeps the source's register and range, 1 takes the voice's.
         """
+        register, spreads = self.targets(prosodic).split([1, 2], -1)
+        register = register.clamp(*REGISTER)
         controls = acoustic.new_tensor([pitch * SEMITONE, prosody]).expand(len(acoustic), 2)
-        return torch.cat([self.targets(prosodic), controls, self.decoding(acoustic)], 1)
+        return torch.cat([register, spreads, controls, self.decoding(acoustic)], 1)
 
     def forward(self, x: Tensor, voice: Tensor, state: DialState) -> tuple[Tensor, DialState]:
-        """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency` samples late."""
-        heard, analysis = self.analysis(x, state.analysis)
-        mel = heard[:, :BANDS]
+        """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency`
+        samples late."""
+        features, analysis = self.analysis(x, state.analysis)
+        mel = features[:, :BANDS]
         content, encoder = self.encoder(mel, state.content)
         # Pitch and energy know a frame as soon as it is heard; they wait for its content.
-        melody, pitch = self.pitch(heard[:, BANDS:], state.pitch)
+        melody, pitch = self.pitch(features[:, BANDS:], state.pitch)
         melody, late_melody = self.late_melody(melody, state.melody)
         energy, late_energy = self.late_energy(energy_of(mel), state.energy)
-        (log_f0, loudness), prosody = self.prosody(melody[:, 0], melody[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody)
-        wave, decoder = self.decoder(content, log_f0, melody[:, 1], loudness[:, None], voice[:, Prosody.TARGETS :], state.decoder)
+        (log_f0, loudness), prosody = self.prosody(
+            melody[:, 0], melody[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody
+        )
+        wave, decoder = self.decoder(
+            content,
+            log_f0,
+            melody[:, 1],
+            loudness[:, None],
+            voice[:, Prosody.TARGETS :],
+            state.decoder,
+        )
         wave, limiter = self.limiter(wave, state.limiter)
-        return wave, DialState(analysis, late_energy, encoder, pitch, late_melody, prosody, decoder, limiter)
+        return wave, DialState(
+            analysis, late_energy, encoder, pitch, late_melody, prosody, decoder, limiter
+        )
 
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic (B, A) and prosodic style (B, 128)."""
-        heard, _ = self.analysis(wave, self.analysis.initial(len(wave)))
-        melody, _ = self.pitch(heard[:, BANDS:], self.pitch.initial(len(wave)))
-        return self.styles_of(heard[:, :BANDS], melody)
+        """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic (B, A) and prosodic
+        style (B, 128)."""
+        features, _ = self.analysis(wave, self.analysis.initial(len(wave)))
+        melody, _ = self.pitch(features[:, BANDS:], self.pitch.initial(len(wave)))
+        return self.styles_of(features[:, :BANDS], melody)
 
     def styles_of(self, mel: Tensor, melody: Tensor) -> tuple[Tensor, Tensor]:
-        """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic (B, A) and prosodic style (B, 128)."""
+        """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic (B, A) and prosodic style (B,
+        128)."""
         energy = energy_of(mel)[:, 0]
         mask = energy > energy.amax(1, keepdim=True) - SPEECH_DEPTH
         level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
-        # The style must not depend on how loud the reference was recorded: log-mels are shifted to a common level.
-        level_mel = (mel - level[:, None, None] / 4).clamp(min=QUIETEST)[:, : audible_bands()]
-        voiced = torch.stack([(melody[:, 0] - 5.0) * 2 * melody[:, 1], melody[:, 1]], 1).to(mel.dtype)
+        # The style must not depend on how loud the reference was recorded: log-mels are shifted to
+        # a common level.
+        shifted = mel - level[:, None, None] / LOG_STD
+        level_mel = shifted.clamp(min=QUIETEST)[:, : audible_bands()]
+        log_f0, voicing = melody.unbind(1)
+        register = (log_f0 - F0_CENTRE) * F0_SCALE * voicing
+        voiced = torch.stack([register, voicing], 1).to(mel.dtype)
         style, frames = self.acoustic.with_frames(level_mel, mask)
         prosodic = self.prosodic(torch.cat([level_mel, voiced], 1), mask)
         if self.reference_tokens is None:

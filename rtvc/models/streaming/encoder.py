@@ -1,11 +1,14 @@
-"""The causal content encoder with a latency dial: one trunk, one small layer of right context for every look-ahead.
+"""The causal content encoder with a latency dial: one trunk, one small layer of right context for
+every look-ahead.
 
-The trunk hears nothing of the future. What a setting of the dial waits for, its own layer reads from the trunk's later frames, so
-one set of weights serves every latency, and all settings learn in the same steps (dynamic right context: arXiv 2506.14434).
-Content is a narrow projection that is trained to tell units of speech apart (soft units: van Niekerk et al. 2022, section 3).
+The trunk hears nothing of the future. What a setting of the dial waits for, its own layer reads
+from the trunk's later frames, so one set of weights serves every latency, and all settings learn in
+the same steps (dynamic right context: arXiv 2506.14434). Content is a narrow projection that is
+trained to tell units of speech apart (soft units: van Niekerk et al. 2022, section 3).
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +25,13 @@ LOOKAHEADS = (0, 1, 2, 4, 8)
 """Frames of look-ahead that the dial has, 12.5 ms each."""
 TAPS = 5
 """Most taps of a right context; a longer one skips frames."""
+Channels = Annotated[int, Field(ge=1, le=2048)]
+Taps = Annotated[int, Field(ge=1, le=31)]
+Dilations = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=64)]
+BlockNumbers = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(max_length=64)]
+Settings = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=64)], ...], Field(min_length=1, max_length=16)
+]
 
 
 class EncoderConfig(BaseModel):
@@ -31,24 +41,27 @@ class EncoderConfig(BaseModel):
 
     fall: int = Field(default=240, ge=1, le=600)
     """Samples of the analysis window after its peak, of 1,200: with 600 it is a Hann window."""
-    hidden: int = Field(default=384, ge=1, le=2048)
-    kernel: int = Field(default=3, ge=1, le=31)
-    dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 1, 2, 4, 8, 16)
-    attention: tuple[int, ...] = ()
+    hidden: Channels = 384
+    kernel: Taps = 3
+    dilations: Dilations = (1, 2, 4, 8, 16, 1, 2, 4, 8, 16)
+    attention: BlockNumbers = ()
     """Numbers of the convolution blocks that an attention block follows, counted from 1."""
-    content: int = Field(default=192, ge=1, le=2048)
-    lookaheads: tuple[int, ...] = LOOKAHEADS
+    content: Channels = 192
+    lookaheads: Settings = LOOKAHEADS
 
 
 class RightContext(Streaming):
-    """x + Pointwise(GELU(Conv(norm(x)))) whose convolution reads the current and the next `right` frames, `right` frames late."""
+    """x + Pointwise(GELU(Conv(norm(x)))) whose convolution reads the current and the next `right`
+    frames, `right` frames late."""
 
     def __init__(self, channels: int, right: int) -> None:
         super().__init__()
         self.channels = channels
         dilation = -(-right // (TAPS - 1)) or 1
         if right % dilation:
-            raise ValueError(f"a look-ahead of {right} frames cannot be read by {TAPS} taps at equal distances")
+            raise ValueError(
+                f"a look-ahead of {right} frames cannot be read by {TAPS} taps at equal distances"
+            )
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
         self.conv = Conv(channels, channels, right // dilation + 1, dilation=dilation, right=right)
@@ -61,7 +74,8 @@ class RightContext(Streaming):
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, C, T) -> y (B, C, T), `right` frames late."""
-        # One buffer of unnormalised frames serves the skip and, normalised again, the convolution: the norm is a frame's own.
+        # One buffer of unnormalised frames serves the skip and, normalised again, the convolution:
+        # the norm is a frame's own.
         frames = torch.cat([state.to(x.dtype), x], -1)
         kept = frames[..., frames.shape[-1] - self.latency :]
         y = F.layer_norm(frames.mT, (self.channels,), self.scale, self.shift, EPSILON).mT
@@ -71,7 +85,8 @@ class RightContext(Streaming):
 
 
 class ContentEncoder(Streaming):
-    """mel (B, M, T) -> content (B, Z, T) at the mel rate, late by the frames that the dial is set to.
+    """mel (B, M, T) -> content (B, Z, T) at the mel rate, late by the frames that the dial is set
+    to.
 
     Attributes:
         lookahead: frames that the dial is set to, one of the settings that were built.
@@ -95,7 +110,8 @@ class ContentEncoder(Streaming):
             dilations: one residual block each.
             content: Z.
             lookaheads: settings of the dial.
-            attention: numbers of the convolution blocks that an attention block follows, counted from 1.
+            attention: numbers of the convolution blocks that an attention block follows, counted
+                from 1.
         """
         super().__init__()
         self.bands = bands
@@ -105,7 +121,9 @@ class ContentEncoder(Streaming):
             if number in attention:
                 blocks.append(AttentionBlock(hidden))
         self.trunk = Serial(*blocks)
-        self.contexts = nn.ModuleDict({str(right): RightContext(hidden, right) for right in lookaheads})
+        self.contexts = nn.ModuleDict(
+            {str(right): RightContext(hidden, right) for right in lookaheads}
+        )
         self.norm = nn.LayerNorm(hidden)
         self.out = nn.Linear(hidden, content)
         self.lookaheads = tuple(lookaheads)
@@ -124,7 +142,10 @@ class ContentEncoder(Streaming):
             ValueError: no such setting.
         """
         if frames not in self.lookaheads:
-            raise ValueError(f"expected a look-ahead of {', '.join(map(str, self.lookaheads))} frames, got {frames}")
+            raise ValueError(
+                f"expected a look-ahead of {', '.join(map(str, self.lookaheads))} frames, got"
+                f" {frames}"
+            )
         self.lookahead = self.latency = frames
 
     def context(self, lookahead: int) -> RightContext:
@@ -150,7 +171,8 @@ class ContentEncoder(Streaming):
         return content
 
     def contents(self, mel: Tensor, lookaheads: Sequence[int]) -> list[Tensor]:
-        """Whole pieces for training: mel (B, M, T) -> content (B, Z, T) of several settings, each aligned with mel.
+        """Whole pieces for training: mel (B, M, T) -> content (B, Z, T) of several settings, each
+        aligned with mel.
 
         A setting's last frames, of which it would have to hear more, are made of silence.
         """

@@ -1,4 +1,19 @@
-"""The streaming converter: waveform in, waveform out, `y, state = model(x, voice, state)`."""
+"""The streaming converter: waveform in, waveform out, `y, state = model(x, voice, state)`.
+
+Its grid of time, in samples at 24 kHz (HOP = 300 is 12.5 ms), for mel frame 3, centred on 900:
+
+    input       0    300   600   900   1200  1500  1800
+                |-----|-----|-----|-----|-----|-----|
+    mel               [=========window=========]        whole once sample 1500 is in
+    content, F0                                      *  and with `right` = 1 frame more, 1800
+    filters                 |  |  |                     two a frame, a STEP of 150 apart
+    synthesis            [=====SIZE=====]               windows of 600, one every STEP,
+                      [=====SIZE=====]                  overlap; the last that covers a sample
+    output                  |-----|                     completes it: 600..900, nothing later
+
+So sample 900 leaves when 1800 is in: `latency` = 900 samples, 37.5 ms, of which 2 HOP are the half
+of the mel window that lies after its centre, and `right` * HOP is the encoder's look-ahead.
+"""
 
 from typing import Annotated, NamedTuple
 
@@ -7,14 +22,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from rtvc.audio.energy import energy as energy_of
-from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.audio.mel import HOP, LOG_STD, SAMPLE_RATE
 from rtvc.layers.contract import Delay, State
 from rtvc.layers.limiter import Limiter
 from rtvc.layers.norm import Statistics
 from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, AnalysisState, audible_bands
 from rtvc.models.streaming.content import CONTENT, ContentEncoder
 from rtvc.models.streaming.decoder import Decoder, DecoderState
-from rtvc.models.streaming.pitch import PitchNet
+from rtvc.models.streaming.pitch import F0_CENTRE, F0_SCALE, SEMITONE, PitchNet
 from rtvc.models.streaming.prosody import Prosody, ProsodyState
 from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
 
@@ -23,13 +38,20 @@ Taps = Annotated[int, Field(ge=1, le=63)]
 Dilation = Annotated[int, Field(ge=1, le=1024)]
 Dilations = Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=64)]
 
-
+SPEECH_DEPTH = 5.0
+"""Nepers of power (10 / ln 10 dB each, 22 dB in all) below a reference's loudest frame within which
+its frames are speech and not pauses."""
+QUIETEST = -2.0
+"""Least log-mel that the style encoders are shown. Silence is (log FLOOR - LOG_MEAN) / LOG_STD =
+-1.9; what the shift to a common level brings below that is silence too."""
 REGISTER = (2.0, 9.0)
-"""Mean log F0 that a voice may ask for, 7 Hz to 8 kHz: no voice is near either end, and what lies far beyond has no F0."""
+"""Mean log F0 that a voice may ask for, 7 Hz to 8 kHz: no voice is near either end, and what lies
+far beyond has no F0."""
 
 
 class StreamingConfig(BaseModel):
-    """Sizes of the streaming model. The defaults are those of the shipped weights, the bounds what any file may ask for."""
+    """Sizes of the streaming model. The defaults are those of the shipped weights, the bounds what
+    any file may ask for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,17 +93,22 @@ class StreamingConverter(nn.Module):
         super().__init__()
         self.config = c = config or StreamingConfig()
         self.analysis = Analysis()
-        self.encoder = ContentEncoder(audible_bands(), c.content_hidden, c.content_kernel, c.content_dilations, c.right)
+        self.encoder = ContentEncoder(
+            audible_bands(), c.content_hidden, c.content_kernel, c.content_dilations, c.right
+        )
         self.pitch = PitchNet(PITCH_BINS, c.pitch_hidden, 3, c.pitch_dilations)
         self.now = Delay(BANDS, c.right)
         self.prosody = Prosody()
-        self.decoder = Decoder(CONTENT, c.decoder_hidden, c.decoder_kernel, c.decoder_dilations, c.statistics)
+        self.decoder = Decoder(
+            CONTENT, c.decoder_hidden, c.decoder_kernel, c.decoder_dilations, c.statistics
+        )
         self.limiter = Limiter(SAMPLE_RATE)
         self.affine = nn.Linear(STYLE, self.decoder.style_size)
         self.targets = ProsodyHead()
         self.acoustic = StyleEncoder(audible_bands(), c.acoustic_hidden)
         self.prosodic = StyleEncoder(audible_bands() + 2, c.prosodic_hidden)
-        # A window reaches 600 samples past its centre, and the synthesis needs no sample beyond a frame's centre.
+        # A window reaches 600 samples past its centre, and the synthesis needs no sample beyond a
+        # frame's centre.
         self.latency = 2 * HOP + c.right * HOP
 
     def initial(self, batch: int) -> ConverterState:
@@ -96,8 +123,11 @@ class StreamingConverter(nn.Module):
             self.limiter.initial(batch),
         )
 
-    def condition(self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
-        """acoustic and prosodic (B, 128) -> (B, V): every scale and shift of the decoder, and the prosody targets.
+    def condition(
+        self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0
+    ) -> Tensor:
+        """acoustic and prosodic (B, 128) -> (B, V): every scale and shift of the decoder, and the
+        prosody targets.
 
         Args:
             acoustic: timbre.
@@ -107,36 +137,56 @@ class StreamingConverter(nn.Module):
         """
         register, spreads = self.targets(prosodic).split([1, 2], -1)
         register = register.clamp(*REGISTER)
-        controls = acoustic.new_tensor([pitch * 0.0577622650466621, prosody]).expand(len(acoustic), 2)
+        controls = acoustic.new_tensor([pitch * SEMITONE, prosody]).expand(len(acoustic), 2)
         return torch.cat([register, spreads, controls, self.affine(acoustic)], 1)
 
-    def forward(self, x: Tensor, voice: Tensor, state: ConverterState) -> tuple[Tensor, ConverterState]:
-        """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency` samples late."""
-        heard, analysis = self.analysis(x, state.analysis)
-        mel = heard[:, :BANDS]
+    def forward(
+        self, x: Tensor, voice: Tensor, state: ConverterState
+    ) -> tuple[Tensor, ConverterState]:
+        """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency`
+        samples late."""
+        features, analysis = self.analysis(x, state.analysis)
+        mel = features[:, :BANDS]
         content, encoder = self.encoder(mel, state.content)
-        pitch, pitch_state = self.pitch(heard[:, BANDS:], state.pitch)
+        pitch, pitch_state = self.pitch(features[:, BANDS:], state.pitch)
+        # The content lags by the encoder's look-ahead, so the mel of the same moment is waited for.
+        # The newest mel comes along: the decoder may hear an onset one frame before it speaks it.
         current, now = self.now(mel, state.now)
         energy = torch.cat([energy_of(current), energy_of(mel)], 1)
-        (log_f0, loud), prosody = self.prosody(pitch[:, 0], pitch[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody)
+        # Pitch and energy move into the voice's register and range; the difference between the two
+        # energies, which says where the sound is going, stays as it was.
+        (log_f0, loud), prosody = self.prosody(
+            pitch[:, 0], pitch[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody
+        )
         energy = energy + (loud - energy[:, 0])[:, None]
-        wave, decoder = self.decoder(content, log_f0, pitch[:, 1], energy, voice[:, Prosody.TARGETS :], state.decoder)
+        wave, decoder = self.decoder(
+            content, log_f0, pitch[:, 1], energy, voice[:, Prosody.TARGETS :], state.decoder
+        )
+        # Last, so that nothing that anything before it says can leave full scale.
         wave, limiter = self.limiter(wave, state.limiter)
         return wave, ConverterState(analysis, now, encoder, pitch_state, prosody, decoder, limiter)
 
     def styles(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic and prosodic style, (B, 128) each."""
-        heard, _ = self.analysis(wave, self.analysis.initial(len(wave)))
-        mel = heard[:, :BANDS]
-        pitch, _ = self.pitch(heard[:, BANDS:], self.pitch.initial(len(wave)))
+        """A reference recording (B, 1, N), N a multiple of `hop` -> acoustic and prosodic style,
+        (B, 128) each."""
+        features, _ = self.analysis(wave, self.analysis.initial(len(wave)))
+        mel = features[:, :BANDS]
+        pitch, _ = self.pitch(features[:, BANDS:], self.pitch.initial(len(wave)))
         return self.styles_of(mel, pitch)
 
     def styles_of(self, mel: Tensor, pitch: Tensor) -> tuple[Tensor, Tensor]:
-        """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic and prosodic style, (B, 128) each."""
+        """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic and prosodic style, (B, 128)
+        each."""
         energy = energy_of(mel)[:, 0]
-        mask = energy > energy.amax(1, keepdim=True) - 5.0  # within 43 dB of the loudest frame: speech, not pauses
+        mask = energy > energy.amax(1, keepdim=True) - SPEECH_DEPTH
         level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
-        # The style must not depend on how loud the reference was recorded: log-mels are shifted to a common level.
-        level_mel = (mel - level[:, None, None] / 4).clamp(min=-2.0)[:, : audible_bands()]
-        voiced = torch.stack([(pitch[:, 0] - 5.0) * 2 * pitch[:, 1], pitch[:, 1]], 1).to(mel.dtype)
-        return self.acoustic(level_mel, mask), self.prosodic(torch.cat([level_mel, voiced], 1), mask)
+        # The style must not depend on how loud the reference was recorded: log-mels are shifted to
+        # a common level.
+        shifted = mel - level[:, None, None] / LOG_STD
+        level_mel = shifted.clamp(min=QUIETEST)[:, : audible_bands()]
+        log_f0, voicing = pitch.unbind(1)
+        register = (log_f0 - F0_CENTRE) * F0_SCALE * voicing
+        voiced = torch.stack([register, voicing], 1).to(mel.dtype)
+        return self.acoustic(level_mel, mask), self.prosodic(
+            torch.cat([level_mel, voiced], 1), mask
+        )

@@ -1,36 +1,31 @@
 """The model with its pitch network in float64, for plain torch on a CPU.
 
-The harmonic source adds up the pitch network's output to a phase, and the last bits of float32 products hang on how many frames are
-multiplied at once. So a stream in float32 drifts from the offline conversion by up to 2e-4 of its size, unheard; in float64 by less
-than 1e-6, for some four percent of the time of a step. Compiled backends keep float32 and their own rounding.
+The harmonic source adds up the pitch network's output to a phase, and the last bits of float32
+products hang on how many frames are multiplied at once. So a stream in float32 drifts from the
+offline conversion by up to 2e-4 of its size, unheard; in float64 by less than 1e-6, for some four
+percent of the time of a step. Compiled backends keep float32 and their own rounding.
 """
 
 import copy
 from typing import TypeVar
 
-from torch import Tensor
+import torch
 
-from rtvc.layers.contract import State
 from rtvc.models.streaming.model import StreamingConverter
-from rtvc.models.streaming.pitch import PitchNet
 
 T = TypeVar("T")
 
 
-class ExactPitchNet(PitchNet):
-    """`PitchNet` that takes float32 and computes in the type of its weights."""
-
-    def logits(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """As `PitchNet.logits`."""
-        return super().logits(x.to(self.out.weight.dtype), state)
-
-
 def exact(converter: T) -> T:
-    """A streaming converter that shares all weights but the pitch network's; any other converter comes back as it is."""
-    if not isinstance(converter, StreamingConverter) or isinstance(converter.pitch, ExactPitchNet):
+    """A streaming converter that shares all weights but the pitch network's; any other converter
+    comes back as it is."""
+    if not isinstance(converter, StreamingConverter):
         return converter
-    twin, pitch = copy.copy(converter), copy.deepcopy(converter.pitch).double()
-    pitch.__class__ = ExactPitchNet
-    twin._modules = dict(converter._modules)
-    twin.pitch = pitch
+    if converter.pitch.out.weight.dtype == torch.float64:
+        return converter
+    own = {id(tensor) for tensor in (*converter.pitch.parameters(), *converter.pitch.buffers())}
+    everything = (*converter.parameters(), *converter.buffers())
+    # What deepcopy finds in its memo it takes as copied: these tensors stay shared.
+    twin = copy.deepcopy(converter, {id(t): t for t in everything if id(t) not in own})
+    twin.pitch.double()
     return twin

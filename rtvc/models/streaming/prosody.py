@@ -1,11 +1,13 @@
-"""Maps the source's pitch and energy into the target's register and range, by running statistics (StreamVC, section 3.3)."""
+"""Maps the source's pitch and energy into the target's register and range, by running statistics
+(StreamVC, section 3.3)."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rtvc.layers.norm import SCAN
+SCAN = 32
+"""Frames that the running statistics advance by in one matrix product."""
 
 PRIOR_F0, PRIOR_RANGE = 5.0, 0.2
 """Mean and deviation of log F0 believed before anything is heard: 148 Hz, 3.5 semitones."""
@@ -22,24 +24,40 @@ class RunningState(NamedTuple):
 
 
 class RunningMoments(nn.Module):
-    """`(mean, deviation), state = moments(x, weight, state)`: slowly forgetting, with a prior that speech soon outweighs."""
+    """`(mean, deviation), state = moments(x, weight, state)`: slowly forgetting, with a prior that
+    speech soon outweighs."""
 
     decay: Tensor
 
     def __init__(
-        self, mean: float, deviation: float, memory: float = 800.0, mean_prior: float = 6.0, deviation_prior: float = 80.0
+        self,
+        mean: float,
+        deviation: float,
+        memory: float = 800.0,
+        mean_prior: float = 6.0,
+        deviation_prior: float = 80.0,
     ) -> None:
         super().__init__()
-        self.mean, self.deviation, self.mean_prior, self.deviation_prior = mean, deviation, mean_prior, deviation_prior
-        self.register_buffer("decay", torch.tensor(1 - 1 / memory, dtype=torch.float64), persistent=False)
+        self.mean, self.deviation, self.mean_prior, self.deviation_prior = (
+            mean,
+            deviation,
+            mean_prior,
+            deviation_prior,
+        )
+        self.register_buffer(
+            "decay", torch.tensor(1 - 1 / memory, dtype=torch.float64), persistent=False
+        )
 
     def initial(self, batch: int) -> RunningState:
         """Nothing heard."""
         zeros = self.decay.new_zeros(batch, 1).double()
         return RunningState(zeros, zeros, zeros)
 
-    def forward(self, x: Tensor, weight: Tensor, state: RunningState) -> tuple[tuple[Tensor, Tensor], RunningState]:
-        """x and weight (B, T) -> mean and deviation (B, T), float64, at every frame, that frame included.
+    def forward(
+        self, x: Tensor, weight: Tensor, state: RunningState
+    ) -> tuple[tuple[Tensor, Tensor], RunningState]:
+        """x and weight (B, T) -> mean and deviation (B, T), float64, at every frame, that frame
+        included.
 
         In float32 the mean would hang on how the stream is cut, and the phase of the voice with it.
         """
@@ -58,7 +76,9 @@ class RunningMoments(nn.Module):
         count, total, square = torch.cat(parts, -1).unbind(1)
         mean = total / (count + self.mean_prior)
         raw = total / count.clamp(min=1e-3)
-        variance = (square - count * raw.square()).clamp(min=0) + self.deviation_prior * self.deviation**2
+        variance = (square - count * raw.square()).clamp(
+            min=0
+        ) + self.deviation_prior * self.deviation**2
         deviation = torch.sqrt(variance / (count + self.deviation_prior))
         return (mean + self.mean, deviation), RunningState(*last.unbind(1))
 
@@ -73,8 +93,9 @@ class ProsodyState(NamedTuple):
 class Prosody(nn.Module):
     """`(log_f0, energy), state = prosody(log_f0, voicing, energy, target, state)`.
 
-    `target` (B, 5) holds the voice's mean and deviation of log F0, its deviation of log energy, the pitch shift in
-    log Hz, and the blend: 0 keeps the source's register and range, 1 takes the voice's.
+    `target` (B, 5) holds the voice's mean and deviation of log F0, its deviation of log energy, the
+    pitch shift in log Hz, and the blend: 0 keeps the source's register and range, 1 takes the
+    voice's.
     """
 
     TARGETS = 5
@@ -98,4 +119,6 @@ class Prosody(nn.Module):
         pitched = (log_f0 + blend * (mapped - log_f0) + shift).to(log_f0.dtype)
         (mean, deviation), loud = self.energy(energy, voicing, state.energy)
         ratio = 1 + blend * ((energy_span / deviation).clamp(0.8, 1.25) - 1)
-        return (pitched, (mean + (energy - mean) * ratio).to(energy.dtype)), ProsodyState(pitch, loud)
+        return (pitched, (mean + (energy - mean) * ratio).to(energy.dtype)), ProsodyState(
+            pitch, loud
+        )

@@ -1,4 +1,5 @@
-"""The two style encoders (StyleTTS 2, section 3.1): timbre from mel, prosody from mel, pitch and voicing."""
+"""The two style encoders (StyleTTS 2, section 3.1): timbre from mel, prosody from mel, pitch and
+voicing."""
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +12,8 @@ STYLE = 128
 class StyleEncoder(nn.Module):
     """(B, C, T) features of a recording -> (B, 128) style.
 
-    Unlike the rest of the streaming model it sees the whole reference: convolutions, then attentive statistics pooling
-    (Okabe et al. 2018) over the frames that `mask` (B, T) marks as speech.
+    Unlike the rest of the streaming model it sees the whole reference: convolutions, then attentive
+    statistics pooling (Okabe et al. 2018) over the frames that `mask` (B, T) marks as speech.
     """
 
     def __init__(self, inputs: int, hidden: int, layers: int = 4) -> None:
@@ -20,7 +21,9 @@ class StyleEncoder(nn.Module):
         self.inputs = inputs
         self.first = nn.Conv1d(inputs, hidden, 5, padding=2)
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
-        self.convs = nn.ModuleList(nn.Conv1d(hidden, hidden, 5, padding=2 * 2**i, dilation=2**i) for i in range(layers))
+        self.convs = nn.ModuleList(
+            nn.Conv1d(hidden, hidden, 5, padding=2 * 2**i, dilation=2**i) for i in range(layers)
+        )
         self.attention = nn.Sequential(nn.Linear(hidden, 64), nn.Tanh(), nn.Linear(64, hidden))
         self.out = nn.Linear(2 * hidden, STYLE)
 
@@ -35,7 +38,9 @@ class StyleEncoder(nn.Module):
             x = x + F.gelu(conv(norm(x.mT).mT)) * mask[:, None]
         precise = torch.promote_types(x.dtype, torch.float32)
         frames = x.mT.to(precise)
-        weight = torch.softmax(self.attention(x.mT).to(precise).masked_fill(~mask[..., None], -1e4), 1)
+        weight = torch.softmax(
+            self.attention(x.mT).to(precise).masked_fill(~mask[..., None], -1e4), 1
+        )
         mean = (weight * frames).sum(1)
         deviation = ((weight * frames.square()).sum(1) - mean.square()).clamp(min=1e-4).sqrt()
         style: Tensor = self.out(torch.cat([mean, deviation], -1))
@@ -43,7 +48,8 @@ class StyleEncoder(nn.Module):
 
 
 class ProsodyHead(nn.Module):
-    """Prosodic style (B, 128) -> mean and deviation of log F0, and deviation of log energy, (B, 3)."""
+    """Prosodic style (B, 128) -> mean and deviation of log F0, and deviation of log energy, (B,
+    3)."""
 
     def __init__(self) -> None:
         super().__init__()

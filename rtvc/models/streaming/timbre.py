@@ -1,8 +1,9 @@
 """Timbre as a set of tokens that the decoder reads by cross attention, computed once a voice.
 
-Half of the tokens are pooled from the reference by learnt queries, half come from the acoustic style, so a voice without a recording
-(a mix, a style from elsewhere) has tokens too. Compared with one global vector, cross attention raised similarity and naturalness in
-four systems (AdaptVC, arXiv 2501.01347, table 3; MeanVC 2; TVTSyn; Beatrice 2).
+Half of the tokens are pooled from the reference by learnt queries, half come from the acoustic
+style, so a voice without a recording (a mix, a style from elsewhere) has tokens too. Compared with
+one global vector, cross attention raised similarity and naturalness in four systems (AdaptVC, arXiv
+2501.01347, table 3; MeanVC 2; TVTSyn; Beatrice 2).
 """
 
 import torch
@@ -13,10 +14,13 @@ from rtvc.models.streaming.style import STYLE
 
 WIDTH, HEADS = 128, 4
 """Numbers in a token, and heads of the attention."""
+PARTS = ("reference_tokens", "style_tokens", "memory")
+"""What a converter that has tokens calls the modules that make them."""
 
 
 class ReferenceTokens(nn.Module):
-    """Frames of a reference (B, T, C), mask (B, T) of speech -> tokens (B, K, WIDTH): one learnt query a token."""
+    """Frames of a reference (B, T, C), mask (B, T) of speech -> tokens (B, K, WIDTH): one learnt
+    query a token."""
 
     def __init__(self, channels: int, tokens: int) -> None:
         super().__init__()
@@ -48,7 +52,8 @@ class StyleTokens(nn.Module):
 
 
 class Memory(nn.Module):
-    """Tokens (B, K, WIDTH) -> keys over values for every attention of the decoder, flat: (B, layers * K * 2 WIDTH)."""
+    """Tokens (B, K, WIDTH) -> keys over values for every attention of the decoder, flat: (B, layers
+    * K * 2 WIDTH)."""
 
     def __init__(self, layers: int) -> None:
         super().__init__()
@@ -57,12 +62,15 @@ class Memory(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """See the class; layer by layer, in each token by token."""
-        memory: Tensor = self.out(self.norm(tokens)).unflatten(-1, (-1, 2 * WIDTH)).transpose(1, 2).flatten(1)
+        memory: Tensor = (
+            self.out(self.norm(tokens)).unflatten(-1, (-1, 2 * WIDTH)).transpose(1, 2).flatten(1)
+        )
         return memory
 
 
 class TimbreAttention(nn.Module):
-    """x + Linear(Attention(norm(x), memory)): frames ask, the voice's tokens answer. Begins at zero."""
+    """x + Linear(Attention(norm(x), memory)): frames ask, the voice's tokens answer. Begins at
+    zero."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -74,7 +82,9 @@ class TimbreAttention(nn.Module):
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """x (B, C, T), memory (B, K, 2 WIDTH) -> (B, C, T)."""
         query = self.query(self.norm(x.mT)).unflatten(-1, (HEADS, -1)).transpose(1, 2)
-        key, value = memory.to(query.dtype).unflatten(-1, (2, HEADS, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        key, value = (
+            memory.to(query.dtype).unflatten(-1, (2, HEADS, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        )
         answer = F.scaled_dot_product_attention(query, key, value)
         y: Tensor = x + self.out(answer.transpose(1, 2).flatten(2)).mT
         return y

@@ -13,12 +13,13 @@ from rtvc.models.styletts_vc.norms import WeightNormConv1d
 
 F0_SMOOTHING = (1, 3, 7)
 ENERGY_SMOOTHING = (1, 3, 7, 15)
-"""Widths in frames of the moving averages that training draws from, so that a decoder does not lean on detail
-that predicted curves lack."""
+"""Widths in frames of the moving averages that training draws from, so that a decoder does not lean
+on detail that predicted curves lack."""
 
 
 def smooth_randomly(curve: Tensor, widths: tuple[int, ...]) -> Tensor:
-    """curve (B, T) -> its moving average over a width drawn from `widths`, zeros beyond the ends."""
+    """curve (B, T) -> its moving average over a width drawn from `widths`, zeros beyond the
+    ends."""
     width = widths[int(torch.randint(len(widths), ()))]
     return F.avg_pool1d(curve[:, None], width, 1, width // 2)[:, 0]
 
@@ -52,7 +53,8 @@ class Decoder(nn.Module):
         self.generator = generator
 
     def features(self, content: Tensor, f0: Tensor, energy: Tensor, style: Tensor) -> Tensor:
-        """What the generator turns into sound: shapes as in `forward` -> (B, generator_channels, 2 T)."""
+        """What the generator turns into sound: shapes as in `forward` -> (B, generator_channels, 2
+        T)."""
         pitch = self.F0_conv(f0[:, None].to(content.dtype))
         loudness = self.N_conv(energy[:, None].to(content.dtype))
         x: Tensor = self.encode(torch.cat([content, pitch, loudness], 1), style)
@@ -61,7 +63,9 @@ class Decoder(nn.Module):
             x = block(torch.cat([x, residual, pitch, loudness], 1), style)
         return x
 
-    def forward(self, content: Tensor, f0: Tensor, energy: Tensor, style: Tensor, draws: Draws | None = None) -> Tensor:
+    def forward(
+        self, content: Tensor, f0: Tensor, energy: Tensor, style: Tensor, draws: Draws | None = None
+    ) -> Tensor:
         """Decodes a batch of utterances.
 
         Args:
@@ -77,11 +81,14 @@ class Decoder(nn.Module):
         frames = 2 * content.shape[-1]
         if f0.shape[-1] != frames or energy.shape[-1] != frames:
             raise ValueError(
-                f"content of {content.shape[-1]} frames came with F0 of {f0.shape[-1]} and energy of {energy.shape[-1]}: "
-                f"both must have twice the frames, {frames}"
+                f"content of {content.shape[-1]} frames came with F0 of {f0.shape[-1]} and energy"
+                f" of {energy.shape[-1]}: both must have twice the frames, {frames}"
             )
         if self.training:
-            f0, energy = smooth_randomly(f0, F0_SMOOTHING), smooth_randomly(energy, ENERGY_SMOOTHING)
+            f0, energy = (
+                smooth_randomly(f0, F0_SMOOTHING),
+                smooth_randomly(energy, ENERGY_SMOOTHING),
+            )
         x = self.features(content, f0, energy, style)
         y: Tensor = self.generator(x, style, f0, Draws() if draws is None else draws)
         return y
@@ -97,9 +104,17 @@ class ISTFTNetDecoder(Decoder):
         generator: settings of `ISTFTNetGenerator` that differ from the published ones.
     """
 
-    def __init__(self, style_dim: int = 128, content_dim: int = 512, width: int = 1024, **generator: Any) -> None:
+    def __init__(
+        self, style_dim: int = 128, content_dim: int = 512, width: int = 1024, **generator: Any
+    ) -> None:
         channels = generator.get("channels", 512)
-        super().__init__(ISTFTNetGenerator(style_dim, **generator), content_dim, style_dim, width, generator_channels=channels)
+        super().__init__(
+            ISTFTNetGenerator(style_dim, **generator),
+            content_dim,
+            style_dim,
+            width,
+            generator_channels=channels,
+        )
 
 
 class HiFiGANDecoder(Decoder):
@@ -112,6 +127,14 @@ class HiFiGANDecoder(Decoder):
         generator: settings of `HiFiGANGenerator` that differ from the published ones.
     """
 
-    def __init__(self, style_dim: int = 128, content_dim: int = 512, width: int = 1024, **generator: Any) -> None:
+    def __init__(
+        self, style_dim: int = 128, content_dim: int = 512, width: int = 1024, **generator: Any
+    ) -> None:
         channels = generator.get("channels", 512)
-        super().__init__(HiFiGANGenerator(style_dim, **generator), content_dim, style_dim, width, generator_channels=channels)
+        super().__init__(
+            HiFiGANGenerator(style_dim, **generator),
+            content_dim,
+            style_dim,
+            width,
+            generator_channels=channels,
+        )

@@ -1,4 +1,5 @@
-"""The network of style diffusion: a transformer that tells style from noise, given a text's encoding."""
+"""The network of style diffusion: a transformer that tells style from noise, given a text's
+encoding."""
 
 import math
 
@@ -20,18 +21,25 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query, key, value (B, L, heads * head_features) -> (B, L, features)."""
         split = [x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value)]
-        attended: Tensor = self.to_out(F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2))
+        attended: Tensor = self.to_out(
+            F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        )
         return attended
 
 
 class StyleAttention(nn.Module):
-    """Self-attention behind norms that the reference's style scales and shifts, or plain ones without a reference."""
+    """Self-attention behind norms that the reference's style scales and shifts, or plain ones
+    without a reference."""
 
-    def __init__(self, features: int, heads: int, head_features: int, style_dim: int | None) -> None:
+    def __init__(
+        self, features: int, heads: int, head_features: int, style_dim: int | None
+    ) -> None:
         super().__init__()
 
         def norm() -> nn.Module:
-            return nn.LayerNorm(features) if style_dim is None else AdaLayerNorm(style_dim, features)
+            return (
+                nn.LayerNorm(features) if style_dim is None else AdaLayerNorm(style_dim, features)
+            )
 
         inner = heads * head_features
         self.norm, self.norm_context = norm(), norm()
@@ -50,10 +58,16 @@ class StyleAttention(nn.Module):
 class Block(nn.Module):
     """Attention and a feed-forward layer, each with a skip."""
 
-    def __init__(self, features: int, heads: int, head_features: int, multiplier: int, style_dim: int | None) -> None:
+    def __init__(
+        self, features: int, heads: int, head_features: int, multiplier: int, style_dim: int | None
+    ) -> None:
         super().__init__()
         self.attention = StyleAttention(features, heads, head_features, style_dim)
-        self.feed_forward = nn.Sequential(nn.Linear(features, features * multiplier), nn.GELU(), nn.Linear(features * multiplier, features))
+        self.feed_forward = nn.Sequential(
+            nn.Linear(features, features * multiplier),
+            nn.GELU(),
+            nn.Linear(features * multiplier, features),
+        )
 
     def forward(self, x: Tensor, style: Tensor | None) -> Tensor:
         """x (B, L, features), style (B, S) -> (B, L, features)."""
@@ -84,7 +98,10 @@ class FixedEmbedding(nn.Module):
     def forward(self, like: Tensor) -> Tensor:
         """like (B, L, features) -> (B, L, features)."""
         if like.shape[1] > self.embedding.num_embeddings:
-            raise ValueError(f"a text of {like.shape[1]} tokens came, at most {self.embedding.num_embeddings} were wanted: split it")
+            raise ValueError(
+                f"expected a text of at most {self.embedding.num_embeddings} tokens, got"
+                f" {like.shape[1]}: split it"
+            )
         return self.embedding.weight[: like.shape[1]].expand(len(like), -1, -1)
 
 
@@ -121,10 +138,16 @@ class StyleDenoiser(nn.Module):
     ) -> None:
         super().__init__()
         features, self.channels = channels + text_features, channels
-        self.blocks = nn.ModuleList(Block(features, heads, head_features, multiplier, style_dim) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            Block(features, heads, head_features, multiplier, style_dim) for _ in range(layers)
+        )
         self.to_out = nn.Sequential(ToChannels(), nn.Conv1d(features, channels, 1))
-        self.to_mapping = nn.Sequential(nn.Linear(features, features), nn.GELU(), nn.Linear(features, features), nn.GELU())
-        self.to_time = nn.Sequential(nn.Sequential(FourierFeatures(channels), nn.Linear(channels + 1, features)), nn.GELU())
+        self.to_mapping = nn.Sequential(
+            nn.Linear(features, features), nn.GELU(), nn.Linear(features, features), nn.GELU()
+        )
+        self.to_time = nn.Sequential(
+            nn.Sequential(FourierFeatures(channels), nn.Linear(channels + 1, features)), nn.GELU()
+        )
         if style_dim is not None:
             self.to_features = nn.Sequential(nn.Linear(style_dim, features), nn.GELU())
         self.style_dim = style_dim
@@ -143,7 +166,13 @@ class StyleDenoiser(nn.Module):
         return styles
 
     def forward(
-        self, x: Tensor, time: Tensor, text: Tensor, style: Tensor | None = None, guidance: float = 1.0, hide_text: Tensor | None = None
+        self,
+        x: Tensor,
+        time: Tensor,
+        text: Tensor,
+        style: Tensor | None = None,
+        guidance: float = 1.0,
+        hide_text: Tensor | None = None,
     ) -> Tensor:
         """Denoises a batch.
 
@@ -152,15 +181,16 @@ class StyleDenoiser(nn.Module):
             time: (B,), a quarter of the log noise level.
             text: (B, L, text_features).
             style: (B, style_dim) of the reference; required where the model has a `style_dim`.
-            guidance: 1 listens to the text as trained, more listens harder (classifier-free guidance).
+            guidance: 1 listens to the text as trained, more listens harder (classifier-free
+                guidance).
             hide_text: (B,) bool, rows whose text training leaves out.
 
         Returns:
             (B, 1, channels).
         """
         if (style is None) != (self.style_dim is None):
-            came, wanted = ("no", "one") if style is None else ("a", "none")
-            raise ValueError(f"{came} reference style came, {wanted} was wanted by this model")
+            expected, given = ("a", "none") if style is None else ("no", "one")
+            raise ValueError(f"expected {expected} reference style with this model, got {given}")
         without = self.fixed_embedding(text)
         if hide_text is not None:
             text = torch.where(hide_text[:, None, None], without, text)

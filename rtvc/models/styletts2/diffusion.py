@@ -1,6 +1,7 @@
 """Style diffusion: preconditioning, loss and sampler around the denoiser.
 
-Source: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models"; StyleTTS 2, section 3.2.2.
+Source: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models";
+StyleTTS 2, section 3.2.2.
 """
 
 import math
@@ -17,10 +18,13 @@ HIDE_TEXT = 0.1
 """Share of rows whose text training leaves out, so that guidance can tell what text adds."""
 
 
-def karras_schedule(steps: int, lowest: float = 1e-4, highest: float = 3.0, rho: float = 9.0) -> list[float]:
-    """Noise levels from `highest` to `lowest`, denser towards the low end; the defaults are those of StyleTTS 2."""
+def karras_schedule(
+    steps: int, lowest: float = 1e-4, highest: float = 3.0, rho: float = 9.0
+) -> list[float]:
+    """Noise levels from `highest` to `lowest`, denser towards the low end; the defaults are those
+    of StyleTTS 2."""
     if steps < 2:
-        raise ValueError(f"{steps} steps came, at least 2 were wanted")
+        raise ValueError(f"expected at least 2 steps, got {steps}")
     top, bottom = highest ** (1 / rho), lowest ** (1 / rho)
     return [(top + step / (steps - 1) * (bottom - top)) ** rho for step in range(steps)]
 
@@ -38,13 +42,24 @@ class KarrasDiffusion(nn.Module):
         self.net, self.deviation = net, deviation
 
     def denoise(
-        self, noisy: Tensor, sigma: Tensor, text: Tensor, style: Tensor | None, guidance: float = 1.0, hide_text: Tensor | None = None
+        self,
+        noisy: Tensor,
+        sigma: Tensor,
+        text: Tensor,
+        style: Tensor | None,
+        guidance: float = 1.0,
+        hide_text: Tensor | None = None,
     ) -> Tensor:
-        """noisy (B, 1, C) at noise levels sigma (B,), text and style as `StyleDenoiser` takes them -> clean (B, 1, C)."""
+        """noisy (B, 1, C) at noise levels sigma (B,), text and style as `StyleDenoiser` takes them
+        -> clean (B, 1, C)."""
         level = sigma[:, None, None]
         power = level.square() + self.deviation**2
-        predicted: Tensor = self.net(noisy * power.rsqrt(), sigma.log() / 4, text, style, guidance, hide_text)
-        return noisy * self.deviation**2 / power + predicted * level * self.deviation * power.rsqrt()
+        predicted: Tensor = self.net(
+            noisy * power.rsqrt(), sigma.log() / 4, text, style, guidance, hide_text
+        )
+        return (
+            noisy * self.deviation**2 / power + predicted * level * self.deviation * power.rsqrt()
+        )
 
 
 class StyleDiffusion(nn.Module):
@@ -59,7 +74,9 @@ class StyleDiffusion(nn.Module):
         self.diffusion = KarrasDiffusion(self.unet, deviation)
         self.channels = self.unet.channels
 
-    def forward(self, styles: Tensor, text: Tensor, reference: Tensor | None, draws: Draws | None = None) -> Tensor:
+    def forward(
+        self, styles: Tensor, text: Tensor, reference: Tensor | None, draws: Draws | None = None
+    ) -> Tensor:
         """The training loss.
 
         Args:
@@ -82,12 +99,20 @@ class StyleDiffusion(nn.Module):
         return (error * (sigma.square() + deviation**2) / (sigma * deviation).square()).mean()
 
     @torch.no_grad()
-    def sample(self, text: Tensor, reference: Tensor | None, steps: int = 5, guidance: float = 1.0, draws: Draws | None = None) -> Tensor:
+    def sample(
+        self,
+        text: Tensor,
+        reference: Tensor | None,
+        steps: int = 5,
+        guidance: float = 1.0,
+        draws: Draws | None = None,
+    ) -> Tensor:
         """Draws styles by ancestral DPM-Solver-2 steps along the Karras schedule.
 
         Args:
             text: (B, L, F).
-            reference: (B, S) styles of the speaker's reference, None for a model of a single speaker.
+            reference: (B, S) styles of the speaker's reference, None for a model of a single
+                speaker.
             steps: noise levels to pass; 5 to 10 do.
             guidance: 1 or more, how hard to listen to the text.
             draws: torch's global generator if None.

@@ -72,15 +72,19 @@ class MultiPeriodDiscriminator(nn.Module):
 
 
 QUIET = 1e-7
-"""Added to the power of each bin before a root of it is taken, whose slope at zero would be infinite."""
+"""Added to the power of each bin before a root of it is taken, whose slope at zero would be
+infinite."""
 
 
 class SpectrogramDiscriminator(nn.Module):
-    """Looks at a magnitude spectrogram of one resolution, raised to `power`: below 1 its quiet parts count for more."""
+    """Looks at a magnitude spectrogram of one resolution, raised to `power`: below 1 its quiet
+    parts count for more."""
 
     window: Tensor
 
-    def __init__(self, n_fft: int, hop: int, length: int, channels: int = 32, power: float = 1.0) -> None:
+    def __init__(
+        self, n_fft: int, hop: int, length: int, channels: int = 32, power: float = 1.0
+    ) -> None:
         super().__init__()
         self.n_fft, self.hop, self.power = n_fft, hop, power
         self.discriminators = nn.ModuleList(
@@ -96,7 +100,9 @@ class SpectrogramDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Verdict:
         """x (B, 1, N)."""
         window = self.window.float()
-        spectrum = torch.stft(x[:, 0].float(), self.n_fft, self.hop, len(window), window, return_complex=True)
+        spectrum = torch.stft(
+            x[:, 0].float(), self.n_fft, self.hop, len(window), window, return_complex=True
+        )
         energy = torch.view_as_real(spectrum).square().sum(-1)
         seen = spectrum.abs() if self.power == 1 else (energy + QUIET) ** (self.power / 2)
         return judge(seen.mT[:, None].to(x.dtype), self.discriminators, self.out)
@@ -115,12 +121,18 @@ class MultiResolutionDiscriminator(nn.Module):
 
     def __init__(
         self,
-        resolutions: Sequence[tuple[int, int, int]] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240)),
+        resolutions: Sequence[tuple[int, int, int]] = (
+            (1024, 120, 600),
+            (2048, 240, 1200),
+            (512, 50, 240),
+        ),
         channels: int = 32,
         power: float = 1.0,
     ) -> None:
         super().__init__()
-        self.discriminators = nn.ModuleList(SpectrogramDiscriminator(*resolution, channels, power) for resolution in resolutions)
+        self.discriminators = nn.ModuleList(
+            SpectrogramDiscriminator(*resolution, channels, power) for resolution in resolutions
+        )
 
     def forward(self, x: Tensor) -> list[Verdict]:
         """x (B, 1, N) -> one verdict a resolution."""

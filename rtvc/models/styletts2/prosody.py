@@ -15,16 +15,21 @@ class DurationEncoder(nn.Module):
     Source: StyleTTS, appendix (duration predictor); unchanged in StyleTTS 2.
     """
 
-    def __init__(self, channels: int = 512, style_dim: int = 128, layers: int = 3, dropout: float = 0.2) -> None:
+    def __init__(
+        self, channels: int = 512, style_dim: int = 128, layers: int = 3, dropout: float = 0.2
+    ) -> None:
         super().__init__()
         self.dropout = dropout
         self.lstms = nn.ModuleList()
         for _ in range(layers):
-            self.lstms.append(nn.LSTM(channels + style_dim, channels // 2, batch_first=True, bidirectional=True))
+            self.lstms.append(
+                nn.LSTM(channels + style_dim, channels // 2, batch_first=True, bidirectional=True)
+            )
             self.lstms.append(AdaLayerNorm(style_dim, channels))
 
     def forward(self, text: Tensor, style: Tensor, lengths: Tensor, mask: Tensor) -> Tensor:
-        """text (B, C, L), style (B, S), lengths (B,), mask (B, L) true behind a row's end -> (B, L, C + S)."""
+        """text (B, C, L), style (B, S), lengths (B,), mask (B, L) true behind a row's end -> (B, L,
+        C + S)."""
         padding = mask[..., None]
         styles = style[:, None].expand(-1, text.shape[-1], -1)
         x = torch.cat([text.mT, styles], -1).masked_fill(padding, 0.0)
@@ -49,7 +54,14 @@ class ProsodyPredictor(nn.Module):
         dropout: within blocks, while training.
     """
 
-    def __init__(self, channels: int = 512, style_dim: int = 128, layers: int = 3, longest: int = 50, dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        channels: int = 512,
+        style_dim: int = 128,
+        layers: int = 3,
+        longest: int = 50,
+        dropout: float = 0.2,
+    ) -> None:
         super().__init__()
         half = channels // 2
 
@@ -70,7 +82,9 @@ class ProsodyPredictor(nn.Module):
         self.F0_proj = nn.Conv1d(half, 1, 1)
         self.N_proj = nn.Conv1d(half, 1, 1)
 
-    def forward(self, text: Tensor, style: Tensor, lengths: Tensor, alignment: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, text: Tensor, style: Tensor, lengths: Tensor, alignment: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Predicts durations, and spreads the encoding over a known alignment.
 
         Args:
@@ -87,14 +101,15 @@ class ProsodyPredictor(nn.Module):
         return self.durations(encoded, lengths), encoded.mT @ alignment
 
     def durations(self, encoded: Tensor, lengths: Tensor) -> Tensor:
-        """encoded (B, L, C + S) from the duration encoder -> logits (B, L, longest); the sum of their sigmoids is the
-        expected duration in 40 Hz frames."""
+        """encoded (B, L, C + S) from the duration encoder -> logits (B, L, longest); the sum of
+        their sigmoids is the expected duration in 40 Hz frames."""
         x = F.dropout(run_packed(self.lstm, encoded, lengths), 0.5, self.training)
         logits: Tensor = self.duration_proj(x)
         return logits
 
     def curves(self, encoded: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
-        """encoded (B, C + S, T) at 40 Hz, style (B, S) -> F0 (B, 2 T) in Hz and energy (B, 2 T), both at 80 Hz."""
+        """encoded (B, C + S, T) at 40 Hz, style (B, S) -> F0 (B, 2 T) in Hz and energy (B, 2 T),
+        both at 80 Hz."""
         shared = self.shared(encoded.mT)[0].mT
         f0, energy = shared, shared
         for block in self.F0:

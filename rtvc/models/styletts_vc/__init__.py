@@ -1,1 +1,2 @@
-"""StyleTTS-VC (arXiv 2212.14227): its eight components, under the names of the authors' checkpoints."""
+"""StyleTTS-VC (arXiv 2212.14227): its eight components, under the names of the authors'
+checkpoints."""

@@ -19,9 +19,19 @@ HIDDEN_TOKENS = 0.1
 class ConvNorm(nn.Module):
     """`nn.Conv1d` with Xavier initialisation, one level deeper, as the checkpoints name it."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, dilation: int = 1, bias: bool = True) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel, stride, dilation * (kernel - 1) // 2, dilation, bias=bias)
+        self.conv = nn.Conv1d(
+            inputs, outputs, kernel, stride, dilation * (kernel - 1) // 2, dilation, bias=bias
+        )
         nn.init.xavier_uniform_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,7 +67,9 @@ class LocationSensitiveAttention(nn.Module):
         self.v = LinearNorm(dim, 1, bias=False)
         self.location_layer = LocationLayer(filters, kernel, dim)
 
-    def forward(self, query: Tensor, keys: Tensor, memory: Tensor, weights: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, query: Tensor, keys: Tensor, memory: Tensor, weights: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the decoder.
 
         Args:
@@ -68,9 +80,12 @@ class LocationSensitiveAttention(nn.Module):
             mask: (B, T) bool, true behind a row's end.
 
         Returns:
-            Context (B, D), weights (B, T), and the scores (B, T) that the weights are the softmax of.
+            Context (B, D), weights (B, T), and the scores (B, T) that the weights are the softmax
+            of.
         """
-        score = self.v(torch.tanh(self.query_layer(query)[:, None] + self.location_layer(weights) + keys))[..., 0]
+        score = self.v(
+            torch.tanh(self.query_layer(query)[:, None] + self.location_layer(weights) + keys)
+        )[..., 0]
         if mask is not None:
             score = score.masked_fill(mask, -math.inf)
         attention = score.softmax(-1)
@@ -106,7 +121,8 @@ class AttendingDecoder(nn.Module):
         self.project_to_hidden = nn.Sequential(LinearNorm(dim * 2, dim), nn.Tanh())
 
     def forward(self, memory: Tensor, mask: Tensor | None, tokens: Tensor) -> Attended:
-        """memory (B, T, D), mask (B, T) true behind a row's end, tokens (B, L) int64 -> `Attended`."""
+        """memory (B, T, D), mask (B, T) true behind a row's end, tokens (B, L) int64 ->
+        `Attended`."""
         if self.training:
             hidden_ones = torch.rand(tokens.shape, device=tokens.device) < HIDDEN_TOKENS
             tokens = tokens.masked_fill(hidden_ones, UNKNOWN)
@@ -117,7 +133,9 @@ class AttendingDecoder(nn.Module):
         outputs, scores = [], []
         for embedded in inputs.unbind(1):
             hidden, cell = self.decoder_rnn(torch.cat([embedded, context], -1), (hidden, cell))
-            context, last, score = self.attention_layer(hidden, keys, memory, torch.stack([last, total], 1), mask)
+            context, last, score = self.attention_layer(
+                hidden, keys, memory, torch.stack([last, total], 1), mask
+            )
             total = total + last
             outputs.append(self.project_to_hidden(torch.cat([hidden, context], -1)))
             scores.append(score)

@@ -18,8 +18,9 @@ NEEDED = ("mel_encoder", "pitch_extractor", "style_encoder", "decoder")
 class VoiceConversion(nn.Module):
     """The components that inference needs, as a model of whole recordings.
 
-    StyleTTS-VC has one style for timbre and prosody, and its decoder normalises F0 and energy away from the source's register
-    to that of the style: `styles` gives the same vector twice, and `convert` reads the acoustic one.
+    StyleTTS-VC has one style for timbre and prosody, and its decoder normalises F0 and energy away
+    from the source's register to that of the style: `styles` gives the same vector twice, and
+    `convert` reads the acoustic one.
 
     Source: StyleTTS-VC, section III-C.
 
@@ -29,11 +30,14 @@ class VoiceConversion(nn.Module):
     """
 
     name = "styletts-vc"
-    latency = None
+    latency = streaming = None
 
     def __init__(self, components: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.mel_encoder, self.pitch_extractor = components["mel_encoder"], components["pitch_extractor"]
+        self.mel_encoder, self.pitch_extractor = (
+            components["mel_encoder"],
+            components["pitch_extractor"],
+        )
         self.style_encoder, self.decoder = components["style_encoder"], components["decoder"]
         self.vocoder = components.get("vocoder") or GriffinLim()
         last = next(reversed(self.style_encoder.state_dict().values()))
@@ -50,14 +54,23 @@ class VoiceConversion(nn.Module):
         style = self.style_encoder(mel.repeat(1, 1, -(-SHORTEST // mel.shape[-1]))[:, None])
         return style, style
 
-    def convert(self, wave: Tensor, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0) -> Tensor:
+    def convert(
+        self,
+        wave: Tensor,
+        acoustic: Tensor,
+        prosodic: Tensor,
+        *,
+        pitch: float = 0.0,
+        prosody: float = 1.0,
+    ) -> Tensor:
         """Says the same in another voice.
 
         Args:
             wave: (B, 1, N) at 24 kHz, N a multiple of 300.
             acoustic: (B, S).
             prosodic: not read: there is one style.
-            pitch: semitones added to the source's F0; the decoder's instance norm leaves little of it.
+            pitch: semitones added to the source's F0; the decoder's instance norm leaves little of
+                it.
             prosody: not read: the register is always the style's.
 
         Returns:

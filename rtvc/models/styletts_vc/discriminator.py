@@ -12,7 +12,8 @@ SPEAKERS = 108
 
 
 class Discriminator(nn.Module):
-    """Judges a mel spectrogram as speech of a given speaker; for training alone. 13,835,180 parameters.
+    """Judges a mel spectrogram as speech of a given speaker; for training alone. 13,835,180
+    parameters.
 
     Source: StyleTTS-VC, section III-A (discriminator, after StarGAN v2).
     """

@@ -8,7 +8,8 @@ from rtvc.models.styletts_vc.text_encoder import TOKENS
 
 
 class MelEncoder(nn.Module):
-    """Speech to the text encoder's aligned output, at half the mel frame rate. 4,529,408 parameters.
+    """Speech to the text encoder's aligned output, at half the mel frame rate. 4,529,408
+    parameters.
 
     Source: StyleTTS-VC, section III-B (knowledge transfer).
     """
@@ -32,7 +33,8 @@ class MelEncoder(nn.Module):
 
 
 class LinearProjection(nn.Conv1d):
-    """Content to phoneme logits, one column a frame: the phoneme loss of the mel encoder. 91,314 parameters."""
+    """Content to phoneme logits, one column a frame: the phoneme loss of the mel encoder. 91,314
+    parameters."""
 
     def __init__(self, channels: int = 512, tokens: int = TOKENS) -> None:
         super().__init__(channels, tokens, 1)

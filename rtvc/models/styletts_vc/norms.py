@@ -1,8 +1,9 @@
 """Normalisations of weights and of activations, under the names that the authors' checkpoints use.
 
-Weight norm keeps `weight_g` and `weight_v`, spectral norm `weight_orig`, `weight_u` and `weight_v`, as the first
-generation of torch's own helpers did. The weight is computed in `forward`, not by a hook, so a module stays
-copyable and exportable; `fold_weight_norm` turns it into a plain convolution.
+Weight norm keeps `weight_g` and `weight_v`, spectral norm `weight_orig`, `weight_u` and `weight_v`,
+as the first generation of torch's own helpers did. The weight is computed in `forward`, not by a
+hook, so a module stays copyable and exportable; `fold_weight_norm` turns it into a plain
+convolution.
 """
 
 from typing import Any, TypeVar
@@ -10,6 +11,10 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rtvc.kernels.activation import Activation
+from rtvc.kernels.adain import adain
+from rtvc.layers.dispatch import Dispatched
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -21,7 +26,7 @@ SETTLING = 15
 
 
 class WeightNormed(nn.Module):
-    """Mixin before a convolution class: weight = g * v / |v|, the norm taken for each index of the first axis.
+    """Mixin before a convolution class: weight = g * v / |v|, the norm for each index of axis 0.
 
     Source: Salimans and Kingma 2016, "Weight Normalization".
     """
@@ -35,7 +40,8 @@ class WeightNormed(nn.Module):
         if weight is None:
             raise TypeError(f"{type(self).__name__} has no weight to normalise")
         drawn = weight.detach()
-        # A weight on the meta device has no values to take the norm of; torch would import for seconds to find its shape.
+        # A weight on the meta device has no values to take the norm of; torch would import for
+        # seconds to find its shape.
         norms = drawn.new_empty(len(drawn)) if drawn.is_meta else drawn.flatten(1).norm(dim=1)
         self.weight_g = nn.Parameter(norms.view(-1, *[1] * (weight.ndim - 1)))
         self.weight_v = nn.Parameter(drawn.clone())
@@ -46,7 +52,8 @@ class WeightNormed(nn.Module):
         return torch._weight_norm(self.weight_v, self.weight_g, 0) if folded is None else folded
 
     def fold(self) -> None:
-        """Replaces `weight_g` and `weight_v` by one plain `weight`; folding twice changes nothing."""
+        """Replaces `weight_g` and `weight_v` by one plain `weight`; folding twice changes
+        nothing."""
         if "weight" not in self._parameters:
             drawn = self.weight_v if self.weight_v.is_meta else self.effective_weight()
             weight = drawn.detach().clone()
@@ -78,17 +85,30 @@ class WeightNormConvTranspose1d(WeightNormed, nn.ConvTranspose1d):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """x (B, C, T) -> y (B, C', T')."""
         if output_size is not None:
-            raise ValueError("a weight-normed transposed convolution takes no output size: set output_padding instead")
+            raise ValueError(
+                "a weight-normed transposed convolution takes no output size: set output_padding"
+                " instead"
+            )
         weight, padding = self.effective_weight(), self.padding
         if isinstance(padding, str):
-            raise TypeError(f"padding came as {padding!r}, a number of frames was wanted")
-        return F.conv_transpose1d(x, weight, self.bias, self.stride, padding, self.output_padding, self.groups, self.dilation)
+            raise TypeError(f"expected a number of frames as padding, got {padding!r}")
+        return F.conv_transpose1d(
+            x,
+            weight,
+            self.bias,
+            self.stride,
+            padding,
+            self.output_padding,
+            self.groups,
+            self.dilation,
+        )
 
 
 def fold_weight_norm(module: M) -> M:
     """Folds every weight-normed convolution inside `module`, in place, and returns it.
 
-    For checkpoints that hold folded weights (`….weight` in place of `….weight_g` and `….weight_v`), and for inference.
+    For checkpoints that hold folded weights (`….weight` in place of `….weight_g` and `….weight_v`),
+    and for inference.
     """
     for child in module.modules():
         if isinstance(child, WeightNormed):
@@ -99,7 +119,8 @@ def fold_weight_norm(module: M) -> M:
 class SpectralNormConv2d(nn.Conv2d):
     """`nn.Conv2d` whose weight is divided by an estimate of its largest singular value.
 
-    Each training step refines the singular vectors by one power iteration; evaluation uses them as they are.
+    Each training step refines the singular vectors by one power iteration; evaluation uses them as
+    they are.
     Source: Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks".
     """
 
@@ -124,7 +145,8 @@ class SpectralNormConv2d(nn.Conv2d):
         self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0, eps=EPSILON))
 
     def effective_weight(self) -> Tensor:
-        """The weight that the convolution runs with; in training mode also refines the singular vectors."""
+        """The weight that the convolution runs with; in training mode also refines the singular
+        vectors."""
         if self.training:
             self.refine()
         # Copies, since a second forward before the backward refines the vectors in place.
@@ -137,8 +159,8 @@ class SpectralNormConv2d(nn.Conv2d):
         return y
 
 
-class AdaIN1d(nn.Module):
-    """Instance norm over time, scaled and shifted by the style.
+class AdaIN1d(Dispatched):
+    """Instance norm over time, scaled and shifted by the style, and the activation after it.
 
     Source: Huang and Belongie 2017; StyleTTS-VC, section III-A (decoder).
     """
@@ -147,10 +169,27 @@ class AdaIN1d(nn.Module):
         super().__init__()
         self.fc = nn.Linear(style_dim, channels * 2)
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        """x (B, C, T), style (B, S) -> y (B, C, T)."""
-        scale, shift = self.fc(style)[..., None].chunk(2, 1)
-        return torch.addcmul(shift, 1 + scale, F.instance_norm(x))
+    def forward(
+        self,
+        x: Tensor,
+        style: Tensor,
+        activation: Activation = "none",
+        *,
+        slope: float = 0.2,
+        alpha: Tensor | None = None,
+    ) -> Tensor:
+        """x (B, C, T), style (B, S) -> y (B, C, T); alpha (1, C, 1) belongs to `snake`, slope to
+        `leaky`."""
+        scale, shift = self.fc(style).chunk(2, 1)
+        return adain(
+            x,
+            scale,
+            shift,
+            activation=activation,
+            slope=slope,
+            alpha=None if alpha is None else alpha.flatten(),
+            implementation=self.implementation,
+        )
 
 
 class AdaLayerNorm(nn.Module):

@@ -25,7 +25,9 @@ class ResBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.pre_conv = nn.Sequential(nn.BatchNorm2d(inputs), nn.LeakyReLU(SLOPE), nn.MaxPool2d((1, 2)))
+        self.pre_conv = nn.Sequential(
+            nn.BatchNorm2d(inputs), nn.LeakyReLU(SLOPE), nn.MaxPool2d((1, 2))
+        )
         self.conv = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
@@ -43,7 +45,8 @@ class ResBlock(nn.Module):
 class PitchExtractor(nn.Module):
     """JDC network over 80 mel bands. 5,248,067 parameters, those of the voicing detector included.
 
-    Source: Kum and Nam 2019, "Joint Detection and Classification of Singing Voice Melody"; StyleTTS-VC, section III-A.
+    Source: Kum and Nam 2019, "Joint Detection and Classification of Singing Voice Melody";
+    StyleTTS-VC, section III-A.
     """
 
     def __init__(self, width: int = 64) -> None:
@@ -58,9 +61,14 @@ class PitchExtractor(nn.Module):
         self.res_block1 = ResBlock(width, 2 * width)
         self.res_block2 = ResBlock(2 * width, 3 * width)
         self.res_block3 = ResBlock(3 * width, half)
-        self.pool_block = nn.Sequential(nn.BatchNorm2d(half), nn.LeakyReLU(SLOPE), nn.MaxPool2d((1, 4)), nn.Dropout(0.2))
+        self.pool_block = nn.Sequential(
+            nn.BatchNorm2d(half), nn.LeakyReLU(SLOPE), nn.MaxPool2d((1, 4)), nn.Dropout(0.2)
+        )
         self.detector_conv = nn.Sequential(
-            nn.Conv2d(10 * width, half, 1, bias=False), nn.BatchNorm2d(half), nn.LeakyReLU(SLOPE), nn.Dropout(0.2)
+            nn.Conv2d(10 * width, half, 1, bias=False),
+            nn.BatchNorm2d(half),
+            nn.LeakyReLU(SLOPE),
+            nn.Dropout(0.2),
         )
         self.bilstm_classifier = nn.LSTM(full, half, batch_first=True, bidirectional=True)
         self.bilstm_detector = nn.LSTM(full, half, batch_first=True, bidirectional=True)
@@ -69,9 +77,10 @@ class PitchExtractor(nn.Module):
         self.apply(initialise)
 
     def stages(self, mel: Tensor) -> list[Tensor]:
-        """mel (B, 1, 80, T) -> what each convolutional stage makes of it, (B, C, T, F) with F = 80, 40, 20, 10."""
+        """mel (B, 1, 80, T) -> what each convolutional stage makes of it, (B, C, T, F) with F = 80,
+        40, 20, 10."""
         if mel.ndim != 4 or mel.shape[1:3] != (1, 80):
-            raise ValueError(f"a mel of shape {tuple(mel.shape)} came, (B, 1, 80, T) was wanted")
+            raise ValueError(f"expected a mel of shape (B, 1, 80, T), got {tuple(mel.shape)}")
         outputs = [self.conv_block(mel.mT)]
         for block in (self.res_block1, self.res_block2, self.res_block3):
             outputs.append(block(outputs[-1]))
@@ -88,7 +97,8 @@ class PitchExtractor(nn.Module):
         return Pitch(self.classifier(x)[..., 0].abs(), activated.mT)
 
     def voicing(self, mel: Tensor) -> Tensor:
-        """mel (B, 1, 80, T) -> logits (B, T, 2) of the auxiliary detector, for training the extractor itself."""
+        """mel (B, 1, 80, T) -> logits (B, T, 2) of the auxiliary detector, for training the
+        extractor itself."""
         return self._voicing(self.stages(mel))
 
     def _voicing(self, stages: list[Tensor]) -> Tensor:

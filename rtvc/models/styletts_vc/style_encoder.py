@@ -1,4 +1,5 @@
-"""Mel spectrogram to one style vector: timbre from the acoustic encoder, register and rhythm from the prosodic one."""
+"""Mel spectrogram to one style vector: timbre from the acoustic encoder, register and rhythm from
+the prosodic one."""
 
 import copy
 
@@ -12,7 +13,8 @@ SHORTEST = 65
 
 
 def spectrogram_trunk(width: int, widest: int) -> tuple[list[nn.Module], int]:
-    """The convolutions that style encoder and discriminator have in common, and the channels they end in.
+    """The convolutions that style encoder and discriminator have in common, and the channels they
+    end in.
 
     They take (B, 1, 80, T) to (B, C, 1, T / 16 - 4).
     """
@@ -28,14 +30,17 @@ def check_mel(mel: Tensor) -> None:
     """Refuses what the trunk cannot take, in words; mel (B, 1, 80, T)."""
     if mel.ndim != 4 or mel.shape[1] != 1 or mel.shape[-1] < SHORTEST:
         raise ValueError(
-            f"a mel of shape {tuple(mel.shape)} came, (B, 1, 80, T) with T >= {SHORTEST} frames was wanted: give a longer reference"
+            f"expected a mel of shape (B, 1, 80, T) with T >= {SHORTEST} frames, got"
+            f" {tuple(mel.shape)}: give a longer reference"
         )
 
 
 class StyleEncoder(nn.Module):
-    """A reference's style: residual blocks over its spectrogram, averaged over time. 13,845,440 parameters.
+    """A reference's style: residual blocks over its spectrogram, averaged over time. 13,845,440
+    parameters.
 
-    Source: StyleTTS-VC, section III-A (style encoder); StyleTTS 2 has two, `style_encoder` and `predictor_encoder`.
+    Source: StyleTTS-VC, section III-A (style encoder); StyleTTS 2 has two, `style_encoder` and
+    `predictor_encoder`.
     """
 
     def __init__(self, width: int = 64, style_dim: int = 128, widest: int = 512) -> None:
@@ -52,5 +57,6 @@ class StyleEncoder(nn.Module):
 
 
 def prosodic_from(acoustic: StyleEncoder) -> StyleEncoder:
-    """A prosodic encoder to train, starting as a copy of the acoustic one (StyleTTS 2, second stage)."""
+    """A prosodic encoder to train, starting as a copy of the acoustic one (StyleTTS 2, second
+    stage)."""
     return copy.deepcopy(acoustic)

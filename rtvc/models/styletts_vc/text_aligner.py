@@ -32,7 +32,12 @@ class Alignment(NamedTuple):
 
 def dct_matrix(bands: int, coefficients: int) -> Tensor:
     """Orthonormal DCT-II as a (bands, coefficients) matrix."""
-    angle = math.pi / bands * (torch.arange(bands, dtype=torch.float64)[:, None] + 0.5) * torch.arange(coefficients)
+    angle = (
+        math.pi
+        / bands
+        * (torch.arange(bands, dtype=torch.float64)[:, None] + 0.5)
+        * torch.arange(coefficients)
+    )
     matrix = math.sqrt(2 / bands) * angle.cos()
     matrix[:, 0] /= math.sqrt(2)
     return matrix.float()
@@ -83,13 +88,27 @@ class TextAligner(nn.Module):
     Source: StyleTTS-VC, section III-A (text aligner).
     """
 
-    def __init__(self, bands: int = 80, channels: int = 256, tokens: int = TOKENS, layers: int = 6, embedding_dim: int = 512) -> None:
+    def __init__(
+        self,
+        bands: int = 80,
+        channels: int = 256,
+        tokens: int = TOKENS,
+        layers: int = 6,
+        embedding_dim: int = 512,
+    ) -> None:
         super().__init__()
         self.to_mfcc = MFCC(bands, bands // 2)
         self.init_cnn = ConvNorm(bands // 2, channels, 7, stride=2)
-        self.cnns = nn.Sequential(*(nn.Sequential(DilatedBlocks(channels), nn.GroupNorm(1, channels)) for _ in range(layers)))
+        self.cnns = nn.Sequential(
+            *(
+                nn.Sequential(DilatedBlocks(channels), nn.GroupNorm(1, channels))
+                for _ in range(layers)
+            )
+        )
         self.projection = ConvNorm(channels, channels // 2)
-        self.ctc_linear = nn.Sequential(LinearNorm(channels // 2, channels), nn.ReLU(), LinearNorm(channels, tokens))
+        self.ctc_linear = nn.Sequential(
+            LinearNorm(channels // 2, channels), nn.ReLU(), LinearNorm(channels, tokens)
+        )
         self.asr_s2s = AttendingDecoder(channels // 2, embedding_dim, tokens)
 
     def features(self, mel: Tensor) -> Tensor:
@@ -109,6 +128,7 @@ class TextAligner(nn.Module):
         return Alignment(self.ctc_linear(x), *self.asr_s2s(x, mask, tokens))
 
     def recognise(self, mel: Tensor) -> Tensor:
-        """mel (B, 80, T) -> CTC logits (B, ceil(T / 2), tokens): phonemes where no text is known."""
+        """mel (B, 80, T) -> CTC logits (B, ceil(T / 2), tokens): phonemes where no text is
+        known."""
         logits: Tensor = self.ctc_linear(self.features(mel).mT)
         return logits

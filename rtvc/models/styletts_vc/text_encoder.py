@@ -1,4 +1,5 @@
-"""Phoneme tokens to content, the representation that the mel encoder learns to reach from speech."""
+"""Phoneme tokens to content, the representation that the mel encoder learns to reach from
+speech."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ TOKENS = 178
 
 
 def run_packed(lstm: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
-    """Runs a bidirectional LSTM over rows of different lengths; frames behind a row's end come out as zeros.
+    """Runs a bidirectional LSTM over rows of different lengths; frames behind a row's end come out
+    as zeros.
 
     Args:
         lstm: built with batch_first=True.
@@ -29,7 +31,14 @@ class TextEncoder(nn.Module):
     Source: StyleTTS-VC, section III-A (text encoder, from StyleTTS); unchanged in StyleTTS 2.
     """
 
-    def __init__(self, channels: int = 512, kernel: int = 5, depth: int = 3, tokens: int = TOKENS, dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        channels: int = 512,
+        kernel: int = 5,
+        depth: int = 3,
+        tokens: int = TOKENS,
+        dropout: float = 0.2,
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(tokens, channels)
         self.cnn = nn.ModuleList(

@@ -1,4 +1,5 @@
-"""The losses of StyleTTS-VC and StyleTTS 2, as functions of tensors. Every one is a mean, so that factors do not depend on the batch."""
+"""The losses of StyleTTS-VC and StyleTTS 2, as functions of tensors. Every one is a mean, so that
+factors do not depend on the batch."""
 
 from collections.abc import Sequence
 
@@ -11,7 +12,8 @@ TAU = 0.04
 
 
 def masked_l1(made: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean absolute difference; mask broadcasts against made and true, and counts where it is not 0."""
+    """Mean absolute difference; mask broadcasts against made and true, and counts where it is not
+    0."""
     difference = (made.float() - true.float()).abs()
     if mask is None:
         return difference.mean()
@@ -20,7 +22,8 @@ def masked_l1(made: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def adversarial(logits: Tensor, real: bool) -> Tensor:
-    """Binary cross entropy of a discriminator's logits (B,) against one verdict, as in StarGAN v2 and StyleTTS-VC."""
+    """Binary cross entropy of a discriminator's logits (B,) against one verdict, as in StarGAN v2
+    and StyleTTS-VC."""
     logits = logits.float().clamp(-10, 10)
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
@@ -35,13 +38,22 @@ def r1(logits: Tensor, real: Tensor) -> Tensor:
 
 
 def feature_matching(real: Sequence[Tensor], made: Sequence[Tensor]) -> Tensor:
-    """Sum over a discriminator's layers of the mean absolute difference; no gradient into `real`."""
-    return torch.stack([(r.detach().float() - m.float()).abs().mean() for r, m in zip(real, made, strict=True)]).sum()
+    """Sum over a discriminator's layers of the mean absolute difference; no gradient into
+    `real`."""
+    return torch.stack(
+        [(r.detach().float() - m.float()).abs().mean() for r, m in zip(real, made, strict=True)]
+    ).sum()
 
 
 def lsgan_discriminator(real: Sequence[Tensor], made: Sequence[Tensor]) -> Tensor:
-    """Least-squares loss of several discriminators (Mao et al. 2017): real towards 1, made towards 0."""
-    return torch.stack([(r.float() - 1).square().mean() + m.float().square().mean() for r, m in zip(real, made, strict=True)]).sum()
+    """Least-squares loss of several discriminators (Mao et al. 2017): real towards 1, made towards
+    0."""
+    return torch.stack(
+        [
+            (r.float() - 1).square().mean() + m.float().square().mean()
+            for r, m in zip(real, made, strict=True)
+        ]
+    ).sum()
 
 
 def lsgan_generator(made: Sequence[Tensor]) -> Tensor:
@@ -50,9 +62,11 @@ def lsgan_generator(made: Sequence[Tensor]) -> Tensor:
 
 
 def relativistic(real: Sequence[Tensor], made: Sequence[Tensor], *, generator: bool) -> Tensor:
-    """Truncated pointwise relativistic least-squares loss (Li et al. 2022), for the discriminators or for the generator.
+    """Truncated pointwise relativistic least-squares loss (Li et al. 2022), for the discriminators
+    or for the generator.
 
-    Each score is (B, ...). Only pairs that are on the wrong side of the median difference count, up to TAU.
+    Each score is (B, ...). Only pairs that are on the wrong side of the median difference count, up
+    to TAU.
     """
     total = []
     for r, m in zip(real, made, strict=True):
@@ -89,35 +103,44 @@ def token_cross_entropy(logits: Tensor, tokens: Tensor, lengths: Tensor) -> Tens
 
 
 def frame_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Phoneme loss of the mel encoder, L_MI: logits (B, V, T), labels (B, T) int64, negative where unknown."""
+    """Phoneme loss of the mel encoder, L_MI: logits (B, V, T), labels (B, T) int64, negative where
+    unknown."""
     known = (labels >= 0).sum().clamp_min(1)
-    return F.cross_entropy(logits.float(), labels.clamp_min(-1), ignore_index=-1, reduction="sum") / known
+    return (
+        F.cross_entropy(logits.float(), labels.clamp_min(-1), ignore_index=-1, reduction="sum")
+        / known
+    )
 
 
 def monotonic(soft: Tensor, hard: Tensor) -> Tensor:
-    """L1 between attention and its monotonic version, times 10 as the authors scale it: (B, L, T) both."""
+    """L1 between attention and its monotonic version, times 10 as the authors scale it: (B, L, T)
+    both."""
     return 10 * (soft.float() - hard.float()).abs().mean()
 
 
 def f0_shape(made: Tensor, true: Tensor) -> Tensor:
-    """L1 of F0 curves, each divided by its mean, so that only the melody counts: (B, T) in Hz both."""
+    """L1 of F0 curves, each divided by its mean, so that only the melody counts: (B, T) in Hz
+    both."""
     made, true = made.float(), true.float()
     made = made / made.mean(-1, keepdim=True).clamp_min(1.0)
     return (made - true / true.mean(-1, keepdim=True).clamp_min(1.0)).abs().mean()
 
 
 def energy_band(made: Tensor, true: Tensor, free: float = 0.5) -> Tensor:
-    """Squared difference of log energies (B, T) beyond `free`: loudness may differ a little between speakers."""
+    """Squared difference of log energies (B, T) beyond `free`: loudness may differ a little between
+    speakers."""
     return F.relu((made.float() - true.float()).abs() - free).square().mean()
 
 
 def durations(logits: Tensor, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Duration losses of StyleTTS 2: L1 of the expected duration, and cross entropy of its binary digits.
+    """Duration losses of StyleTTS 2: L1 of the expected duration, and cross entropy of its binary
+    digits.
 
     Args:
         logits: (B, L, longest); the sum of their sigmoids is the duration.
         frames: (B, L) true duration of each token, in frames.
-        lengths: (B,) tokens of each row; the first and last are boundaries, whose length does not count for the L1.
+        lengths: (B,) tokens of each row; the first and last are boundaries, whose length does not
+            count for the L1.
     """
     logits, frames = logits.float(), frames.float()
     place = torch.arange(logits.shape[1], device=logits.device)

@@ -1,16 +1,15 @@
 """What a pitch network is trained by."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SEMITONE = math.log(2) / 12
-"""In log Hz."""
+from rtvc.models.streaming.pitch import SEMITONE
 
 
-def pitch_losses(centres: Tensor, logits: Tensor, log_f0: Tensor, voiced: Tensor, known: Tensor) -> dict[str, Tensor]:
+def pitch_losses(
+    centres: Tensor, logits: Tensor, log_f0: Tensor, voiced: Tensor, known: Tensor
+) -> dict[str, Tensor]:
     """Cross entropies of F0, against a bell of one bin's width around the truth, and of voicing.
 
     The share of voiced frames within a semitone, and of right voicing, are metrics.
@@ -33,6 +32,10 @@ def pitch_losses(centres: Tensor, logits: Tensor, log_f0: Tensor, voiced: Tensor
     return {
         "f0": (bins * counted).sum() / counted.sum().clamp_min(1),
         "voicing": (voicing * known).sum() / known.sum().clamp_min(1),
-        "metric/within_a_semitone": (((peak - log_f0).abs() < SEMITONE) * counted).sum() / counted.sum().clamp_min(1),
-        "metric/voicing_right": (((logits[..., -1] > 0) == (voiced > 0.5)) * known).sum() / known.sum().clamp_min(1),
+        "metric/within_a_semitone": (
+            (((peak - log_f0).abs() < SEMITONE) * counted).sum() / counted.sum().clamp_min(1)
+        ),
+        "metric/voicing_right": (
+            (((logits[..., -1] > 0) == (voiced > 0.5)) * known).sum() / known.sum().clamp_min(1)
+        ),
     }

@@ -1,8 +1,10 @@
-"""Real or made, judged on the frozen features of a recogniser: a discriminator that a CPU can train against.
+"""Real or made, judged on the frozen features of a recogniser: a discriminator that a CPU can train
+against.
 
-Small heads look at what a trained network already hears, mixed by fixed random projections and seen at several time scales; they need
-a tenth of the time and an eleventh of the memory of discriminators of the waveform and reach the same quality (projected GANs:
-Sauer et al. 2021; for vocoders: arXiv 2508.17874).
+Small heads look at what a trained network already hears, mixed by fixed random projections and seen
+at several time scales; they need a tenth of the time and an eleventh of the memory of
+discriminators of the waveform and reach the same quality (projected GANs: Sauer et al. 2021; for
+vocoders: arXiv 2508.17874).
 """
 
 from collections.abc import Sequence
@@ -27,8 +29,13 @@ class FeatureHead(nn.Module):
         self.scale = scale
         generator = torch.Generator().manual_seed(seed)
         # Fixed: a mixer that learns would look only at what already tells them apart.
-        self.register_buffer("mixer", torch.randn(width, channels, 1, generator=generator) / channels**0.5)
-        self.convs = nn.ModuleList(nn.utils.parametrizations.spectral_norm(nn.Conv1d(width, width, 3, padding=1)) for _ in range(2))
+        self.register_buffer(
+            "mixer", torch.randn(width, channels, 1, generator=generator) / channels**0.5
+        )
+        self.convs = nn.ModuleList(
+            nn.utils.parametrizations.spectral_norm(nn.Conv1d(width, width, 3, padding=1))
+            for _ in range(2)
+        )
         self.out = nn.Conv1d(width, 1, 3, padding=1)
 
     def forward(self, features: Tensor) -> Verdict:
@@ -43,12 +50,17 @@ class FeatureHead(nn.Module):
 
 
 class FeatureDiscriminator(nn.Module):
-    """Layers of a frozen recogniser, (B, C, T) each -> one verdict for each of them and each time scale."""
+    """Layers of a frozen recogniser, (B, C, T) each -> one verdict for each of them and each time
+    scale."""
 
-    def __init__(self, channels: int, layers: int, width: int = 96, scales: Sequence[int] = SCALES) -> None:
+    def __init__(
+        self, channels: int, layers: int, width: int = 96, scales: Sequence[int] = SCALES
+    ) -> None:
         super().__init__()
         self.heads = nn.ModuleList(
-            FeatureHead(channels, width, scale, seed=7 * layer + scale) for layer in range(layers) for scale in scales
+            FeatureHead(channels, width, scale, seed=7 * layer + scale)
+            for layer in range(layers)
+            for scale in scales
         )
         self.scales = len(scales)
 

@@ -12,9 +12,12 @@ MIN_VOICED = 20
 
 
 def low_passed(wave: Tensor, cutoff: Tensor) -> Tensor:
-    """wave (B, N) without what lies above cutoff (B,) in Hz, so that a judge cannot tell recordings by their bandwidth."""
+    """wave (B, N) without what lies above cutoff (B,) in Hz, so that a judge cannot tell recordings
+    by their bandwidth."""
     spectrum = torch.fft.rfft(wave.float())
-    kept: Tensor = torch.fft.irfft(spectrum * within(cutoff, wave.shape[-1])[..., 0][:, : spectrum.shape[-1]], wave.shape[-1])
+    kept: Tensor = torch.fft.irfft(
+        spectrum * within(cutoff, wave.shape[-1])[..., 0][:, : spectrum.shape[-1]], wave.shape[-1]
+    )
     return kept
 
 

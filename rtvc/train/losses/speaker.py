@@ -1,6 +1,8 @@
-"""Resemblyzer's speaker encoder as a differentiable module: a teacher for styles and a judge of conversions.
+"""Resemblyzer's speaker encoder as a differentiable module: a teacher for styles and a judge of
+conversions.
 
-Source: Wan et al. 2018, "Generalized End-to-End Loss for Speaker Verification"; weights of the package Resemblyzer (Apache-2.0).
+Source: Wan et al. 2018, "Generalized End-to-End Loss for Speaker Verification"; weights of the
+package Resemblyzer (Apache-2.0).
 """
 
 import importlib.util
@@ -18,14 +20,16 @@ from rtvc.train.state import load_tensors
 RATE, SIZE = 16_000, 400
 """Sample rate and window of the original, in samples."""
 WINDOW, STEP = SIZE * SAMPLE_RATE // RATE, 10 * SAMPLE_RATE // 1000
-"""The same 25 ms and 10 ms at 24 kHz: the spectrum's bins lie at the same frequencies, 40 Hz apart."""
+"""The same 25 ms and 10 ms at 24 kHz: the spectrum's bins lie at the same frequencies, 40 Hz
+apart."""
 BANDS, EMBEDDING = 40, 256
 QUIET_DB = -30.0
 """Level to which quieter recordings are raised."""
 
 
 def slaney_filters(bands: int, size: int, rate: int) -> Tensor:
-    """Mel filters of equal area, linear below 1 kHz (Slaney 1998, "Auditory Toolbox"), (bands, size / 2 + 1)."""
+    """Mel filters of equal area, linear below 1 kHz (Slaney 1998, "Auditory Toolbox"), (bands, size
+    / 2 + 1)."""
     step, knee = 200 / 3, 1000.0
     ratio = np.log(6.4) / 27
     top = knee / step + np.log(rate / 2 / knee) / ratio
@@ -47,13 +51,15 @@ def weights_path() -> Path:
     found = importlib.util.find_spec("resemblyzer")
     if found is None or found.origin is None:
         raise DependencyError(
-            "speaker losses need Resemblyzer: pip install --no-deps Resemblyzer, or set weights.embedding and weights.consistency to 0"
+            "speaker losses need Resemblyzer: pip install --no-deps Resemblyzer, or set"
+            " weights.embedding and weights.consistency to 0"
         )
     return Path(found.origin).parent / "pretrained.pt"
 
 
 class SpeakerEncoder(nn.Module):
-    """wave (B, N) at 24 kHz -> embedding (B, 256) of length 1, from one window over the whole recording; weights are fixed.
+    """wave (B, N) at 24 kHz -> embedding (B, 256) of length 1, from one window over the whole
+    recording; weights are fixed.
 
     The names of its weights are those of the package.
     """
@@ -74,17 +80,24 @@ class SpeakerEncoder(nn.Module):
         """With the package's weights."""
         encoder, path = cls(), weights_path()
         weights = load_tensors(path).get("model_state", {})
-        load_into(encoder, {name: weights[name] for name in encoder.state_dict() if name in weights}, str(path))
+        load_into(
+            encoder,
+            {name: weights[name] for name in encoder.state_dict() if name in weights},
+            str(path),
+        )
         return encoder
 
     def forward(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> (B, 256)."""
         with torch.autocast(wave.device.type, enabled=False):
-            self.lstm.train()  # it has no dropout, and cuDNN sends no gradients through an LSTM in evaluation mode
+            # It has no dropout, and cuDNN sends no gradients through an LSTM in evaluation mode
+            self.lstm.train()
             wave = wave.float()
             level = wave.square().mean(-1, keepdim=True).clamp_min(1e-8).sqrt()
             wave = wave * (10 ** (QUIET_DB / 20) / level).clamp_min(1.0)
-            spectrum = torch.stft(wave, WINDOW, STEP, window=self.window, return_complex=True)[:, : SIZE // 2 + 1]
+            spectrum = torch.stft(wave, WINDOW, STEP, window=self.window, return_complex=True)[
+                :, : SIZE // 2 + 1
+            ]
             power = torch.view_as_real(spectrum).square().sum(-1) * (SIZE / WINDOW) ** 2
             _, (last, _) = self.lstm((self.filters @ power).mT)
             embedding = torch.relu(self.linear(last[-1]))

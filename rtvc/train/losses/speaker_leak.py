@@ -1,4 +1,5 @@
-"""Speaker-leak control: a classifier that guesses the speaker from content, through a layer that reverses gradients."""
+"""Speaker-leak control: a classifier that guesses the speaker from content, through a layer that
+reverses gradients."""
 
 from typing import Any
 
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 
 
 class Reversal(torch.autograd.Function):
-    """The identity, whose gradient is negated (Ganin and Lempitsky 2015, "Unsupervised Domain Adaptation by Backpropagation")."""
+    """The identity, whose gradient is negated (Ganin and Lempitsky 2015, "Unsupervised Domain
+    Adaptation by Backpropagation")."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -29,7 +31,12 @@ class SpeakerClassifier(nn.Module):
 
     def __init__(self, channels: int, speakers: int, hidden: int = 128) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.LayerNorm(2 * channels), nn.Linear(2 * channels, hidden), nn.GELU(), nn.Linear(hidden, speakers))
+        self.net = nn.Sequential(
+            nn.LayerNorm(2 * channels),
+            nn.Linear(2 * channels, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, speakers),
+        )
 
     def forward(self, content: Tensor) -> Tensor:
         """content (B, C, T) -> (B, S)."""
@@ -41,4 +48,9 @@ class SpeakerClassifier(nn.Module):
     def loss(self, content: Tensor, speaker: Tensor) -> Tensor:
         """Cross entropy; speaker (B,) int64, negative where it does not count."""
         known = (speaker >= 0).sum().clamp_min(1)
-        return F.cross_entropy(self(content).float(), speaker.clamp_min(-1), ignore_index=-1, reduction="sum") / known
+        return (
+            F.cross_entropy(
+                self(content).float(), speaker.clamp_min(-1), ignore_index=-1, reduction="sum"
+            )
+            / known
+        )

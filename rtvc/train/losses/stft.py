@@ -1,4 +1,5 @@
-"""Multi-resolution spectral distances between waveforms, blind above the band that a recording truly holds."""
+"""Multi-resolution spectral distances between waveforms, blind above the band that a recording
+truly holds."""
 
 import math
 from collections.abc import Sequence
@@ -15,21 +16,30 @@ EDGE = 0.95
 
 
 def band_limit(bandwidth: Tensor, frequencies: Tensor) -> Tensor:
-    """bandwidth (B,) in Hz, twice the highest frequency present; frequencies (F,) in Hz -> mask (B, F, 1), 1 where it holds sound."""
+    """bandwidth (B,) in Hz, twice the highest frequency present; frequencies (F,) in Hz -> mask (B,
+    F, 1), 1 where it holds sound."""
     full = bandwidth >= SAMPLE_RATE
     heard = frequencies <= EDGE * bandwidth[:, None] / 2
     return (heard | full[:, None]).float()[..., None]
 
 
 def mel_band_limit(bandwidth: Tensor) -> Tensor:
-    """bandwidth (B,) in Hz -> mask (B, BANDS, 1) over the bands of `rtvc.audio.mel`, 1 where a whole band holds sound."""
-    top = torch.linspace(0, 2595 * math.log10(1 + NOMINAL_RATE / 2 / 700), BANDS + 2, dtype=torch.float64, device=bandwidth.device)
+    """bandwidth (B,) in Hz -> mask (B, BANDS, 1) over the bands of `rtvc.audio.mel`, 1 where a
+    whole band holds sound."""
+    top = torch.linspace(
+        0,
+        2595 * math.log10(1 + NOMINAL_RATE / 2 / 700),
+        BANDS + 2,
+        dtype=torch.float64,
+        device=bandwidth.device,
+    )
     upper = 700 * (10 ** (top[2:] / 2595) - 1) * SAMPLE_RATE / NOMINAL_RATE
     return band_limit(bandwidth, upper)
 
 
 def magnitude(wave: Tensor, size: int, hop: int, window: Tensor) -> Tensor:
-    """wave (B, N) -> magnitudes (B, size / 2 + 1, T), never 0 so that the gradient of the square root stays finite."""
+    """wave (B, N) -> magnitudes (B, size / 2 + 1, T), never 0 so that the gradient of the square
+    root stays finite."""
     spectrum = torch.stft(wave, size, hop, len(window), window, return_complex=True)
     return (spectrum.real.square() + spectrum.imag.square()).clamp_min(1e-7).sqrt()
 
@@ -47,7 +57,8 @@ class MultiResolutionSTFT(nn.Module):
             self.register_buffer(f"window{index}", torch.hann_window(width), persistent=False)
 
     def forward(self, made: Tensor, true: Tensor, bandwidth: Tensor | None = None) -> Tensor:
-        """made and true (B, N) at 24 kHz, bandwidth (B,) in Hz (None: everything counts) -> a scalar."""
+        """made and true (B, N) at 24 kHz, bandwidth (B,) in Hz (None: everything counts) -> a
+        scalar."""
         made, true = made.float(), true.float()
         total = made.new_zeros(())
         with torch.autocast(made.device.type, enabled=False):
@@ -56,7 +67,10 @@ class MultiResolutionSTFT(nn.Module):
                 x, y = magnitude(made, size, hop, window), magnitude(true, size, hop, window)
                 mask = torch.ones_like(x[..., :1])
                 if bandwidth is not None:
-                    mask = band_limit(bandwidth, torch.linspace(0, SAMPLE_RATE / 2, size // 2 + 1, device=x.device))
+                    mask = band_limit(
+                        bandwidth,
+                        torch.linspace(0, SAMPLE_RATE / 2, size // 2 + 1, device=x.device),
+                    )
                 convergence = ((x - y) * mask).norm() / (y * mask).norm().clamp_min(1e-5)
                 logs = ((x.log() - y.log()).abs() * mask).sum() / (mask.sum() * x.shape[-1])
                 total = total + convergence + logs
@@ -79,7 +93,9 @@ class MultiResolutionMel(nn.Module):
     Source: StyleTTS 2, section 3.2.2 (mel reconstruction) and the authors' `losses.py`.
     """
 
-    def __init__(self, resolutions: Sequence[tuple[int, int, int]] = RESOLUTIONS, bands: int = 128) -> None:
+    def __init__(
+        self, resolutions: Sequence[tuple[int, int, int]] = RESOLUTIONS, bands: int = 128
+    ) -> None:
         super().__init__()
         self.resolutions = tuple(resolutions)
         for index, (size, _, width) in enumerate(self.resolutions):
@@ -87,17 +103,26 @@ class MultiResolutionMel(nn.Module):
             self.register_buffer(f"filters{index}", htk_filters(size, bands), persistent=False)
 
     def forward(self, made: Tensor, true: Tensor, bandwidth: Tensor | None = None) -> Tensor:
-        """made and true (B, N) at 24 kHz, bandwidth (B,) in Hz (None: everything counts) -> a scalar."""
+        """made and true (B, N) at 24 kHz, bandwidth (B,) in Hz (None: everything counts) -> a
+        scalar."""
         made, true = made.float(), true.float()
         total = made.new_zeros(())
         with torch.autocast(made.device.type, enabled=False):
             for index, (size, hop, _) in enumerate(self.resolutions):
-                window, filters = self.get_buffer(f"window{index}"), self.get_buffer(f"filters{index}")
-                x, y = (((magnitude(w, size, hop, window).square().mT @ filters + 1e-5).log() + 4) / 4 for w in (made, true))
+                window, filters = (
+                    self.get_buffer(f"window{index}"),
+                    self.get_buffer(f"filters{index}"),
+                )
+                x, y = (
+                    ((magnitude(w, size, hop, window).square().mT @ filters + 1e-5).log() + 4) / 4
+                    for w in (made, true)
+                )
                 mask = torch.ones_like(x[:, :1])
                 if bandwidth is not None:
                     tops = torch.linspace(0, SAMPLE_RATE / 2, size // 2 + 1, device=x.device)
                     highest = torch.where(filters > 0, tops[:, None], 0.0).amax(0)
                     mask = band_limit(bandwidth, highest).mT
-                total = total + ((x - y) * mask).abs().sum() / (y * mask).abs().sum().clamp_min(1e-5)
+                total = total + ((x - y) * mask).abs().sum() / (y * mask).abs().sum().clamp_min(
+                    1e-5
+                )
         return total / len(self.resolutions)

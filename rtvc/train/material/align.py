@@ -35,7 +35,12 @@ class Aligned(NamedTuple):
 
 
 def align(
-    aligner: TextAligner, mel: Tensor, frames: Tensor, tokens: Tensor, lengths: Tensor, over: Literal["frames", "tokens"] = "frames"
+    aligner: TextAligner,
+    mel: Tensor,
+    frames: Tensor,
+    tokens: Tensor,
+    lengths: Tensor,
+    over: Literal["frames", "tokens"] = "frames",
 ) -> Aligned:
     """Aligns a batch of utterances with their texts.
 
@@ -45,7 +50,8 @@ def align(
         frames: (B,) mel frames of each row.
         tokens: (B, L).
         lengths: (B,) tokens of each row.
-        over: what attention is normalised over: a token's frames, as the authors do, or a frame's tokens.
+        over: what attention is normalised over: a token's frames, as the authors do, or a frame's
+            tokens.
     """
     half = frames // 2
     behind = padding_mask(half, (mel.shape[-1] + 1) // 2)
@@ -62,4 +68,9 @@ def align(
 def cut(starts: Tensor, frames: int, *rows: Tensor) -> list[Tensor]:
     """Pieces of (B, …, T): `frames` frames of each row from its start (B,) -> (B, …, frames)."""
     index = starts.to(rows[0].device)[:, None] + torch.arange(frames, device=rows[0].device)
-    return [row.gather(-1, index.view(len(row), *[1] * (row.ndim - 2), frames).expand(*row.shape[:-1], frames)) for row in rows]
+    return [
+        row.gather(
+            -1, index.view(len(row), *[1] * (row.ndim - 2), frames).expand(*row.shape[:-1], frames)
+        )
+        for row in rows
+    ]

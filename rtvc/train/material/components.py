@@ -1,4 +1,5 @@
-"""The components of both papers at the sizes of a configuration; the defaults are the published ones."""
+"""The components of both papers at the sizes of a configuration; the defaults are the published
+ones."""
 
 from collections.abc import Iterable
 
@@ -39,7 +40,9 @@ class ModelConfig(Section):
 
 def text_encoder(config: ModelConfig) -> TextEncoder:
     """Tokens -> content."""
-    return TextEncoder(config.hidden_dim, depth=config.text_layers, tokens=config.tokens, dropout=config.dropout)
+    return TextEncoder(
+        config.hidden_dim, depth=config.text_layers, tokens=config.tokens, dropout=config.dropout
+    )
 
 
 def style_encoder(config: ModelConfig) -> StyleEncoder:
@@ -70,7 +73,10 @@ def linear_projection(config: ModelConfig) -> LinearProjection:
 def text_aligner(config: ModelConfig) -> TextAligner:
     """Mel and tokens -> alignment."""
     return TextAligner(
-        channels=config.aligner_channels, tokens=config.tokens, layers=config.aligner_layers, embedding_dim=config.aligner_embedding
+        channels=config.aligner_channels,
+        tokens=config.tokens,
+        layers=config.aligner_layers,
+        embedding_dim=config.aligner_embedding,
     )
 
 
@@ -80,7 +86,8 @@ def pitch_extractor(config: ModelConfig) -> PitchExtractor:
 
 
 def differentiable(modules: Iterable[nn.Module]) -> None:
-    """Puts the LSTMs of frozen modules in training mode, without which cuDNN cannot send gradients through them.
+    """Puts the LSTMs of frozen modules in training mode, without which cuDNN cannot send gradients
+    through them.
 
     Those of the pitch extractor and the aligner have no dropout: their output does not change.
     """

@@ -1,8 +1,10 @@
-"""Converted copies of labelled speech: the same words by another person, for an encoder that must not mind who speaks.
+"""Converted copies of labelled speech: the same words by another person, for an encoder that must
+not mind who speaks.
 
-What an encoder is shown of other speakers decides how little of the speaker it passes on: speed and filters alone leave much, another
-person saying the same leaves little (Zero-VC, arXiv 2606.20218, table 4). Labels of a copy are those of the original. A copy counts
-only where the recogniser still hears the same units in it.
+What an encoder is shown of other speakers decides how little of the speaker it passes on: speed and
+filters alone leave much, another person saying the same leaves little (Zero-VC, arXiv 2606.20218,
+table 4). Labels of a copy are those of the original. A copy counts only where the recogniser still
+hears the same units in it.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,7 +48,8 @@ class Copies:
 
 
 def agreement(copy: Array, original: Array) -> float:
-    """The share of frames of units (T,) that the copy's units (T',) name too, within TOLERANCE frames.
+    """The share of frames of units (T,) that the copy's units (T',) name too, within TOLERANCE
+    frames.
 
     Pauses dominate neither: frames whose unit is the recording's most frequent one are left out.
     """
@@ -59,7 +62,9 @@ def agreement(copy: Array, original: Array) -> float:
     return float(same[spoken].mean()) if spoken.any() else 0.0
 
 
-def references(files: list[Path], rng: np.random.Generator, speaker: str, voice_of: Reference) -> Iterator[Voice]:
+def references(
+    files: list[Path], rng: np.random.Generator, speaker: str, voice_of: Reference
+) -> Iterator[Voice]:
     """Voices of random other speakers, as long as some are wanted."""
     while True:
         other = load_utterance(files[int(rng.integers(len(files)))])
@@ -81,7 +86,8 @@ def make_copies(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Copies:
-    """Makes copy `number` of every utterance of a folder that has none yet, each in the voice of another speaker of the folder.
+    """Makes copy `number` of every utterance of a folder that has none yet, each in the voice of
+    another speaker of the folder.
 
     Args:
         folder: what `rtvc data label` wrote.

@@ -1,4 +1,5 @@
-"""Labels for real speech: units by a recogniser's layers, F0 by swift-f0; resumable, one file an utterance."""
+"""Labels for real speech: units by a recogniser's layers, F0 by swift-f0; resumable, one file an
+utterance."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rtvc.audio.io import read
 from rtvc.audio.mel import SAMPLE_RATE
+from rtvc.audio.recording import read
 from rtvc.data.cache import Array
 from rtvc.data.manifest import Entry, read_manifest
 from rtvc.data.utterance import F0_RATE, UNIT_RATE, UNKNOWN, Utterance, save_utterance
@@ -29,7 +30,10 @@ def labelled(entry: Entry, codebook: Codebook, listen: Listen, melody: Melody) -
     wave: Array = read(entry.path).clamp(-1, 1).numpy()
     frames = len(wave) * UNIT_RATE // SAMPLE_RATE
     if not frames:
-        raise AudioError(f"{entry.path} lasts {len(wave) / SAMPLE_RATE:.3f} s, at least {1 / UNIT_RATE} s are needed")
+        raise AudioError(
+            f"{entry.path} lasts {len(wave) / SAMPLE_RATE:.3f} s, at least {1 / UNIT_RATE} s are"
+            " needed"
+        )
     f0, confidence = on_frames(*melody(wave), int(len(wave) / SAMPLE_RATE * F0_RATE))
     return Utterance(
         audio=(wave * 32767).round().astype(np.int16),
@@ -53,7 +57,8 @@ def label_all(
 ) -> Report:
     """Labels every recording of a manifest that has no labels in `out` yet.
 
-    What cannot be used is written to `out/refused.tsv` with the reason, and tried again by the next run.
+    What cannot be used is written to `out/refused.tsv` with the reason, and tried again by the next
+    run.
 
     Args:
         manifest: .tsv or .jsonl.
@@ -90,5 +95,6 @@ def same_codebook(out: Path, codebook_file: Path) -> None:
         write(note, mine)
     elif (theirs := note.read_text().strip()) != mine:
         raise TrainingError(
-            f"{out} holds labels of another codebook (expected {mine[:12]}, got {theirs[:12]}): name another folder, or delete this one"
+            f"{out} holds labels of another codebook (expected {mine[:12]}, got {theirs[:12]}):"
+            " name another folder, or delete this one"
         )

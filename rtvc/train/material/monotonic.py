@@ -1,6 +1,8 @@
-"""Monotonic alignment search: the best path through an attention matrix on which every token gets at least one frame.
+"""Monotonic alignment search: the best path through an attention matrix on which every token gets
+at least one frame.
 
-Source: Kim et al. 2020, "Glow-TTS", algorithm 1, as the transferable monotonic aligner of StyleTTS uses it.
+Source: Kim et al. 2020, "Glow-TTS", algorithm 1, as the transferable monotonic aligner of StyleTTS
+uses it.
 """
 
 import numpy as np
@@ -9,12 +11,14 @@ from torch import Tensor
 
 
 def monotonic_path(scores: Tensor, tokens: Tensor, frames: Tensor) -> Tensor:
-    """The path of largest summed score from the first token at the first frame to the last token at the last frame.
+    """The path of largest summed score from the first token at the first frame to the last token at
+    the last frame.
 
     Args:
         scores: (B, L, T), finite inside a row's lengths.
         tokens: (B,) tokens of each row, at least 1.
-        frames: (B,) frames of each row. A row with fewer frames than tokens gets a path over its first tokens.
+        frames: (B,) frames of each row. A row with fewer frames than tokens gets a path over its
+            first tokens.
 
     Returns:
         (B, L, T) of 0 and 1, one 1 in each column inside a row's frames.

@@ -1,4 +1,5 @@
-"""The components of StyleTTS 2 at the sizes of a configuration, and small helpers of its second stage."""
+"""The components of StyleTTS 2 at the sizes of a configuration, and small helpers of its second
+stage."""
 
 from typing import Annotated, Literal
 
@@ -42,31 +43,66 @@ class ProsodyModelConfig(ModelConfig):
 
 def waveform_decoder(config: ProsodyModelConfig) -> Decoder:
     """Content, F0, energy, style -> waveform."""
-    kernels, dilations = tuple(2 * rate for rate in config.upsample_rates), ((1, 3, 5),) * len(config.block_kernels)
-    kind: type[ISTFTNetGenerator | HiFiGANGenerator] = ISTFTNetGenerator if config.generator == "istftnet" else HiFiGANGenerator
-    generator = kind(config.style_dim, config.generator_channels, config.upsample_rates, kernels, config.block_kernels, dilations)
-    return Decoder(generator, config.hidden_dim, config.style_dim, config.decoder_width, config.residual_dim, config.generator_channels)
+    kernels, dilations = (
+        tuple(2 * rate for rate in config.upsample_rates),
+        ((1, 3, 5),) * len(config.block_kernels),
+    )
+    kind: type[ISTFTNetGenerator | HiFiGANGenerator] = (
+        ISTFTNetGenerator if config.generator == "istftnet" else HiFiGANGenerator
+    )
+    generator = kind(
+        config.style_dim,
+        config.generator_channels,
+        config.upsample_rates,
+        kernels,
+        config.block_kernels,
+        dilations,
+    )
+    return Decoder(
+        generator,
+        config.hidden_dim,
+        config.style_dim,
+        config.decoder_width,
+        config.residual_dim,
+        config.generator_channels,
+    )
 
 
 def predictor(config: ProsodyModelConfig) -> ProsodyPredictor:
     """Text and prosodic style -> durations, F0 and energy."""
-    return ProsodyPredictor(config.hidden_dim, config.style_dim, config.predictor_layers, config.longest_token, config.dropout)
+    return ProsodyPredictor(
+        config.hidden_dim,
+        config.style_dim,
+        config.predictor_layers,
+        config.longest_token,
+        config.dropout,
+    )
 
 
 def plbert(config: ProsodyModelConfig) -> PLBert:
     """Tokens -> their encoding by the language model."""
-    return PLBert(config.tokens, config.bert_width, config.bert_hidden, config.bert_heads, config.bert_inner, config.bert_depth)
+    return PLBert(
+        config.tokens,
+        config.bert_width,
+        config.bert_hidden,
+        config.bert_heads,
+        config.bert_inner,
+        config.bert_depth,
+    )
 
 
 def style_diffusion(config: ProsodyModelConfig) -> StyleDiffusion:
     """Text and reference styles -> a pair of styles."""
     pair = 2 * config.style_dim
     heads, features = config.diffusion_heads, config.diffusion_head_features
-    return StyleDiffusion(StyleDenoiser(pair, config.bert_hidden, pair, config.diffusion_layers, heads, features))
+    return StyleDiffusion(
+        StyleDenoiser(pair, config.bert_hidden, pair, config.diffusion_layers, heads, features)
+    )
 
 
 class StyleDeviation(nn.Module):
-    """Running mean of the styles' standard deviation, which the diffusion's sampler needs: a buffer `mean`, exported with it."""
+    """Running mean of the styles' standard deviation, which the diffusion's sampler needs: a buffer
+    `mean`, exported with it."""
 
     mean: Tensor
 
@@ -76,12 +112,19 @@ class StyleDeviation(nn.Module):
 
     @torch.no_grad()
     def update(self, styles: Tensor) -> float:
-        """styles (B, 2 S) -> their mean standard deviation over channels, also folded into `mean`."""
+        """styles (B, 2 S) -> their mean standard deviation over channels, also folded into
+        `mean`."""
         deviation = styles.float().std(-1).mean()
         self.mean.lerp_(deviation, 0.01)
         return float(deviation)
 
 
 def row_styles(encoder: StyleEncoder, mel: Tensor, frames: Tensor) -> Tensor:
-    """Styles (B, S) of whole utterances: row by row, since the encoder averages over time. mel (B, 80, T), frames (B,)."""
-    return torch.cat([encoder(row[None, None, :, : int(length)]) for row, length in zip(mel, frames, strict=True)])
+    """Styles (B, S) of whole utterances: row by row, since the encoder averages over time. mel (B,
+    80, T), frames (B,)."""
+    return torch.cat(
+        [
+            encoder(row[None, None, :, : int(length)])
+            for row, length in zip(mel, frames, strict=True)
+        ]
+    )

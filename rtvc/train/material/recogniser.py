@@ -1,4 +1,5 @@
-"""A recogniser of our own that looks both ways: it listens to what the decoder says, and is never part of the model."""
+"""A recogniser of our own that looks both ways: it listens to what the decoder says, and is never
+part of the model."""
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,9 @@ class Block(nn.Module):
     def __init__(self, channels: int, kernel: int, dilation: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.conv = nn.Conv1d(channels, channels, kernel, padding=(kernel - 1) * dilation // 2, dilation=dilation)
+        self.conv = nn.Conv1d(
+            channels, channels, kernel, padding=(kernel - 1) * dilation // 2, dilation=dilation
+        )
         self.out = nn.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,7 +40,8 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """x + Attention(norm(x)) over the whole piece, distances told by a slope a head (ALiBi, both ways): (B, C, T) -> (B, C, T)."""
+    """x + Attention(norm(x)) over the whole piece, distances told by a slope a head (ALiBi, both
+    ways): (B, C, T) -> (B, C, T)."""
 
     slopes: Tensor
 
@@ -53,13 +57,16 @@ class SelfAttention(nn.Module):
         q, k, v = self.qkv(self.norm(x.mT)).unflatten(-1, (3, self.heads, -1)).unbind(2)
         frames = torch.arange(x.shape[-1], device=x.device)
         bias = -self.slopes[:, None, None] * (frames[:, None] - frames).abs()
-        heard = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), bias.to(q.dtype))
+        heard = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), bias.to(q.dtype)
+        )
         y: Tensor = x + self.out(heard.transpose(1, 2).flatten(2)).mT
         return y
 
 
 class Recogniser(nn.Module):
-    """wave (B, N) at 24 kHz -> logits of units and phonemes, 80 frames a second, frame t for the sample 300 t.
+    """wave (B, N) at 24 kHz -> logits of units and phonemes, 80 frames a second, frame t for the
+    sample 300 t.
 
     It hears only what lies below 7.5 kHz, which all recordings hold.
     """
@@ -79,7 +86,8 @@ class Recogniser(nn.Module):
         self.heads = Heads(c.hidden)
 
     def mel(self, wave: Tensor) -> Tensor:
-        """wave (B, N) -> audible log-mel (B, M, N / HOP), frame t centred on sample 300 t; in float32, with gradients."""
+        """wave (B, N) -> audible log-mel (B, M, N / HOP), frame t centred on sample 300 t; in
+        float32, with gradients."""
         with torch.autocast(wave.device.type, enabled=False):
             late = self.analysis.latency
             whole = wave.shape[1] // HOP * HOP

@@ -1,6 +1,7 @@
-"""Batches of whole utterances with their phonemes, speakers and a second recording as style reference."""
+"""Batches of whole utterances with their phonemes, speakers and a second recording as style
+reference."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,8 @@ def trimmed(wave: Tensor) -> Tensor:
 
 
 def exact_mel(wave: Tensor) -> Tensor:
-    """`mel_spectrogram` in float32 also under autocast: wave (B, N) -> mel (B, 80, 1 + N // 300)."""
+    """`mel_spectrogram` in float32 also under autocast: wave (B, N) -> mel (B, 80, 1 + N //
+    300)."""
     with torch.autocast(wave.device.type, enabled=False):
         return mel_spectrogram(wave.float())
 
@@ -57,22 +59,36 @@ class Utterances:
     Args:
         config: of the data.
         seed: of the run.
-        reference: the style reference is any recording, as StyleTTS-VC has it, or another one of the same speaker where there
-            is one, as StyleTTS 2 has it.
+        reference: the style reference is any recording, as StyleTTS-VC has it, or another one of
+            the same speaker where there is one, as StyleTTS 2 has it.
         text: whether phonemes are needed; recordings without them are left out.
         waves: whether batches hold waveforms.
     """
 
     def __init__(
-        self, config: DataConfig, seed: int, *, reference: Literal["any", "same"] = "any", text: bool = True, waves: bool = False
+        self,
+        config: DataConfig,
+        seed: int,
+        *,
+        reference: Literal["any", "same"] = "any",
+        text: bool = True,
+        waves: bool = False,
     ) -> None:
-        self.config, self.seed, self.reference, self.text, self.waves = config, seed, reference, text, waves
+        self.config, self.seed, self.reference, self.text, self.waves = (
+            config,
+            seed,
+            reference,
+            text,
+            waves,
+        )
 
         def wanted(entry: Entry) -> bool:
             return (bool(entry.phonemes) or not text) and entry.seconds <= config.longest
 
         try:
-            self.corpus = Corpus.open(config.manifest, cache=config.cache, megabytes=config.cache_mb, accept=wanted)
+            self.corpus = Corpus.open(
+                config.manifest, cache=config.cache, megabytes=config.cache_mb, accept=wanted
+            )
         except TrainingError as error:
             hint = "; a text stage needs phonemes: run `rtvc data prepare` on it" if text else ""
             raise TrainingError(f"{error}{hint}") from error
@@ -91,13 +107,19 @@ class Utterances:
             raise AudioError(f"{mel.shape[1]} mel frames are left of it, {SHORTEST} are needed")
         tokens = encode(entry.phonemes) if self.text else [0]
         if 2 * len(tokens) >= mel.shape[1]:
-            raise AudioError(f"{len(tokens)} phonemes came with {mel.shape[1]} mel frames: the text is not of this recording")
+            raise AudioError(
+                f"expected fewer than {mel.shape[1] // 2} phonemes in {mel.shape[1]} mel frames,"
+                f" got {len(tokens)}: the text is not of this recording"
+            )
         return F.pad(wave, (0, max(0, mel.shape[1] * HOP - len(wave)))), mel, torch.tensor(tokens)
 
     def reference_of(self, number: int, draw: torch.Generator) -> tuple[Tensor, int]:
-        """A style reference (80, REFERENCE) for a recording, and the number of the recording that it comes from."""
+        """A style reference (80, REFERENCE) for a recording, and the number of the recording that
+        it comes from."""
         corpus = self.corpus
-        same = [other for other in corpus.of_speaker[corpus.entries[number].speaker] if other != number] or [number]
+        same = [
+            other for other in corpus.of_speaker[corpus.entries[number].speaker] if other != number
+        ] or [number]
         choice = same if self.reference == "same" else range(len(corpus.entries))
         other = choice[int(torch.randint(len(choice), (), generator=draw))]
 
@@ -112,11 +134,14 @@ class Utterances:
     def batch(self, index: int) -> Batch:
         """Batch number `index`: a function of (seed, index).
 
-        mel (B, 80, T), frames (B,), tokens (B, L), lengths (B,), speaker (B,), reference (B, 80, REFERENCE),
-        reference_speaker (B,), bandwidth (B,) in Hz, and wave (B, N) if wanted.
+        mel (B, 80, T), frames (B,), tokens (B, L), lengths (B,), speaker (B,), reference (B, 80,
+        REFERENCE), reference_speaker (B,), bandwidth (B,) in Hz, and wave (B, N) if wanted.
         """
         draw, corpus = generator(self.seed, "utterances", index), self.corpus
-        rows = [corpus.usable(number, self.seed, lambda k: (k, *self.utterance(k))) for number in self.order(index)]
+        rows = [
+            corpus.usable(number, self.seed, lambda k: (k, *self.utterance(k)))
+            for number in self.order(index)
+        ]
         references = [self.reference_of(row[0], draw) for row in rows]
         mel, frames = padded([row[2] for row in rows], 2)
         tokens, lengths = padded([row[3] for row in rows])
@@ -139,8 +164,10 @@ class Utterances:
         return self.corpus.speaker_index[self.corpus.entries[number].speaker]
 
 
-def held_out(config: DataConfig, **how: object) -> Utterances | None:
-    """The recordings for held-out measurements, None where the configuration names none. They are the same at every step."""
+def held_out(config: DataConfig, **how: Any) -> Utterances | None:
+    """The recordings for held-out measurements, None where the configuration names none. They are
+    the same at every step."""
     if config.valid is None:
         return None
-    return Utterances(config.model_copy(update={"manifest": config.valid, "balance": 0.0}), 0, **how)  # type: ignore[arg-type]
+    data = config.model_copy(update={"manifest": config.valid, "balance": 0.0})
+    return Utterances(data, 0, **how)

@@ -1,4 +1,5 @@
-"""What the stages of the streaming model share: labelled speech as batches, and the analysis that the model hears by."""
+"""What the stages of the streaming model share: labelled speech as batches, and the analysis that
+the model hears by."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from rtvc.audio.mel import HOP
 from rtvc.data.augment import AugmentConfig
-from rtvc.data.labelled import Labelled, Utterance
+from rtvc.data.labelled import Utterance
+from rtvc.data.labelled_speech import Labelled
 from rtvc.data.seeds import numpy_generator
 from rtvc.models.streaming.analysis import BANDS, Analysis
 from rtvc.models.streaming.assets import DEFAULT
@@ -25,9 +27,10 @@ T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
 
 PITCH_OFFSET = HOP + HOP // 2
-"""Samples after the centre of a mel frame for which the pitch network's label stands, see `PitchNet`."""
+"""Samples after the centre of a mel frame for which the pitch network's label stands, see
+`PitchNet`."""
 SHIPPED = "shipped"
-"""As the path of an `[[init]]`: the weights that come with the package."""
+"""What stands for a path in an `[[init]]`: the weights that come with the package."""
 CLEAN = AugmentConfig(
     shift=0,
     room=0.25,
@@ -44,7 +47,8 @@ CLEAN = AugmentConfig(
     gain_db=(-24, 6),
     clip=0,
 )
-"""What recordings differ in; voices are varied by the speed of the pieces instead, which keeps content and F0 labels exact."""
+"""What recordings differ in; voices are varied by the speed of the pieces instead, which keeps
+content and F0 labels exact."""
 
 
 class LabelledConfig(Section):
@@ -82,7 +86,10 @@ class StreamRun(RunConfig):
     @field_validator("init")
     @classmethod
     def _shipped(cls, init: list[InitConfig]) -> list[InitConfig]:
-        return [part.model_copy(update={"path": DEFAULT}) if str(part.path) == SHIPPED else part for part in init]
+        return [
+            part.model_copy(update={"path": DEFAULT}) if str(part.path) == SHIPPED else part
+            for part in init
+        ]
 
 
 class StreamStage(Stage):
@@ -91,16 +98,31 @@ class StreamStage(Stage):
     def __init__(self, config: StreamRun) -> None:
         data = config.data
         self.settings = config
-        self.labelled = Labelled(data.labelled, shortest=data.shortest, held_out=data.held_out, kept=data.kept, temper=data.temper)
+        self.labelled = Labelled(
+            data.labelled,
+            shortest=data.shortest,
+            held_out=data.held_out,
+            kept=data.kept,
+            temper=data.temper,
+        )
         self.analysis = Analysis()
 
-    def rows(self, name: str, index: int, make: Callable[[Utterance, int, float, np.random.Generator], T]) -> list[T]:
-        """`make(utterance, number, speed, rng)` for every row of a batch: a function of (seed, name, index)."""
+    def rows(
+        self, name: str, index: int, make: Callable[[Utterance, int, float, np.random.Generator], T]
+    ) -> list[T]:
+        """`make(utterance, number, speed, rng)` for every row of a batch: a function of (seed,
+        name, index)."""
         data, rng = self.settings.data, numpy_generator(self.settings.seed, name, index)
         made = []
         for row in range(data.batch):
-            number, utterance = self.labelled.utterance(self.labelled.pick(rng, row % data.exact_every == 0), self.settings.seed)
-            speed = float(np.exp(rng.uniform(-data.warp, data.warp))) if rng.random() < data.warp_share else 1.0
+            number, utterance = self.labelled.utterance(
+                self.labelled.pick(rng, row % data.exact_every == 0), self.settings.seed
+            )
+            speed = (
+                float(np.exp(rng.uniform(-data.warp, data.warp)))
+                if rng.random() < data.warp_share
+                else 1.0
+            )
             made.append(make(utterance, number, speed, rng))
         return made
 
@@ -111,15 +133,19 @@ class StreamStage(Stage):
         return [make(utterance, number, 1.0, rng) for number, utterance in found]
 
     def heard(self, wave: Tensor, right: int = 1) -> Tensor:
-        """wave (B, N) -> the analysis (B, C, N / HOP + 1 + right) in float32; frame t + 1 is centred on sample t * HOP."""
+        """wave (B, N) -> the analysis (B, C, N / HOP + 1 + right) in float32; frame t + 1 is
+        centred on sample t * HOP."""
         with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
             y: Tensor
-            y, _ = self.analysis(F.pad(wave[:, None], (0, (1 + right) * HOP)), self.analysis.initial(len(wave)))
+            y, _ = self.analysis(
+                F.pad(wave[:, None], (0, (1 + right) * HOP)), self.analysis.initial(len(wave))
+            )
         return y
 
     @staticmethod
     def recognised(encoder: ContentEncoder, heard: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-        """What `heard` gave -> content (B, 512, frames) and phoneme logits (B, 178, frames), frame t centred on sample t * HOP."""
+        """What `heard` gave -> content (B, 512, frames) and phoneme logits (B, 178, frames), frame
+        t centred on sample t * HOP."""
         hidden, _ = encoder.hidden(heard[:, :BANDS], encoder.initial(len(heard)))
         late = 1 + encoder.latency
         hidden = hidden[:, late : late + frames]

@@ -1,4 +1,5 @@
-"""What the stages on units share: pieces of labelled speech as batches, and the cross entropies of what is told of them."""
+"""What the stages on units share: pieces of labelled speech as batches, and the cross entropies of
+what is told of them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -66,11 +67,13 @@ class SpeechRun(RunConfig):
     copies: float = Field(default=0.3, ge=0, le=1)
     """Share of the rows in which a converted copy is heard, where there is one (`rtvc copies`)."""
     warm: int = Field(default=16, ge=0)
-    """Frames at the beginning of a piece that losses ignore: a causal network has heard too little."""
+    """Frames at the beginning of a piece that losses ignore: a causal network has heard too
+    little."""
 
 
 class SpeechStage(Stage):
-    """Pieces of labelled speech; `centre` says how many samples after its beginning a frame is labelled."""
+    """Pieces of labelled speech; `centre` says how many samples after its beginning a frame is
+    labelled."""
 
     centre = 0
 
@@ -78,16 +81,22 @@ class SpeechStage(Stage):
         self.settings = config
         self.speech = config.data.speech()
 
-    def row(self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator) -> Batch:
+    def row(
+        self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
+    ) -> Batch:
         """wave and heard (N,), units (L, T), phonemes (T,), UNKNOWN beyond the end: one row."""
         return self.labels(Cut.draw(utterance, self.settings.data.frames, speed, rng), number, rng)
 
     def labels(self, piece: Cut, number: int, rng: np.random.Generator) -> Batch:
-        """The same of a piece that is drawn already; what is heard of it may be said by another voice."""
+        """The same of a piece that is drawn already; what is heard of it may be said by another
+        voice."""
         outside = ~piece.within(self.centre)
         wave = piece.wave()
         heard = wave
-        if rng.random() < self.settings.copies and (copy := self.speech.copy_of(number, rng)) is not None:
+        if (
+            rng.random() < self.settings.copies
+            and (copy := self.speech.copy_of(number, rng)) is not None
+        ):
             said = replace(piece.utterance, audio=copy)
             heard = Cut(said, piece.start, piece.speed, piece.frames).wave()
         return {
@@ -103,7 +112,11 @@ class SpeechStage(Stage):
         rng = numpy_generator(seed, "speech", index)
         rows = []
         for _ in range(data.batch):
-            speed = float(np.exp(rng.uniform(-data.warp, data.warp))) if rng.random() < data.warp_share else 1.0
+            speed = (
+                float(np.exp(rng.uniform(-data.warp, data.warp)))
+                if rng.random() < data.warp_share
+                else 1.0
+            )
 
             def use(number: int, utterance: Utterance, speed: float = speed) -> Batch:
                 return self.row(utterance, number, speed, rng)
@@ -113,22 +126,32 @@ class SpeechStage(Stage):
 
     def heard(self, batch: Batch, index: int) -> Batch:
         """A batch whose `heard` (B, N) is as a microphone might have brought it."""
-        return batch | {"heard": augment(batch["heard"], self.settings.augment, generator(self.settings.seed, "heard", index))}
+        return batch | {
+            "heard": augment(
+                batch["heard"], self.settings.augment, generator(self.settings.seed, "heard", index)
+            )
+        }
 
     def held_out(self) -> list[tuple[Batch, str]]:
         """Rows of the held-out utterances at their own speed, and their speakers."""
         rng = numpy_generator(0, "held out")
         speakers = self.speech.speakers
-        return [self.speech.usable(number, 0, lambda k, u: (self.row(u, k, 1.0, rng), speakers[k])) for number in self.speech.held_out]
+        return [
+            self.speech.usable(number, 0, lambda k, u: (self.row(u, k, 1.0, rng), speakers[k]))
+            for number in self.speech.held_out
+        ]
 
     def held_out_batches(self) -> list[tuple[Batch, list[str]]]:
         """The same as batches of at most the training's size."""
         rows, size = self.held_out(), self.settings.data.batch
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-        return [(stacked([row for row, _ in part]), [speaker for _, speaker in part]) for part in parts]
+        return [
+            (stacked([row for row, _ in part]), [speaker for _, speaker in part]) for part in parts
+        ]
 
     def held_out_losses(self, phase: str, step: int) -> dict[str, float]:
-        """The losses of a phase on the held-out speakers, as recorded; empty where there are none."""
+        """The losses of a phase on the held-out speakers, as recorded; empty where there are
+        none."""
         sums: dict[str, float] = {}
         count = 0
         for rows, names in self.held_out_batches():
@@ -141,7 +164,9 @@ class SpeechStage(Stage):
 
     def device(self) -> torch.device:
         """Where the modules are."""
-        tensors = (t for module in self.modules.values() for t in (*module.parameters(), *module.buffers()))
+        tensors = (
+            t for module in self.modules.values() for t in (*module.parameters(), *module.buffers())
+        )
         return next(tensors).device
 
     def remarks(self) -> list[str]:
@@ -150,7 +175,8 @@ class SpeechStage(Stage):
 
 
 class Heads(nn.Module):
-    """content (B, Z, T) -> logits of the units (B, K, T) of every layer, and of the phonemes (B, P, T)."""
+    """content (B, Z, T) -> logits of the units (B, K, T) of every layer, and of the phonemes (B, P,
+    T)."""
 
     def __init__(self, content: int, layers: int = len(LAYERS), clusters: int = CLUSTERS) -> None:
         super().__init__()
@@ -170,12 +196,20 @@ def share_right(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def told(logits: list[Tensor], units: Tensor, phonemes: Tensor) -> dict[str, Tensor]:
-    """Logits of `Heads` against units (B, L, T) and phonemes (B, T) -> the cross entropy of both; the shares of right ones as metrics."""
+    """Logits of `Heads` against units (B, L, T) and phonemes (B, T) -> the cross entropy of both;
+    the shares of right ones as metrics."""
     *layers, spoken = logits
     losses = [frame_cross_entropy(x, units[:, layer]) for layer, x in enumerate(layers)]
     with torch.no_grad():
-        right = {"metric/units_right": share_right(layers[-1], units[:, -1]), "metric/phonemes_right": share_right(spoken, phonemes)}
-    return {"units": torch.stack(losses).mean(), "phonemes": frame_cross_entropy(spoken, phonemes), **right}
+        right = {
+            "metric/units_right": share_right(layers[-1], units[:, -1]),
+            "metric/phonemes_right": share_right(spoken, phonemes),
+        }
+    return {
+        "units": torch.stack(losses).mean(),
+        "phonemes": frame_cross_entropy(spoken, phonemes),
+        **right,
+    }
 
 
 def analysed(analysis: Analysis, wave: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
-"""Units: clusters of a recogniser's inner layers, the classes that content is trained to tell apart.
+"""Units: clusters of a recogniser's inner layers, the classes that content is trained to tell
+apart.
 
-A network that regresses a recogniser's features averages what it is not sure of, and sounds so; one that classifies their clusters
-keeps the alternatives apart (soft units: van Niekerk et al. 2022, "A Comparison of Discrete and Soft Speech Units", section 3).
+A network that regresses a recogniser's features averages what it is not sure of, and sounds so; one
+that classifies their clusters keeps the alternatives apart (soft units: van Niekerk et al. 2022, "A
+Comparison of Discrete and Soft Speech Units", section 3).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +15,7 @@ from torch import Tensor
 from rtvc.data.cache import Array
 from rtvc.errors import CheckpointError, TrainingError
 from rtvc.files import write
+from rtvc.tensorfile import opened
 
 FORMAT = "rtvc-units"
 LAYERS = (4, 6)
@@ -20,8 +23,11 @@ LAYERS = (4, 6)
 CLUSTERS = 500
 ROUNDS = 25
 """Of k-means; the distance falls by less than 0.1 % in the last."""
+LARGEST_FILE = 1 << 26
+"""Bytes of a codebook, 64 MiB: two layers of 500 clusters take 2 MB."""
 EVERY = 3
-"""Every so-many-th frame of a recording is used to find the clusters: neighbours say nearly the same."""
+"""Every so-many-th frame of a recording is used to find the clusters: neighbours say nearly the
+same."""
 
 Listen = Callable[[Array], Tensor]
 """A recording (N,) at 24 kHz -> layers (L, T, C) at 50 Hz."""
@@ -58,15 +64,31 @@ class Codebook:
         Raises:
             CheckpointError: it is something else.
         """
-        from safetensors import SafetensorError, safe_open
-
+        names = ("mean", "deviation", "centroids")
         try:
-            with safe_open(path, "pt") as file:
-                if (file.metadata() or {}).get("format") != FORMAT:
-                    raise ValueError(f"expected the format {FORMAT}")
-                return cls(*(file.get_tensor(name) for name in ("mean", "deviation", "centroids")))
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is no codebook of units ({error}): `rtvc data codebook` makes one") from error
+            with opened(path, largest=LARGEST_FILE) as file:
+                described = file.described
+                if file.metadata.get("format") != FORMAT or set(described) != set(names):
+                    raise CheckpointError(f"expected the format {FORMAT}")
+                mean, _, centroids = (described[name].shape for name in names)
+                fitting = len(mean) == 2 and len(centroids) == 3
+                if (
+                    not fitting
+                    or described["deviation"].shape != mean
+                    or (centroids[0], centroids[2]) != tuple(mean)
+                ):
+                    raise CheckpointError(
+                        f"expected (L, C), (L, C) and (L, K, C), got"
+                        f" {', '.join(str(tuple(described[name].shape)) for name in names)}"
+                    )
+                tensors = file.read()
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{path} is no codebook of units ({error}): `rtvc data codebook` makes one"
+            ) from error
+        if not all(tensors[name].isfinite().all() for name in names):
+            raise CheckpointError(f"{path} holds NaN or infinity: make it again")
+        return cls(*(tensors[name].float() for name in names))
 
 
 def nearest(x: Tensor, centroids: Tensor) -> Tensor:
@@ -85,7 +107,9 @@ def cluster(frames: Sequence[Tensor], clusters: int = CLUSTERS, seed: int = 0) -
     heard = torch.cat(list(frames), 1)
     layers, count, _ = heard.shape
     if count < clusters:
-        raise TrainingError(f"expected at least {clusters} frames of speech, got {count}: name more recordings")
+        raise TrainingError(
+            f"expected at least {clusters} frames of speech, got {count}: name more recordings"
+        )
     mean, deviation = heard.mean(1), heard.std(1).clamp_min(1e-3)
     x = (heard - mean[:, None]) / deviation[:, None]
     generator = torch.Generator().manual_seed(seed)
@@ -97,7 +121,9 @@ def cluster(frames: Sequence[Tensor], clusters: int = CLUSTERS, seed: int = 0) -
             sizes = torch.bincount(owner[layer], minlength=clusters)
             # an empty cluster starts again at a random frame
             fresh = x[layer, torch.randint(count, (clusters,), generator=generator)]
-            centroids[layer] = torch.where(sizes[:, None] > 0, sums / sizes.clamp_min(1)[:, None], fresh)
+            centroids[layer] = torch.where(
+                sizes[:, None] > 0, sums / sizes.clamp_min(1)[:, None], fresh
+            )
     return Codebook(mean, deviation, centroids)
 
 

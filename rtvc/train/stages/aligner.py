@@ -1,4 +1,5 @@
-"""Stage `aligner`: the text aligner as a small speech recogniser, by CTC and by an attending decoder.
+"""Stage `aligner`: the text aligner as a small speech recogniser, by CTC and by an attending
+decoder.
 
 Source: StyleTTS-VC, section III-A; the authors' AuxiliaryASR repository.
 """
@@ -55,7 +56,8 @@ class Aligner(Stage):
         return align(self.net, batch["mel"], batch["frames"], batch["tokens"], batch["lengths"])
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
-        """CTC of the phonemes without their boundaries, cross entropy of the decoder with them; its accuracy is only logged."""
+        """CTC of the phonemes without their boundaries, cross entropy of the decoder with them; its
+        accuracy is only logged."""
         found, tokens, lengths = self.align(batch), batch["tokens"], batch["lengths"]
         right = found.logits[:, :-1].argmax(-1) == tokens
         inside = (tokens != BOUNDARY).float()
@@ -66,15 +68,22 @@ class Aligner(Stage):
         }
 
     def validate(self, step: int) -> dict[str, float]:
-        """The losses on a held-out batch, and the phoneme error rate of its greedy CTC transcription."""
+        """The losses on a held-out batch, and the phoneme error rate of its greedy CTC
+        transcription."""
         if self.valid is None:
             return {}
         batch = moved(self.valid.batch(0), next(self.net.parameters()).device)
-        values = {name.removeprefix("metric/"): float(value) for name, value in self.losses("aligner", batch, step).items()}
+        values = {
+            name.removeprefix("metric/"): float(value)
+            for name, value in self.losses("aligner", batch, step).items()
+        }
         errors = total = 0
         found = self.align(batch)
         for logits, frames, tokens in zip(found.ctc, found.frames, batch["tokens"], strict=True):
-            said, true = greedy(logits[: int(frames)]), [t for t in tokens.tolist() if t != BOUNDARY]
+            said, true = (
+                greedy(logits[: int(frames)]),
+                [t for t in tokens.tolist() if t != BOUNDARY],
+            )
             errors, total = errors + edits(said, true), total + len(true)
         return values | {"phoneme_error_rate": errors / total}
 
@@ -85,7 +94,13 @@ class Aligner(Stage):
         attention = found.soft[0, :length, : frames // 2]
         path = found.hard[0, :length, : frames // 2]
         name = decode(batch["tokens"][0].tolist())[:40]
-        return Samples(mels={f"mel {name}": batch["mel"][0, :, :frames], "attention": attention.flip(0), "path": path.flip(0)})
+        return Samples(
+            mels={
+                f"mel {name}": batch["mel"][0, :, :frames],
+                "attention": attention.flip(0),
+                "path": path.flip(0),
+            }
+        )
 
     def remarks(self) -> list[str]:
         """Recordings that could not be used."""

@@ -1,7 +1,8 @@
-"""Stage `finetune`: adapts decoder and style encoder to one speaker from minutes of recordings, without text.
+"""Stage `finetune`: adapts decoder and style encoder to one speaker from minutes of recordings,
+without text.
 
-The mel encoder and the pitch extractor stay as stage 2 left them, so content keeps its meaning; the decoder learns the voice from
-pieces whose style comes from *another* piece of the same speaker.
+The mel encoder and the pitch extractor stay as stage 2 left them, so content keeps its meaning; the
+decoder learns the voice from pieces whose style comes from *another* piece of the same speaker.
 """
 
 from typing import ClassVar
@@ -44,7 +45,8 @@ class FinetuneConfig(RunConfig):
 
 
 class Finetune(Stage):
-    """Trains `style_encoder`, `decoder` and a new `discriminator`; exports all that conversion needs."""
+    """Trains `style_encoder`, `decoder` and a new `discriminator`; exports all that conversion
+    needs."""
 
     config_type: ClassVar[type[RunConfig]] = FinetuneConfig
 
@@ -52,7 +54,11 @@ class Finetune(Stage):
         self.config = config
         data = config.data
         self.corpus = Corpus.open(data.manifest, cache=data.cache, megabytes=data.cache_mb)
-        self.valid = Corpus.open(data.valid, cache=data.cache, megabytes=data.cache_mb) if data.valid else None
+        self.valid = (
+            Corpus.open(data.valid, cache=data.cache, megabytes=data.cache_mb)
+            if data.valid
+            else None
+        )
         self.order = self.corpus.order(data.batch, config.seed, data.balance)
         self.samples = round(data.seconds * SAMPLE_RATE) // (2 * HOP) * 2 * HOP
         self.mel_encoder = components.mel_encoder(config.model)
@@ -62,7 +68,10 @@ class Finetune(Stage):
         self.discriminator = components.discriminator(config.model, len(self.corpus.speakers))
         needed = ("mel_encoder", "pitch_extractor", "style_encoder", "decoder")
         self.modules = {name: getattr(self, name) for name in (*needed, "discriminator")}
-        self.phases = {"discriminator": ("discriminator",), "generator": ("style_encoder", "decoder")}
+        self.phases = {
+            "discriminator": ("discriminator",),
+            "generator": ("style_encoder", "decoder"),
+        }
         self.averaged = needed
 
     def pieces(self, corpus: Corpus, numbers: list[int], draw: torch.Generator) -> Batch:
@@ -73,23 +82,39 @@ class Finetune(Stage):
             same = corpus.of_speaker[corpus.entries[number].speaker]
             other = same[int(torch.randint(len(same), (), generator=draw))]
             waves.append(piece(wave, self.samples, draw)[0])
-            others.append(piece(corpus.usable(other, self.config.seed, corpus.wave), self.samples, draw)[0])
+            others.append(
+                piece(corpus.usable(other, self.config.seed, corpus.wave), self.samples, draw)[0]
+            )
             used.append(number)
-        speakers = torch.tensor([corpus.speaker_index[corpus.entries[number].speaker] for number in used])
-        return {"wave": torch.stack(waves), "other": torch.stack(others), "speaker": speakers, "bandwidth": corpus.tell_bandwidths(used)}
+        speakers = torch.tensor(
+            [corpus.speaker_index[corpus.entries[number].speaker] for number in used]
+        )
+        return {
+            "wave": torch.stack(waves),
+            "other": torch.stack(others),
+            "speaker": speakers,
+            "bandwidth": corpus.tell_bandwidths(used),
+        }
 
     def batch(self, index: int) -> Batch:
         """See `pieces`."""
-        return self.pieces(self.corpus, self.order(index), generator(self.config.seed, "finetune", index))
+        return self.pieces(
+            self.corpus, self.order(index), generator(self.config.seed, "finetune", index)
+        )
 
     def forward(self, batch: Batch) -> Batch:
-        """Mels (B, 80, T) of both pieces, the reference's style, and the reconstruction; computed once a step."""
+        """Mels (B, 80, T) of both pieces, the reference's style, and the reconstruction; computed
+        once a step."""
         if "made" not in batch:
             true, reference = (exact_mel(batch[name])[..., :-1] for name in ("wave", "other"))
             with torch.no_grad():
                 content, f0 = self.mel_encoder(true), self.pitch_extractor(true[:, None]).f0
             style = self.style_encoder(reference[:, None])
-            batch |= {"true": true, "style": style, "made": self.decoder(content, f0, energy(true)[:, 0], style)}
+            batch |= {
+                "true": true,
+                "style": style,
+                "made": self.decoder(content, f0, energy(true)[:, 0], style),
+            }
         return batch
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -100,7 +125,10 @@ class Finetune(Stage):
             real = true.detach().clone().requires_grad_()
             verdict = self.discriminator(real[:, None], speaker)[0]
             fake = self.discriminator(made.detach()[:, None], speaker)[0]
-            return {"discriminator": adversarial(verdict, True) + adversarial(fake, False), "r1": r1(verdict, real)}
+            return {
+                "discriminator": adversarial(verdict, True) + adversarial(fake, False),
+                "r1": r1(verdict, real),
+            }
         with torch.no_grad():
             real_features = self.discriminator(true[:, None], speaker)[1]
         verdict, features = self.discriminator(made[:, None], speaker)
@@ -120,8 +148,14 @@ class Finetune(Stage):
         if self.valid is None:
             return {}
         numbers = list(range(min(self.config.data.batch, len(self.valid.entries))))
-        batch = self.forward(moved(self.pieces(self.valid, numbers, generator(0, "valid")), self.device()))
-        return {"mel": masked_l1(batch["made"], batch["true"], mel_band_limit(batch["bandwidth"])).item()}
+        batch = self.forward(
+            moved(self.pieces(self.valid, numbers, generator(0, "valid")), self.device())
+        )
+        return {
+            "mel": (
+                masked_l1(batch["made"], batch["true"], mel_band_limit(batch["bandwidth"])).item()
+            )
+        }
 
     def sample(self, step: int) -> Samples:
         """A piece and its reconstruction; sound by Griffin-Lim."""

@@ -1,4 +1,5 @@
-"""Stage `pitch`: the JDC pitch extractor from recordings alone, its labels by the WORLD vocoder's Harvest.
+"""Stage `pitch`: the JDC pitch extractor from recordings alone, its labels by the WORLD vocoder's
+Harvest.
 
 Source: StyleTTS-VC, section III-A; the authors' PitchExtractor repository.
 """
@@ -41,7 +42,9 @@ class PitchConfig(RunConfig):
     data: DataConfig
     model: ModelConfig = ModelConfig()
     weights: Weights = Weights()
-    augment: AugmentConfig = AugmentConfig(shift=0, room=0, equalise=0, noise=0, low_pass=0, codec=0, mu_law=0, gain=1, clip=0)
+    augment: AugmentConfig = AugmentConfig(
+        shift=0, room=0, equalise=0, noise=0, low_pass=0, codec=0, mu_law=0, gain=1, clip=0
+    )
     """Of what the network hears; the labels are of the clean recording, so `shift` must stay 0."""
     lowest: float = Field(default=50.0, gt=0)
     """F0 in Hz below which nothing is voiced."""
@@ -49,7 +52,8 @@ class PitchConfig(RunConfig):
 
 
 def world_f0(wave: Tensor, lowest: float, highest: float) -> Array:
-    """wave (N,) at 24 kHz -> F0 (1 + N // 300,) float32 in Hz at 80 Hz, 0 where unvoiced, frame t at sample 300 t.
+    """wave (N,) at 24 kHz -> F0 (1 + N // 300,) float32 in Hz at 80 Hz, 0 where unvoiced, frame t
+    at sample 300 t.
 
     Raises:
         DependencyError: pyworld is not installed.
@@ -83,7 +87,11 @@ class Pitch(Stage):
         data = config.data
         self.corpus = Corpus.open(data.manifest, cache=data.cache, megabytes=data.cache_mb)
         self.order = self.corpus.order(data.batch, config.seed, data.balance)
-        self.valid = Corpus.open(data.valid, cache=data.cache, megabytes=data.cache_mb) if data.valid else None
+        self.valid = (
+            Corpus.open(data.valid, cache=data.cache, megabytes=data.cache_mb)
+            if data.valid
+            else None
+        )
         self.samples = round(data.seconds * SAMPLE_RATE) // HOP * HOP
 
     def labelled(self, corpus: Corpus, number: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -91,7 +99,9 @@ class Pitch(Stage):
         low, high = self.config.lowest, self.config.highest
 
         def use(k: int) -> tuple[Tensor, Array]:
-            return corpus.wave(k), corpus.labels(k, f"harvest {low:g} {high:g}", lambda wave: world_f0(wave, low, high))
+            return corpus.wave(k), corpus.labels(
+                k, f"harvest {low:g} {high:g}", lambda wave: world_f0(wave, low, high)
+            )
 
         wave, f0 = corpus.usable(number, self.config.seed, use)
         cut, frame = piece(torch.from_numpy(f0.copy()), self.samples // HOP, draw)
@@ -106,7 +116,8 @@ class Pitch(Stage):
         return {"wave": wave, "f0": torch.stack([f0 for _, f0 in rows])}
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Smooth L1 of F0, cross entropy of voicing; the share of voiced frames within 50 cents is only logged."""
+        """Smooth L1 of F0, cross entropy of voicing; the share of voiced frames within 50 cents is
+        only logged."""
         f0 = batch["f0"]
         mel = exact_mel(batch["wave"])[:, None, :, : f0.shape[1]]
         pitch, logits = self.net.joint(mel)
@@ -125,19 +136,32 @@ class Pitch(Stage):
         if self.valid is None:
             return {}
         draw = generator(0, "valid")
-        rows = [self.labelled(self.valid, number, draw) for number in range(min(32, len(self.valid.entries)))]
+        rows = [
+            self.labelled(self.valid, number, draw)
+            for number in range(min(32, len(self.valid.entries)))
+        ]
         device = next(self.net.parameters()).device
-        batch = {"wave": torch.stack([w for w, _ in rows]).to(device), "f0": torch.stack([f for _, f in rows]).to(device)}
-        return {name.removeprefix("metric/"): float(value) for name, value in self.losses("pitch", batch, step).items()}
+        batch = {
+            "wave": torch.stack([w for w, _ in rows]).to(device),
+            "f0": torch.stack([f for _, f in rows]).to(device),
+        }
+        return {
+            name.removeprefix("metric/"): float(value)
+            for name, value in self.losses("pitch", batch, step).items()
+        }
 
     def sample(self, step: int) -> Samples:
-        """One piece, heard and seen, with its true F0 and the found one drawn as bright lines over the mel."""
+        """One piece, heard and seen, with its true F0 and the found one drawn as bright lines over
+        the mel."""
         batch = self.batch(0)
         device = next(self.net.parameters()).device
         wave = batch["wave"][:1].to(device)
         mel = exact_mel(wave)[:, :, : batch["f0"].shape[1]]
         found = self.net(mel[:, None]).f0[0].cpu()
-        return Samples({"heard": wave[0]}, {"found": drawn(mel[0].cpu(), found), "true": drawn(mel[0].cpu(), batch["f0"][0])})
+        return Samples(
+            {"heard": wave[0]},
+            {"found": drawn(mel[0].cpu(), found), "true": drawn(mel[0].cpu(), batch["f0"][0])},
+        )
 
     def remarks(self) -> list[str]:
         """Recordings that could not be used."""

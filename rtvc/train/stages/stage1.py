@@ -1,4 +1,5 @@
-"""Stage `stage1`: text encoder, style encoder, decoder and discriminator, with the transferable monotonic aligner.
+"""Stage `stage1`: text encoder, style encoder, decoder and discriminator, with the transferable
+monotonic aligner.
 
 Source: StyleTTS-VC, section III-B (first stage) and the authors' `train_first.py`.
 """
@@ -14,7 +15,16 @@ from rtvc.audio.energy import energy
 from rtvc.models.styletts_vc.text_encoder import padding_mask
 from rtvc.models.vocoder import GriffinLim
 from rtvc.train.config import DataConfig, RunConfig, Section
-from rtvc.train.losses.losses import adversarial, energy_band, f0_shape, feature_matching, masked_l1, monotonic, r1, token_cross_entropy
+from rtvc.train.losses.losses import (
+    adversarial,
+    energy_band,
+    f0_shape,
+    feature_matching,
+    masked_l1,
+    monotonic,
+    r1,
+    token_cross_entropy,
+)
 from rtvc.train.losses.stft import mel_band_limit
 from rtvc.train.material import components
 from rtvc.train.material.align import align, cut
@@ -24,7 +34,8 @@ from rtvc.train.stage import Batch, Samples, Stage
 
 
 class Weights(Section):
-    """Factors of the losses: the authors' configuration, but for feature matching, which they sum over the batch."""
+    """Factors of the losses: the authors' configuration, but for feature matching, which they sum
+    over the batch."""
 
     mel: float = 5.0
     adversarial: float = 1.0
@@ -50,17 +61,21 @@ class Stage1Config(RunConfig):
     attention_over: Literal["frames", "tokens"] = "frames"
     """What soft attention is normalised over."""
     hard_share: float = Field(default=0.5, ge=0, le=1)
-    """How often content is spread by the monotonic path rather than by soft attention, which can carry the speaker."""
+    """How often content is spread by the monotonic path rather than by soft attention, which can
+    carry the speaker."""
     aligner_from: int = Field(default=12_190, ge=0)
-    """Step from which the aligner and the pitch extractor train along (10 epochs of VCTK in batches of 32)."""
+    """Step from which the aligner and the pitch extractor train along (10 epochs of VCTK in batches
+    of 32)."""
     conversion_from: int = -1_219
-    """Step from which F0, energy, content and cycle of conversions count and the aligner rests; negative counts from the end."""
+    """Step from which F0, energy, content and cycle of conversions count and the aligner rests;
+    negative counts from the end."""
     longest_piece: int = Field(default=400, ge=90, le=100_000)
     """Mel frames of a piece that is decoded."""
 
 
 class Stage1(Stage):
-    """Trains `text_encoder`, `style_encoder`, `decoder`, `discriminator`, and adapts `text_aligner` and `pitch_extractor`."""
+    """Trains `text_encoder`, `style_encoder`, `decoder`, `discriminator`, and adapts `text_aligner`
+    and `pitch_extractor`."""
 
     config_type: ClassVar[type[RunConfig]] = Stage1Config
 
@@ -78,7 +93,9 @@ class Stage1(Stage):
         self.modules = {name: getattr(self, name) for name in (*made, "discriminator")}
         self.phases = {"discriminator": ("discriminator",), "generator": made}
         self.averaged = made
-        self.conversion_from = config.conversion_from + (config.steps if config.conversion_from < 0 else 0)
+        self.conversion_from = config.conversion_from + (
+            config.steps if config.conversion_from < 0 else 0
+        )
 
     def adapts(self, step: int) -> bool:
         """Whether the aligner and the pitch extractor train in this step."""
@@ -98,7 +115,9 @@ class Stage1(Stage):
             return batch
         tokens, lengths, frames = batch["tokens"], batch["lengths"], batch["frames"]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.adapts(step)):
-            aligned = align(self.text_aligner, batch["mel"], frames, tokens, lengths, self.config.attention_over)
+            aligned = align(
+                self.text_aligner, batch["mel"], frames, tokens, lengths, self.config.attention_over
+            )
         text = self.text_encoder(tokens, lengths, padding_mask(lengths, tokens.shape[1]))
         hard = float(torch.rand(())) < self.config.hard_share
         content = text @ (aligned.hard if hard else aligned.soft).to(text.dtype)
@@ -110,17 +129,29 @@ class Stage1(Stage):
         loudness = energy(mel.float())[:, 0]
         style = self.style_encoder(mel[:, None])
         made = self.decoder(content, f0, loudness, style)
-        return batch | {"aligned": aligned, "content": content, "true": mel, "f0": f0, "energy": loudness, "style": style, "made": made}
+        return batch | {
+            "aligned": aligned,
+            "content": content,
+            "true": mel,
+            "f0": f0,
+            "energy": loudness,
+            "style": style,
+            "made": made,
+        }
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The discriminator's losses on real and reconstructed pieces, or everything that the generator minimises."""
+        """The discriminator's losses on real and reconstructed pieces, or everything that the
+        generator minimises."""
         batch.update(self.forward(batch, step))
         true, made, speaker = batch["true"], batch["made"], batch["speaker"]
         if phase == "discriminator":
             real = true.detach().clone().requires_grad_()
             verdict = self.discriminator(real[:, None], speaker)[0]
             fake = self.discriminator(made.detach()[:, None], speaker)[0]
-            return {"discriminator": adversarial(verdict, True) + adversarial(fake, False), "r1": r1(verdict, real)}
+            return {
+                "discriminator": adversarial(verdict, True) + adversarial(fake, False),
+                "r1": r1(verdict, real),
+            }
         with torch.no_grad():
             real_features = self.discriminator(true[:, None], speaker)[1]
         verdict, features = self.discriminator(made[:, None], speaker)
@@ -131,12 +162,15 @@ class Stage1(Stage):
         }
         if self.adapts(step):
             aligned = batch["aligned"]
-            found["s2s"] = token_cross_entropy(aligned.logits[:, :-1], batch["tokens"], batch["lengths"])
+            found["s2s"] = token_cross_entropy(
+                aligned.logits[:, :-1], batch["tokens"], batch["lengths"]
+            )
             found["monotonic"] = monotonic(aligned.soft, aligned.hard)
         return found | self.conversion(batch, step)
 
     def conversion(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Losses of a conversion to the reference's style; late in the run also what must survive it."""
+        """Losses of a conversion to the reference's style; late in the run also what must survive
+        it."""
         wanted = self.style_encoder(batch["reference"][:, None])
         converted = self.decoder(batch["content"], batch["f0"], batch["energy"], wanted)
         found = {"style": masked_l1(self.style_encoder(converted[:, None]), wanted)}
@@ -148,7 +182,9 @@ class Stage1(Stage):
         return found | {
             "f0": f0_shape(f0, batch["f0"]),
             "energy": energy_band(loudness, batch["energy"]),
-            "content": masked_l1(self.text_aligner.features(converted), self.text_aligner.features(batch["true"])),
+            "content": masked_l1(
+                self.text_aligner.features(converted), self.text_aligner.features(batch["true"])
+            ),
             "cycle": masked_l1(back, batch["true"], mel_band_limit(batch["bandwidth"])),
         }
 
@@ -156,16 +192,37 @@ class Stage1(Stage):
         """L1 of reconstructed held-out pieces."""
         if self.valid is None:
             return {}
-        batch = self.forward(moved(self.valid.batch(0), next(self.decoder.parameters()).device), step)
-        return {"mel": masked_l1(batch["made"], batch["true"], mel_band_limit(batch["bandwidth"])).item()}
+        batch = self.forward(
+            moved(self.valid.batch(0), next(self.decoder.parameters()).device), step
+        )
+        return {
+            "mel": (
+                masked_l1(batch["made"], batch["true"], mel_band_limit(batch["bandwidth"])).item()
+            )
+        }
 
     def sample(self, step: int) -> Samples:
-        """A piece, its reconstruction, and its conversion to the reference's voice; sound by Griffin-Lim."""
-        batch = self.forward(moved(self.data.batch(0), next(self.decoder.parameters()).device), step)
-        converted = self.decoder(batch["content"], batch["f0"], batch["energy"], self.style_encoder(batch["reference"][:, None]))
-        mels = {"true": batch["true"][0], "made": batch["made"][0], "converted": converted[0], "path": batch["aligned"].hard[0].flip(0)}
+        """A piece, its reconstruction, and its conversion to the reference's voice; sound by
+        Griffin-Lim."""
+        batch = self.forward(
+            moved(self.data.batch(0), next(self.decoder.parameters()).device), step
+        )
+        converted = self.decoder(
+            batch["content"],
+            batch["f0"],
+            batch["energy"],
+            self.style_encoder(batch["reference"][:, None]),
+        )
+        mels = {
+            "true": batch["true"][0],
+            "made": batch["made"][0],
+            "converted": converted[0],
+            "path": batch["aligned"].hard[0].flip(0),
+        }
         vocoder = GriffinLim().to(converted.device)
-        return Samples({name: vocoder(mels[name][None].float())[0, 0] for name in ("made", "converted")}, mels)
+        return Samples(
+            {name: vocoder(mels[name][None].float())[0, 0] for name in ("made", "converted")}, mels
+        )
 
     def remarks(self) -> list[str]:
         """Recordings that could not be used."""

@@ -1,7 +1,9 @@
-"""Stage `stage2`: the mel encoder learns to stand in for text, alignment and text encoder, by what the decoder makes of it.
+"""Stage `stage2`: the mel encoder learns to stand in for text, alignment and text encoder, by what
+the decoder makes of it.
 
-Source: StyleTTS-VC, section III-B (knowledge transfer) and the authors' `train_second.py`. What is matched is the frozen
-decoder's output under the style of a random reference, never the content itself.
+Source: StyleTTS-VC, section III-B (knowledge transfer) and the authors' `train_second.py`. What is
+matched is the frozen decoder's output under the style of a random reference, never the content
+itself.
 """
 
 from typing import ClassVar, Literal
@@ -14,7 +16,13 @@ from rtvc.audio.energy import energy
 from rtvc.models.styletts_vc.text_encoder import padding_mask
 from rtvc.models.vocoder import GriffinLim
 from rtvc.train.config import DataConfig, RunConfig, Section
-from rtvc.train.losses.losses import adversarial, feature_matching, frame_cross_entropy, masked_l1, r1
+from rtvc.train.losses.losses import (
+    adversarial,
+    feature_matching,
+    frame_cross_entropy,
+    masked_l1,
+    r1,
+)
 from rtvc.train.material import components
 from rtvc.train.material.align import align, cut
 from rtvc.train.material.speech import Utterances, held_out
@@ -23,7 +31,8 @@ from rtvc.train.stage import Batch, Samples, Stage
 
 
 class Weights(Section):
-    """Factors of the losses: the authors' configuration, but for feature matching, which they sum over the batch."""
+    """Factors of the losses: the authors' configuration, but for feature matching, which they sum
+    over the batch."""
 
     mel: float = 5.0
     """L1 to the teacher's output under the reference's style (L_en)."""
@@ -45,9 +54,11 @@ class Stage2Config(RunConfig):
     weights: Weights = Weights()
     attention_over: Literal["frames", "tokens"] = "frames"
     hard_share: float = Field(default=0.5, ge=0, le=1)
-    """How often the teacher's content is spread by the monotonic path rather than by soft attention."""
+    """How often the teacher's content is spread by the monotonic path rather than by soft
+    attention."""
     synthetic_share: float = Field(default=0.5, ge=0, le=1)
-    """How often the mel encoder hears the teacher's conversion into a random other voice instead of the recording."""
+    """How often the mel encoder hears the teacher's conversion into a random other voice instead of
+    the recording."""
     longest_piece: int = Field(default=400, ge=90, le=100_000)
     """Mel frames of a piece."""
 
@@ -72,8 +83,14 @@ class Stage2(Stage):
         self.mel_encoder = components.mel_encoder(config.model)
         self.linear_proj = components.linear_projection(config.model)
         self.discriminator = components.discriminator(config.model, len(self.data.corpus.speakers))
-        self.modules = {name: getattr(self, name) for name in (*FROZEN, "mel_encoder", "linear_proj", "discriminator")}
-        self.phases = {"discriminator": ("discriminator",), "generator": ("mel_encoder", "linear_proj")}
+        self.modules = {
+            name: getattr(self, name)
+            for name in (*FROZEN, "mel_encoder", "linear_proj", "discriminator")
+        }
+        self.phases = {
+            "discriminator": ("discriminator",),
+            "generator": ("mel_encoder", "linear_proj"),
+        }
         self.averaged = (*FROZEN, "mel_encoder", "linear_proj")
 
     def batch(self, index: int) -> Batch:
@@ -82,18 +99,35 @@ class Stage2(Stage):
 
     @torch.no_grad()
     def teach(self, batch: Batch) -> Batch:
-        """What the teacher makes of a batch: pieces of content, labels, curves, styles, and its outputs in both voices."""
+        """What the teacher makes of a batch: pieces of content, labels, curves, styles, and its
+        outputs in both voices."""
         tokens, lengths = batch["tokens"], batch["lengths"]
-        aligned = align(self.text_aligner, batch["mel"], batch["frames"], tokens, lengths, self.config.attention_over)
+        aligned = align(
+            self.text_aligner,
+            batch["mel"],
+            batch["frames"],
+            tokens,
+            lengths,
+            self.config.attention_over,
+        )
         text = self.text_encoder(tokens, lengths, padding_mask(lengths, tokens.shape[1]))
         hard = float(torch.rand(())) < self.config.hard_share
         content = text @ (aligned.hard if hard else aligned.soft).to(text.dtype)
-        labels = torch.where(aligned.hard.sum(1) > 0, (tokens[..., None] * aligned.hard.long()).sum(1), -1)
+        labels = torch.where(
+            aligned.hard.sum(1) > 0, (tokens[..., None] * aligned.hard.long()).sum(1), -1
+        )
         half = min(int(aligned.frames.min()) - 1, self.config.longest_piece // 2)
         starts = (torch.rand(len(tokens)) * (aligned.frames.cpu() - half + 1)).long()
-        (content,), (labels,), (mel,) = cut(starts, half, content), cut(starts, half, labels), cut(2 * starts, 2 * half, batch["mel"])
+        (content,), (labels,), (mel,) = (
+            cut(starts, half, content),
+            cut(starts, half, labels),
+            cut(2 * starts, 2 * half, batch["mel"]),
+        )
         f0, loudness = self.pitch_extractor(mel[:, None]).f0, energy(mel.float())[:, 0]
-        own, wanted = self.style_encoder(mel[:, None]), self.style_encoder(batch["reference"][:, None])
+        own, wanted = (
+            self.style_encoder(mel[:, None]),
+            self.style_encoder(batch["reference"][:, None]),
+        )
         target = self.decoder(content, f0, loudness, wanted)
         heard = mel
         if float(torch.rand(())) < self.config.synthetic_share:
@@ -115,11 +149,14 @@ class Stage2(Stage):
         if "made" not in batch:
             batch.update(self.teach(batch))
             batch["content"] = self.mel_encoder(batch["heard"])
-            batch["made"] = self.decoder(batch["content"], batch["f0"], batch["energy"], batch["wanted"])
+            batch["made"] = self.decoder(
+                batch["content"], batch["f0"], batch["energy"], batch["wanted"]
+            )
         return batch
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The discriminator tells the teacher's outputs from the student's; the student matches them, spells, and comes back."""
+        """The discriminator tells the teacher's outputs from the student's; the student matches
+        them, spells, and comes back."""
         components.differentiable([self.pitch_extractor])
         self.forward(batch)
         target, made = batch["target"], batch["made"]
@@ -128,7 +165,10 @@ class Stage2(Stage):
             real = target.detach().clone().requires_grad_()
             verdict = self.discriminator(real[:, None], reference_speaker)[0]
             fake = self.discriminator(made.detach()[:, None], reference_speaker)[0]
-            return {"discriminator": adversarial(verdict, True) + adversarial(fake, False), "r1": r1(verdict, real)}
+            return {
+                "discriminator": adversarial(verdict, True) + adversarial(fake, False),
+                "r1": r1(verdict, real),
+            }
         f0, loudness = self.pitch_extractor(made[:, None]).f0, energy(made.float())[:, 0]
         back = self.decoder(self.mel_encoder(made), f0, loudness, batch["own"])
         with torch.no_grad():
@@ -143,7 +183,9 @@ class Stage2(Stage):
             "adversarial": adversarial(verdict, True),
             "adversarial_cycle": adversarial(self.discriminator(back[:, None], speaker)[0], True),
             "features": feature_matching(real_features, features),
-            "metric/phoneme_accuracy": ((spelled.argmax(1) == batch["labels"]) & known).sum() / known.sum().clamp_min(1),
+            "metric/phoneme_accuracy": (
+                ((spelled.argmax(1) == batch["labels"]) & known).sum() / known.sum().clamp_min(1)
+            ),
         }
 
     def validate(self, step: int) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""Makes the studio model's file: the trained mel encoder, and a map from rtvc's acoustic style into the teacher's.
+"""Makes the studio model's file: the trained mel encoder, and a map from rtvc's acoustic style into
+the teacher's.
 
-The map is a ridge regression over the teacher's own utterances, whose styles are known exactly; mixes of voices, as
-`rtvc teacher generate` draws them, fill the space between the voices.
+The map is a ridge regression over the teacher's own utterances, whose styles are known exactly;
+mixes of voices, as `rtvc teacher generate` draws them, fill the space between the voices.
 """
 
 from collections.abc import Iterable, Iterator
@@ -46,7 +47,10 @@ def teacher_styles(files: Iterable[Path]) -> Iterator[tuple[Tensor, Tensor]]:
         with np.load(path, allow_pickle=False) as file:
             if "style" not in file.files:
                 continue
-            wave, style = file["audio"].astype(np.float32) / 32768, file["style"][:128].astype(np.float32)
+            wave, style = (
+                file["audio"].astype(np.float32) / 32768,
+                file["style"][:128].astype(np.float32),
+            )
         yield torch.from_numpy(wave[: len(wave) // HOP * HOP])[None, None], torch.from_numpy(style)
 
 
@@ -68,7 +72,10 @@ def fit_style_map(model: StreamingConverter, files: Iterable[Path], ridge: float
         outputs.append(style)
         levels.append(speech_level(energy(offline(model.analysis, wave)[:, :BANDS])[:, 0]))
     if len(inputs) < FEWEST:
-        raise TrainingError(f"{len(inputs)} utterances of the teacher came, at least {FEWEST} are needed: run `rtvc teacher generate`")
+        raise TrainingError(
+            f"expected at least {FEWEST} utterances of the teacher, got {len(inputs)}: run `rtvc"
+            " teacher generate`"
+        )
     x, y = torch.stack(inputs).double(), torch.stack(outputs).double()
     held = torch.arange(len(x)) % 5 == 0
     weight, bias = _ridge(x[~held], y[~held], ridge)
@@ -88,7 +95,12 @@ def _ridge(x: Tensor, y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
     return weight, mean - weight @ centre
 
 
-def assemble(stream: StreamingConverter, decoder: ISTFTNetDecoder, mel_encoder: dict[str, Tensor], found: StyleMap) -> StudioConverter:
+def assemble(
+    stream: StreamingConverter,
+    decoder: ISTFTNetDecoder,
+    mel_encoder: dict[str, Tensor],
+    found: StyleMap,
+) -> StudioConverter:
     """The studio model of its parts."""
     model = StudioConverter(stream, decoder)
     load_into(model.mel_encoder, mel_encoder, "the run's mel_encoder")

@@ -1,9 +1,11 @@
-"""Stage `transfer`: the paper's mel encoder learns to stand in for text before the teacher's decoder, for the studio model.
+"""Stage `transfer`: the paper's mel encoder learns to stand in for text before the teacher's
+decoder, for the studio model.
 
-Source: StyleTTS-VC, section III-B (knowledge transfer). What the decoder makes of the content is matched under the style of
-a random voice; here at the decoder's features, before the generator, which costs a twentieth of the waveform. Content and
-phonemes of real speech are the bridge's (`rtvc.train.streaming.bridge`), and are matched too: with the teacher's own speech among
-them they are near enough to the truth to help, where an autoencoder's latent would leak the speaker.
+Source: StyleTTS-VC, section III-B (knowledge transfer). What the decoder makes of the content is
+matched under the style of a random voice; here at the decoder's features, before the generator,
+which costs a twentieth of the waveform. Content and phonemes of real speech are the bridge's
+(`rtvc.train.streaming.bridge`), and are matched too: with the teacher's own speech among them they
+are near enough to the truth to help, where an autoencoder's latent would leak the speaker.
 """
 
 from typing import ClassVar
@@ -65,14 +67,24 @@ class Transfer(StreamStage):
             from rtvc.models.studio import kokoro_decoder
 
             decoder = kokoro_decoder()
-        # Not among the modules: it never changes, and a checkpoint of it would be twenty times the rest.
+        # Not among the modules: it never changes, and a checkpoint of it would be twenty times the
+        # rest.
         self.decoder = frozen(decoder)
-        self.mel_encoder, self.linear_proj = MelEncoder(BANDS, config.width), LinearProjection(config.width, PHONEMES)
-        self.modules = {"analysis": self.analysis, "mel_encoder": self.mel_encoder, "linear_proj": self.linear_proj}
+        self.mel_encoder, self.linear_proj = (
+            MelEncoder(BANDS, config.width),
+            LinearProjection(config.width, PHONEMES),
+        )
+        self.modules = {
+            "analysis": self.analysis,
+            "mel_encoder": self.mel_encoder,
+            "linear_proj": self.linear_proj,
+        }
         self.phases = {"transfer": ("mel_encoder", "linear_proj")}
         self.averaged = ("mel_encoder", "linear_proj")
 
-    def row(self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator) -> Batch:
+    def row(
+        self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
+    ) -> Batch:
         """wave and clean (N,), content (512, T / 2), phonemes (T / 2,), f0 (T,) in Hz: one row."""
         piece = Cut.draw(utterance, self.config.data.frames // 2 * 2, speed, rng)
         log_f0, voiced = piece.melody(0)
@@ -85,9 +97,12 @@ class Transfer(StreamStage):
         }
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N) as the encoder hears it, clean (B, N), content (B, 512, T / 2), phonemes (B, T / 2), f0 (B, T)."""
+        """wave (B, N) as the encoder hears it, clean (B, N), content (B, 512, T / 2), phonemes (B,
+        T / 2), f0 (B, T)."""
         batch = stacked(self.rows("transfer", index, self.row))
-        batch["wave"] = augment(batch["wave"], self.config.augment, generator(self.config.seed, "transfer", index))
+        batch["wave"] = augment(
+            batch["wave"], self.config.augment, generator(self.config.seed, "transfer", index)
+        )
         return batch
 
     def mel(self, wave: Tensor) -> Tensor:
@@ -95,7 +110,8 @@ class Transfer(StreamStage):
         return self.heard(wave, 0)[:, :BANDS, 1 : 1 + wave.shape[1] // HOP]
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Content, phonemes, and every `matched_every` steps the decoder's features under random styles."""
+        """Content, phonemes, and every `matched_every` steps the decoder's features under random
+        styles."""
         content = self.mel_encoder(self.mel(batch["wave"]))
         logits = self.linear_proj(content)
         losses = {
@@ -108,9 +124,15 @@ class Transfer(StreamStage):
         return losses
 
     def matched(self, content: Tensor, batch: Batch, step: int) -> Tensor:
-        """Mean absolute difference of the decoder's features, content found against content labelled, over their mean size."""
-        k, draw = min(self.config.matched, len(content)), generator(self.config.seed, "styles", step)
-        f0 = batch["f0"][:k] * torch.exp(torch.empty(k, 1).uniform_(-0.3, 0.3, generator=draw)).to(content.device)
+        """Mean absolute difference of the decoder's features, content found against content
+        labelled, over their mean size."""
+        k, draw = (
+            min(self.config.matched, len(content)),
+            generator(self.config.seed, "styles", step),
+        )
+        f0 = batch["f0"][:k] * torch.exp(torch.empty(k, 1).uniform_(-0.3, 0.3, generator=draw)).to(
+            content.device
+        )
         style = self.style(len(f0), draw).to(content.device)
         with torch.no_grad():
             loudness = energy(self.mel(batch["clean"][:k]))[:, 0]
@@ -136,4 +158,7 @@ class Transfer(StreamStage):
         """A piece as it is heard, and its content, found and true."""
         batch = moved(self.batch(0), self.device())
         content = self.mel_encoder(self.mel(batch["wave"][:1]))
-        return Samples({"heard": batch["wave"][0]}, {"found": content[0, :128].float(), "true": batch["content"][0, :128]})
+        return Samples(
+            {"heard": batch["wave"][0]},
+            {"found": content[0, :128].float(), "true": batch["content"][0, :128]},
+        )

@@ -1,7 +1,9 @@
-"""Stage `bridge`: from what a large speech recogniser hears to the teacher's content, so that real speech gets content labels.
+"""Stage `bridge`: from what a large speech recogniser hears to the teacher's content, so that real
+speech gets content labels.
 
-Whisper's last encoder layer hardly depends on the voice, nor on whether speech is real or synthetic; a small network learned on
-minutes of the teacher's speech translates it. It looks both ways and is never part of the streaming model.
+Whisper's last encoder layer hardly depends on the voice, nor on whether speech is real or
+synthetic; a small network learned on minutes of the teacher's speech translates it. It looks both
+ways and is never part of the streaming model.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +19,8 @@ from torch import Tensor, nn
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.resample import resample
 from rtvc.data.cache import Array, Cache, key_of
-from rtvc.data.labelled import CONTENT, Labelled
+from rtvc.data.labelled import CONTENT
+from rtvc.data.labelled_speech import Labelled
 from rtvc.data.seeds import numpy_generator
 from rtvc.errors import DependencyError
 from rtvc.models.build import axis, count
@@ -39,10 +42,12 @@ Listen = Callable[[Array], Array]
 
 
 class Listener:
-    """Recordings (N,) float32 at 24 kHz -> what Whisper base's encoder makes of them, (T, 512) float16 at 50 Hz."""
+    """Recordings (N,) float32 at 24 kHz -> what Whisper base's encoder makes of them, (T, 512)
+    float16 at 50 Hz."""
 
     def __init__(self, folder: Path | None = None, threads: int = 1) -> None:
-        """With the model in `folder`, by default the one that the package registry publishes; loaded at the first call."""
+        """With the model in `folder`, by default the one that the package registry publishes;
+        loaded at the first call."""
         self.folder, self.threads = folder, threads
         self.model: Any = None
 
@@ -56,21 +61,32 @@ class Listener:
             import ctranslate2  # type: ignore[import-untyped, unused-ignore]
             from faster_whisper import WhisperModel
         except ImportError as error:
-            raise DependencyError("content labels need faster-whisper: pip install 'rtvc-engine[train]'") from error
+            raise DependencyError(
+                "content labels need faster-whisper: pip install 'rtvc-engine[train]'"
+            ) from error
         if self.model is None:
             folder = str(self.folder or whisper_base())
-            self.model = WhisperModel(folder, device="cpu", compute_type="float32", cpu_threads=self.threads)
+            self.model = WhisperModel(
+                folder, device="cpu", compute_type="float32", cpu_threads=self.threads
+            )
         heard = np.pad(resample(wave.astype(np.float32), SAMPLE_RATE, RATE), (0, RATE // 2))
         mel = self.model.feature_extractor(heard, padding=0)
         mel = mel[:, : mel.shape[1] // 2 * 2].astype(np.float32)
-        parts = [np.ascontiguousarray(mel[None, :, start : start + WINDOW]) for start in range(0, mel.shape[1], WINDOW)]
-        encoded = [self.model.model.encode(ctranslate2.StorageView.from_array(part), to_cpu=True) for part in parts]
+        parts = [
+            np.ascontiguousarray(mel[None, :, start : start + WINDOW])
+            for start in range(0, mel.shape[1], WINDOW)
+        ]
+        encoded = [
+            self.model.model.encode(ctranslate2.StorageView.from_array(part), to_cpu=True)
+            for part in parts
+        ]
         heard = np.concatenate([np.array(part)[0] for part in encoded])
         return np.asarray(heard, np.float16)
 
 
 def at_40(heard: Tensor, frames: int) -> Tensor:
-    """heard (T, C) at 50 Hz -> (frames, C) at 40 Hz, linearly interpolated at the middle of every content frame."""
+    """heard (T, C) at 50 Hz -> (frames, C) at 40 Hz, linearly interpolated at the middle of every
+    content frame."""
     place = ((torch.arange(frames) + 0.5) * 1.25).clamp(0, len(heard) - 1.001)
     before = place.long()
     share = (place - before)[:, None]
@@ -96,7 +112,9 @@ class BridgeBlock(nn.Module):
 class BridgeNet(nn.Module):
     """heard (B, T, 512) at 40 Hz -> content (B, T, 512) and phoneme logits (B, T, 178)."""
 
-    def __init__(self, hidden: int = 384, blocks: int = 5, kernel: int = 5, dropout: float = 0.1) -> None:
+    def __init__(
+        self, hidden: int = 384, blocks: int = 5, kernel: int = 5, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         self.inputs = nn.Linear(HEARD, hidden)
         self.dropout = nn.Dropout(dropout)
@@ -175,12 +193,15 @@ class Bridge(Stage):
         self.modules = {"bridge": self.net}
         self.phases = {"bridge": ("bridge",)}
         self.averaged = ("bridge",)
-        self.labelled = Labelled(config.data.labelled, held_out=config.data.held_out, kept=config.data.kept)
+        self.labelled = Labelled(
+            config.data.labelled, held_out=config.data.held_out, kept=config.data.kept
+        )
         self.listen = listen or Listener()
         self.cache = Cache(config.data.cache, config.data.cache_mb)
 
     def row(self, number: int, rng: np.random.Generator | None) -> Batch:
-        """heard (T, 512), content (T, 512) and phonemes (T,), -1 behind the end: a random piece, or the first without `rng`."""
+        """heard (T, 512), content (T, 512) and phonemes (T,), -1 behind the end: a random piece, or
+        the first without `rng`."""
         number, utterance = self.labelled.utterance(number, self.config.seed)
         key = key_of(self.labelled.files[number], "whisper-base", SHA256)
         found = self.cache.get(key, lambda: self.listen(utterance.audio.astype(np.float32) / 32768))
@@ -200,10 +221,13 @@ class Bridge(Stage):
     def batch(self, index: int) -> Batch:
         """heard (B, T, 512) at 40 Hz, content (B, T, 512), phonemes (B, T)."""
         rng = numpy_generator(self.config.seed, "bridge", index)
-        return stacked([self.row(self.labelled.pick(rng, True), rng) for _ in range(self.config.data.batch)])
+        return stacked(
+            [self.row(self.labelled.pick(rng, True), rng) for _ in range(self.config.data.batch)]
+        )
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
-        """L1 of content and cross entropy of phonemes; the share of right phonemes is only logged."""
+        """L1 of content and cross entropy of phonemes; the share of right phonemes is only
+        logged."""
         heard, phonemes = batch["heard"], batch["phonemes"]
         if self.net.training:
             heard = heard + self.config.noise * heard.std() * torch.randn_like(heard)
@@ -213,7 +237,9 @@ class Bridge(Stage):
         return {
             "content": (distance * known).sum() / known.sum().clamp_min(1),
             "phonemes": frame_cross_entropy(logits.mT, phonemes),
-            "metric/phonemes_right": ((logits.argmax(-1) == phonemes) & known).sum() / known.sum().clamp_min(1),
+            "metric/phonemes_right": (
+                ((logits.argmax(-1) == phonemes) & known).sum() / known.sum().clamp_min(1)
+            ),
         }
 
     def validate(self, step: int) -> dict[str, float]:
@@ -221,7 +247,9 @@ class Bridge(Stage):
         rows = [self.row(number, None) for number in self.labelled.held_out]
         if not rows:
             return {}
-        found = self.losses("bridge", moved(stacked(rows), next(self.net.parameters()).device), step)
+        found = self.losses(
+            "bridge", moved(stacked(rows), next(self.net.parameters()).device), step
+        )
         return {name.removeprefix("metric/"): float(value) for name, value in found.items()}
 
     def remarks(self) -> list[str]:

@@ -1,7 +1,9 @@
-"""Stage `judge`: a recogniser that will listen to what the decoder says in other voices (StyleTTS-VC, section 3.3, the phoneme loss L_MI).
+"""Stage `judge`: a recogniser that will listen to what the decoder says in other voices
+(StyleTTS-VC, section 3.3, the phoneme loss L_MI).
 
-It learns from speech as recorded, as heard through bad microphones, and as converted, so that neither noise nor a converter's sound
-misleads it. It looks both ways, and the recogniser whose units it learns is kept out of every loss on the decoder's output.
+It learns from speech as recorded, as heard through bad microphones, and as converted, so that
+neither noise nor a converter's sound misleads it. It looks both ways, and the recogniser whose
+units it learns is kept out of every loss on the decoder's output.
 """
 
 from typing import ClassVar
@@ -43,7 +45,8 @@ class Judge(SpeechStage):
         self.averaged = ("judge",)
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N); heard (B, N), the same through another microphone or said by another voice; units (B, L, T), phonemes (B, T)."""
+        """wave (B, N); heard (B, N), the same through another microphone or said by another voice;
+        units (B, L, T), phonemes (B, T)."""
         return self.heard(stacked(self.rows(index)), index)
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:

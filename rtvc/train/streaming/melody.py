@@ -33,7 +33,8 @@ class MelodyConfig(SpeechRun):
     model: DialConfig = DialConfig()
     weights: Weights = Weights()
     high: float = 0.15
-    """Share of pieces that are played so fast that their pitch rises by an octave or more: sung notes are rare in speech."""
+    """Share of pieces that are played so fast that their pitch rises by an octave or more: sung
+    notes are rare in speech."""
 
 
 class Melody(SpeechStage):
@@ -51,17 +52,25 @@ class Melody(SpeechStage):
         self.phases = {"pitch": ("pitch",)}
         self.averaged = ("pitch",)
 
-    def row(self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator) -> Batch:
+    def row(
+        self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
+    ) -> Batch:
         """heard (N,), log_f0, voiced and known (T,): one row."""
         if rng.random() < self.config.high:
             speed *= float(np.exp2(rng.uniform(0.8, 1.6)))
         piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
         log_f0, _ = piece.melody(self.centre)
         voiced, known = (torch.from_numpy(x) for x in utterance.voicing(piece.seconds(self.centre)))
-        return {"heard": piece.wave(), "log_f0": log_f0, "voiced": voiced, "known": known * piece.within(self.centre)}
+        return {
+            "heard": piece.wave(),
+            "log_f0": log_f0,
+            "voiced": voiced,
+            "known": known * piece.within(self.centre),
+        }
 
     def batch(self, index: int) -> Batch:
-        """heard (B, N), as a microphone might have brought it; log_f0 (B, T) in log Hz; voiced and known (B, T), 0 or 1."""
+        """heard (B, N), as a microphone might have brought it; log_f0 (B, T) in log Hz; voiced and
+        known (B, T), 0 or 1."""
         return self.heard(stacked(self.rows(index)), index)
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:

@@ -1,8 +1,10 @@
-"""Stage `phonemes`: from units to phonemes by CTC, so that transcripts become a phoneme for every frame.
+"""Stage `phonemes`: from units to phonemes by CTC, so that transcripts become a phoneme for every
+frame.
 
-Units of a strong recogniser say nearly everything of what was spoken, so a small network that reads their numbers alone learns the
-phonemes of a language from transcripts in minutes; the best path through its output then aligns each transcript (Graves et al. 2006,
-"Connectionist Temporal Classification", sections 3 and 4).
+Units of a strong recogniser say nearly everything of what was spoken, so a small network that reads
+their numbers alone learns the phonemes of a language from transcripts in minutes; the best path
+through its output then aligns each transcript (Graves et al. 2006, "Connectionist Temporal
+Classification", sections 3 and 4).
 """
 
 from collections.abc import Callable, Sequence
@@ -41,7 +43,8 @@ LONGEST = 25.0
 
 
 def sounds(text: str, language: str = "en-us") -> list[int]:
-    """A text's phonemes as tokens of `rtvc.data.symbols`, without stress, length, pauses and punctuation."""
+    """A text's phonemes as tokens of `rtvc.data.symbols`, without stress, length, pauses and
+    punctuation."""
     (ipa,) = phonemize([text.lower()], language)
     return [TOKENS[symbol] for symbol in ipa if symbol in TOKENS and symbol not in LEFT_OUT]
 
@@ -49,11 +52,15 @@ def sounds(text: str, language: str = "en-us") -> list[int]:
 class UnitsToPhonemes(nn.Module):
     """units (B, L, T) at 50 Hz -> phoneme logits (B, T, P), BOUNDARY being the blank."""
 
-    def __init__(self, hidden: int = 256, blocks: int = 4, kernel: int = 5, dropout: float = 0.1) -> None:
+    def __init__(
+        self, hidden: int = 256, blocks: int = 4, kernel: int = 5, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         self.embeddings = nn.ModuleList(nn.Embedding(CLUSTERS, hidden) for _ in LAYERS)
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(blocks))
-        self.convs = nn.ModuleList(nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2) for _ in range(blocks))
+        self.convs = nn.ModuleList(
+            nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2) for _ in range(blocks)
+        )
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(hidden, len(SYMBOLS))
 
@@ -61,13 +68,19 @@ class UnitsToPhonemes(nn.Module):
     def of_weights(cls, weights: dict[str, Tensor]) -> "UnitsToPhonemes":
         """At the size of a state dict, with its weights, ready to align."""
         hidden, _, kernel = weights["convs.0.weight"].shape
-        net = cls(hidden, len({name.split(".")[1] for name in weights if name.startswith("convs.")}), kernel)
+        net = cls(
+            hidden,
+            len({name.split(".")[1] for name in weights if name.startswith("convs.")}),
+            kernel,
+        )
         net.load_state_dict(weights)
         return net.eval()
 
     def forward(self, units: Tensor) -> Tensor:
         """See the class."""
-        x = torch.stack([embed(units[:, layer]) for layer, embed in enumerate(self.embeddings)]).sum(0)
+        x = torch.stack(
+            [embed(units[:, layer]) for layer, embed in enumerate(self.embeddings)]
+        ).sum(0)
         for norm, conv in zip(self.norms, self.convs, strict=True):
             x = x + self.dropout(F.gelu(conv(norm(x).mT).mT))
         logits: Tensor = self.out(x)
@@ -95,7 +108,10 @@ def best_path(log_probabilities: Array, tokens: Sequence[int]) -> Array:
     skip[3::2] = labels[3::2] != labels[1:-2:2]
     repeated = sum(a == b for a, b in pairwise(tokens))
     if frames < len(tokens) + repeated:
-        raise AudioError(f"{len(tokens)} phonemes came with {frames} frames: the text is not of this recording")
+        raise AudioError(
+            f"expected at most {frames} phonemes in {frames} frames, got {len(tokens) + repeated}:"
+            " the text is not of this recording"
+        )
     emission = log_probabilities[:, labels]
     score = np.full(states, -np.inf)
     score[:2] = emission[0, :2]
@@ -115,7 +131,8 @@ def best_path(log_probabilities: Array, tokens: Sequence[int]) -> Array:
 
 
 def spread(path: Array, tokens: Sequence[int], silence: int) -> Array:
-    """A phoneme for every frame: blanks go to the nearer phoneme, and are a pause where they last longer than `silence` frames.
+    """A phoneme for every frame: blanks go to the nearer phoneme, and are a pause where they last
+    longer than `silence` frames.
 
     path (T,) as of `best_path` -> (T,) tokens, BOUNDARY for pauses.
     """
@@ -172,15 +189,23 @@ class Phonemes(Stage):
             raise AudioError(f"it lasts more than {LONGEST:g} s")
         tokens = self.sounds(utterance.text)
         if not 0 < len(tokens) < utterance.units.shape[1]:
-            raise AudioError(f"{len(tokens)} phonemes came with {utterance.units.shape[1]} frames")
+            frames = utterance.units.shape[1]
+            raise AudioError(f"expected 1 to {frames - 1} phonemes, got {len(tokens)}")
         return torch.from_numpy(utterance.units.astype(np.int64)), tokens
 
     def collated(self, rows: list[tuple[Tensor, list[int]]]) -> Batch:
         """units (B, L, T), frames (B,), tokens (B, S), lengths (B,)."""
         frames, lengths = [row[0].shape[1] for row in rows], [len(row[1]) for row in rows]
         units = torch.stack([F.pad(row[0], (0, max(frames) - row[0].shape[1])) for row in rows])
-        tokens = torch.stack([F.pad(torch.tensor(row[1]), (0, max(lengths) - len(row[1]))) for row in rows])
-        return {"units": units, "frames": torch.tensor(frames), "tokens": tokens, "lengths": torch.tensor(lengths)}
+        tokens = torch.stack(
+            [F.pad(torch.tensor(row[1]), (0, max(lengths) - len(row[1]))) for row in rows]
+        )
+        return {
+            "units": units,
+            "frames": torch.tensor(frames),
+            "tokens": tokens,
+            "lengths": torch.tensor(lengths),
+        }
 
     def batch(self, index: int) -> Batch:
         """See `collated`."""
@@ -192,7 +217,15 @@ class Phonemes(Stage):
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """CTC, per phoneme."""
-        return {"ctc": ctc(self.net(batch["units"]), batch["frames"], batch["tokens"], batch["lengths"], BOUNDARY)}
+        return {
+            "ctc": ctc(
+                self.net(batch["units"]),
+                batch["frames"],
+                batch["tokens"],
+                batch["lengths"],
+                BOUNDARY,
+            )
+        }
 
     def validate(self, step: int) -> dict[str, float]:
         """CTC of speakers that are held out."""
@@ -213,7 +246,8 @@ SILENCE = 20
 
 @torch.no_grad()
 def align(path: Path, net: UnitsToPhonemes) -> bool:
-    """Gives the utterance in a file the phonemes of its transcript; whether it has one that fits."""
+    """Gives the utterance in a file the phonemes of its transcript; whether it has one that
+    fits."""
     utterance = load_utterance(path)
     tokens = sounds(utterance.text) if utterance.text else []
     if not tokens:
@@ -227,7 +261,9 @@ def align(path: Path, net: UnitsToPhonemes) -> bool:
     return True
 
 
-def align_all(folder: Path, weights: Path, progress: Callable[[int, int], None] | None = None) -> int:
+def align_all(
+    folder: Path, weights: Path, progress: Callable[[int, int], None] | None = None
+) -> int:
     """Aligns every utterance of a folder that has a transcript and no phonemes yet; how many were.
 
     Args:
@@ -240,7 +276,9 @@ def align_all(folder: Path, weights: Path, progress: Callable[[int, int], None] 
     """
     parts = load_weights(weights)
     if "phonemes" not in parts:
-        raise CheckpointError(f"{weights} holds {', '.join(parts)}: expected a run of `rtvc train phonemes`")
+        raise CheckpointError(
+            f"{weights} holds {', '.join(parts)}: expected a run of `rtvc train phonemes`"
+        )
     net = UnitsToPhonemes.of_weights(parts["phonemes"])
     done, files = 0, sorted(path for path in folder.rglob("*.npz") if not path.name.startswith("."))
     for number, path in enumerate(files, 1):

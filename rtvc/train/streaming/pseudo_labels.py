@@ -1,4 +1,5 @@
-"""Labels for real speech: content and phonemes by the bridge, F0 by swift-f0; resumable, one file an utterance."""
+"""Labels for real speech: content and phonemes by the bridge, F0 by swift-f0; resumable, one file
+an utterance."""
 
 import hashlib
 import json
@@ -11,8 +12,8 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
 
-from rtvc.audio.io import read
 from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.audio.recording import read
 from rtvc.audio.resample import resample
 from rtvc.data.cache import Array
 from rtvc.data.labelled import CONTENT_HOP, Utterance, save_utterance
@@ -50,7 +51,9 @@ class SwiftF0:
         try:
             import swift_f0
         except ImportError as error:
-            raise DependencyError("F0 labels need swift-f0: pip install 'rtvc-engine[train]'") from error
+            raise DependencyError(
+                "F0 labels need swift-f0: pip install 'rtvc-engine[train]'"
+            ) from error
         self.detector = swift_f0.SwiftF0(threads=1, spin=False)
 
     def __call__(self, wave: Array) -> tuple[Array, Array, Array]:
@@ -60,7 +63,8 @@ class SwiftF0:
 
 
 def on_frames(times: Array, f0: Array, confidence: Array, frames: int) -> tuple[Array, Array]:
-    """A melody at any times -> F0 (frames,) in Hz at 80 Hz, 0 where it is not sure, and confidence (frames,)."""
+    """A melody at any times -> F0 (frames,) in Hz at 80 Hz, 0 where it is not sure, and confidence
+    (frames,)."""
     centres = (np.arange(frames) + 0.5) * HOP / SAMPLE_RATE
     if not len(times):
         return np.zeros(frames, np.float32), np.zeros(frames, np.float32)
@@ -74,18 +78,28 @@ def on_frames(times: Array, f0: Array, confidence: Array, frames: int) -> tuple[
 
 def file_name(entry: Entry, root: Path) -> str:
     """A name for an entry's labels that no other entry of the manifest has."""
-    place = entry.path.relative_to(root) if entry.path.is_relative_to(root) else Path(*entry.path.parts[1:])
-    return "__".join(place.with_suffix("").parts) + f"-{hashlib.blake2b(str(place).encode(), digest_size=3).hexdigest()}.npz"
+    place = (
+        entry.path.relative_to(root)
+        if entry.path.is_relative_to(root)
+        else Path(*entry.path.parts[1:])
+    )
+    return (
+        "__".join(place.with_suffix("").parts)
+        + f"-{hashlib.blake2b(str(place).encode(), digest_size=3).hexdigest()}.npz"
+    )
 
 
 def interleaved(entries: Sequence[Entry]) -> list[Entry]:
-    """Every speaker's first recording, then every speaker's second, …: an unfinished run has heard everybody."""
+    """Every speaker's first recording, then every speaker's second, …: an unfinished run has heard
+    everybody."""
     seen: Counter[str] = Counter()
     ranks = []
     for entry in entries:
         ranks.append((seen[entry.speaker], entry.speaker))
         seen[entry.speaker] += 1
-    return [entry for _, entry in sorted(zip(ranks, entries, strict=True), key=lambda pair: pair[0])]
+    return [
+        entry for _, entry in sorted(zip(ranks, entries, strict=True), key=lambda pair: pair[0])
+    ]
 
 
 @torch.no_grad()
@@ -98,7 +112,10 @@ def label(entry: Entry, net: BridgeNet, listen: Listen, melody: Melody) -> Utter
     wave = read(entry.path).clamp(-1, 1).numpy()
     frames = len(wave) // CONTENT_HOP
     if not frames:
-        raise AudioError(f"{entry.path} lasts {len(wave) / SAMPLE_RATE:.3f} s, at least one frame of {CONTENT_HOP} samples is needed")
+        raise AudioError(
+            f"{entry.path} lasts {len(wave) / SAMPLE_RATE:.3f} s, at least one frame of"
+            f" {CONTENT_HOP} samples is needed"
+        )
     heard = at_40(torch.from_numpy(listen(wave).astype(np.float32)), frames)
     content, logits = net(heard[None])
     f0, confidence = on_frames(*melody(wave), 2 * frames)
@@ -115,11 +132,17 @@ def label(entry: Entry, net: BridgeNet, listen: Listen, melody: Melody) -> Utter
 
 
 def label_all(
-    manifest: Path, out: Path, bridge: Path, listen: Listen, melody: Melody, progress: Callable[[int, int], None] | None = None
+    manifest: Path,
+    out: Path,
+    bridge: Path,
+    listen: Listen,
+    melody: Melody,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Labels every recording of a manifest that has no labels in `out` yet.
 
-    What cannot be used is written to `out/refused.tsv` with the reason, and tried again by the next run.
+    What cannot be used is written to `out/refused.tsv` with the reason, and tried again by the next
+    run.
 
     Args:
         manifest: .tsv or .jsonl.
@@ -135,7 +158,10 @@ def label_all(
     """
     weights = load_weights(bridge)
     if "bridge" not in weights:
-        raise CheckpointError(f"{bridge} holds {listed(list(weights))}, a bridge was wanted: name a run of `rtvc train bridge`")
+        raise CheckpointError(
+            f"expected a bridge, got {bridge} with {listed(list(weights))}: name a run of `rtvc"
+            " train bridge`"
+        )
     net = BridgeNet.of_weights(weights["bridge"])
     entries = interleaved(read_manifest(manifest))
     out.mkdir(parents=True, exist_ok=True)
@@ -156,9 +182,11 @@ def label_each(
     make: Callable[[Entry, Path], int],
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """`make(entry, path)` for every entry that has no file in `out` yet; it writes the file and tells its samples.
+    """`make(entry, path)` for every entry that has no file in `out` yet; it writes the file and
+    tells its samples.
 
-    What raises AudioError is written to `out/refused.tsv` with the reason, and tried again by the next run.
+    What raises AudioError is written to `out/refused.tsv` with the reason, and tried again by the
+    next run.
     """
     report = Report()
     for number, entry in enumerate(entries):
@@ -187,7 +215,8 @@ class BridgeNote(BaseModel):
 
 
 def _same_bridge(out: Path, weights: dict[str, torch.Tensor]) -> None:
-    """Notes which bridge labels a folder; labels of two bridges in one folder would teach two languages."""
+    """Notes which bridge labels a folder; labels of two bridges in one folder would teach two
+    languages."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(weights[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -199,9 +228,11 @@ def _same_bridge(out: Path, weights: dict[str, torch.Tensor]) -> None:
         theirs = BridgeNote.model_validate_json(note.read_bytes()).sha256
     except ValidationError as error:
         raise TrainingError(
-            f"{note} does not say of which bridge the labels are ({first_problem(error)}): name another folder, or delete this one"
+            f"{note} does not say of which bridge the labels are ({first_problem(error)}): name"
+            " another folder, or delete this one"
         ) from error
     if theirs != mine:
         raise TrainingError(
-            f"{out} holds labels of another bridge ({theirs[:12]}, not {mine[:12]}): name another folder, or delete this one"
+            f"{out} holds labels of another bridge ({theirs[:12]}, not {mine[:12]}): name another"
+            " folder, or delete this one"
         )

@@ -1,118 +1,51 @@
 """Stage `stream`: decoder and style encoders of the streaming model, from labelled speech.
 
-The waveform itself is the target; its style comes from another stretch of the same speaker. On top, each switched on by its factor:
-speaker embeddings distilled into the acoustic style and compared between speech and reconstruction, a discriminator of
-spectrograms, and output matching: with a foreign style, what the encoder's content decodes to must sound like what an averaged
-decoder makes of the labelled content (StyleTTS-VC, section 3.3, matches outputs rather than latents too), and like the person whose
-style it is. The encoder may learn
-with the decoder; it is then shown another speaker's version of the waveform that the decoder must restore (`heard_as`, the
-information perturbation of NANSY, Choi et al. 2021, section 3.2), which leaves it nothing to gain from passing the voice on.
+The waveform itself is the target; its style comes from another stretch of the same speaker. On top,
+each switched on by its factor: speaker embeddings distilled into the acoustic style and compared
+between speech and reconstruction, a discriminator of spectrograms, and output matching: with a
+foreign style, what the encoder's content decodes to must sound like what an averaged decoder makes
+of the labelled content (StyleTTS-VC, section 3.3, matches outputs rather than latents too), and
+like the person whose style it is. The encoder may learn with the decoder; it is then shown another
+speaker's version of the waveform that the decoder must restore (`heard_as`, the information
+perturbation of NANSY, Choi et al. 2021, section 3.2), which leaves it nothing to gain from passing
+the voice on.
 """
 
-import copy
 from collections.abc import Collection
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from rtvc.audio.energy import energy as energy_of
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.spectral import BandedSTFT
-from rtvc.data.augment import AugmentConfig, augment
+from rtvc.data.augment import augment
 from rtvc.data.labelled import Cut, Utterance
 from rtvc.data.seeds import generator
 from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.model import StreamingConverter
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator, Verdict
-from rtvc.train.config import RunConfig, Section
-from rtvc.train.losses.losses import feature_matching, frame_cross_entropy, lsgan_discriminator, lsgan_generator
+from rtvc.train.config import RunConfig
+from rtvc.train.losses.losses import (
+    feature_matching,
+    frame_cross_entropy,
+    lsgan_discriminator,
+    lsgan_generator,
+)
+from rtvc.train.losses.matching import SteadyDecoder
 from rtvc.train.losses.prosody_targets import low_passed, manner
 from rtvc.train.losses.speaker import EMBEDDING, SpeakerEncoder
-from rtvc.train.material.stream_data import PITCH_OFFSET, StreamRun, StreamStage, frozen, stacked
+from rtvc.train.material.stream_data import PITCH_OFFSET, StreamStage, frozen, stacked
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
+from rtvc.train.streaming.stream_config import PARTS, STYLES, StreamConfig
 
-PARTS = ("decoder", "affine", "targets", "acoustic", "prosodic")
-"""What the stage trains, under the names that `StreamingConverter` gives its parts."""
-STYLES = ("targets", "acoustic", "prosodic")
-"""Those of them that make a voice of a reference."""
 BELIEVED_F0 = 550.0
 """Hz; estimates above it are mostly mistakes."""
-STEADY = 0.999
-"""Decay of the averaged decoder of output matching."""
-
-
-class Weights(Section):
-    """Factors of the losses; 0 switches a loss, and what only it needs, off."""
-
-    stft: float = 1.0
-    prosody: float = 0.3
-    """L1 of the voice's F0 mean and deviation and energy deviation."""
-    embedding: float = 0.5
-    """Cosine distance of a linear map of the acoustic style to the speaker embedding of the reference."""
-    consistency: float = 0.5
-    """Cosine distance of the speaker embeddings of reconstruction and reference."""
-    content: float = 3.0
-    """L1 of the encoder to the labelled content; counts only with `train_encoder`, as the next."""
-    phonemes: float = 0.1
-    """Cross entropy of the encoder's phonemes."""
-    matching: float = 0.0
-    """Spectral distance of output matching under a foreign style; 0.3 is usual."""
-    foreign: float = 0.0
-    """Cosine distance of the speaker embeddings of what is said under the foreign style and of that style's reference."""
-    adversarial: float = 0.0
-    """Least-squares verdict of the discriminator; 0.1 is usual."""
-    features: float = 0.2
-    """Feature matching; counts only with `adversarial`."""
-    discriminator: float = 1.0
-
-
-Span = Annotated[int, Field(ge=1, le=1 << 16)]
-
-
-class DiscriminatorConfig(Section):
-    """The discriminator's sizes. The defaults are those of StyleTTS 2; a quarter of their work does on a CPU."""
-
-    resolutions: tuple[tuple[Span, Span, Span], ...] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
-    """FFT, hop and window of each spectrogram, in samples."""
-    channels: int = Field(default=32, ge=1, le=2048)
-    power: float = Field(default=1.0, gt=0, le=1)
-    """To which magnitudes are raised: 0.3 is about how loud they are heard."""
-    rows: int | None = Field(default=None, ge=1)
-    """Rows of a batch that it judges; None: all."""
-
-
-class StreamConfig(StreamRun):
-    """Configuration of stage `stream`."""
-
-    weights: Weights = Weights()
-    reference_frames: int = Field(default=256, ge=16, le=100_000)
-    """Length of the style reference, 12.5 ms a frame."""
-    gain: tuple[float, float] = (-1.0, 0.7)
-    """Range of the log-gain of pieces, which the decoder must follow; limited so that nothing clips."""
-    labels_every: int = Field(default=4, ge=1)
-    """Every so-many-th step decodes labelled content, the others what the encoder hears; 1 needs no encoder."""
-    train_encoder: bool = False
-    """Whether the encoder learns from the decoder's losses as well."""
-    heard_as: AugmentConfig | None = None
-    """What is done to the speech that the encoder hears; the decoder restores it as it was."""
-    train_styles: bool = True
-    """Whether the style encoders learn. Without, voices made before stay valid: only what the decoder does with them changes."""
-    head_steps: int = Field(default=0, ge=0)
-    """Steps in which only the map from style to speaker embedding learns from that loss: exported weights come without it."""
-    consistency_from: int = Field(default=600, ge=0)
-    """Steps before which reconstructions are too rough for speaker embeddings."""
-    consistency_every: int = Field(default=2, ge=1)
-    matching_from: int = Field(default=0, ge=0)
-    matching_every: int = Field(default=2, ge=1)
-    """Of the steps that decode what the encoder hears."""
-    adversarial_from: int = Field(default=0, ge=0)
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
 
 
 class Stream(StreamStage):
@@ -123,7 +56,10 @@ class Stream(StreamStage):
     def __init__(self, config: StreamConfig) -> None:
         super().__init__(config)
         if (config.weights.matching or config.weights.foreign) and config.labels_every == 1:
-            raise ConfigError("weights.matching and weights.foreign need what the encoder hears: set labels_every to 2 or more")
+            raise ConfigError(
+                "weights.matching and weights.foreign need what the encoder hears: set labels_every"
+                " to 2 or more"
+            )
         self.config = config
         self.model = StreamingConverter(config.model)
         self.analysis, weights = self.model.analysis, config.weights
@@ -131,7 +67,9 @@ class Stream(StreamStage):
         self.stft = BandedSTFT()
         parts = [part for part in PARTS if config.train_styles or part not in STYLES]
         parts += ["encoder"] if config.train_encoder else []
-        self.modules: dict[str, nn.Module] = {name: getattr(self.model, name) for name in (*PARTS, "encoder", "analysis")}
+        self.modules: dict[str, nn.Module] = {
+            name: getattr(self.model, name) for name in (*PARTS, "encoder", "analysis")
+        }
         self.modules["stft"] = self.stft
         self.phases = {"generator": list(parts)}
         self.averaged = parts
@@ -148,26 +86,38 @@ class Stream(StreamStage):
             self.modules["head"] = self.head
             self.phases = {"generator": [*parts, "head"]}
         if weights.matching:
-            self.steady = frozen(nn.ModuleDict({"decoder": copy.deepcopy(self.model.decoder), "affine": copy.deepcopy(self.model.affine)}))
+            self.steady = SteadyDecoder(self.model.decoder, self.model.affine)
             self.modules["steady"] = self.steady
         if weights.adversarial:
-            self.discriminator = MultiResolutionDiscriminator(**config.discriminator.model_dump(exclude={"rows"}))
+            self.discriminator = MultiResolutionDiscriminator(
+                **config.discriminator.model_dump(exclude={"rows"})
+            )
             self.modules["discriminator"] = self.discriminator
             self.phases = {"discriminator": ["discriminator"], **self.phases}
 
     def begin(self, initialised: Collection[str]) -> None:
-        """Refuses to decode what an untrained encoder hears; the averaged decoder begins as the decoder."""
-        if self.config.labels_every > 1 and not self.config.train_encoder and "encoder" not in initialised:
+        """Refuses to decode what an untrained encoder hears; the averaged decoder begins as the
+        decoder."""
+        if (
+            self.config.labels_every > 1
+            and not self.config.train_encoder
+            and "encoder" not in initialised
+        ):
             raise ConfigError(
-                "the stage decodes what an encoder hears, and none is given: name a run of stream_content in [[init]], or labels_every = 1"
+                "the stage decodes what an encoder hears, and none is given: name a run of"
+                " stream_content in [[init]], or labels_every = 1"
             )
         if not self.config.train_styles and (missing := set(STYLES) - set(initialised)):
-            raise ConfigError(f"train_styles = false keeps {', '.join(sorted(missing))} as they are, none came: name weights in [[init]]")
+            raise ConfigError(
+                f"expected weights of {', '.join(sorted(missing))} in [[init]], which train_styles"
+                " = false keeps as they are, got none: name a run or `shipped`"
+            )
         if self.config.weights.matching:
-            for name, module in self.steady.items():
-                module.load_state_dict(getattr(self.model, name).state_dict())
+            self.steady.begin(self.model)
 
-    def row(self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator) -> Batch:
+    def row(
+        self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
+    ) -> Batch:
         """One row of `batch`."""
         piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
         other = self.labelled.utterance(self.labelled.beside(number, rng), self.config.seed)[1]
@@ -175,7 +125,9 @@ class Stream(StreamStage):
             other = utterance
         reference = Cut.draw(other, self.config.reference_frames, speed, rng)
         wave = piece.wave()
-        gain = min(float(np.exp(rng.uniform(*self.config.gain))), 0.99 / max(float(wave.abs().max()), 1e-3))
+        gain = min(
+            float(np.exp(rng.uniform(*self.config.gain))), 0.99 / max(float(wave.abs().max()), 1e-3)
+        )
         log_f0, voiced = piece.melody(PITCH_OFFSET, BELIEVED_F0)
         reference_f0, reference_voiced = reference.melody(PITCH_OFFSET, BELIEVED_F0)
         return {
@@ -191,15 +143,19 @@ class Stream(StreamStage):
         }
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N); content (B, 512, T), phonemes, log_f0 and voiced (B, T) of it; reference (B, M) and its F0 and voicing;
-        cutoff (B,) in Hz; heard (B, N), the wave as the encoder hears it, where that differs."""
+        """wave (B, N); content (B, 512, T), phonemes, log_f0 and voiced (B, T) of it; reference (B,
+        M) and its F0 and voicing; cutoff (B,) in Hz; heard (B, N), the wave as the encoder hears
+        it, where that differs."""
         batch = stacked(self.rows("stream", index, self.row))
         if self.config.heard_as is not None:
-            batch["heard"] = augment(batch["wave"], self.config.heard_as, generator(self.config.seed, "heard", index))
+            batch["heard"] = augment(
+                batch["wave"], self.config.heard_as, generator(self.config.seed, "heard", index)
+            )
         return batch
 
     def content(self, batch: Batch, heard: Tensor, step: int) -> Tensor:
-        """(B, 512, T): what the encoder makes of the analysis `heard`, or the labels, by the step."""
+        """(B, 512, T): what the encoder makes of the analysis `heard`, or the labels, by the
+        step."""
         labels: Tensor = batch["content"]
         if step % self.config.labels_every == 0:
             return labels
@@ -213,8 +169,16 @@ class Stream(StreamStage):
         return content
 
     def decoded(self, part: nn.Module, content: Tensor, batch: Batch, style: Tensor) -> Tensor:
-        """content (B, 512, T) and scales and shifts (B, V) -> wave (B, N'), without its first `warm` frames."""
-        y, _ = part(content, batch["log_f0"], batch["voiced"], batch["energy"], style.float(), self.model.decoder.initial(len(content)))
+        """content (B, 512, T) and scales and shifts (B, V) -> wave (B, N'), without its first
+        `warm` frames."""
+        y, _ = part(
+            content,
+            batch["log_f0"],
+            batch["voiced"],
+            batch["energy"],
+            style.float(),
+            self.model.decoder.initial(len(content)),
+        )
         return self.aligned(y[:, 0].float())
 
     def aligned(self, wave: Tensor) -> Tensor:
@@ -229,45 +193,74 @@ class Stream(StreamStage):
         """Styles and reconstruction, computed once a step and kept in the batch."""
         if "made" in batch:
             return batch
-        heard, frames = self.heard(batch["wave"], self.model.encoder.latency), batch["log_f0"].shape[1]
+        heard, frames = (
+            self.heard(batch["wave"], self.model.encoder.latency),
+            batch["log_f0"].shape[1],
+        )
         energy = energy_of(heard[:, :BANDS])[:, 0]
         batch["energy"] = torch.stack([energy[:, 1 : 1 + frames], energy[:, 2 : 2 + frames]], 1)
-        reference = self.heard(batch["reference"])[:, :BANDS, 1 : 1 + batch["reference_f0"].shape[1]]
+        reference = self.heard(batch["reference"])[
+            :, :BANDS, 1 : 1 + batch["reference_f0"].shape[1]
+        ]
         batch["reference_energy"] = energy_of(reference)[:, 0]
-        acoustic, prosodic = self.model.styles_of(reference, torch.stack([batch["reference_f0"], batch["reference_voiced"]], 1))
+        acoustic, prosodic = self.model.styles_of(
+            reference, torch.stack([batch["reference_f0"], batch["reference_voiced"]], 1)
+        )
         batch["acoustic"], batch["prosodic"] = acoustic.float(), prosodic.float()
         batch["heard_content"] = self.content(batch, heard, step)
-        batch["made"] = self.decoded(self.model.decoder, batch["heard_content"], batch, self.model.affine(batch["acoustic"]))
+        batch["made"] = self.decoded(
+            self.model.decoder, batch["heard_content"], batch, self.model.affine(batch["acoustic"])
+        )
         batch["true"] = self.target(batch["wave"])
         return batch
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The discriminator's loss, or everything that the decoder and the style encoders minimise."""
-        config, judged = self.config, bool(self.config.weights.adversarial) and step >= self.config.adversarial_from
+        """The discriminator's loss, or everything that the decoder and the style encoders
+        minimise."""
+        config, judged = (
+            self.config,
+            bool(self.config.weights.adversarial) and step >= self.config.adversarial_from,
+        )
         if phase == "discriminator" and not judged:
             return {}
         self.forward(batch, step)
         made, true, cutoff = batch["made"], batch["true"], batch["cutoff"]
         shown = slice(config.discriminator.rows)
         if phase == "discriminator":
-            real, fake = (self.verdicts(wave[shown], cutoff[shown]) for wave in (true, made.detach()))
-            return {"discriminator": lsgan_discriminator([v.logits for v in real], [v.logits for v in fake])}
+            real, fake = (
+                self.verdicts(wave[shown], cutoff[shown]) for wave in (true, made.detach())
+            )
+            return {
+                "discriminator": lsgan_discriminator(
+                    [v.logits for v in real], [v.logits for v in fake]
+                )
+            }
         losses = {"stft": self.stft(made, true, cutoff)}
         with torch.autocast(made.device.type, enabled=False):
             targets = self.model.targets(batch["prosodic"])
-            right = manner(batch["reference_f0"], batch["reference_voiced"], batch["reference_energy"])
+            right = manner(
+                batch["reference_f0"], batch["reference_voiced"], batch["reference_energy"]
+            )
             losses["prosody"] = ((targets - right.targets).abs() * right.known[:, None]).mean()
             if config.weights.embedding:
-                style = batch["acoustic"].detach() if step < config.head_steps else batch["acoustic"]
+                style = (
+                    batch["acoustic"].detach() if step < config.head_steps else batch["acoustic"]
+                )
                 guess = F.normalize(self.head(style), dim=1)
                 losses["embedding"] = 1 - (guess * self.voice(batch)).sum(1).mean()
-            if config.weights.consistency and step >= config.consistency_from and step % config.consistency_every == 0:
+            if (
+                config.weights.consistency
+                and step >= config.consistency_from
+                and step % config.consistency_every == 0
+            ):
                 losses["consistency"] = self.unlike(made, self.voice(batch))
         heard = step % config.labels_every != 0
         if "logits" in batch:
             warm = config.warm
             losses["content"] = (batch["heard_content"] - batch["content"])[..., warm:].abs().mean()
-            losses["phonemes"] = frame_cross_entropy(batch["logits"][..., warm:], batch["phonemes"][:, warm:])
+            losses["phonemes"] = frame_cross_entropy(
+                batch["logits"][..., warm:], batch["phonemes"][:, warm:]
+            )
         foreign = config.weights.matching or config.weights.foreign
         if foreign and heard and step >= config.matching_from and step % config.matching_every == 0:
             losses |= self.converted(batch)
@@ -276,39 +269,46 @@ class Stream(StreamStage):
                 real = self.verdicts(true[shown], cutoff[shown])
             fake = self.verdicts(made[shown], cutoff[shown])
             losses["adversarial"] = lsgan_generator([v.logits for v in fake])
-            losses["features"] = feature_matching([f for v in real for f in v.features], [f for v in fake for f in v.features])
+            losses["features"] = feature_matching(
+                [f for v in real for f in v.features], [f for v in fake for f in v.features]
+            )
         return losses
 
     def verdicts(self, wave: Tensor, cutoff: Tensor) -> list[Verdict]:
-        """What the discriminators say of (B, N), shown without the band that the recordings lack."""
+        """Of waves (B, N), shown without the band that the recordings lack."""
         verdicts: list[Verdict] = self.discriminator(low_passed(wave, cutoff)[:, None])
         return verdicts
 
     def converted(self, batch: Batch) -> dict[str, Tensor]:
-        """What was heard, in the voice and register of another row: its distance from what the averaged decoder makes of the labels,
-        and how far the voice is from the one that was asked for."""
+        """What was heard, in the voice and register of another row: its distance from what the
+        averaged decoder makes of the labels, and how far the voice is from the one that was asked
+        for."""
         weights, style = self.config.weights, batch["acoustic"].detach().roll(1, 0)
         own = manner(batch["reference_f0"], batch["reference_voiced"], batch["reference_energy"])
         known = (own.known * own.known.roll(1, 0))[:, None]
         register = own.targets[:, :1]
         batch = batch | {"log_f0": batch["log_f0"] + (register.roll(1, 0) - register) * known}
-        made = self.decoded(self.model.decoder, batch["heard_content"], batch, self.model.affine(style))
+        made = self.decoded(
+            self.model.decoder, batch["heard_content"], batch, self.model.affine(style)
+        )
         found: dict[str, Tensor] = {}
         if weights.matching:
             with torch.no_grad():
                 if self.model.decoder.training:  # not while validating
-                    for name, module in self.steady.items():
-                        for slow, fast in zip(module.parameters(), getattr(self.model, name).parameters(), strict=True):
-                            slow.lerp_(fast, 1 - STEADY)
-                wanted = self.decoded(self.steady["decoder"], batch["content"], batch, self.steady["affine"](style))
-            found["matching"] = self.stft(made, wanted, torch.full_like(batch["cutoff"], SAMPLE_RATE))
+                    self.steady.follow(self.model)
+                wanted = self.decoded(
+                    self.steady["decoder"], batch["content"], batch, self.steady["affine"](style)
+                )
+            found["matching"] = self.stft(
+                made, wanted, torch.full_like(batch["cutoff"], SAMPLE_RATE)
+            )
         if weights.foreign:
             with torch.autocast(made.device.type, enabled=False):
                 found["foreign"] = self.unlike(made, self.voice(batch).roll(1, 0))
         return found
 
     def voice(self, batch: Batch) -> Tensor:
-        """Speaker embeddings (B, 256) of the references, computed once a step and kept in the batch."""
+        """Speaker embeddings (B, 256) of the references, kept in the batch."""
         if "voice" not in batch:
             assert self.speaker is not None
             with torch.no_grad():
@@ -323,7 +323,8 @@ class Stream(StreamStage):
         return distance
 
     def validate(self, step: int) -> dict[str, float]:
-        """On held-out utterances, with labelled content and, where there is an encoder, with what it hears."""
+        """On held-out utterances, with labelled content and, where there is an encoder, with what
+        it hears."""
         rows = self.held_out(self.row)
         if not rows:
             return {}
@@ -342,5 +343,8 @@ class Stream(StreamStage):
         style = self.model.affine(batch["acoustic"].roll(1, 0))
         other = self.decoded(self.model.decoder, batch["heard_content"], batch, style)
         sounds = {"true": batch["true"][0], "made": batch["made"][0], "converted": other[0]}
-        mels = {name: self.heard(wave[None, : len(wave) // HOP * HOP])[0, :BANDS].cpu() for name, wave in sounds.items()}
+        mels = {
+            name: self.heard(wave[None, : len(wave) // HOP * HOP])[0, :BANDS].cpu()
+            for name, wave in sounds.items()
+        }
         return Samples(sounds, mels)

@@ -1,6 +1,7 @@
 """Stage `stream_content`: the causal mel encoder learns content and phonemes from labelled speech.
 
-The labels of the teacher's speech are exact, those of real speech come from the bridge (`rtvc.train.streaming.bridge`).
+The labels of the teacher's speech are exact, those of real speech come from the bridge
+(`rtvc.train.streaming.bridge`).
 """
 
 from typing import ClassVar
@@ -44,7 +45,9 @@ class StreamContentConfig(StreamRun):
 def content_encoder(config: StreamingConfig) -> ContentEncoder:
     """The encoder of a streaming model of this size."""
     c = config
-    return ContentEncoder(audible_bands(), c.content_hidden, c.content_kernel, c.content_dilations, c.right)
+    return ContentEncoder(
+        audible_bands(), c.content_hidden, c.content_kernel, c.content_dilations, c.right
+    )
 
 
 class StreamContent(StreamStage):
@@ -67,7 +70,9 @@ class StreamContent(StreamStage):
             trained.append("classifier")
         self.speaker_index = {speaker: number for number, speaker in enumerate(self.labelled.real)}
 
-    def row(self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator) -> Batch:
+    def row(
+        self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
+    ) -> Batch:
         """wave (N,), content (512, T), phonemes (T,), exact and speaker (): one row."""
         piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
         return {
@@ -79,20 +84,31 @@ class StreamContent(StreamStage):
         }
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N) as the network hears it, content (B, 512, T), phonemes (B, T), exact (B,) bool, speaker (B,)."""
+        """wave (B, N) as the network hears it, content (B, 512, T), phonemes (B, T), exact (B,)
+        bool, speaker (B,)."""
         batch = stacked(self.rows("content", index, self.row))
-        batch["wave"] = augment(batch["wave"], self.config.augment, generator(self.config.seed, "content", index))
+        batch["wave"] = augment(
+            batch["wave"], self.config.augment, generator(self.config.seed, "content", index)
+        )
         return batch
 
     def found(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """wave (B, N) -> content (B, 512, T) and phoneme logits (B, 178, T), frame t centred on sample t * HOP."""
-        return self.recognised(self.encoder, self.heard(wave, self.encoder.latency), wave.shape[1] // HOP)
+        """wave (B, N) -> content (B, 512, T) and phoneme logits (B, 178, T), frame t centred on
+        sample t * HOP."""
+        return self.recognised(
+            self.encoder, self.heard(wave, self.encoder.latency), wave.shape[1] // HOP
+        )
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
-        """L1 of content and cross entropy of phonemes; the share of right phonemes, and L1 on the teacher's speech, are only logged."""
+        """L1 of content and cross entropy of phonemes; the share of right phonemes, and L1 on the
+        teacher's speech, are only logged."""
         warm = self.config.warm
         content, logits = (x[..., warm:] for x in self.found(batch["wave"]))
-        true, phonemes, exact = batch["content"][..., warm:], batch["phonemes"][:, warm:], batch["exact"]
+        true, phonemes, exact = (
+            batch["content"][..., warm:],
+            batch["phonemes"][:, warm:],
+            batch["exact"],
+        )
         distance = (content - true).abs().mean((1, 2))
         losses = {
             "content": distance.mean(),
@@ -110,10 +126,17 @@ class StreamContent(StreamStage):
         if not rows:
             return {}
         found = self.losses("content", moved(stacked(rows), self.device()), step)
-        return {name.removeprefix("metric/"): float(value) for name, value in found.items() if name != "leak"}
+        return {
+            name.removeprefix("metric/"): float(value)
+            for name, value in found.items()
+            if name != "leak"
+        }
 
     def sample(self, step: int) -> Samples:
         """A piece as it is heard, and its content, found and true."""
         batch = moved(self.batch(0), self.device())
         content, _ = self.found(batch["wave"][:1])
-        return Samples({"heard": batch["wave"][0]}, {"found": content[0, :128], "true": batch["content"][0, :128]})
+        return Samples(
+            {"heard": batch["wave"][0]},
+            {"found": content[0, :128], "true": batch["content"][0, :128]},
+        )

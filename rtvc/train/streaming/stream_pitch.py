@@ -52,26 +52,36 @@ class StreamPitch(StreamStage):
         self.phases = {"pitch": ("pitch",)}
         self.averaged = ("pitch",)
 
-    def row(self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator) -> Batch:
+    def row(
+        self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
+    ) -> Batch:
         """wave (N,), log_f0, voiced and known (T,): one row."""
         piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
         log_f0, _ = piece.melody(PITCH_OFFSET)
-        voiced, known = (torch.from_numpy(x) for x in utterance.voicing(piece.seconds(PITCH_OFFSET)))
+        voiced, known = (
+            torch.from_numpy(x) for x in utterance.voicing(piece.seconds(PITCH_OFFSET))
+        )
         return {"wave": piece.wave(), "log_f0": log_f0, "voiced": voiced, "known": known}
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N) as the network hears it; log_f0 (B, T) in log Hz; voiced and known (B, T), 0 or 1."""
+        """wave (B, N) as the network hears it; log_f0 (B, T) in log Hz; voiced and known (B, T), 0
+        or 1."""
         batch = stacked(self.rows("pitch", index, self.row))
-        batch["wave"] = augment(batch["wave"], self.config.augment, generator(self.config.seed, "pitch", index))
+        batch["wave"] = augment(
+            batch["wave"], self.config.augment, generator(self.config.seed, "pitch", index)
+        )
         return batch
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Cross entropies of F0 and voicing; the share of voiced frames within a semitone is only logged."""
+        """Cross entropies of F0 and voicing; the share of voiced frames within a semitone is only
+        logged."""
         warm = self.config.warm
         log_f0, voiced, known = (batch[name][:, warm:] for name in ("log_f0", "voiced", "known"))
         heard = self.heard(batch["wave"])[:, BANDS:]
         logits, _ = self.net.logits(heard, self.net.initial(len(heard)))
-        logits = logits[:, 2 + warm : 2 + batch["log_f0"].shape[1]]  # output t + 2 speaks for the time of label t
+        logits = logits[
+            :, 2 + warm : 2 + batch["log_f0"].shape[1]
+        ]  # output t + 2 speaks for the time of label t
         return pitch_losses(self.net.centres, logits, log_f0, voiced, known)
 
     def validate(self, step: int) -> dict[str, float]:
@@ -87,4 +97,6 @@ class StreamPitch(StreamStage):
         batch = moved(self.batch(0), self.device())
         heard = self.heard(batch["wave"][:1])[:, BANDS:]
         logits, _ = self.net.logits(heard, self.net.initial(1))
-        return Samples({"heard": batch["wave"][0]}, {"bins": torch.softmax(logits[0, :, :-1].float(), -1).mT})
+        return Samples(
+            {"heard": batch["wave"][0]}, {"bins": torch.softmax(logits[0, :, :-1].float(), -1).mT}
+        )

@@ -1,7 +1,9 @@
-"""Stage `units`: the causal content encoder learns to tell units of speech and phonemes apart, at every setting of its latency dial.
+"""Stage `units`: the causal content encoder learns to tell units of speech and phonemes apart, at
+every setting of its latency dial.
 
-Its narrow output is what the decoder will read; linear heads on it, which are not part of the model, classify the units, so whatever
-it holds, it holds for them. Noise is added to it in training, which bounds how much of the speaker can pass (Beatrice 2's ratio).
+Its narrow output is what the decoder will read; linear heads on it, which are not part of the
+model, classify the units, so whatever it holds, it holds for them. Noise is added to it in
+training, which bounds how much of the speaker can pass (Beatrice 2's ratio).
 """
 
 from collections.abc import Collection
@@ -52,14 +54,16 @@ def noisy(content: Tensor, share: float) -> Tensor:
 
 
 def effective_rank(frames: Tensor) -> float:
-    """How many directions frames (K, Z) fill: exp of the entropy of their normalised singular values (Roy and Vetterli 2007)."""
+    """How many directions frames (K, Z) fill: exp of the entropy of their normalised singular
+    values (Roy and Vetterli 2007)."""
     values = torch.linalg.svdvals((frames - frames.mean(0)).double())
     share = values / values.sum().clamp_min(1e-12)
     return float(torch.exp(-(share * share.clamp_min(1e-12).log()).sum()))
 
 
 def same_speaker_nearest(means: Tensor, speakers: list[str]) -> float:
-    """How often the nearest other utterance, by the cosine of mean contents (U, Z), is of the same speaker: a probe of what leaks."""
+    """How often the nearest other utterance, by the cosine of mean contents (U, Z), is of the same
+    speaker: a probe of what leaks."""
     centred = F.normalize(means - means.mean(0), dim=1)
     likeness = centred @ centred.T
     likeness.fill_diagonal_(-2)
@@ -96,10 +100,14 @@ class Units(SpeechStage):
             for layer, source in zip(mine, old, strict=True):
                 layer.load_state_dict(source.state_dict())
         except (RuntimeError, ValueError) as error:
-            raise ConfigError(f"the shipped trunk does not fit model.hidden and model.dilations ({error}): set grow = false") from error
+            raise ConfigError(
+                f"the shipped trunk does not fit model.hidden and model.dilations ({error}): set"
+                " grow = false"
+            ) from error
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N); heard (B, N), the same through another microphone or said by another voice; units (B, L, T), phonemes (B, T)."""
+        """wave (B, N); heard (B, N), the same through another microphone or said by another voice;
+        units (B, L, T), phonemes (B, T)."""
         return self.heard(stacked(self.rows(index)), index)
 
     def mel(self, wave: Tensor) -> Tensor:
@@ -107,7 +115,8 @@ class Units(SpeechStage):
         return analysed(self.analysis, wave)[:, :BANDS]
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Cross entropies, averaged over the dial; the share of right units at every setting is only logged."""
+        """Cross entropies, averaged over the dial; the share of right units at every setting is
+        only logged."""
         warm = self.config.warm
         units, phonemes = batch["units"][..., warm:], batch["phonemes"][:, warm:]
         contents = self.encoder.contents(self.mel(batch["heard"]), self.encoder.lookaheads)
@@ -115,7 +124,11 @@ class Units(SpeechStage):
         metrics: dict[str, Tensor] = {}
         for right, content in zip(self.encoder.lookaheads, contents, strict=True):
             content = content[..., warm:]
-            values = told(self.heads(noisy(content, self.config.noise) if self.encoder.training else content), units, phonemes)
+            values = told(
+                self.heads(noisy(content, self.config.noise) if self.encoder.training else content),
+                units,
+                phonemes,
+            )
             for name, value in values.items():
                 if name in losses:
                     losses[name].append(value)
@@ -124,7 +137,8 @@ class Units(SpeechStage):
         return {name: torch.stack(some).mean() for name, some in losses.items()} | metrics
 
     def validate(self, step: int) -> dict[str, float]:
-        """The same on speakers that are held out; rank of the content and how much it tells of the speaker."""
+        """The same on speakers that are held out; rank of the content and how much it tells of the
+        speaker."""
         frames, means, speakers = [], [], []
         shown = self.encoder.lookaheads[min(1, len(self.encoder.lookaheads) - 1)]
         for rows, names in self.held_out_batches():

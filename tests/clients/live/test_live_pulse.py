@@ -1,4 +1,5 @@
-"""Live conversion with real audio devices: a headless PulseAudio server, speech said into its microphone, heard at its speaker."""
+"""Live conversion with real audio devices: a headless PulseAudio server, speech said into its
+microphone, heard at its speaker."""
 
 import json
 import os
@@ -16,7 +17,10 @@ from rtvc.benchmarks.live.loopback import delay_of
 from rtvc.benchmarks.live.pulse import recorded, room
 from rtvc.clients.live.virtual_mic import SINK, SOURCE, TITLE, pactl, remove, virtual_mic
 
-pytestmark = pytest.mark.skipif(shutil.which("pulseaudio") is None, reason="PulseAudio is not installed: apt-get install pulseaudio")
+pytestmark = pytest.mark.skipif(
+    shutil.which("pulseaudio") is None,
+    reason="PulseAudio is not installed: apt-get install pulseaudio",
+)
 pytest.importorskip("sounddevice", exc_type=(ImportError, OSError))
 ROOT = Path(__file__).parents[3]
 
@@ -35,8 +39,12 @@ def inside(server, monkeypatch):
 
 
 def speech(seconds=3.0):
-    """Real speech at 48 kHz from the examples, or the corpus; shaped noise bursts when there is neither."""
-    for folder, pattern in ((ROOT / "examples", "*.*"), (ROOT.parent / "shared" / "corpus" / "eval" / "libri_1089", "*.flac")):
+    """Real speech at 48 kHz from the examples, or the corpus; shaped noise bursts when there is
+    neither."""
+    for folder, pattern in (
+        (ROOT / "examples", "*.*"),
+        (ROOT.parent / "shared" / "corpus" / "eval" / "libri_1089", "*.flac"),
+    ):
         for path in sorted(folder.glob(pattern)):
             if path.suffix in (".wav", ".flac"):
                 from rtvc.audio.resample import resample
@@ -51,7 +59,8 @@ LIVE = """
 import sys, json, time
 sys.path.insert(0, {tests!r})
 from converters import DelayConverter, TestVoice
-from rtvc.clients.live.live import Live, LiveConfig
+from rtvc.clients.live.config import LiveConfig
+from rtvc.clients.live.live import Live
 from rtvc.engine.backends.eager import TorchBackend
 config = LiveConfig(gate={gate}, sound={sound!r}, block_ms=10, margin_ms=60)
 with Live(TorchBackend(DelayConverter(), 300), TestVoice(gain=1.0), config) as live:
@@ -60,16 +69,23 @@ with Live(TorchBackend(DelayConverter(), 300), TestVoice(gain=1.0), config) as l
     while time.monotonic() < ends:
         time.sleep(0.1)
         live.supervise()
-    print(json.dumps(live.status()), flush=True)
+    print(json.dumps(live.status().as_dict()), flush=True)
 """
 
 
 def run_live(server, tmp_path, *, sound="sounddevice", gate=False, seconds=4.5):
-    """Runs a live conversion (a pure delay) in a process of its own while speech is said; returns its status and the recording."""
+    """Runs a live conversion (a pure delay) in a process of its own while speech is said; returns
+    its status and the recording."""
     path, said = tmp_path / "room.f32", speech()
-    code = LIVE.format(tests=str(ROOT / "tests" / "support"), gate=gate, sound=sound, seconds=seconds)
+    code = LIVE.format(
+        tests=str(ROOT / "tests" / "support"), gate=gate, sound=sound, seconds=seconds
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, **server.environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        env={**os.environ, **server.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout.readline().strip() == "ready", process.stderr.read()
@@ -93,7 +109,9 @@ def test_speech_said_into_the_microphone_is_heard_at_the_speaker(inside, tmp_pat
     delays = delay_of(said, heard, inside.rate)
     assert len(delays), status
     assert 0.04 < np.median(delays) < 0.7  # the converter alone takes 37.5 ms
-    assert abs(1000 * np.median(delays) - status["lag_p50_ms"]) < 150  # our own meter agrees but for what the server buffers
+    assert (
+        abs(1000 * np.median(delays) - status["lag_p50_ms"]) < 150
+    )  # our own meter agrees but for what the server buffers
 
 
 def test_the_virtual_microphone_appears_carries_sound_and_leaves(inside):
@@ -114,7 +132,10 @@ def test_the_virtual_microphone_appears_carries_sound_and_leaves(inside):
                 "--channels=1",
                 "--latency-msec=20",
             ]
-            heard = np.frombuffer(subprocess.run(recorder, capture_output=True, check=False).stdout[: 48_000 * 8], np.float32)
+            heard = np.frombuffer(
+                subprocess.run(recorder, capture_output=True, check=False).stdout[: 48_000 * 8],
+                np.float32,
+            )
         finally:
             player.terminate()
             player.wait(10)
@@ -145,15 +166,25 @@ def stats():
 rtvc.cli.stats.stats = stats
 raise SystemExit(rtvc.cli.main(["stats"]))
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "ready\n"
         assert SOURCE in pactl("list", "short", "sources")
         process.terminate()
         assert process.wait(30) == 143
-    assert SOURCE not in pactl("list", "short", "sources") and SINK not in pactl("list", "short", "sinks")
+    assert SOURCE not in pactl("list", "short", "sources") and SINK not in pactl(
+        "list", "short", "sinks"
+    )
 
 
 def test_devices_of_the_server_are_listed(inside):
     code, environment = "from rtvc.cli import main; main()", {**os.environ, **inside.environment}
-    listed = subprocess.run([sys.executable, "-c", code, "devices", "--json"], env=environment, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        [sys.executable, "-c", code, "devices", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "pulse" in [row["name"] for row in json.loads(listed.stdout)]

@@ -1,15 +1,15 @@
-"""The Python client against a live server: streaming, resumption, bounded flow, refusals, and the sides without `async`."""
+"""The Python client against a live server: streaming, resumption, bounded flow, refusals, and the
+sides without `async`."""
 
 import ast
 import asyncio
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from background import Route, background
+from background import background
 from calling import noise
 from serving import gain_voice, served
 
@@ -17,15 +17,11 @@ import rtvc
 from rtvc.clients.websocket import backpressure as flow_module
 from rtvc.clients.websocket.backpressure import Window
 from rtvc.clients.websocket.recording import named
-from rtvc.engine.protocol.messages import Code
+from rtvc.engine.protocol.fields import Code
 from rtvc.errors import AudioError, ServiceError
+from tests.support.timed import run
 
 F32 = {"format": "f32"}
-
-
-def run(work):
-    """Runs a coroutine function; nothing here takes longer than half a minute."""
-    asyncio.run(asyncio.wait_for(work(), 30))
 
 
 def test_the_line_of_the_documentation(tmp_path):
@@ -36,24 +32,38 @@ def test_the_line_of_the_documentation(tmp_path):
                 blocks = [block async for block in c.convert(np.array_split(x, 37))]
                 np.testing.assert_allclose(np.concatenate(blocks), 0.5 * x, atol=1e-6)
                 assert c.totals.samples_in == c.totals.samples_out == 30_000
-                assert c.welcome.server == "test" and c.latency == pytest.approx(0.0625) and c.link.resumed == 0
+                assert (
+                    c.welcome.server == "test"
+                    and c.latency == pytest.approx(0.0625)
+                    and c.link.resumed == 0
+                )
 
     run(main)
 
 
 def test_the_example_of_the_documentation_runs(tmp_path):
     text = (Path(__file__).parents[3] / "docs" / "clients.md").read_text().split("**Python**")[1]
-    example = textwrap.dedent("\n".join(line for line in text[: text.index("\nor ")].splitlines()[1:]))
+    example = textwrap.dedent(
+        "\n".join(line for line in text[: text.index("\nor ")].splitlines()[1:])
+    )
     x, heard = noise(24_000), []
 
     async def main():
         async with served(tmp_path) as (service, url):
             service.store.add("anna", gain_voice(0.25))
-            code = compile(example.replace("ws://127.0.0.1:8765", url), "clients.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            code = compile(
+                example.replace("ws://127.0.0.1:8765", url),
+                "clients.md",
+                "exec",
+                flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+            )
             await eval(code, {"blocks": np.array_split(x, 10), "play": heard.append})
 
     run(main)
-    assert len(np.concatenate(heard)) == 24_000 and np.abs(np.concatenate(heard)).max() < np.abs(x).max()
+    assert (
+        len(np.concatenate(heard)) == 24_000
+        and np.abs(np.concatenate(heard)).max() < np.abs(x).max()
+    )
 
 
 def test_the_public_names_are_found_in_any_order_of_imports():
@@ -69,7 +79,10 @@ def test_the_public_names_are_found_in_any_order_of_imports():
 
 def test_sending_and_iterating_apart_and_changing_the_voice_on_the_way(tmp_path):
     async def main():
-        async with served(tmp_path) as (_, url), rtvc.clients.connect(url, {"one": 1, "half": 1}, **F32) as c:
+        async with (
+            served(tmp_path) as (_, url),
+            rtvc.clients.connect(url, {"one": 1, "half": 1}, **F32) as c,
+        ):
             x, heard = noise(48_000), []
 
             async def listen():
@@ -98,124 +111,16 @@ def test_sending_and_iterating_apart_and_changing_the_voice_on_the_way(tmp_path)
     run(main)
 
 
-def test_connections_that_break_lose_nothing(tmp_path):
-    async def main():
-        async with served(tmp_path) as (service, url), Route(url) as route:
-            x = noise(24_000 * 12)
-            route.cuts = [200_000, 450_000, 451_000, 900_000]
-            async with rtvc.clients.connect(route.url, voice="half", window=2.0, **F32) as c:
-                y = np.concatenate([block async for block in c.convert(np.array_split(x, 600))])
-                np.testing.assert_allclose(y, 0.5 * x, atol=1e-6)
-                assert c.link.resumed >= 3 and not route.cuts
-            assert not service.calls
-
-    run(main)
-
-
-def test_a_path_that_falls_silent_is_left_for_another(tmp_path, monkeypatch):
-    from rtvc.clients.websocket import dial
-
-    monkeypatch.setattr(dial, "BEAT_S", 0.2)
-
-    async def main():
-        async with served(tmp_path) as (_, url), Route(url) as route, rtvc.clients.connect(route.url, "half", **F32) as c:
-            x = noise(48_000)
-            await c.send(x[:24_000])
-            route.stalled = True
-            await c.send(x[24_000:])
-            while c.link.up.is_set():  # nobody closed anything: the client noticed by itself
-                await asyncio.sleep(0.02)
-            route.stalled = False
-            await c.finish()
-            np.testing.assert_allclose(np.concatenate([b async for b in c]), 0.5 * x, atol=1e-6)
-            assert c.link.resumed == 1
-
-    run(main)
-
-
-def test_a_question_and_the_end_survive_a_break(tmp_path):
-    async def main():
-        async with served(tmp_path) as (_, url), Route(url) as route, rtvc.clients.connect(route.url, "one", **F32) as c:
-            x = noise(24_000)
-            await c.send(x[:12_000])
-            route.open = False
-            route.cut()
-            await asyncio.sleep(0.1)
-            await c.send(x[12_000:])  # nobody is there: the resumption sends it, in order
-            question, end = asyncio.create_task(c.stats()), asyncio.create_task(c.finish())
-            await asyncio.sleep(0.3)
-            assert not question.done()
-            route.open = True
-            assert (await question).type == "stats" and (await end).samples_in == 24_000
-            np.testing.assert_allclose(np.concatenate([b async for b in c]), x, atol=1e-6)
-
-    run(main)
-
-
-def test_a_connection_that_stays_away_ends_with_a_clear_error(tmp_path):
-    async def main():
-        settings = {"resume_s": 0.8}
-        async with served(tmp_path, **settings) as (_, url), Route(url) as route, rtvc.clients.connect(route.url, "one", **F32) as c:
-            await c.send(noise(4_800))
-            route.open = False
-            route.cut()
-            began = time.monotonic()
-            with pytest.raises(ServiceError, match=r"not found again within 0\.8 s"):
-                async for _ in c:
-                    pass
-            assert time.monotonic() - began < 5
-            with pytest.raises(ServiceError, match="not found again"):
-                await c.send(noise(480))
-            with pytest.raises(ServiceError, match="not found again"):
-                await c.stats()
-
-    run(main)
-
-
-def test_a_session_that_is_gone_when_its_client_returns(tmp_path):
-    async def main():
-        async with served(tmp_path) as (service, url), Route(url) as route, rtvc.clients.connect(route.url, "one", **F32) as c:
-            await c.send(noise(480))
-            route.open = False
-            route.cut()
-            await asyncio.sleep(0.3)
-            for call in list(service.calls.values()):
-                await service.end(call)
-            route.open = True
-            with pytest.raises(rtvc.clients.Refusal, match="no such session") as caught:
-                async for _ in c:
-                    pass
-            assert caught.value.code is Code.UNKNOWN_SESSION
-
-    run(main)
-
-
-def test_live_audio_is_left_out_while_there_is_no_connection(tmp_path):
-    async def main():
-        async with served(tmp_path) as (_, url), Route(url) as route, rtvc.clients.connect(route.url, "one", **F32) as c:
-            x = noise(24_000)
-            assert await c.offer(x[:4_800], 1.0)
-            route.open = False
-            route.cut()
-            while c.link.up.is_set():
-                await asyncio.sleep(0.01)
-            assert not await c.offer(x[4_800:9_600], 1.2)
-            route.open = True
-            await c.link.up.wait()
-            assert await c.offer(x[9_600:], 1.4)
-            await c.finish()
-            heard = c.flow.ready()
-            assert c.dropped == pytest.approx(0.2) and c.link.resumed == 1
-            np.testing.assert_allclose(np.concatenate([a.samples for a in heard]), np.concatenate([x[:4_800], x[9_600:]]), atol=1e-6)
-
-    run(main)
-
-
 def test_a_sender_without_a_listener_waits_and_is_told_why(tmp_path, monkeypatch):
     async def main():
-        async with served(tmp_path) as (_, url), rtvc.clients.connect(url, "one", window=1.0, **F32) as c:
+        async with (
+            served(tmp_path) as (_, url),
+            rtvc.clients.connect(url, "one", window=1.0, **F32) as c,
+        ):
             monkeypatch.setattr(flow_module, "PATIENCE_S", 0.5)
-            with pytest.raises(ServiceError, match="nobody takes them: iterate over the client while sending"):
+            with pytest.raises(
+                ServiceError, match="nobody takes them: iterate over the client while sending"
+            ):
                 await c.send(noise(24_000 * 30))
             assert c.flow.window.under_way <= 1.3 and c.flow.waiting <= 1.3
 
@@ -224,7 +129,10 @@ def test_a_sender_without_a_listener_waits_and_is_told_why(tmp_path, monkeypatch
 
 def test_a_server_that_sends_what_nobody_asked_for_is_left(tmp_path):
     async def main():
-        async with served(tmp_path) as (_, url), rtvc.clients.connect(url, "one", window=0.5, **F32) as c:
+        async with (
+            served(tmp_path) as (_, url),
+            rtvc.clients.connect(url, "one", window=0.5, **F32) as c,
+        ):
             from rtvc.engine.protocol.streams import Audio
 
             for index in range(200):
@@ -259,8 +167,12 @@ def test_recordings_become_voices(tmp_path):
         async with served(tmp_path / "voices") as (_, url), rtvc.clients.connect(url) as c:
             name, data = named(tmp_path / "Anna Ü.wav")
             assert name.startswith("Anna-") and len(data) > 48_000
-            assert (await c.voice_of(tmp_path / "Anna Ü.wav"))[0] == name and name in await c.voices()
-            assert (await c.voice_of(tmp_path / "Anna Ü.wav")) == (name, 10.0), "the same recording is not sent twice"
+            assert (await c.voice_of(tmp_path / "Anna Ü.wav"))[
+                0
+            ] == name and name in await c.voices()
+            assert (await c.voice_of(tmp_path / "Anna Ü.wav")) == (name, 10.0), (
+                "the same recording is not sent twice"
+            )
             made = await c.upload(data, "bert")
             assert made.name == "bert" and made.seconds == 2.0
             with pytest.raises(rtvc.clients.Refusal, match="already") as caught:
@@ -304,10 +216,16 @@ def test_a_session_without_async(tmp_path):
             remote.update(pitch=0.0)
             parts.append(remote.flush())
             np.testing.assert_allclose(np.concatenate(parts), 0.5 * x, atol=1e-6)
-            assert remote.totals.samples_in == 40_000 and remote.voices() == ("half", "one") and remote.latency > 0
+            assert (
+                remote.totals.samples_in == 40_000
+                and remote.voices() == ("half", "one")
+                and remote.latency > 0
+            )
             remote.start("one", format="s16")
             assert len(remote.push(x[:100])) + len(remote.flush()) == 100
-        np.testing.assert_allclose(rtvc.clients.convert(url, x, 24_000, {"one": 1, "half": 3}, **F32), 0.625 * x, atol=1e-6)
+        np.testing.assert_allclose(
+            rtvc.clients.convert(url, x, 24_000, {"one": 1, "half": 3}, **F32), 0.625 * x, atol=1e-6
+        )
         with pytest.raises(rtvc.clients.Refusal):
             rtvc.clients.Remote(url, "nobody")
         with pytest.raises(AudioError, match="floats"):
@@ -322,7 +240,10 @@ def test_opus_on_the_wire(tmp_path):
         pytest.skip("libopus or opuslib is not installed")
 
     async def main():
-        async with served(tmp_path) as (_, url), rtvc.clients.connect(url, "half", sample_rate=48_000, format="opus") as c:
+        async with (
+            served(tmp_path) as (_, url),
+            rtvc.clients.connect(url, "half", sample_rate=48_000, format="opus") as c,
+        ):
             x = 0.5 * np.sin(np.arange(48_100) * 2 * np.pi * 440 / 48_000).astype(np.float32)
             y = np.concatenate([block async for block in c.convert(np.array_split(x, 77))])
             assert 48_100 <= len(y) < 48_100 + 2 * 960

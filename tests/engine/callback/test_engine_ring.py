@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from rtvc.engine.callback.ring import Ring
 from rtvc.errors import EngineError
 
-CALLS = st.lists(st.tuples(st.sampled_from(["write", "read", "skip"]), st.integers(0, 40)), max_size=60)
+CALLS = st.lists(
+    st.tuples(st.sampled_from(["write", "read", "skip"]), st.integers(0, 40)), max_size=60
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -86,7 +88,11 @@ def test_nothing_is_allocated_on_the_audio_path():
         before = tracemalloc.take_snapshot()
         for _ in range(5_000):
             ring.write(block), ring.read(block)
-        grown = sum(max(0, line.size_diff) for line in tracemalloc.take_snapshot().compare_to(before, "filename") if "ring.py" in str(line))
+        grown = sum(
+            max(0, line.size_diff)
+            for line in tracemalloc.take_snapshot().compare_to(before, "filename")
+            if "ring.py" in str(line)
+        )
     finally:
         tracemalloc.stop()
     assert grown < 1_024

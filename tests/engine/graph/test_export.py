@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from rtvc.engine.auto import fidelity, probe
 from rtvc.engine.backends.base import Layout
 from rtvc.engine.graph.export import Graph, Part, export_part, export_step, mutations, parts
 from rtvc.engine.graph.precision import count_of, in_float16, in_float32
+from rtvc.engine.trial import fidelity, probe
 from rtvc.errors import EngineError
 from rtvc.models.streaming import StreamingConfig, StreamingConverter
 from tests.support.converters import TinyConverter
@@ -24,15 +24,23 @@ def model() -> StreamingConverter:
     """The shipped architecture, small."""
     torch.manual_seed(0)
     config = StreamingConfig(
-        content_hidden=16, content_dilations=(1,), pitch_hidden=16, pitch_dilations=(1,), decoder_hidden=16, decoder_dilations=(2,)
+        content_hidden=16,
+        content_dilations=(1,),
+        pitch_hidden=16,
+        pitch_dilations=(1,),
+        decoder_hidden=16,
+        decoder_dilations=(2,),
     )
     return StreamingConverter(config).eval().requires_grad_(False)
 
 
 def snr(got: Tensor, wanted: Tensor) -> float:
-    """Signal over error in dB. Another order of float32 sums in an untrained network gives 50 to 120, a stale state under 20."""
+    """Signal over error in dB. Another order of float32 sums in an untrained network gives 50 to
+    120, a stale state under 20."""
     assert got.shape == wanted.shape
-    return float(10 * torch.log10(wanted.square().sum() / (got - wanted).square().sum().clamp(min=1e-30)))
+    return float(
+        10 * torch.log10(wanted.square().sum() / (got - wanted).square().sum().clamp(min=1e-30))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +48,11 @@ def step(model: StreamingConverter) -> Graph:
     return export_step(model, CHUNK)
 
 
-def test_the_whole_step_runs_two_chunks_like_the_model(model: StreamingConverter, step: Graph) -> None:
-    """The program's own state goes back in; the batch is another than the one it was traced with."""
+def test_the_whole_step_runs_two_chunks_like_the_model(
+    model: StreamingConverter, step: Graph
+) -> None:
+    """The program's own state goes back in; the batch is another than the one it was traced
+    with."""
     assert mutations(step) == {}
     assert (step.inputs, step.outputs) == (("x", "voice", "state"), ("y", "next"))
     layout = Layout.of(model.initial(1))
@@ -59,15 +70,25 @@ def test_the_whole_step_runs_two_chunks_like_the_model(model: StreamingConverter
 
 
 def test_float32_and_float16_sound_like_the_model(model: StreamingConverter, step: Graph) -> None:
-    """TensorRT has no float64: without it F0 stays within a hundredth of a cent and the phase within a thousandth of a cycle."""
+    """TensorRT has no float64: without it F0 stays within a hundredth of a cent and the phase
+    within a thousandth of a cycle."""
     assert count_of(step.program, torch.float64) > 100
     single = in_float32(step.program)
     half = in_float16(single, least=8000)  # as in the shipped model, not the pitch network
-    assert count_of(single, torch.float64) == count_of(half, torch.float64) == count_of(single, torch.float16) == 0
+    assert (
+        count_of(single, torch.float64)
+        == count_of(half, torch.float64)
+        == count_of(single, torch.float16)
+        == 0
+    )
     assert count_of(step.program, torch.complex64) and not count_of(single, torch.complex64)
     assert 3 < count_of(half, torch.float16) < 60
-    assert {name for name in single.state_dict if not name.startswith(("constant_", "triangle_"))} < set(step.program.state_dict)
-    assert not any("acoustic" in name for name in single.state_dict)  # the style encoders are not part of a step
+    assert {
+        name for name in single.state_dict if not name.startswith(("constant_", "triangle_"))
+    } < set(step.program.state_dict)
+    assert not any(
+        "acoustic" in name for name in single.state_dict
+    )  # the style encoders are not part of a step
     voice = model.condition(torch.randn(1, 128) * 0.1, torch.randn(1, 128) * 0.1)
     layout, state = Layout.of(model.initial(1)), model.initial(1)
     run, run_half = single.module(), half.module()
@@ -91,14 +112,18 @@ def test_float32_and_float16_sound_like_the_model(model: StreamingConverter, ste
     def sound(parts: list[Tensor]) -> Any:
         return torch.cat(parts).flatten().double().numpy()
 
-    # One step from the model's own state is rounded and nothing else. Products of up to 1,200 terms err by
-    # sqrt(1200) 2^-24 = 2e-6 of their size; twenty layers in quadrature by 1e-5, 100 dB, and the network may
-    # multiply that by ten. Factors of float16 err by up to 2^-11, 66 dB, and by half of that as a rule.
+    # One step from the model's own state is rounded and nothing else. Products of up to 1,200 terms
+    # err by sqrt(1200) 2^-24 = 2e-6 of their size; twenty layers in quadrature by 1e-5, 100 dB, and
+    # the network may multiply that by ten. Factors of float16 err by up to 2^-11, 66 dB, and by
+    # half of that as a rule.
     truth = sound(wanted)
     assert fidelity(sound(close), truth) > 80
     assert 60 < fidelity(sound(near), truth) < 80
-    # On its own state its phase drifts besides: harmonic k by k times that, so all of them by K / sqrt(3) times.
-    assert fidelity(sound(alone), truth) > -20 * math.log10(sum(x**2 for x in drift) ** 0.5 / len(drift) ** 0.5)
+    # On its own state its phase drifts besides: harmonic k by k times that, so all of them by K /
+    # sqrt(3) times.
+    assert fidelity(sound(alone), truth) > -20 * math.log10(
+        sum(x**2 for x in drift) ** 0.5 / len(drift) ** 0.5
+    )
 
 
 def test_our_kernels_keep_their_float64_phase() -> None:
@@ -107,14 +132,24 @@ def test_our_kernels_keep_their_float64_phase() -> None:
     class Source(nn.Module):
         def forward(self, f0: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
             zeros = torch.zeros_like(f0[:, :1])
-            arguments = (f0.double(), f0 * 0 + 1, zeros.double() + 100, zeros, phase.double(), 24_000, 300)
+            arguments = (
+                f0.double(),
+                f0 * 0 + 1,
+                zeros.double() + 100,
+                zeros,
+                phase.double(),
+                24_000,
+                300,
+            )
             pulses, after = torch.ops.rtvc.harmonic_source(*arguments)
             return pulses.float(), after.float()
 
     import rtvc.kernels.source  # noqa: F401 (registers the operator)
 
     f0, phase = torch.full((3, 2), 117.0), torch.rand(3, 1)
-    program = torch.export.export(Source(), (f0, phase), dynamic_shapes=({0: torch.export.Dim("b", min=1, max=8)},) * 2)
+    program = torch.export.export(
+        Source(), (f0, phase), dynamic_shapes=({0: torch.export.Dim("b", min=1, max=8)},) * 2
+    )
     single = in_float32(program)
     assert 0 < count_of(single, torch.float64) < count_of(program, torch.float64)
     for got, wanted in zip(single.module()(f0, phase), Source()(f0, phase), strict=True):
@@ -122,12 +157,20 @@ def test_our_kernels_keep_their_float64_phase() -> None:
 
 
 @pytest.mark.parametrize("name", ["encoder", "pitch", "decoder"])
-def test_every_part_exports_with_its_state_leaf_by_leaf(model: StreamingConverter, name: str) -> None:
+def test_every_part_exports_with_its_state_leaf_by_leaf(
+    model: StreamingConverter, name: str
+) -> None:
     part = parts(model, CHUNK)[name]
     graph = export_part(name, part)
     assert mutations(graph) == {}
-    states = [binding.removeprefix("state") for binding in graph.inputs if binding.startswith("state")]
-    assert states == [binding.removeprefix("next") for binding in graph.outputs if binding.startswith("next")] != []
+    states = [
+        binding.removeprefix("state") for binding in graph.inputs if binding.startswith("state")
+    ]
+    assert (
+        states
+        == [binding.removeprefix("next") for binding in graph.outputs if binding.startswith("next")]
+        != []
+    )
     state = pytree.tree_map(lambda leaf: leaf[:1].repeat(2, *[1] * (leaf.ndim - 1)), part.state)
     leaves = pytree.tree_leaves(state)
     for _ in range(2):
@@ -144,7 +187,9 @@ def test_any_converter_exports() -> None:
     graph = export_step(converter, 300)
     state = converter.initial(1)
     x, voice = torch.randn(1, 1, 300), converter.condition(torch.randn(1, 128), torch.randn(1, 128))
-    torch.testing.assert_close(graph(x, voice, Layout.of(state).pack(state))[0], converter(x, voice, state)[0])
+    torch.testing.assert_close(
+        graph(x, voice, Layout.of(state).pack(state))[0], converter(x, voice, state)[0]
+    )
     with pytest.raises(EngineError, match="parts are known of StreamingConverter"):
         parts(converter, 300)
     with pytest.raises(EngineError, match="multiple of the model's hop of 300"):
@@ -167,7 +212,11 @@ class Branching(nn.Module):
 
 
 def test_what_is_not_functional_is_found() -> None:
-    graph = export_part("a mutating layer", Part(Mutating(), {"x": torch.zeros(3, 4)}, torch.zeros(3, 4)))
+    graph = export_part(
+        "a mutating layer", Part(Mutating(), {"x": torch.zeros(3, 4)}, torch.zeros(3, 4))
+    )
     assert mutations(graph)
     with pytest.raises(EngineError, match="cannot export a branching layer for any batch"):
-        export_part("a branching layer", Part(Branching(), {"x": torch.zeros(3, 4)}, torch.zeros(3, 4)))
+        export_part(
+            "a branching layer", Part(Branching(), {"x": torch.zeros(3, 4)}, torch.zeros(3, 4))
+        )

@@ -1,4 +1,5 @@
-"""`rtvc serve` as a user runs it, with the shipped model; and the documents that are made from the types."""
+"""`rtvc serve` as a user runs it, with the shipped model; and the documents that are made from the
+types."""
 
 import asyncio
 import json
@@ -17,7 +18,8 @@ from calling import Client
 from rtvc.audio.resample import resample
 from rtvc.cli import main
 from rtvc.engine.protocol import asyncapi
-from rtvc.engine.protocol.messages import FROM_CLIENT, Code, VoiceReady, schema
+from rtvc.engine.protocol.fields import Code
+from rtvc.engine.protocol.messages import FROM_CLIENT, VoiceReady, schema
 from rtvc.engine.server import open
 from rtvc.engine.streams.capacity import Capacity
 from rtvc.errors import EngineError
@@ -32,7 +34,20 @@ def test_the_shipped_model_served_equals_the_shipped_model_offline(tmp_path):
 
     (tmp_path / "token").write_text(TOKEN)
     log = (tmp_path / "log").open("w+")
-    options = ["--port", "0", "--backend", "torch-eager", "--chunk", "25", "--no-measure", "--max-sessions", "2", "--fit", "2", "--verbose"]
+    options = [
+        "--port",
+        "0",
+        "--backend",
+        "torch-eager",
+        "--chunk",
+        "25",
+        "--no-measure",
+        "--max-sessions",
+        "2",
+        "--fit",
+        "2",
+        "--verbose",
+    ]
     command = [
         sys.executable,
         "-m",
@@ -45,7 +60,9 @@ def test_the_shipped_model_served_equals_the_shipped_model_offline(tmp_path):
         str(tmp_path / "voices"),
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+    )
     try:
         url = server.stdout.readline().split()[-1]
         speech, rate = soundfile.read(ROOT / "examples/source.flac", dtype="float32")
@@ -53,7 +70,9 @@ def test_the_shipped_model_served_equals_the_shipped_model_offline(tmp_path):
 
         async def conversation():
             async with Client(url, TOKEN) as client:
-                for frame in client.side.upload("anna", (ROOT / "examples/reference.flac").read_bytes()):
+                for frame in client.side.upload(
+                    "anna", (ROOT / "examples/reference.flac").read_bytes()
+                ):
                     await client.send(frame)
                 report = await client.expect(VoiceReady, 60)
                 assert report.speech > 1 and report.grade
@@ -77,7 +96,9 @@ def test_the_shipped_model_served_equals_the_shipped_model_offline(tmp_path):
     assert len(served) == len(offline) and offline.std() > 0.01
     np.testing.assert_allclose(served, offline, atol=1e-4)
     text = (tmp_path / "log").read_text()
-    assert "session=" in text and "draining" in text and TOKEN not in text and "Traceback" not in text
+    assert (
+        "session=" in text and "draining" in text and TOKEN not in text and "Traceback" not in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,20 +130,26 @@ def test_a_machine_that_is_too_slow_is_told_so(tmp_path, monkeypatch):
     monkeypatch.setattr(open, "measure", lambda backend, most: Capacity(0.025, {1: 0.031}, 0))
     with pytest.raises(EngineError, match=r"31\.0 ms of the 25 ms"):
         open.open_service(config)
-    service = open.open_service(config.model_copy(update={"measure": False, "proxies": [ip_address("10.0.0.7")]}))
+    service = open.open_service(
+        config.model_copy(update={"measure": False, "proxies": [ip_address("10.0.0.7")]})
+    )
     assert service.proxies == {"10.0.0.7"}
     assert service.most == 32 and service.store.folder == tmp_path
 
 
 def test_the_asyncapi_document_is_that_of_the_types():
     stored = (ROOT / "docs/asyncapi.json").read_text("utf-8")
-    assert stored == asyncapi.text(), "run python -m rtvc.engine.protocol.asyncapi docs/asyncapi.json"
+    assert stored == asyncapi.text(), (
+        "run python -m rtvc.engine.protocol.asyncapi docs/asyncapi.json"
+    )
     found = json.loads(stored)
 
     def references(node):
         if isinstance(node, dict):
             yield from [node["$ref"]] if "$ref" in node else []
-        for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else []:
+        for inner in (
+            node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+        ):
             yield from references(inner)
 
     for reference in references(found):
@@ -133,7 +160,9 @@ def test_the_asyncapi_document_is_that_of_the_types():
 
 def test_the_protocol_page_names_every_message_field_and_code():
     page = (ROOT / "docs/protocol.md").read_text("utf-8")
-    known = {word for quoted in re.findall(r"`([^`]+)`", page) for word in re.findall(r"\w+", quoted)}
+    known = {
+        word for quoted in re.findall(r"`([^`]+)`", page) for word in re.findall(r"\w+", quoted)
+    }
     assert {code.value for code in Code} <= known
     for kind in schema().values():
         assert kind["properties"]["type"]["const"] in known

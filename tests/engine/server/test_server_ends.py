@@ -1,4 +1,5 @@
-"""The end of a session survives a path that breaks there: what was sent counts only once the client has said that it is here."""
+"""The end of a session survives a path that breaks there: what was sent counts only once the client
+has said that it is here."""
 
 import asyncio
 
@@ -9,8 +10,9 @@ from calling import Client, noise
 from serving import served
 
 import rtvc
-from rtvc.engine.protocol.messages import FROM_CLIENT, Code, Error, Ping, Resumed, Start, Stopped
-from rtvc.engine.protocol.sides import ClientSide
+from rtvc.engine.protocol.client_side import ClientSide
+from rtvc.engine.protocol.fields import Code
+from rtvc.engine.protocol.messages import FROM_CLIENT, Error, Ping, Resumed, Start, Stopped
 from rtvc.engine.protocol.streams import Outgoing
 
 F32 = {"sample_rate": 24_000, "format": "f32"}
@@ -23,11 +25,13 @@ def run(work, seconds=60):
 async def settled(service):
     """Waits until no session is kept any more."""
     async with asyncio.timeout(5):
-        while service.ended or service.calls:
+        while service.ended or service.sessions:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize(("after", "silence"), [(0.0, 1.0), (0.0, 0.0), (0.02, 0.3), (0.1, 0.3), (0.3, 0.1)])
+@pytest.mark.parametrize(
+    ("after", "silence"), [(0.0, 1.0), (0.0, 0.0), (0.02, 0.3), (0.1, 0.3), (0.3, 0.1)]
+)
 def test_a_path_cut_at_the_end_costs_no_sample(tmp_path, after, silence):
     async def main():
         async with served(tmp_path) as (service, url), Route(url) as route:
@@ -44,14 +48,15 @@ def test_a_path_cut_at_the_end_costs_no_sample(tmp_path, after, silence):
                 np.testing.assert_allclose(np.concatenate([b async for b in c]), 0.5 * x, atol=1e-6)
                 assert totals.samples_in == totals.samples_out == 72_000
                 await settled(service)
-            assert not service.pool.members
+            assert not service.pool.sessions
 
     run(main)
 
 
 @pytest.mark.parametrize("lost", range(1, 8))
 def test_whichever_of_the_last_frames_is_lost_it_comes_again(tmp_path, lost):
-    """The client hears nothing of the last frames and of `stopped`, as if they were in a buffer when the path broke."""
+    """The client hears nothing of the last frames and of `stopped`, as if they were in a buffer
+    when the path broke."""
 
     async def main():
         async with served(tmp_path) as (service, url), Client(url) as client:
@@ -62,7 +67,9 @@ def test_whichever_of_the_last_frames_is_lost_it_comes_again(tmp_path, lost):
             session = side.started, side.outgoing, side.incoming
             stopped = await client.stop()
             frames = stopped.frames_out
-            assert not service.pool.members and len(service.ended) == 1  # its place is free, its output is kept
+            assert (
+                not service.pool.sessions and len(service.ended) == 1
+            )  # its place is free, its output is kept
             side.started, side.outgoing, side.incoming = session
             side.incoming.wanted, side.incoming.ended = max(0, frames + 1 - lost), False
             del client.audio[max(0, frames + 1 - lost) :]
@@ -130,7 +137,11 @@ def test_finished_sessions_are_bounded(tmp_path):
 def test_going_down_waits_for_the_last_acknowledgement(tmp_path):
     async def main():
         settings = {"drain_s": 10.0}
-        async with served(tmp_path, **settings) as (service, url), Route(url) as route, rtvc.clients.connect(route.url, "one", **F32) as c:
+        async with (
+            served(tmp_path, **settings) as (service, url),
+            Route(url) as route,
+            rtvc.clients.connect(route.url, "one", **F32) as c,
+        ):
             await c.send(noise(24_000))
             finishing = asyncio.create_task(c.finish())
             route.stalled = True

@@ -1,4 +1,5 @@
-"""Strangers before any token: sockets that say nothing, pings without an end, readers that do not read. The others notice nothing."""
+"""Strangers before any token: sockets that say nothing, pings without an end, readers that do not
+read. The others notice nothing."""
 
 import asyncio
 import contextlib
@@ -31,8 +32,17 @@ async def opened(url):
     """A raw socket on which a websocket was opened, and whose answers nobody reads."""
     port = port_of(url)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4_096)
-    lines = ["GET /v1 HTTP/1.1", f"Host: 127.0.0.1:{port}", f"Origin: http://127.0.0.1:{port}", "Upgrade: websocket"]
-    lines += ["Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
+    lines = [
+        "GET /v1 HTTP/1.1",
+        f"Host: 127.0.0.1:{port}",
+        f"Origin: http://127.0.0.1:{port}",
+        "Upgrade: websocket",
+    ]
+    lines += [
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    ]
     writer.write("\r\n".join([*lines, "", ""]).encode())
     assert b"101" in await reader.readuntil(b"\r\n\r\n")
     return reader, writer
@@ -106,7 +116,9 @@ def test_pongs_and_empty_fragments_are_control_frames_as_well(tmp_path, frame):
             if frame[0] == 0:
                 writer.write(bytes([0x01, 0x80]) + bytes(4))  # the beginning of a text
             writer.write(frame * 10_000)
-            assert await asyncio.wait_for(lasts(reader), 3) < 2 and refusals(service, "control") == 1
+            assert (
+                await asyncio.wait_for(lasts(reader), 3) < 2 and refusals(service, "control") == 1
+            )
 
     asyncio.run(main())
 
@@ -119,7 +131,9 @@ def test_a_peer_that_does_not_read_is_gone_soon_after_its_time(tmp_path, says_he
             if says_hello:
                 writer.write(masked('{"type":"hello","version":1}'))
             reader._transport.pause_reading()
-            for connection in list(service.connections):  # its socket is as full as if it had asked for much
+            for connection in list(
+                service.connections
+            ):  # its socket is as full as if it had asked for much
                 connection.transport.connection.transport.write(bytes(8 << 20))
             began = time.perf_counter()
             while service.connections:
@@ -161,7 +175,12 @@ def test_a_process_without_descriptors_keeps_its_voices_its_health_and_a_short_l
             silent.append(one)
         for _ in range(5):
             began = time.perf_counter()
-            answer = await asyncio.to_thread(urllib.request.urlopen, url.replace("ws", "http").replace("/v1", "/healthz"), None, 3)
+            answer = await asyncio.to_thread(
+                urllib.request.urlopen,
+                url.replace("ws", "http").replace("/v1", "/healthz"),
+                None,
+                3,
+            )
             assert answer.status == 200
             worst = max(worst, time.perf_counter() - began)
             async with Client(url) as client:
@@ -182,7 +201,10 @@ def test_a_process_without_descriptors_keeps_its_voices_its_health_and_a_short_l
 def test_a_listener_without_a_descriptor_turns_one_away_and_says_nobody_is_there(monkeypatch):
     refused, accept, failing = [], socket.socket.accept, [True]
     entrance = Entrance(8, 8, 8, 5.0, refused=lambda code, address: refused.append(code))
-    with listen("127.0.0.1", 0, entrance) as listener, socket.create_connection(listener.getsockname()) as client:
+    with (
+        listen("127.0.0.1", 0, entrance) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+    ):
 
         def exhausted(self):
             if failing.pop() if failing else False:
@@ -204,7 +226,15 @@ def test_the_entrance_counts_by_address_and_time_and_lets_nobody_be_pushed_out_w
         pairs.append((one, theirs))
         return one, entrance.arrived(one, address)
 
-    entrance = Entrance(6, 4, 2, 5.0, shared=frozenset({"proxy"}), clock=lambda: now[0], refused=lambda c, a: refused.append((c, a)))
+    entrance = Entrance(
+        6,
+        4,
+        2,
+        5.0,
+        shared=frozenset({"proxy"}),
+        clock=lambda: now[0],
+        refused=lambda c, a: refused.append((c, a)),
+    )
     known, _ = arrive("a")
     entrance.greeted(known.fileno())
     first, _ = arrive("a")

@@ -12,9 +12,19 @@ from calling import Client, Refusal, noise
 from serving import make_service, served
 from websockets.exceptions import ConnectionClosed
 
-from rtvc.engine.protocol.messages import Code, Draining, Error, ListVoices, Ping, Pong, Resumed, Start, Stats, Update, Updated, VoiceList
+from rtvc.engine.protocol.fields import Code
+from rtvc.engine.protocol.messages import (
+    Draining,
+    Error,
+    ListVoices,
+    Ping,
+    Pong,
+    Stats,
+    Update,
+    Updated,
+    VoiceList,
+)
 from rtvc.engine.server.app import run
-from rtvc.engine.server.service import Service
 
 
 def test_a_session_converts_every_sample(tmp_path):
@@ -28,14 +38,18 @@ def test_a_session_converts_every_sample(tmp_path):
                 stopped = await client.stop()
                 np.testing.assert_allclose(client.samples(), gain * x, atol=1e-6)
                 assert client.audio[-1].end and started.latency_ms == 62.5
-                assert stopped.samples_in == stopped.samples_out == 30_000 and stopped.dropped_ms == 0
+                assert (
+                    stopped.samples_in == stopped.samples_out == 30_000 and stopped.dropped_ms == 0
+                )
                 assert stopped.frames_out == len(client.audio) and stopped.lag_p99_ms > 0
-            assert not service.calls and not service.pool.members
+            assert not service.sessions and not service.pool.sessions
 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("rate", "output", "format"), [(48_000, 16_000, "s16"), (44_100, None, "f32")])
+@pytest.mark.parametrize(
+    ("rate", "output", "format"), [(48_000, 16_000, "s16"), (44_100, None, "f32")]
+)
 def test_other_rates_and_formats(tmp_path, rate, output, format):
     async def main():
         async with served(tmp_path) as (_, url), Client(url) as client:
@@ -46,7 +60,9 @@ def test_other_rates_and_formats(tmp_path, rate, output, format):
             y = client.samples()
             at = np.arange(len(y)) / (output or rate)
             assert len(y) == (output or rate)
-            np.testing.assert_allclose(y[2_000:-2_000], 0.5 * np.sin(2 * np.pi * 440 * at)[2_000:-2_000], atol=2e-3)
+            np.testing.assert_allclose(
+                y[2_000:-2_000], 0.5 * np.sin(2 * np.pi * 440 * at)[2_000:-2_000], atol=2e-3
+            )
 
     asyncio.run(main())
 
@@ -79,7 +95,9 @@ def test_timestamps_name_the_audio_in_the_frame(tmp_path):
             await client.stop()
             starts = np.cumsum([0, *[len(audio.samples) for audio in client.audio]])[:-1] / 24_000
             stated = np.array([audio.timestamp / 1e6 for audio in client.audio]) - began
-            assert np.median(np.abs(stated - starts)) < 0.02  # the model's own delay of 37.5 ms would show
+            assert (
+                np.median(np.abs(stated - starts)) < 0.02
+            )  # the model's own delay of 37.5 ms would show
 
     asyncio.run(main())
 
@@ -120,73 +138,6 @@ def test_updates_pings_stats_and_voices(tmp_path):
     asyncio.run(main())
 
 
-def test_a_lost_connection_is_resumed_without_losing_a_sample(tmp_path):
-    async def main():
-        async with served(tmp_path) as (service, url), Client(url) as client:
-            x = noise(48_000)
-            await client.start()
-            await client.speak(x[:20_000])
-            await asyncio.sleep(0.1)
-            client.lose()
-            client.side.audio(x[20_000:20_480], 0)  # numbered and kept, never sent
-            await asyncio.sleep(0.2)
-            assert [call.connection for call in service.calls.values()] == [None]
-            await client.resume()
-            await client.speak(x[20_480:30_000])
-            client.lose()
-            client.side.stop()
-            client.side._stopping = False
-            await client.resume()
-            await client.speak(x[30_000:])
-            await client.stop()
-            np.testing.assert_array_equal(client.samples(), x)
-            assert len(service.metrics.registry.get_sample_value("rtvc_sessions_resumed_total").__str__()) and not service.calls
-
-    asyncio.run(main())
-
-
-def test_a_second_connection_takes_the_session_over(tmp_path):
-    async def main():
-        async with served(tmp_path) as (_, url), Client(url) as client:
-            x = noise(24_000)
-            await client.start()
-            await client.speak(x[:12_000])
-            first = client.messages
-            old_reader = client.reader
-            await client.resume()
-            await client.speak(x[12_000:])
-            await client.stop()
-            await old_reader
-            while not isinstance(error := await first.get(), Error):
-                pass  # what the old connection still brought
-            assert error.code is Code.SUPERSEDED
-            np.testing.assert_array_equal(client.samples(), x)
-
-    asyncio.run(main())
-
-
-def test_who_cannot_resume_is_told_why(tmp_path):
-    async def main():
-        async with served(tmp_path, resume_s=0.4) as (service, url), Client(url) as client:
-            await client.start()
-            client.lose()
-            session = client.side.started
-            client.side.started = session.model_copy(update={"key": type(session.key)("wrong")})
-            with pytest.raises(Refusal, match="unknown_session"):
-                await client.resume()
-            client.side.started = session
-            client.side.incoming.wanted = 1_000
-            with pytest.raises(Refusal, match="too_late"):
-                await client.resume()
-            client.side.incoming.wanted = 0
-            await asyncio.sleep(1.0)
-            assert not service.calls and not service.pool.members
-            with pytest.raises(Refusal, match="unknown_session"):
-                await client.resume()
-
-    asyncio.run(main())
-
-
 def test_a_fast_sender_is_slowed_down_and_loses_nothing(tmp_path):
     async def main():
         async with served(tmp_path, queue_s=0.5) as (service, url), Client(url) as client:
@@ -194,7 +145,15 @@ def test_a_fast_sender_is_slowed_down_and_loses_nothing(tmp_path):
             x, most = noise(24_000 * 30), 0.0
             speaking = asyncio.create_task(client.speak(x, block=2_400))
             while not speaking.done():
-                most = max([most, *[max(call.queued, call.waiting.seconds) for call in service.calls.values()]])
+                most = max(
+                    [
+                        most,
+                        *[
+                            max(call.queued, call.waiting.seconds)
+                            for call in service.sessions.values()
+                        ],
+                    ]
+                )
                 await asyncio.sleep(0.005)
             await client.stop()
             np.testing.assert_array_equal(client.samples(), x)
@@ -213,7 +172,7 @@ def test_a_slow_reader_loses_its_oldest_audio_and_nobody_elses(tmp_path):
             slow.socket.transport.pause_reading()
             began = time.perf_counter()
             speaking = asyncio.create_task(slow.speak(x, paced=True, began=began))
-            call = next(call for call in service.calls.values() if call.rate_out == 192_000)
+            call = next(call for call in service.sessions.values() if call.rate_out == 192_000)
             most = 0.0
             for _ in range(100):
                 await asyncio.sleep(0.05)
@@ -235,11 +194,17 @@ def test_a_slow_reader_loses_its_oldest_audio_and_nobody_elses(tmp_path):
 
 def test_draining_lets_sessions_end_and_refuses_new_ones(tmp_path):
     async def main():
-        async with served(tmp_path, drain_s=5) as (service, url), Client(url) as busy, Client(url) as idle:
+        async with (
+            served(tmp_path, drain_s=5) as (service, url),
+            Client(url) as busy,
+            Client(url) as idle,
+        ):
             await busy.start()
             draining = asyncio.create_task(service.drain())
             assert (await idle.expect(Draining)).seconds == 5
-            assert (await idle.expect(Error)).code is Code.DRAINING and await idle.messages.get() is None
+            assert (
+                await idle.expect(Error)
+            ).code is Code.DRAINING and await idle.messages.get() is None
             await busy.expect(Draining)
             async with Client(url) as late:
                 with pytest.raises(Refusal, match="draining"):
@@ -267,7 +232,9 @@ def test_idle_clients_are_closed(tmp_path):
         async with served(tmp_path, idle_s=0.4, hello_s=0.3) as (_, url):
             from websockets.asyncio.client import connect
 
-            async with connect(url, origin="http://127.0.0.1:" + url.split(":")[2].split("/")[0]) as silent:
+            async with connect(
+                url, origin="http://127.0.0.1:" + url.split(":")[2].split("/")[0]
+            ) as silent:
                 assert '"idle"' in await asyncio.wait_for(silent.recv(), 2)
             async with Client(url) as client:
                 assert (await client.expect(Error, 2)).code is Code.IDLE
@@ -285,28 +252,20 @@ def test_a_failing_pool_tells_its_clients(tmp_path):
             raise RuntimeError("no more memory")
 
     async def main():
-        async with served(tmp_path, backend=Broken(DelayConverter(), 600)) as (service, url), Client(url) as client:
+        async with (
+            served(tmp_path, backend=Broken(DelayConverter(), 600)) as (service, url),
+            Client(url) as client,
+        ):
             await client.start()
             for second in range(5):
                 with contextlib.suppress(ConnectionClosed):
                     await client.speak(noise(600, second), paced=True)
             assert (await client.expect(Error, 5)).code is Code.INTERNAL
             await asyncio.sleep(0.2)
-            assert not service.calls and service.metrics.registry.get_sample_value("rtvc_internal_errors_total") >= 3
-
-    asyncio.run(main())
-
-
-def test_resumed_names_the_next_frame(tmp_path):
-    async def main():
-        async with served(tmp_path) as (_, url), Client(url) as client:
-            await client.start()
-            await client.speak(noise(4_800))
-            await asyncio.sleep(0.1)
-            client.lose()
-            await client.connect()
-            await client.send(client.side.resume())
-            assert (await client.expect(Resumed)).wanted == 10
+            assert (
+                not service.sessions
+                and service.metrics.registry.get_sample_value("rtvc_internal_errors_total") >= 3
+            )
 
     asyncio.run(main())
 
@@ -314,7 +273,9 @@ def test_resumed_names_the_next_frame(tmp_path):
 def test_run_serves_until_it_is_told_to_stop(tmp_path):
     async def main():
         stop, address = asyncio.Event(), asyncio.get_running_loop().create_future()
-        running = asyncio.create_task(run(make_service(tmp_path), "127.0.0.1", 0, ready=address.set_result, stop=stop))
+        running = asyncio.create_task(
+            run(make_service(tmp_path), "127.0.0.1", 0, ready=address.set_result, stop=stop)
+        )
         async with Client(await address) as client:
             await client.start()
             await client.speak(noise(2_400))
@@ -329,47 +290,14 @@ def test_run_serves_until_it_is_told_to_stop(tmp_path):
 def test_a_second_signal_ends_it_at_once(tmp_path):
     async def main():
         address = asyncio.get_running_loop().create_future()
-        running = asyncio.create_task(run(make_service(tmp_path), "127.0.0.1", 0, ready=address.set_result))
+        running = asyncio.create_task(
+            run(make_service(tmp_path), "127.0.0.1", 0, ready=address.set_result)
+        )
         async with Client(await address) as client:
             await client.start()
             os.kill(os.getpid(), signal.SIGTERM)
             await client.expect(Draining)
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.wait_for(running, 5)
-
-    asyncio.run(main())
-
-
-def test_a_session_is_not_swept_away_while_it_is_made(tmp_path):
-    class Stuttering(Service):
-        async def _start(self, start):
-            call = await super()._start(start)
-            time.sleep(0.6)  # the whole loop stands still
-            return call
-
-    async def main():
-        async with served(tmp_path, kind=Stuttering, resume_s=0.1) as (_, url), Client(url) as client:
-            await client.start()
-            await client.speak(noise(2_400))
-            assert (await client.stop()).samples_out == 2_400
-
-    asyncio.run(main())
-
-
-def test_a_session_whose_client_left_while_it_was_made_is_given_back(tmp_path):
-    class Slow(Service):
-        async def _start(self, start):
-            call = await super()._start(start)
-            await asyncio.sleep(0.3)
-            return call
-
-    async def main():
-        async with served(tmp_path, kind=Slow, resume_s=0.2) as (service, url), Client(url) as client:
-            await client.send(client.side.start(Start(sample_rate=24_000, voice="one")))
-            await asyncio.sleep(0.1)
-            client.lose()
-            assert len(service.pool.members) == 1
-            await asyncio.sleep(1.2)
-            assert not service.pool.members and not service.calls
 
     asyncio.run(main())

@@ -1,4 +1,5 @@
-"""The protocol without sockets: both ends understand each other, and refuse what is not of the protocol."""
+"""The protocol without sockets: both ends understand each other, and refuse what is not of the
+protocol."""
 
 import json
 import re
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from rtvc.engine.protocol.client_side import ClientSide
+from rtvc.engine.protocol.fields import LARGEST_FRAME, LARGEST_TEXT, Code
 from rtvc.engine.protocol.formats import codec, offered, opus_library
 from rtvc.engine.protocol.frames import HEADER, Flag, Frame, parse
 from rtvc.engine.protocol.messages import (
-    Code,
     Hello,
     Limits,
     Ping,
@@ -23,17 +25,28 @@ from rtvc.engine.protocol.messages import (
     Upload,
     Welcome,
 )
-from rtvc.engine.protocol.refusals import LARGEST_FRAME, LARGEST_TEXT, Phase, Refused, Uploaded
-from rtvc.engine.protocol.sides import ClientSide, ServerSide
+from rtvc.engine.protocol.refusals import Violation
+from rtvc.engine.protocol.server_side import Phase, ServerSide
 from rtvc.engine.protocol.streams import Audio, Incoming, Outgoing, SequenceError
+from rtvc.engine.protocol.upload import Uploaded
 from rtvc.errors import ProtocolError
 
-LIMITS = Limits(frame_bytes=1, upload_bytes=1, upload_seconds=1, frames_per_second=1, messages_per_second=1, idle_ms=1, resume_ms=10_000)
+LIMITS = Limits(
+    frame_bytes=1,
+    upload_bytes=1,
+    upload_seconds=1,
+    frames_per_second=1,
+    messages_per_second=1,
+    idle_ms=1,
+    resume_ms=10_000,
+)
 WELCOME = Welcome(server="test", formats=offered(), limits=LIMITS, chunk_ms=25, latency_ms=62.5)
 
 
 def noise(samples, seed=0):
-    return (np.random.default_rng(seed).standard_normal(samples) * 0.1).clip(-1, 1).astype(np.float32)
+    return (
+        (np.random.default_rng(seed).standard_normal(samples) * 0.1).clip(-1, 1).astype(np.float32)
+    )
 
 
 def live(format="f32", rate=24_000):
@@ -43,13 +56,21 @@ def live(format="f32", rate=24_000):
     client.receive(server.send(WELCOME))
     server.receive(client.start(Start(sample_rate=rate, format=format, voice="anna")))
     server.attach(Incoming(format, rate))
-    started = Started(session="s1", key=SecretStr("k1"), sample_rate=rate, output_rate=rate, format=format, voice="anna", latency_ms=62.5)
+    started = Started(
+        session="s1",
+        key=SecretStr("k1"),
+        sample_rate=rate,
+        output_rate=rate,
+        format=format,
+        voice="anna",
+        latency_ms=62.5,
+    )
     client.receive(server.send(started))
     return client, server
 
 
 def code(event):
-    assert isinstance(event, Refused), event
+    assert isinstance(event, Violation), event
     return event.error.code, event.error.fatal
 
 
@@ -66,7 +87,9 @@ def test_a_conversation_from_hello_to_stopped():
     assert last.end and last.sequence == 1 and not len(last.samples)
     assert isinstance(client.receive(server.send(Stopped(samples_in=480))), Stopped)
     assert server.phase is Phase.IDLE and client.outgoing is None
-    assert isinstance(server.receive(client.start(Start(sample_rate=24_000, voice={"a": 1, "b": 0.5}))), Start)
+    assert isinstance(
+        server.receive(client.start(Start(sample_rate=24_000, voice={"a": 1, "b": 0.5}))), Start
+    )
 
 
 def test_a_token_is_sent_but_never_shown():
@@ -87,7 +110,8 @@ def test_unknown_fields_are_ignored_and_unknown_types_are_refused_politely():
 
 
 MALFORMED = """
-{ | [] | null | 7 | "ping" | {} | {"type":"update","pitch":NaN} | {"type":"update","wet":2} | {"type":"ping","id":1e400}
+{ | [] | null | 7 | "ping" | {} | {"type":"update","pitch":NaN} |
+{"type":"update","wet":2} | {"type":"ping","id":1e400}
 {"type":"ping","id":true} | {"type":"upload","name":"x","size":-1,"sha256":"0"}
 {"type":"update","voice":{}} | {"type":"update","voice":{"a":-1}}
 """
@@ -102,17 +126,25 @@ def test_malformed_messages_are_refused(text):
 def test_every_phase_refuses_what_has_no_meaning_in_it():
     fresh = ServerSide(1)
     assert code(fresh.receive('{"type":"ping"}')) == (Code.UNEXPECTED, True)
-    assert fresh.receive('{"type":"hello","version":1}') is None  # nothing is heard after a fatal error
+    assert (
+        fresh.receive('{"type":"hello","version":1}') is None
+    )  # nothing is heard after a fatal error
     assert code(ServerSide(1).receive('{"type":"hello","version":2}')) == (Code.VERSION, True)
     assert code(ServerSide(1).receive(b"\x01" * 20)) == (Code.UNEXPECTED, True)
     client, server = live()
-    assert code(server.receive(client.start(Start(sample_rate=24_000, voice="x")))) == (Code.UNEXPECTED, False)
+    assert code(server.receive(client.start(Start(sample_rate=24_000, voice="x")))) == (
+        Code.UNEXPECTED,
+        False,
+    )
     assert code(server.receive(client.hello())) == (Code.UNEXPECTED, True)
     idle = ServerSide(1)
     idle.receive(client.hello())
     idle.send(WELCOME)
     assert code(idle.receive('{"type":"stop"}')) == (Code.UNEXPECTED, False)
-    assert code(idle.receive(Outgoing("s16", 24_000).frame(noise(4), 0))) == (Code.UNEXPECTED, False)
+    assert code(idle.receive(Outgoing("s16", 24_000).frame(noise(4), 0))) == (
+        Code.UNEXPECTED,
+        False,
+    )
 
 
 HEADERS = [(2, 0, 2, 0, 0), (1, 16, 2, 0, 0), (1, 0, 9, 0, 0), (1, 1, 2, 0, 0), (1, 0, 2, 0, 2**63)]
@@ -125,7 +157,9 @@ PAYLOADS = [
     (8, 2, b"\xff" * 4),
     (8, 2, b"abc"),
 ]
-BAD_FRAMES = [HEADER.pack(*header) + b"abcd" for header in HEADERS] + [HEADER.pack(1, flags, f, 0, 0) + data for flags, f, data in PAYLOADS]
+BAD_FRAMES = [HEADER.pack(*header) + b"abcd" for header in HEADERS] + [
+    HEADER.pack(1, flags, f, 0, 0) + data for flags, f, data in PAYLOADS
+]
 
 
 @pytest.mark.parametrize("data", [b"", b"\x01", *BAD_FRAMES])
@@ -160,11 +194,20 @@ def test_an_upload_arrives_whole_or_not_at_all():
     client, server = live()
     data = np.random.default_rng(0).bytes(150_000)
     events = [server.receive(frame) for frame in client.upload("anna", data)]
-    assert isinstance(events[0], Upload) and events[1:-1] == [None] * 2 and events[-1] == Uploaded("anna", data)
+    assert (
+        isinstance(events[0], Upload)
+        and events[1:-1] == [None] * 2
+        and events[-1] == Uploaded("anna", data)
+    )
     frames = list(client.upload("anna", data))
-    events = [server.receive(frame) for frame in [frames[0], frames[1], frames[2], frames[3][:-1] + b"x"]]
+    events = [
+        server.receive(frame) for frame in [frames[0], frames[1], frames[2], frames[3][:-1] + b"x"]
+    ]
     assert code(events[-1]) == (Code.BAD_UPLOAD, False)
-    assert code([server.receive(frame) for frame in [frames[0], frames[2]]][-1]) == (Code.BAD_SEQUENCE, True)
+    assert code([server.receive(frame) for frame in [frames[0], frames[2]]][-1]) == (
+        Code.BAD_SEQUENCE,
+        True,
+    )
 
 
 def test_uploads_that_are_too_large_or_refused_are_thrown_away():
@@ -174,7 +217,7 @@ def test_uploads_that_are_too_large_or_refused_are_thrown_away():
     assert code(events[0]) == (Code.TOO_LARGE, False) and events[1:] == [None] * 3
     frames = list(client.upload("anna", bytes(90_000)))
     server.receive(frames[0])
-    server.refuse_upload()
+    server.discard_upload()
     assert [server.receive(frame) for frame in frames[1:]] == [None, None]
     more = json.loads(frames[0]) | {"size": 3}
     server.receive(json.dumps(more))
@@ -221,7 +264,9 @@ def test_silent_frames_carry_a_count():
     outgoing, incoming = Outgoing("s16", 24_000), Incoming("s16", 24_000)
     frame = outgoing.frame(np.zeros(600, np.float32), 7, silence=True, dropped=True)
     audio = incoming.accept(parse(frame))
-    assert len(frame) == 20 and len(audio.samples) == 600 and not audio.samples.any() and audio.dropped
+    assert (
+        len(frame) == 20 and len(audio.samples) == 600 and not audio.samples.any() and audio.dropped
+    )
 
 
 def test_pcm_survives_a_round_trip():
@@ -237,7 +282,9 @@ def test_opus_keeps_the_sound_and_refuses_junk():
     packets = [coder.encode(x[i : i + 480]) for i in range(0, 24_000, 480)]
     y = np.concatenate([coder.decode(packet) for packet in packets])
     assert len(y) == 24_000 and sum(map(len, packets)) < 12_000
-    assert max(np.correlate(y[2_000:22_000], x[2_000 - lag : 22_000 - lag])[0] for lag in range(400)) > 0.9 * np.sum(x[2_000:22_000] ** 2)
+    assert max(
+        np.correlate(y[2_000:22_000], x[2_000 - lag : 22_000 - lag])[0] for lag in range(400)
+    ) > 0.9 * np.sum(x[2_000:22_000] ** 2)
     for junk in (b"", b"\xff" * 50, bytes(5_000)):
         with pytest.raises(ProtocolError):
             coder.decode(junk)

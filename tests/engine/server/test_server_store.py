@@ -1,4 +1,5 @@
-"""The store of voices: several servers on one folder, many voices, bad moments of the machine, voices of other weights."""
+"""The store of voices: several servers on one folder, many voices, bad moments of the machine,
+voices of other weights."""
 
 import asyncio
 import errno
@@ -12,11 +13,11 @@ import torch
 from calling import Client, Refusal
 from serving import gain_voice, served
 
-from rtvc.engine.protocol.messages import Code, ListVoices, VoiceList
-from rtvc.engine.protocol.refusals import LARGEST_REPLY
+from rtvc.engine.protocol.fields import LARGEST_REPLY, Code
+from rtvc.engine.protocol.messages import ListVoices, VoiceList
 from rtvc.engine.protocol.refusals import Refusal as ServersRefusal
-from rtvc.engine.server import voice_store as module
-from rtvc.engine.server.voice_store import VoiceStore
+from rtvc.engine.voices import store as module
+from rtvc.engine.voices.store import VoiceStore
 from rtvc.voices.usable import usable
 from rtvc.voices.voice import Voice
 
@@ -24,7 +25,11 @@ from rtvc.voices.voice import Voice
 def fitted(weights, fine=3.0, space=None):
     source = {"space": space} if space else {}
     return Voice(
-        torch.zeros(128), torch.zeros(128), "fitted", source | ({"fit": {"weights": weights}} if weights else {}), torch.full((8,), fine)
+        torch.zeros(128),
+        torch.zeros(128),
+        "fitted",
+        source | ({"fit": {"weights": weights}} if weights else {}),
+        torch.full((8,), fine),
     )
 
 
@@ -53,7 +58,10 @@ def test_a_name_is_stored_once_by_however_many_servers(tmp_path, links, monkeypa
         monkeypatch.setattr(module.os, "link", without_links)
     count, fork = 60, multiprocessing.get_context("fork")
     barrier, won = fork.Barrier(2), fork.Queue()
-    servers = [fork.Process(target=add_all, args=(str(tmp_path), gain, count, barrier, won)) for gain in (0.25, 0.5)]
+    servers = [
+        fork.Process(target=add_all, args=(str(tmp_path), gain, count, barrier, won))
+        for gain in (0.25, 0.5)
+    ]
     for server in servers:
         server.start()
     winners = [won.get(timeout=60) for _ in range(count)]
@@ -99,7 +107,11 @@ def test_the_folder_is_read_again_only_when_it_has_changed(tmp_path):
     other.add("from elsewhere", gain_voice(1.0))
     (tmp_path / "voice 00.voice").unlink()
     now[0] += 1
-    assert "from elsewhere" in store.names() and "voice 00" not in store.names() and len(store.names()) == 50
+    assert (
+        "from elsewhere" in store.names()
+        and "voice 00" not in store.names()
+        and len(store.names()) == 50
+    )
     readings = store._names.readings
     for _ in range(100):  # it goes on changing
         now[0] += 0.01
@@ -112,7 +124,10 @@ def test_a_list_has_room_in_a_reply_however_many_voices_there_are(tmp_path, monk
     names = [f"{index:05} {'é' * 50}" for index in range(30_000)]
     monkeypatch.setattr(store._names, "now", lambda: names)
     listed = store.listed()
-    assert listed.voices == tuple(names[: len(listed.voices)]) and listed.more == 30_000 - len(listed.voices) > 0
+    assert (
+        listed.voices == tuple(names[: len(listed.voices)])
+        and listed.more == 30_000 - len(listed.voices) > 0
+    )
     assert len(listed.text()) < LARGEST_REPLY
 
 
@@ -207,7 +222,12 @@ def test_the_store_waits_for_a_disk_without_making_sessions_wait(tmp_path):
 
 
 def test_one_function_decides_which_fit_a_model_may_use(tmp_path):
-    for weights, of_model, used in [("abc", "abc", True), ("other", "abc", False), (None, "abc", False), ("abc", None, False)]:
+    for weights, of_model, used in [
+        ("abc", "abc", True),
+        ("other", "abc", False),
+        (None, "abc", False),
+        ("abc", None, False),
+    ]:
         voice = fitted(weights)
         found = usable(voice, None, of_model)
         assert (found is voice) is used and (found.fine is not None) is used
@@ -233,7 +253,12 @@ def test_a_server_and_the_interface_give_the_decoder_the_same_of_a_voice_of_othe
     converter = vc.model.converter
     width = converter.affine.weight.shape[0]
     styles = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
-    voice = Voice(*styles, "old", {"space": vc.model.space, "fit": {"weights": "0123456789ab"}}, torch.full((width,), 3.0))
+    voice = Voice(
+        *styles,
+        "old",
+        {"space": vc.model.space, "fit": {"weights": "0123456789ab"}},
+        torch.full((width,), 3.0),
+    )
     store = VoiceStore(tmp_path, vc.model.space, weights=vc.weights)
     store.add("old", voice)
     with pytest.warns(UserWarning, match="other weights"):

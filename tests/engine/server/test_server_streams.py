@@ -1,4 +1,5 @@
-"""Bounded lag behind bad networks, the end of a stream in its last frame, silence, the client's clock."""
+"""Bounded lag behind bad networks, the end of a stream in its last frame, silence, the client's
+clock."""
 
 import asyncio
 import time
@@ -28,9 +29,16 @@ def test_a_burst_after_a_stall_is_dropped_and_the_lag_is_nominal_again(tmp_path)
             await client.speak(x[24_000:], paced=True, began=began + 1.0)
             stopped = await client.stop()
             y = client.samples()
-            assert 1_000 < stopped.dropped_ms < 2_000 and abs(len(y) / 24 + stopped.dropped_ms - 4_000) < 1
-            late = [now - audio.timestamp / 1e6 for now, audio in client.arrivals if now > began + 3.2]
-            assert len(late) > 10 and np.median(late) < 0.3  # it would be 1.5 if nothing were dropped; 62.5 ms are the model's own
+            assert (
+                1_000 < stopped.dropped_ms < 2_000
+                and abs(len(y) / 24 + stopped.dropped_ms - 4_000) < 1
+            )
+            late = [
+                now - audio.timestamp / 1e6 for now, audio in client.arrivals if now > began + 3.2
+            ]
+            assert (
+                len(late) > 10 and np.median(late) < 0.3
+            )  # it would be 1.5 if nothing were dropped; 62.5 ms are the model's own
             assert sum(audio.dropped for audio in client.audio) >= 1
             np.testing.assert_array_equal(y[:20_000], x[:20_000])
             np.testing.assert_array_equal(y[-12_000:], x[-12_000:])
@@ -88,7 +96,10 @@ def test_a_session_without_audio_ends_at_once(tmp_path):
 
 def test_the_clients_clock_is_followed():
     clock, rng = ClientClock(), np.random.default_rng(0)
-    ahead, drift = 1_000.0, 1 + 1e-4  # the client's clock shows another time and is a tenth of a per mille slow
+    ahead, drift = (
+        1_000.0,
+        1 + 1e-4,
+    )  # the client's clock shows another time and is a tenth of a per mille slow
     for index in range(20_000):  # 400 seconds
         captured = index * 0.02
         jitter = 0.5 if 5_000 < index < 5_050 else 0.03 * rng.random()

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import sys
 import time
 
 import numpy as np
@@ -12,10 +13,11 @@ from calling import Client, Refusal, noise
 from serving import served
 from standins import speech
 
-from rtvc.engine.protocol.messages import Code, Error, ListVoices, VoiceList, VoiceReady
+from rtvc.engine.protocol.fields import Code
+from rtvc.engine.protocol.messages import Error, ListVoices, VoiceList, VoiceReady
 from rtvc.engine.protocol.refusals import Refusal as ServerRefusal
-from rtvc.engine.server import decode
-from rtvc.engine.server.voice_store import RELIST_S, VoiceStore, check_name
+from rtvc.engine.voices import decode
+from rtvc.engine.voices.store import RELIST_S, VoiceStore, check_name
 
 TOKEN = "a-long-and-secret-token"
 
@@ -42,10 +44,55 @@ def test_recordings_become_voices(tmp_path):
                 assert started.voice == name
                 await client.stop()
             await client.send(ListVoices().text())
-            assert (await client.expect(VoiceList)).voices == ("anna", "béla 2", "half", "one", "Ωmega")
+            assert (await client.expect(VoiceList)).voices == (
+                "anna",
+                "béla 2",
+                "half",
+                "one",
+                "Ωmega",
+            )
 
     asyncio.run(main())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["anna.voice", "béla 2.voice", "half.voice", "one.voice", "Ωmega.voice"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "anna.voice",
+        "béla 2.voice",
+        "half.voice",
+        "one.voice",
+        "Ωmega.voice",
+    ]
+
+
+def test_what_phones_and_browsers_record_becomes_a_voice(tmp_path):
+    pytest.importorskip("av", reason="PyAV is not installed: pip install 'rtvc-engine[formats]'")
+    from containers import contained
+
+    said = speech(2.0, 48_000)
+
+    async def main():
+        async with served(tmp_path) as (_, url), Client(url) as client:
+            for suffix in (".m4a", ".mp4", ".webm", ".aac", ".wma"):
+                data = contained(suffix, said, 48_000, video=suffix == ".mp4")
+                ready = await upload(client, suffix[1:], data)
+                exact = suffix not in (".aac", ".wma")
+                assert ready.seconds == pytest.approx(2.0, abs=1e-9 if exact else 0.1), suffix
+
+    asyncio.run(main())
+
+
+def test_the_decoder_reads_containers_and_bounds_them(monkeypatch):
+    pytest.importorskip("av", reason="PyAV is not installed: pip install 'rtvc-engine[formats]'")
+    from containers import contained
+
+    data = contained(".m4a", speech(1.0, 48_000), 48_000)
+    rate, samples = decode.decode(data, 2.0)
+    assert rate == 48_000 and len(samples) == 4 * 48_000
+    with pytest.raises(ValueError, match=r"longer than 0\.5 s"):
+        decode.decode(data, 0.5)
+    with pytest.raises(ValueError, match="no audio file"):
+        decode.decode(data[:400], 2.0)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ValueError, match=r"it is M4A or MP4, .*'rtvc-engine\[formats\]'"):
+        decode.decode(data, 2.0)
 
 
 NAMES = [
@@ -84,14 +131,17 @@ def test_uploads_that_cannot_be_used_are_refused_and_leave_nothing(tmp_path, cap
     assert len(bomb) < 1 << 20
     cases = [
         ("bomb", bomb, "longer than 120 s"),
-        ("lying", bytes(lying), "channels at 1 Hz"),
+        ("lying", bytes(lying), "got 1 at 1 Hz"),
         ("text", b"not audio" * 100, "no audio file"),
         ("cut", recording()[:20], "no audio file"),
         ("pickle", b"\x80\x04cos\nsystem\n(S'id'\ntR.", "no audio file"),
     ]
 
     async def main():
-        async with served(tmp_path, uploads_per_minute=100, upload_bytes=1 << 20) as (service, url), Client(url) as client:
+        async with (
+            served(tmp_path, uploads_per_minute=100, upload_bytes=1 << 20) as (service, url),
+            Client(url) as client,
+        ):
             for name, data, reason in cases:
                 began = time.perf_counter()
                 with pytest.raises(Refusal, match=reason):
@@ -126,7 +176,10 @@ def test_decoding_is_stopped_when_it_takes_too_long(tmp_path):
 
 def test_uploads_are_counted_and_the_store_is_bounded(tmp_path):
     async def main():
-        async with served(tmp_path, uploads_per_minute=2, voices=3, uploads_at_once=1) as (service, url), Client(url) as client:
+        async with (
+            served(tmp_path, uploads_per_minute=2, voices=3, uploads_at_once=1) as (service, url),
+            Client(url) as client,
+        ):
             await upload(client, "third", recording())
             with pytest.raises(Refusal, match="store_full"):
                 await upload(client, "fourth", recording())
@@ -164,14 +217,18 @@ def test_a_file_that_never_arrives_gives_its_place_back(tmp_path):
 
 
 def test_the_decoder_alone():
-    rate, samples = decode.decode(recording(1.0, 16_000, data=np.stack([speech(1.0), -0.5 * speech(1.0)], 1)), 2.0)
+    rate, samples = decode.decode(
+        recording(1.0, 16_000, data=np.stack([speech(1.0), -0.5 * speech(1.0)], 1)), 2.0
+    )
     assert rate == 16_000
-    np.testing.assert_allclose(np.frombuffer(samples, "<f4"), speech(1.0), atol=1e-4)  # opposed: the loudest channel alone
+    np.testing.assert_allclose(
+        np.frombuffer(samples, "<f4"), speech(1.0), atol=1e-4
+    )  # opposed: the loudest channel alone
     for data, reason in [
         (b"", "no audio file"),
         (recording(2.1), "longer than 2 s"),
         (recording(0.5, 192_000, data=np.zeros(2 * 48_001, np.float32)), r"longer than 0\.5 s"),
-        (recording(data=np.zeros((8_000, 9), np.float32)), "9 channels"),
+        (recording(data=np.zeros((8_000, 9), np.float32)), "got 9 at 16000 Hz"),
         (recording(data=np.zeros(0, np.float32)), "no samples"),
     ]:
         with pytest.raises(ValueError, match=reason):

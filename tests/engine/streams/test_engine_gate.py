@@ -1,4 +1,5 @@
-"""The speech gate on real speech: silence costs nothing and sounds like nothing, the first consonant survives."""
+"""The speech gate on real speech: silence costs nothing and sounds like nothing, the first
+consonant survives."""
 
 import csv
 from pathlib import Path
@@ -41,11 +42,14 @@ class Scripted:
 
 
 def speech(limit=8):
-    """A few real utterances, each behind a second of its own room noise; (samples, where speech begins in seconds)."""
+    """A few real utterances, each behind a second of its own room noise; (samples, where speech
+    begins in seconds)."""
     if not (CORPUS.parent / "eval.tsv").is_file():
         pytest.skip("../shared/corpus/eval, the recordings of real speech, is not there")
     with (CORPUS.parent / "eval.tsv").open() as file:
-        paths = [CORPUS / row["path"] for row in csv.DictReader(file, delimiter="\t")][:: 150 // limit][:limit]
+        paths = [CORPUS / row["path"] for row in csv.DictReader(file, delimiter="\t")][
+            :: 150 // limit
+        ][:limit]
     found = []
     for path in paths:
         x, rate = soundfile.read(path, dtype="float32", frames=RATE * 3)
@@ -69,10 +73,16 @@ def through(session, x):
 
 
 def test_the_first_consonant_survives(backend):
-    """Of the first 80 ms after the onset, at least 90 % of the energy comes through in most utterances, and all in the median."""
+    """Of the first 80 ms after the onset, at least 90 % of the energy comes through in most
+    utterances, and all in the median."""
     kept = []
     for x, onset in speech():
-        y = through(Session(backend, TestVoice(gain=1.0), sample_rate=RATE, gate=Gate(24_000, lookback=0.05)), x)
+        y = through(
+            Session(
+                backend, TestVoice(gain=1.0), sample_rate=RATE, gate=Gate(24_000, lookback=0.05)
+            ),
+            x,
+        )
         first = slice(int(onset * RATE), int((onset + 0.08) * RATE))
         assert len(y) == len(x)
         kept.append(float((y[first] ** 2).sum() / (x[first] ** 2).sum()))
@@ -92,12 +102,14 @@ def test_silence_yields_silence_and_skips_the_model(backend):
     session = Session(backend, TestVoice(gain=1.0), gate=Gate(24_000))
     y = through(session, noise)
     assert len(y) == len(noise) and not y.any()
-    assert session.steps == 0 and session.line.gate.skipped == session.line.gate.chunks
+    assert session.steps == 0 and session.chunker.gate.skipped == session.chunker.gate.chunks
 
 
 def test_blocks_do_not_matter_with_a_gate_either(backend):
     x, _ = speech(1)[0]
-    session = Session(backend, TestVoice(gain=1.0), sample_rate=RATE, gate=Gate(24_000, lookback=0.025))
+    session = Session(
+        backend, TestVoice(gain=1.0), sample_rate=RATE, gate=Gate(24_000, lookback=0.025)
+    )
     whole = through(session, x)
     session.reset()
     parts = [session.push(x[at : at + 777]) for at in range(0, len(x), 777)]
@@ -106,23 +118,30 @@ def test_blocks_do_not_matter_with_a_gate_either(backend):
 
 def test_a_gated_session_can_be_parked(backend):
     x, _ = speech(1)[0]
-    session = Session(backend, TestVoice(gain=1.0), sample_rate=RATE, gate=Gate(24_000, lookback=0.025))
+    session = Session(
+        backend, TestVoice(gain=1.0), sample_rate=RATE, gate=Gate(24_000, lookback=0.025)
+    )
     whole = through(session, x)
     session.reset()
     parts = []
     for at in range(0, len(x), 5_555):
         parts.append(session.push(x[at : at + 5_555]))
         data = session.park()
-        session = Session(backend, TestVoice(gain=1.0), sample_rate=RATE, gate=Gate(24_000, lookback=0.025))
+        session = Session(
+            backend, TestVoice(gain=1.0), sample_rate=RATE, gate=Gate(24_000, lookback=0.025)
+        )
         session.resume(data)
     np.testing.assert_array_equal(np.concatenate([*parts, session.flush()]), whole)
 
 
 def test_the_state_after_a_pause_is_that_of_a_listener(backend):
-    """What the converter slept through just before the onset is fed to it, so its delay line holds the right samples."""
+    """What the converter slept through just before the onset is fed to it, so its delay line holds
+    the right samples."""
     x = np.arange(1, 600 * 12 + 1, dtype=np.float32) / 8192  # exact, and within full scale
     probabilities = [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1]
-    session = Session(backend, TestVoice(gain=1.0), gate=Gate(24_000, detector=Scripted(*probabilities)))
+    session = Session(
+        backend, TestVoice(gain=1.0), gate=Gate(24_000, detector=Scripted(*probabilities))
+    )
     y = through(session, x)
     begin = 5 * 600 - 900 + 240  # the chunk of the decision, earlier by the latency, after the fade
     np.testing.assert_array_equal(y[begin:], x[begin:])
@@ -131,14 +150,24 @@ def test_the_state_after_a_pause_is_that_of_a_listener(backend):
 
 
 def test_hangover_and_thresholds():
-    gate = Gate(24_000, opens=0.5, closes=0.3, hangover=0.05, detector=Scripted(0.4, 0.6, 0.35, 0.2, 0.2, 0.2, 0.2))
+    gate = Gate(
+        24_000,
+        opens=0.5,
+        closes=0.3,
+        hangover=0.05,
+        detector=Scripted(0.4, 0.6, 0.35, 0.2, 0.2, 0.2, 0.2),
+    )
     chunk = np.zeros(600, np.float32)
     assert [gate.decide(chunk) for _ in range(7)] == [False, True, True, True, True, False, False]
     assert gate.skipped == 3 and gate.chunks == 7
 
 
 def test_the_gate_falls_without_a_step(backend):
-    session = Session(backend, TestVoice(gain=1.0), gate=Gate(24_000, hangover=0.0, detector=Scripted(1, 1, 1, 1, 0)))
+    session = Session(
+        backend,
+        TestVoice(gain=1.0),
+        gate=Gate(24_000, hangover=0.0, detector=Scripted(1, 1, 1, 1, 0)),
+    )
     y = through(session, np.ones(600 * 10, np.float32))
     assert np.abs(np.diff(y[:4_000])).max() < 0.01 and not y[4_000:].any()
 

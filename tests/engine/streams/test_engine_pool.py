@@ -1,14 +1,14 @@
-"""Pools: members equal sessions stepped alone; joining, leaving, idling and overload keep their promises."""
-
-import threading
+"""Pools: pooled sessions equal sessions stepped alone; joining, leaving, idling and overload keep
+their promises."""
 
 import numpy as np
 import pytest
 from converters import DelayConverter, TestVoice, TinyConverter
+from pooling import KeptPool
 
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.streams.capacity import Capacity, StepTimes, measure
-from rtvc.engine.streams.pool import Pool, PoolFullError
+from rtvc.engine.streams.pool import PoolFullError
 from rtvc.engine.streams.session import Session
 from rtvc.errors import EngineError
 
@@ -37,7 +37,7 @@ class FixedBatches(TorchBackend):
 @pytest.mark.parametrize("kind", [TorchBackend, FixedBatches])
 def test_desynchronised_members_equal_sessions_stepped_alone(kind):
     backend, rng = kind(TinyConverter(), 600), np.random.default_rng(1)
-    pool = Pool(backend, capacity=EIGHT, clock=still)
+    pool = KeptPool(backend, capacity=EIGHT, clock=still)
     rates = [48_000, 24_000, 16_000, 44_100, 8_000]
     members = [pool.join(TestVoice(i), sample_rate=rate) for i, rate in enumerate(rates)]
     inputs = [noise(rate // 2 + i, i) for i, rate in enumerate(rates)]
@@ -52,7 +52,7 @@ def test_desynchronised_members_equal_sessions_stepped_alone(kind):
                 member.finish()
         pool.tick()
         for i, member in enumerate(members):
-            got[i].append(member.pull())
+            got[i].append(pool.pull(member))
     for i, rate in enumerate(rates):
         session = Session(backend, TestVoice(i), sample_rate=rate)
         wanted = np.concatenate([session.push(inputs[i]), session.flush()])
@@ -60,34 +60,37 @@ def test_desynchronised_members_equal_sessions_stepped_alone(kind):
 
 
 def test_admission_stops_at_the_measured_capacity_and_places_are_given_back():
-    pool = Pool(TorchBackend(DelayConverter(), 600), slots=8, capacity=Capacity(0.025, {}, 2), clock=still)
+    pool = KeptPool(
+        TorchBackend(DelayConverter(), 600), slots=8, capacity=Capacity(0.025, {}, 2), clock=still
+    )
     first = pool.join(TestVoice(gain=1.0))
     pool.join(TestVoice(gain=1.0))
     with pytest.raises(PoolFullError, match="measured to hold 2"):
         pool.join(TestVoice(gain=1.0))
-    first.leave()
-    with pytest.raises(EngineError, match="left the pool"):
+    pool.leave(first)
+    with pytest.raises(EngineError, match="has left"):
         first.push(np.zeros(10, np.float32))
     again = pool.join(TestVoice(gain=1.0))
     again.push(np.ones(2_400, np.float32))
     pool.tick()
-    np.testing.assert_array_equal(again.pull(), np.ones(1_500, np.float32))
+    np.testing.assert_array_equal(pool.pull(again), np.ones(1_500, np.float32))
 
 
 def test_a_reused_place_starts_from_silence():
-    pool = Pool(TorchBackend(DelayConverter(), 600), slots=1, capacity=EIGHT, clock=still)
+    pool = KeptPool(TorchBackend(DelayConverter(), 600), slots=1, capacity=EIGHT, clock=still)
     old = pool.join(TestVoice(gain=1.0))
     old.push(np.ones(1_200, np.float32))
     pool.tick()
-    old.leave()
+    pool.leave(old)
     new = pool.join(TestVoice(gain=1.0))
     new.push(np.zeros(1_800, np.float32))
     pool.tick()
-    assert len(new.pull()) == 900 and pool.states[new.slot].abs().max() == 0
+    assert len(pool.pull(new)) == 900 and new.state.abs().max() == 0
 
 
 def test_a_member_that_floods_waits_and_the_others_do_not():
-    """With a clock that makes every step eat the whole tick, one chunk a member a tick is all there is."""
+    """With a clock that makes every step eat the whole tick, one chunk a member a tick is all there
+    is."""
     time = [0.0]
 
     class Slow(TorchBackend):
@@ -95,7 +98,7 @@ def test_a_member_that_floods_waits_and_the_others_do_not():
             time[0] += 0.03
             return super().step(x, voice, state)
 
-    pool = Pool(Slow(DelayConverter(), 600), capacity=EIGHT, clock=lambda: time[0])
+    pool = KeptPool(Slow(DelayConverter(), 600), capacity=EIGHT, clock=lambda: time[0])
     flood, calm = pool.join(TestVoice(gain=1.0)), pool.join(TestVoice(gain=1.0))
     flood.push(np.zeros(60_000, np.float32))
     for tick in range(5):
@@ -116,7 +119,7 @@ def test_the_most_urgent_chunk_goes_first_when_a_batch_is_too_small():
             order.append(float(x[0, 0, 0]))
             return super().step(x, voice, state)
 
-    pool = Pool(Single(DelayConverter(), 600), capacity=EIGHT, clock=lambda: 1.0)
+    pool = KeptPool(Single(DelayConverter(), 600), capacity=EIGHT, clock=lambda: 1.0)
     for value, captured, deadline in [(1.0, 0.9, 0.1), (2.0, 0.8, 0.1), (3.0, 0.95, 0.01)]:
         member = pool.join(TestVoice(gain=1.0), deadline=deadline)
         member.push(np.full(600, value, np.float32), captured=captured)
@@ -126,31 +129,44 @@ def test_the_most_urgent_chunk_goes_first_when_a_batch_is_too_small():
 
 def test_late_chunks_are_counted_and_stale_audio_is_dropped():
     time = [10.0]
-    pool = Pool(TorchBackend(DelayConverter(), 600), capacity=EIGHT, clock=lambda: time[0])
+    pool = KeptPool(TorchBackend(DelayConverter(), 600), capacity=EIGHT, clock=lambda: time[0])
     bounded = pool.join(TestVoice(gain=1.0), max_lag=0.1, deadline=0.05)
     endless = pool.join(TestVoice(gain=1.0), deadline=0.05)
     for member in (bounded, endless):
         member.push(np.ones(24_000, np.float32), captured=9.0)
     pool.tick()
-    assert endless.steps == 40 and endless.late >= 36 and endless.line.backlog.dropped == 0
-    assert bounded.line.backlog.dropped == 24_000 - 600 and bounded.steps == 1 and bounded.late == 0
+    assert endless.steps == 40 and endless.late >= 36 and endless.chunker.backlog.dropped == 0
+    assert (
+        bounded.chunker.backlog.dropped == 24_000 - 600 and bounded.steps == 1 and bounded.late == 0
+    )
     bounded.finish()
     pool.tick()
-    assert bounded.done and len(bounded.pull()) == 600
+    assert bounded.done and len(pool.pull(bounded)) == 600
 
 
 def test_a_swap_inside_a_pool_is_a_second_row_for_one_tick():
-    backend = TorchBackend(DelayConverter(), 600)
-    pool, session = Pool(backend, capacity=EIGHT, clock=still), Session(backend, TestVoice(gain=1.0))
+    rows = []
+
+    class Counted(TorchBackend):
+        def step(self, x, voice, state):
+            rows.append(len(x))
+            return super().step(x, voice, state)
+
+    backend = Counted(DelayConverter(), 600)
+    pool, session = (
+        KeptPool(backend, capacity=EIGHT, clock=still),
+        Session(TorchBackend(DelayConverter(), 600), TestVoice(gain=1.0)),
+    )
     member, ones = pool.join(TestVoice(gain=1.0)), np.ones(1_200, np.float32)
     outputs = []
     for _ in range(3):
         member.push(ones)
-        rows = [pool.tick()]
-        outputs.append((member.pull(), session.push(ones)))
+        pool.tick()
+        outputs.append((pool.pull(member), session.push(ones)))
         member.swap(TestVoice(gain=0.5))
         session.swap(TestVoice(gain=0.5))
-    assert rows == [3]
+    # Two chunks, thrice: the first one after a swap is stepped with both voices.
+    assert rows == [1, 1, 2, 1, 2, 1]
     for got, wanted in outputs:
         np.testing.assert_array_equal(got, wanted)
 
@@ -160,50 +176,38 @@ def test_park_and_resume_move_a_member_between_pools():
     x = noise(12_000)
     session = Session(backend, TestVoice(3), sample_rate=48_000)
     wanted = np.concatenate([session.push(x), session.flush()])
-    here, there = Pool(backend, capacity=EIGHT, clock=still), Pool(backend, capacity=EIGHT, clock=still)
+    here, there = (
+        KeptPool(backend, capacity=EIGHT, clock=still),
+        KeptPool(backend, capacity=EIGHT, clock=still),
+    )
     there.join(TestVoice(5))
     member = here.join(TestVoice(3), sample_rate=48_000)
     member.push(x[:5_000])
     here.tick()
-    head, data = member.pull(), member.park()
-    member.leave()
+    head, data = here.pull(member), here.park(member)
+    here.leave(member)
     moved = there.resume(data, TestVoice(8), sample_rate=48_000)
     moved.push(x[5_000:])
     moved.finish()
     there.tick()
-    np.testing.assert_allclose(np.concatenate([head, moved.pull()]), wanted, atol=1e-6)
-    with pytest.raises(EngineError, match="no parked session"):
+    np.testing.assert_allclose(np.concatenate([head, there.pull(moved)]), wanted, atol=1e-6)
+    with pytest.raises(EngineError, match="expected a parked session"):
         there.resume(b"junk", TestVoice(1))
-    assert len(there.members) == 2
+    assert len(there.sessions) == 2
 
 
 def test_reset_inside_a_pool_starts_over():
-    pool = Pool(TorchBackend(DelayConverter(), 600), capacity=EIGHT, clock=still)
+    pool = KeptPool(TorchBackend(DelayConverter(), 600), capacity=EIGHT, clock=still)
     member = pool.join(TestVoice(gain=1.0))
     for _ in range(2):
         member.push(np.arange(1_000, dtype=np.float32) / 1_000)
         member.finish()
         pool.tick()
-        np.testing.assert_array_equal(member.pull(), np.arange(1_000, dtype=np.float32) / 1_000)
+        np.testing.assert_array_equal(pool.pull(member), np.arange(1_000, dtype=np.float32) / 1_000)
         assert member.done
         member.reset()
         pool.tick()
         assert not member.done
-
-
-def test_serve_ticks_in_a_thread_until_it_is_stopped():
-    pool = Pool(TorchBackend(DelayConverter(), 600), capacity=EIGHT)
-    stop, heard = threading.Event(), threading.Event()
-    thread = threading.Thread(target=pool.serve, args=(stop, lambda members: members[0].steps == 5 and heard.set()))
-    thread.start()
-    try:
-        member = pool.join(TestVoice(gain=1.0))
-        member.push(np.ones(3_000, np.float32))
-        assert heard.wait(10)
-    finally:
-        stop.set()
-        thread.join(5)
-    assert len(member.pull()) == 2_100 and pool.times.count >= 5 and pool.load > 0
 
 
 def test_capacity_is_where_the_measured_p95_meets_the_tick(monkeypatch):
@@ -219,7 +223,9 @@ def test_capacity_is_where_the_measured_p95_meets_the_tick(monkeypatch):
     found = measure(backend)
     assert found.rows == 5 and set(found.p95) == {1, 2, 4, 8}
     assert measure(backend, most=3).rows == 2
-    monkeypatch.setattr(capacity, "step_time", lambda backend, rows, steps: timed(backend, 99, steps))
+    monkeypatch.setattr(
+        capacity, "step_time", lambda backend, rows, steps: timed(backend, 99, steps)
+    )
     assert measure(backend).rows == 0
 
 

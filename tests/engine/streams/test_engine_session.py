@@ -8,9 +8,10 @@ from converters import DelayConverter, TestVoice, TinyConverter
 from rtvc.engine.backends.base import Layout
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.streams.resampler import Resampler
-from rtvc.engine.streams.session import PIECE_S, Session, blend
+from rtvc.engine.streams.session import PIECE_S, Session
 from rtvc.errors import AudioError, EngineError, VoiceError
 from rtvc.layers.contract import offline
+from rtvc.voices.voice import Voice
 
 RATES = [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000]
 
@@ -56,7 +57,9 @@ def test_thirty_random_chunkings_equal_the_offline_conversion(backend):
     converter, voice = backend.converter, TestVoice(2)
     condition = backend.condition(voice)
     with torch.inference_mode():
-        padded = torch.nn.functional.pad(torch.from_numpy(x), (0, converter.latency + 300 - (len(x) + converter.latency) % 300))
+        padded = torch.nn.functional.pad(
+            torch.from_numpy(x), (0, converter.latency + 300 - (len(x) + converter.latency) % 300)
+        )
         y, _ = converter(padded[None, None], condition, converter.initial(1))
     wanted = y[0, 0, converter.latency : converter.latency + len(x)].numpy()
     session = Session(backend, voice)
@@ -83,7 +86,10 @@ def test_files_longer_than_a_piece_pass_in_pieces(delay):
     np.testing.assert_array_equal(np.concatenate([session.push(x), session.flush()]), x)
 
 
-@pytest.mark.parametrize(("rate_in", "rate_out"), [(48_000, 24_000), (24_000, 44_100), (44_100, 24_000), (16_000, 24_000), (24_000, 8_000)])
+@pytest.mark.parametrize(
+    ("rate_in", "rate_out"),
+    [(48_000, 24_000), (24_000, 44_100), (44_100, 24_000), (16_000, 24_000), (24_000, 8_000)],
+)
 def test_resampled_tones_keep_phase_and_level(rate_in, rate_out):
     edge = Resampler(rate_in, rate_out)
     tone = np.sin(2 * np.pi * 1000 * np.arange(rate_in // 2) / rate_in).astype(np.float32)
@@ -107,7 +113,7 @@ def test_unusable_rates_and_blocks_are_refused(backend):
         session.push(np.zeros((2, 100), np.float32))
     with pytest.raises(AudioError, match="int16"):
         session.push(np.zeros(100, np.int16))
-    with pytest.raises(AudioError, match="infinite"):
+    with pytest.raises(AudioError, match="NaN or infinity"):
         session.push(np.array([0.0, np.nan], np.float32))
     with pytest.raises(AudioError, match="wet"):
         session.wet = 1.5
@@ -117,7 +123,8 @@ def test_unusable_rates_and_blocks_are_refused(backend):
 
 
 def test_a_swap_is_complete_within_20_ms_and_has_no_step(delay):
-    """Through a pure delay the voice is a gain: its path from 1 to -1 shows the fade sample by sample."""
+    """Through a pure delay the voice is a gain: its path from 1 to -1 shows the fade sample by
+    sample."""
     session = Session(delay, TestVoice(gain=1.0))
     ones = np.ones(6_000, np.float32)
     before = session.push(ones)
@@ -146,14 +153,34 @@ def test_pitch_and_prosody_reach_the_condition(backend):
 
 def test_mix_is_the_weighted_mean_of_the_style_vectors(backend):
     a, b = TestVoice(1), TestVoice(2)
-    style = blend({a: 3.0, b: 1.0})
+    style = Voice.mix({a: 3.0, b: 1.0})
     torch.testing.assert_close(style.acoustic, 0.75 * a.acoustic + 0.25 * b.acoustic)
     session = Session(backend, a)
     session.mix({a: 3.0, b: 1.0})
-    torch.testing.assert_close(session.line.voice, backend.condition(style))
+    torch.testing.assert_close(session.chunker.voice, backend.condition(style))
     for weights in ({}, {a: 0.0}, {a: -1.0, b: 2.0}):
         with pytest.raises(VoiceError, match="weights"):
-            blend(weights)
+            session.mix(weights)
+
+
+def test_a_voice_of_another_style_space_is_not_swapped_in(backend):
+    """Neither by `swap` nor by `mix`, the old one speaks on; what is not known is believed."""
+    ours, theirs, unknown = (
+        Voice(TestVoice(seed).acoustic, TestVoice(seed).prosodic, source=source)
+        for seed, source in [(1, {"space": "ours"}), (2, {"space": "theirs"}), (3, {})]
+    )
+    session = Session(backend, ours)
+    for change in (lambda: session.swap(theirs), lambda: session.mix({theirs: 1.0, unknown: 1.0})):
+        with pytest.raises(VoiceError, match="ours, theirs"):
+            change()
+        assert session.voice is ours
+        torch.testing.assert_close(session.chunker.voice, backend.condition(ours))
+    again = Session(backend, unknown)
+    again.resume(session.park())
+    with pytest.raises(VoiceError, match="ours, theirs"):
+        again.swap(theirs)
+    session.swap(unknown)
+    assert session.voice is unknown
 
 
 def test_the_dry_path_is_aligned_with_the_wet_one(delay):
@@ -188,7 +215,7 @@ def test_park_and_resume_leave_no_seam(backend):
 
 def test_foreign_bytes_are_refused(backend):
     session = Session(backend, TestVoice())
-    with pytest.raises(EngineError, match="no parked session"):
+    with pytest.raises(EngineError, match="expected a parked session"):
         session.resume(b"nonsense")
     other = Session(backend, TestVoice(), sample_rate=48_000)
     with pytest.raises(EngineError, match="equal settings"):
@@ -210,7 +237,11 @@ def test_a_parked_session_keeps_a_swap_that_has_not_sounded_yet(delay):
 
 
 def test_states_are_packed_without_loss(backend):
-    state = {"phase": torch.rand(3, 1, dtype=torch.float64), "row": torch.tensor([1, 996, 2**24 - 1]), "x": torch.randn(3, 2, 5)}
+    state = {
+        "phase": torch.rand(3, 1, dtype=torch.float64),
+        "row": torch.tensor([1, 996, 2**24 - 1]),
+        "x": torch.randn(3, 2, 5),
+    }
     layout = Layout.of({name: leaf[:1] for name, leaf in state.items()})
     packed = layout.pack(state)
     assert packed.shape == (3, layout.size) == (3, 13) and packed.dtype == torch.float32

@@ -13,7 +13,8 @@ RATE = 16000
 
 
 def speech_like(seconds: float = 2.0, gain: float = 0.3) -> np.ndarray:
-    """Noise whose loudness comes and goes four times a second, (N,) float32, peaks of about `gain`."""
+    """Noise whose loudness comes and goes four times a second, (N,) float32, peaks of about
+    `gain`."""
     at = np.arange(int(RATE * seconds)) / RATE
     noise = np.random.default_rng(0).standard_normal(len(at)) / 4
     return (gain * noise * (1 - np.cos(8 * math.pi * at)) / 2).astype(np.float32)
@@ -24,7 +25,9 @@ def test_a_good_recording_passes_without_a_word() -> None:
         warnings.simplefilter("error")
         check_recording(speech_like(), RATE)
         check_recording(np.stack([speech_like()] * 2, 1), RATE)
-        check_recording(0.9 * np.sin(2 * math.pi * 100 * np.arange(48000) / 48000).astype(np.float32), 48000)
+        check_recording(
+            0.9 * np.sin(2 * math.pi * 100 * np.arange(48000) / 48000).astype(np.float32), 48000
+        )
         rounded = np.round(speech_like(gain=0.9) * 32767) / 32768
         check_recording(rounded.astype(np.float32), RATE)
 
@@ -32,30 +35,41 @@ def test_a_good_recording_passes_without_a_word() -> None:
 @pytest.mark.parametrize(
     ("wave", "wanted"),
     [
-        (np.zeros((2, 2, 2)), r"shape \(2, 2, 2\), \(N,\) mono or \(N, C\)"),
-        (np.zeros((2, 16000)), r"at most 64 channels was wanted: transpose it"),
-        (np.zeros(0), "is empty: 0 samples came"),
+        (
+            np.zeros((2, 2, 2)),
+            r"expected \(N,\) mono or \(N, C\) .* take three has the shape \(2, 2, 2\)",
+        ),
+        (np.zeros((2, 16000)), r"at most 64 channels, take three has .*: transpose it"),
+        (np.zeros(0), r"take three is empty \(0 samples\)"),
         (np.zeros((0, 2)), "is empty"),
         (np.where(np.arange(16000) == 7, np.nan, 0.1), "holds 1 samples that are NaN or infinite"),
         (np.where(np.arange(16000) < 3, np.inf, 0.1), "holds 3 samples"),
         (speech_like() * 32768, "divide 16-bit integers by 32768"),
-        (speech_like(0.4), "lasts 0.400 s, at least 0.5 s was wanted: record a longer one"),
+        (
+            speech_like(0.4),
+            "expected at least 0.5 s, take three lasts 0.400 s: record a longer one",
+        ),
         (np.zeros(16000), "is silent: its loudest part is at -inf dBFS"),
         (speech_like() * 1e-4, r"is silent: .* check the microphone"),
         (
             np.clip(speech_like() * 9, -0.3, 0.3),
-            r"is clipped: \d+% of its samples are cut off, less than 5% was wanted; record it with less gain",
+            (
+                r"expected less than 5% of the samples cut off, take three is clipped in \d+%:"
+                r" record it with less gain"
+            ),
         ),
     ],
 )
 def test_unusable_recordings_are_refused(wave: np.ndarray, wanted: str) -> None:
-    with pytest.raises(AudioError, match=f"take three .*{wanted}|take three {wanted}"):
+    with pytest.raises(AudioError, match=wanted):
         check_recording(wave.astype(np.float32), RATE, "take three")
 
 
 def test_a_little_clipping_is_warned_about() -> None:
     wave = speech_like(gain=0.9)
-    with pytest.warns(AudioWarning, match=r"slightly clipped \(\d\.\d% of its samples\): record it with less gain"):
+    with pytest.warns(
+        AudioWarning, match=r"slightly clipped \(\d\.\d% of its samples\): record it with less gain"
+    ):
         check_recording(np.clip(wave, -0.3 * wave.max(), 0.3 * wave.max()), RATE)
 
 

@@ -13,14 +13,17 @@ import soundfile
 import torch
 
 from rtvc.audio.check import AudioWarning
-from rtvc.audio.io import SUFFIXES, decode, prepare, read, write
+from rtvc.audio.io import SUFFIXES, decode, write
+from rtvc.audio.recording import prepare, read
 from rtvc.audio.resample import check_rate, resample, resampled_length
 from rtvc.errors import AudioError
 
 
 def tone(rate: int, seconds: float = 1.0, hertz: float = 440.0) -> np.ndarray:
     """A sine of level 0.5, (N,) float32."""
-    return (0.5 * np.sin(2 * math.pi * hertz * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+    return (0.5 * np.sin(2 * math.pi * hertz * np.arange(int(rate * seconds)) / rate)).astype(
+        np.float32
+    )
 
 
 def inner(wave: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -30,7 +33,9 @@ def inner(wave: np.ndarray | torch.Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 24000, 44100, 48000, 96000])
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_any_rate_and_channel_count_becomes_mono_at_24_khz(tmp_path: Path, rate: int, channels: int) -> None:
+def test_any_rate_and_channel_count_becomes_mono_at_24_khz(
+    tmp_path: Path, rate: int, channels: int
+) -> None:
     path = tmp_path / "in.wav"
     soundfile.write(path, np.repeat(tone(rate)[:, None], channels, 1), rate, subtype="FLOAT")
     wave = read(path)
@@ -39,7 +44,15 @@ def test_any_rate_and_channel_count_becomes_mono_at_24_khz(tmp_path: Path, rate:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "subtype"), [(".flac", "PCM_24"), (".aiff", "PCM_16"), (".ogg", "VORBIS"), (".mp3", None), (".wav", "ULAW"), (".caf", None)]
+    ("suffix", "subtype"),
+    [
+        (".flac", "PCM_24"),
+        (".aiff", "PCM_16"),
+        (".ogg", "VORBIS"),
+        (".mp3", None),
+        (".wav", "ULAW"),
+        (".caf", None),
+    ],
 )
 def test_formats_of_libsndfile_are_read(tmp_path: Path, suffix: str, subtype: str | None) -> None:
     path = tmp_path / f"in{suffix}"
@@ -69,7 +82,14 @@ def layout(name: str) -> np.ndarray:
     return np.stack(channels[name], 1)
 
 
-LAYOUTS = ["equal", "left only", "right only, the left hisses", "one of six", "5.1 with a loud low-frequency channel", "beside an offset"]
+LAYOUTS = [
+    "equal",
+    "left only",
+    "right only, the left hisses",
+    "one of six",
+    "5.1 with a loud low-frequency channel",
+    "beside an offset",
+]
 
 
 @pytest.mark.parametrize("name", [*LAYOUTS, "panned"])
@@ -85,18 +105,27 @@ def test_equal_channels_are_the_mono_recording_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("name", ["opposed", "opposed entirely"])
-def test_of_channels_that_cancel_each_other_the_loudest_is_used_and_said(name: str, tmp_path: Path) -> None:
+def test_of_channels_that_cancel_each_other_the_loudest_is_used_and_said(
+    name: str, tmp_path: Path
+) -> None:
     path = tmp_path / "both.wav"
     soundfile.write(path, layout(name), 24000, subtype="FLOAT")
-    with pytest.warns(AudioWarning, match=r"both\.wav: its channels cancel each other, .* channel 1, is used"):
+    with pytest.warns(
+        AudioWarning, match=r"both\.wav: its channels cancel each other, .* channel 1, is used"
+    ):
         np.testing.assert_array_equal(read(path), layout(name)[:, 0])
 
 
-def test_a_long_file_is_read_in_pieces_and_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a file is kept as it was decoded or decoded twice, and how it is cut, changes nothing."""
+def test_a_long_file_is_read_in_pieces_and_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a file is kept as it was decoded or decoded twice, and how it is cut, changes
+    nothing."""
     path = tmp_path / "long.wav"
     rng = np.random.default_rng(0)
-    soundfile.write(path, 0.1 * rng.standard_normal((99_999, 3)) * [1, 0.5, 0.8], 44100, subtype="PCM_16")
+    soundfile.write(
+        path, 0.1 * rng.standard_normal((99_999, 3)) * [1, 0.5, 0.8], 44100, subtype="PCM_16"
+    )
     whole = read(path)
     monkeypatch.setattr("rtvc.audio.io.BLOCK", 10_000)
     monkeypatch.setattr("rtvc.audio.recording.KEPT", 100)
@@ -104,14 +133,22 @@ def test_a_long_file_is_read_in_pieces_and_the_same(tmp_path: Path, monkeypatch:
     assert torch.equal(prepare(*decode(path)), whole)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak of a process is read from Linux' /proc")
-def test_memory_grows_by_four_bytes_a_sample_of_the_result_and_by_nothing_else(tmp_path: Path) -> None:
-    """Stereo at 48 kHz, read and checked: two hours, of which 24 kHz mono is 0.69 GB, stay under 1 GB."""
+@pytest.mark.skipif(
+    not Path("/proc/self/status").is_file(),
+    reason="the peak of a process is read from Linux' /proc",
+)
+def test_memory_grows_by_four_bytes_a_sample_of_the_result_and_by_nothing_else(
+    tmp_path: Path,
+) -> None:
+    """Stereo at 48 kHz, read and checked: two hours, of which 24 kHz mono is 0.69 GB, stay under 1
+    GB."""
     code = """
 import re, sys
 from pathlib import Path
-from rtvc.audio.io import read
-peak = lambda: 1024 * int(re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+from rtvc.audio.recording import read
+peak = lambda: 1024 * int(
+    re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
+)
 read(sys.argv[1])
 before = peak()
 wave = read(sys.argv[2])
@@ -123,15 +160,21 @@ print((peak() - before) / (len(wave) / 24000), before)
             for _ in range(minutes):
                 file.write(noise)
     command = [sys.executable, "-c", code, str(tmp_path / "short.wav"), str(tmp_path / "long.wav")]
-    growth, base = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    growth, base = map(
+        float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    )
     assert growth < 1.1 * 4 * 24_000, f"{growth:.0f} bytes a second"
-    assert base + 2 * 3600 * 4 * 24_000 < 1e9, f"{base / 1e6:.0f} MB before anything long is read, torch itself among it"
+    assert base + 2 * 3600 * 4 * 24_000 < 1e9, (
+        f"{base / 1e6:.0f} MB before anything long is read, torch itself among it"
+    )
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_is_written_can_be_read_again(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"out{suffix}", torch.from_numpy(tone(24000, 2.0)))
-    assert path.name in os.listdir(tmp_path) and len(os.listdir(tmp_path)) == 1, "no temporary file is left"
+    assert path.name in os.listdir(tmp_path) and len(os.listdir(tmp_path)) == 1, (
+        "no temporary file is left"
+    )
     wave = read(path)
     lossless = suffix in (".wav", ".flac", ".aiff")
     assert abs(len(wave) - 48000) <= (0 if lossless else 3000)
@@ -143,7 +186,9 @@ def test_loud_samples_are_limited_and_never_wrap(tmp_path: Path) -> None:
     assert decode(path)[0].min() > 0.99
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / "out.wav", tone(24000))
     before = path.read_bytes()
 
@@ -159,7 +204,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize(
     ("name", "wanted"),
-    [("out.xyz", r"ends in '\.xyz', one of \.wav, \.flac"), ("out", "no suffix"), ("missing/out.wav", "cannot be written")],
+    [
+        ("out.xyz", r"ends in \.wav, \.flac.*, got .*out\.xyz"),
+        ("out", "expected a name that ends in"),
+        ("missing/out.wav", "cannot be written"),
+    ],
 )
 def test_impossible_outputs_are_refused(tmp_path: Path, name: str, wanted: str) -> None:
     with pytest.raises(AudioError, match=wanted):
@@ -167,12 +216,14 @@ def test_impossible_outputs_are_refused(tmp_path: Path, name: str, wanted: str) 
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match=r"gone\.wav is not there, an audio file was wanted"):
+    with pytest.raises(AudioError, match=r"expected an audio file, .*gone\.wav is not there"):
         read(tmp_path / "gone.wav")
     with pytest.raises(AudioError, match="is a folder"):
         read(tmp_path)
     (tmp_path / "text.wav").write_text("these are not the samples that you are looking for")
-    with pytest.raises(AudioError, match=r"text\.wav cannot be read as audio \(Format not recognised\): convert it"):
+    with pytest.raises(
+        AudioError, match=r"text\.wav cannot be read as audio \(Format not recognised\): convert it"
+    ):
         read(tmp_path / "text.wav")
     (tmp_path / "voice.raw").write_bytes(bytes(4000))
     with pytest.raises(AudioError, match="cannot be read as audio"):
@@ -212,27 +263,33 @@ def test_samples_in_memory() -> None:
     assert wanted.shape == (24000,)
     torch.testing.assert_close(prepare(torch.from_numpy(wave), 16000), wanted)
     torch.testing.assert_close(prepare(wave.astype(np.float64), 16000), wanted)
-    torch.testing.assert_close(prepare(np.round(wave * 32767).astype(np.int16), 16000), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        prepare(np.round(wave * 32767).astype(np.int16), 16000), wanted, atol=1e-4, rtol=0
+    )
     same = tone(24000)
     prepared = prepare(same, 24000)
     prepared += 1
     assert np.abs(same).max() <= 0.5, "what the caller holds is not written to"
-    with pytest.raises(AudioError, match="values of type uint8"):
+    with pytest.raises(AudioError, match="got uint8"):
         prepare(np.zeros(24000, np.uint8), 24000)
 
 
-@pytest.mark.parametrize("pair", [(44100, 24000), (16000, 24000), (24000, 44100), (48000, 24000), (11025, 24000)])
+@pytest.mark.parametrize(
+    "pair", [(44100, 24000), (16000, 24000), (24000, 44100), (48000, 24000), (11025, 24000)]
+)
 @pytest.mark.parametrize("samples", [1, 2, 147, 1001, 44101])
 def test_the_length_after_resampling_is_known(pair: tuple[int, int], samples: int) -> None:
     assert len(resample(np.zeros(samples, np.float32), *pair)) == resampled_length(samples, *pair)
 
 
 def test_resampling_is_aligned_and_keeps_what_is_above_the_band_out() -> None:
-    np.testing.assert_allclose(inner(resample(tone(44100), 44100, 24000)), inner(tone(24000)), atol=2e-4)
+    np.testing.assert_allclose(
+        inner(resample(tone(44100), 44100, 24000)), inner(tone(24000)), atol=2e-4
+    )
     assert np.abs(inner(resample(tone(48000, hertz=15000), 48000, 24000))).max() < 1e-4
 
 
 @pytest.mark.parametrize("rate", [0, -1, 3999, 24000.5, True, 10**7])
 def test_impossible_rates_are_refused(rate: float) -> None:
-    with pytest.raises(AudioError, match="whole number of Hz from 4000 to 768000"):
+    with pytest.raises(AudioError, match="whole number from 4000 to 768000 Hz"):
         check_rate(rate)

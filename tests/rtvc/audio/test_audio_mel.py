@@ -15,11 +15,14 @@ from rtvc.layers.verify import verify_contract
 
 def tone(seconds: float = 1.0, hertz: float = 440.0, level: float = 0.3) -> Tensor:
     """A sine, (N,) float32."""
-    return level * torch.sin(2 * math.pi * hertz * torch.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE)
+    return level * torch.sin(
+        2 * math.pi * hertz * torch.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    )
 
 
 def test_the_filter_bank_is_torchaudios_default_one() -> None:
-    """Against numbers that librosa 0.11 gives for the same definition: 80 HTK filters at 16 kHz, 0 to 8000 Hz, without norm."""
+    """Against numbers that librosa 0.11 gives for the same definition: 80 HTK filters at 16 kHz, 0
+    to 8000 Hz, without norm."""
     bank = filter_bank(torch.float64)
     assert bank.shape == (1025, 80)
     wanted = {
@@ -40,9 +43,13 @@ def test_the_filter_bank_is_torchaudios_default_one() -> None:
 
 def test_it_equals_the_centred_short_time_transform() -> None:
     """Against torch.stft as torchaudio calls it: centred, reflected, power 2."""
-    x = torch.randn(2, 7 * HOP + 113, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = torch.randn(
+        2, 7 * HOP + 113, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     window = torch.hann_window(WINDOW, dtype=torch.float64)
-    spectrum = torch.stft(x, 2048, HOP, WINDOW, window, center=True, pad_mode="reflect", return_complex=True)
+    spectrum = torch.stft(
+        x, 2048, HOP, WINDOW, window, center=True, pad_mode="reflect", return_complex=True
+    )
     bands = torch.einsum("bft,fm->bmt", spectrum.abs().square(), filter_bank(torch.float64))
     wanted = (torch.log(1e-5 + bands) + 4) / 4
     assert mel_spectrogram(x).shape == (2, BANDS, 8)
@@ -72,18 +79,23 @@ def test_offline_equals_the_centred_transform_away_from_the_edges() -> None:
 
 
 def test_the_declared_latency_is_the_smallest_possible() -> None:
-    """An impulse so strong that it shows through the very end of the window: no sample that a chunk brings is kept waiting."""
+    """An impulse so strong that it shows through the very end of the window: no sample that a chunk
+    brings is kept waiting."""
     x = torch.zeros(1, 1, 10 * HOP)
     x[..., 6 * HOP - 1] = 1e6
     quiet = (math.log(1e-5) + 4) / 4
     y, _ = Mel()(x, Mel().initial(1))
     loud = (y.amax(1)[0] > quiet + 1e-3).nonzero()[:, 0].tolist()
-    assert loud[0] == 5, "the last sample of chunk 5 must already show in the frame that chunk 5 emits"
+    assert loud[0] == 5, (
+        "the last sample of chunk 5 must already show in the frame that chunk 5 emits"
+    )
 
 
 def test_energy_is_the_log_norm() -> None:
     mel = torch.randn(2, 80, 5, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(energy(mel), torch.log(torch.exp(4 * mel - 4).norm(dim=1, keepdim=True)))
+    torch.testing.assert_close(
+        energy(mel), torch.log(torch.exp(4 * mel - 4).norm(dim=1, keepdim=True))
+    )
     assert energy(mel).shape == (2, 1, 5)
 
 
@@ -94,7 +106,7 @@ def test_the_stream_refuses_wrong_shapes(shape: tuple[int, ...]) -> None:
 
 
 def test_the_offline_transform_refuses_wrong_shapes() -> None:
-    with pytest.raises(AudioError, match="was wanted"):
+    with pytest.raises(AudioError, match="expected a waveform"):
         mel_spectrogram(torch.zeros(1, 1, 2400))
     with pytest.raises(AudioError, match="longer recording"):
         mel_spectrogram(torch.zeros(1024))

@@ -14,8 +14,8 @@ import pytest
 import soundfile
 from standins import recording, use_tiny_models
 
-import rtvc.api
-import rtvc.engine.open
+import rtvc.engine.loading
+import rtvc.models_by_name
 from rtvc.cli import main
 from rtvc.voices.voice import Voice
 
@@ -40,8 +40,8 @@ def idle(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("a model was loaded before what fails at once was looked at")
 
-    monkeypatch.setattr(rtvc.api, "load", never)
-    monkeypatch.setattr(rtvc.engine.open, "streaming", never)
+    monkeypatch.setattr(rtvc.models_by_name, "load", never)
+    monkeypatch.setattr(rtvc.engine.loading, "streaming", never)
     monkeypatch.setattr("rtvc.teacher.kokoro.Teacher.load", never)
     monkeypatch.setattr("rtvc.evaluate.converter.LibraryConverter", never)
     return files
@@ -49,8 +49,14 @@ def idle(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_recording_goes_from_standard_input_to_standard_output(files: Path) -> None:
     """Sound alone is on standard output; words, or JSON, are beside it."""
-    code = "import sys; sys.path.insert(0, 'tests/support'); from standins import *; import pytest; from rtvc.cli import main\n"
-    code += "with pytest.MonkeyPatch.context() as patch: use_tiny_models(patch); sys.exit(main(sys.argv[1:]))"
+    code = (
+        "import sys; sys.path.insert(0, 'tests/support'); from standins import *; import pytest;"
+        " from rtvc.cli import main\n"
+    )
+    code += (
+        "with pytest.MonkeyPatch.context() as patch: use_tiny_models(patch);"
+        " sys.exit(main(sys.argv[1:]))"
+    )
     words = ["convert", "-", "-r", str(files / "anna.wav"), "-o", "-"]
     sound = (files / "me.wav").read_bytes()
     for more in ([], ["--json"]):
@@ -59,10 +65,21 @@ def test_a_recording_goes_from_standard_input_to_standard_output(files: Path) ->
         assert done.returncode == 0, done.stderr
         (files / "got").write_bytes(done.stdout)
         facts = soundfile.info(files / "got")
-        assert (facts.format, facts.subtype, facts.samplerate, facts.frames) == ("WAV", "PCM_16", 24_000, 48_000)
+        assert (facts.format, facts.subtype, facts.samplerate, facts.frames) == (
+            "WAV",
+            "PCM_16",
+            24_000,
+            48_000,
+        )
         told = done.stderr.decode()
-        lines = [line for line in told.splitlines() if not line.startswith("reference ")]  # advice about a short one
-        assert json.loads(lines[0])["path"] == "-" if more else lines[0] == "standard input in the voice of anna: -"
+        lines = [
+            line for line in told.splitlines() if not line.startswith("reference ")
+        ]  # advice about a short one
+        assert (
+            json.loads(lines[0])["path"] == "-"
+            if more
+            else lines[0] == "standard input in the voice of anna: -"
+        )
 
 
 def test_a_fifo_hears_the_conversion_and_stays_a_fifo(files: Path) -> None:
@@ -82,12 +99,16 @@ def test_a_fifo_hears_the_conversion_and_stays_a_fifo(files: Path) -> None:
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
-def test_a_name_that_is_not_utf_8_is_read_and_written(files: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_is_not_utf_8_is_read_and_written(
+    files: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     source, target = (os.fsdecode(name) for name in (b"Gr\xfc\xdf.wav", b"gesagt-\xfc.wav"))
     os.rename("me.wav", source)
     assert main(["convert", source, "-r", "anna.wav", "-o", target]) == 0
     assert soundfile.info(os.fsencode(target)).frames == 48_000
-    assert capfd.readouterr().out.startswith("Gr\\udcfc\\udcdf.wav in the voice of anna: gesagt-\\udcfc.wav\n")
+    assert capfd.readouterr().out.startswith(
+        "Gr\\udcfc\\udcdf.wav in the voice of anna: gesagt-\\udcfc.wav\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +126,9 @@ def test_a_name_that_is_not_utf_8_is_read_and_written(files: Path, capfd: pytest
         "train export a.safetensors -o a.safetensors",
     ],
 )
-def test_no_source_is_overwritten_unless_forced(idle: Path, capsys: pytest.CaptureFixture[str], words: str) -> None:
+def test_no_source_is_overwritten_unless_forced(
+    idle: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
     os.symlink("me.wav", "link.wav")
     for name in ("a.voice", "b.voice", "a.safetensors"):
         Path(name).write_bytes(b"as it was")
@@ -123,53 +146,69 @@ def test_forced_the_source_is_replaced(files: Path) -> None:
     assert main(["voice", "create", "anna.wav", "-o", "a.voice"]) == 0
     first = Voice.load("a.voice")
     assert main(["voice", "mix", "a.voice", "-o", "a.voice", "--name", "new", "--force"]) == 0
-    assert Voice.load("a.voice").name == "new" and bool((Voice.load("a.voice").acoustic == first.acoustic).all())
+    assert Voice.load("a.voice").name == "new" and bool(
+        (Voice.load("a.voice").acoustic == first.acoustic).all()
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ("convert me.wav -r anna.wav -o /proc/n.wav", "no file can be made in /proc"),
-        ("convert me.wav -r gone.wav", "gone.wav is not there, an audio file was wanted"),
+        ("convert me.wav -r gone.wav", "expected an audio file, gone.wav is not there"),
         ("convert me.wav -r anna.wav --timbre folder", "folder is a folder"),
-        ("convert me.wav -r anna.wav -o folder", "ends in no suffix"),
-        ("convert me.wav -r anna.wav -o folder.wav", "(it is a folder)"),
-        ("voice create anna.wav -o noext", "noext ends in no suffix, .voice was wanted: write noext.voice"),
-        ("voice create anna.wav -o a.wav", ".voice was wanted: write a.wav.voice"),
+        ("convert me.wav -r anna.wav -o folder", "ends in .wav"),
+        ("convert me.wav -r anna.wav -o folder.wav", "it is a folder)"),
+        (
+            "voice create anna.wav -o noext",
+            "noext: expected a name ending in .voice, got no suffix: write noext.voice",
+        ),
+        (
+            "voice create anna.wav -o a.wav",
+            "expected a name ending in .voice, got '.wav': write a.wav.voice",
+        ),
         ("voice create gone.wav -o a.voice", "gone.wav is not there"),
         ("voice create anna.wav -o gone/a.voice", "there is no folder gone"),
         ("teacher say hello -o /proc/n.wav", "no file can be made in /proc"),
-        ("teacher pair hello -o a.wav ./a.wav --to x", "came twice, two files were wanted"),
+        ("teacher pair hello -o a.wav ./a.wav --to x", "expected two files, got"),
         ("evaluate --pairs p.tsv --json p.tsv --limit 1", "which is read"),
         ("evaluate --pairs p.tsv --json x.png", "is the picture's own name"),
-        ("evaluate --pairs p.tsv --report me.wav", "(it is a file): a folder was wanted"),
-        ("evaluate --pairs p.tsv --chunk 25 --backend gold", "the backend 'gold' came"),
-        ("bench stream --json folder", "(it is a folder)"),
+        ("evaluate --pairs p.tsv --report me.wav", "(expected a folder, it is a file)"),
+        ("evaluate --pairs p.tsv --chunk 25 --backend gold", "got 'gold'"),
+        ("bench stream --json folder", "it is a folder)"),
         ("bench stream --json me.wav", "me.wav is no results file"),
-        ("bench stream --engine gold", "the backend 'gold' came"),
-        ("bench components --picture x.gold", "one of .png, .svg, .pdf was wanted"),
+        ("bench stream --engine gold", "got 'gold'"),
+        ("bench components --picture x.gold", "ends in .png, .svg, .pdf, got x.gold"),
         ("bench components --compare gone.json", "gone.json is no results file"),
         ("bench stalls --json /proc/x.json", "no file can be made in /proc"),
-        ("bench quality --json folder", "(it is a folder)"),
-        ("build --backend onnx -o me.wav", "(it is a file): a folder was wanted"),
-        ("build --backend gold", "the backend 'gold' came"),
-        ("train export run -o weights", ".safetensors was wanted"),
+        ("bench quality --json folder", "it is a folder)"),
+        ("build --backend onnx -o me.wav", "(expected a folder, it is a file)"),
+        ("build --backend gold", "got 'gold'"),
+        ("train export run -o weights", "ends in .safetensors, got weights"),
         ("train recipe m.tsv -o /proc/w.safetensors", "no file can be made in /proc"),
-        ("data label m.tsv -o me.wav", "(it is a file): a folder was wanted"),
+        ("data label m.tsv -o me.wav", "(expected a folder, it is a file)"),
         ("weights export-studio run folder -o /proc/w.safetensors", "no file can be made in /proc"),
         ("live --voice gone.wav", "gone.wav is not there"),
-        ("live --voice anna.wav --engine gold", "the backend 'gold' came"),
-        ("live --voice anna.wav --backend gold", "the audio backend 'gold' came"),
-        ("serve --voices me.wav", "(it is a file): a folder was wanted"),
-        ("serve --backend gold", "the backend 'gold' came"),
-        ("stream me.wav --voice x --url 127.0.0.1:8765", "the address '127.0.0.1:8765' came, one like ws://"),
-        ("stream me.wav --voice x --url ws://host:port", "an address that cannot be read came"),
-        ("stream me.wav -r a.voice", "a.voice is a voice file, -r takes recordings: name a voice of the server with --voice"),
+        ("live --voice anna.wav --engine gold", "got 'gold'"),
+        ("live --voice anna.wav --backend gold", "got 'gold'"),
+        ("serve --voices me.wav", "(expected a folder, it is a file)"),
+        ("serve --backend gold", "got 'gold'"),
+        (
+            "stream me.wav --voice x --url 127.0.0.1:8765",
+            "expected an address like ws://127.0.0.1:8765, got '127.0.0.1:8765'",
+        ),
+        ("stream me.wav --voice x --url ws://host:port", "got one that cannot be read"),
+        (
+            "stream me.wav -r a.voice",
+            "a.voice is a voice file, -r takes recordings: name a voice of the server with --voice",
+        ),
         ("stream gone.wav --voice x", "gone.wav is not there"),
         ("stream --mic --voice x --input-device nobody", "input device"),
     ],
 )
-def test_what_fails_at_once_is_said_before_the_work(idle: Path, capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
+def test_what_fails_at_once_is_said_before_the_work(
+    idle: Path, capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
     for folder in ("folder", "folder.wav"):
         os.mkdir(folder)
     for name in ("p.tsv", "a.voice"):
@@ -181,9 +220,12 @@ def test_what_fails_at_once_is_said_before_the_work(idle: Path, capsys: pytest.C
     assert sorted(set(os.listdir()) - {"cache"}) == before
 
 
-def test_live_looks_for_devices_first(idle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model is prepared for a machine that can speak and hear, and it is said that this takes time."""
-    from rtvc.clients.live import live as stream
+def test_live_looks_for_devices_first(
+    idle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is prepared for a machine that can speak and hear, and it is said that this takes
+    time."""
+    from rtvc.clients.live import config as stream
     from rtvc.errors import DeviceError
 
     asked: list[str] = []
@@ -198,24 +240,32 @@ def test_live_looks_for_devices_first(idle: Path, capsys: pytest.CaptureFixture[
         assert main(["live", "--voice", "anna.wav", side, "gone"]) == 2
         assert capsys.readouterr().err == "error: no device fits gone\n"
     assert main(["live", "--voice", "anna.wav", "--record", "me.wav"]) == 2
-    assert "me.wav/input.wav cannot be written (me.wav is a file): name a folder" in capsys.readouterr().err
+    assert (
+        "me.wav/source.flac cannot be written (me.wav is a file): name a folder"
+        in capsys.readouterr().err
+    )
     os.mkdir("take")
-    os.rename("anna.wav", "take/input.wav")
-    assert main(["live", "--voice", "take/input.wav", "--record", "take"]) == 2
+    os.rename("anna.wav", "take/source.flac")
+    assert main(["live", "--voice", "take/source.flac", "--record", "take"]) == 2
     assert "which is read): name another\n" in capsys.readouterr().err, "there is no --force for it"
     with pytest.raises(AssertionError, match="a model was loaded"):
-        main(["live", "--voice", "take/input.wav"])
+        main(["live", "--voice", "take/source.flac"])
     assert "preparing the model" in capsys.readouterr().err and asked.count("input") >= 4
 
 
-def test_a_server_takes_its_port_before_its_model(idle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_takes_its_port_before_its_model(
+    idle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         for more in ([], ["--ray", "--voices", "voices"]):
             assert main(["serve", "--port", str(port), *more]) == 2
-            said = f"127.0.0.1:{port} cannot be listened on (Address already in use): is a server running there already?"
+            said = (
+                f"127.0.0.1:{port} cannot be listened on (Address already in use): is a server"
+                " running there already?"
+            )
             assert said in capsys.readouterr().err
 
 
@@ -225,14 +275,24 @@ def test_a_cache_folder_that_is_a_file_is_named(
 ) -> None:
     Path("cache").touch()
     monkeypatch.setenv("RTVC_CACHE", place)
-    for words in ("bench stream --streams 1 --engine auto", "teacher voices", "live --voice anna.wav"):
+    for words in (
+        "bench stream --streams 1 --engine auto",
+        "teacher voices",
+        "live --voice anna.wav",
+    ):
         assert main(words.split()) == 2
         error = capsys.readouterr().err.replace("\n", " ")
-        assert f"the cache folder {place} cannot be used (cache is a file): set RTVC_CACHE to a folder" in error
+        assert (
+            f"the cache folder {place} cannot be used (cache is a file): set RTVC_CACHE to a folder"
+            in error
+        )
 
 
-def test_json_on_standard_output_is_json(files: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results for /dev/stdout leave no picture or cache beside it, and words go to standard error."""
+def test_json_on_standard_output_is_json(
+    files: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results for /dev/stdout leave no picture or cache beside it, and words go to standard
+    error."""
     from rtvc.benchmarks.live import stalls
 
     found = {"passed": True, "stalls": 0}
@@ -272,7 +332,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may be de
 sys.exit(rtvc.cli.main(["stats"]))
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as running:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+    ) as running:
         assert running.stdout is not None and running.stdout.readline() == b"ready\n"
         running.send_signal(number)
         running.send_signal(number)

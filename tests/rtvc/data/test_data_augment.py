@@ -1,4 +1,5 @@
-"""Augmentation: timing is kept, every effect does what it says, and the same seed gives the same sound."""
+"""Augmentation: timing is kept, every effect does what it says, and the same seed gives the same
+sound."""
 
 import math
 
@@ -41,7 +42,9 @@ def clicks(samples: int = 24_000) -> torch.Tensor:
 def test_shift_moves_pitch_and_keeps_time(factor: float) -> None:
     moved = effects.shift(tone(400).repeat(2, 1), torch.tensor([factor, 1.1]))
     assert moved.shape == (2, 24_000)
-    assert peak_hertz(moved[:1]) == pytest.approx(400 * factor, rel=0.005) and peak_hertz(moved[1:]) == pytest.approx(440, rel=0.005)
+    assert peak_hertz(moved[:1]) == pytest.approx(400 * factor, rel=0.005) and peak_hertz(
+        moved[1:]
+    ) == pytest.approx(440, rel=0.005)
     bursts = effects.shift(clicks(), torch.tensor([factor]))[0].square()
     for centre in (5_400, 12_600, 19_800):
         near = bursts[centre - 3_000 : centre + 3_000]
@@ -74,28 +77,40 @@ def test_noise_has_the_asked_ratio() -> None:
     clean = tone(500).repeat(2, 1)
     noisy = effects.noise(clean, torch.tensor([10.0, 30.0]), generator())
     for row, ratio in ((0, 10.0), (1, 30.0)):
-        assert decibel(clean[row : row + 1], (noisy - clean)[row : row + 1]) == pytest.approx(ratio, abs=0.1)
+        assert decibel(clean[row : row + 1], (noisy - clean)[row : row + 1]) == pytest.approx(
+            ratio, abs=0.1
+        )
 
 
 def test_room_keeps_onset_and_level() -> None:
     wet = effects.reverberate(clicks(), torch.tensor([0.4]), torch.tensor([6.0]), generator())
     assert decibel(wet, clicks()) == pytest.approx(0, abs=0.01)
-    assert wet[0, :4_700].abs().max() < 1e-4 < wet[0, 6_500:11_000].abs().max(), "nothing before the sound, a tail behind it"
+    assert wet[0, :4_700].abs().max() < 1e-4 < wet[0, 6_500:11_000].abs().max(), (
+        "nothing before the sound, a tail behind it"
+    )
 
 
 def test_codec_clip_and_mu_law() -> None:
     quiet = tone(1_000) + tone(7_000, level=0.001)
     coded = effects.codec(quiet, torch.tensor([40.0]))
     assert decibel(coded, tone(1_000)) == pytest.approx(0, abs=2)
-    hidden = torch.fft.rfft(coded[0])[6_990:7_010].abs().max() / torch.fft.rfft(quiet[0])[6_990:7_010].abs().max()
+    hidden = (
+        torch.fft.rfft(coded[0])[6_990:7_010].abs().max()
+        / torch.fft.rfft(quiet[0])[6_990:7_010].abs().max()
+    )
     assert hidden < 0.2
     cut = effects.clip(tone(100), torch.tensor([0.5]))
-    assert cut.abs().max() == pytest.approx(0.25, abs=1e-4) and (cut.abs() > 0.2499).float().mean() > 0.5
+    assert (
+        cut.abs().max() == pytest.approx(0.25, abs=1e-4)
+        and (cut.abs() > 0.2499).float().mean() > 0.5
+    )
     coarse = effects.mu_law(tone(100))
     assert len(coarse.unique()) < 256 and decibel(tone(100), coarse - tone(100)) > 30
 
 
-ALL = AugmentConfig(shift=1, room=1, equalise=1, noise=1, low_pass=1, codec=1, mu_law=1, gain=1, clip=1)
+ALL = AugmentConfig(
+    shift=1, room=1, equalise=1, noise=1, low_pass=1, codec=1, mu_law=1, gain=1, clip=1
+)
 
 
 def test_the_whole_chain() -> None:
@@ -104,7 +119,9 @@ def test_the_whole_chain() -> None:
     assert one.shape == wave.shape and torch.isfinite(one).all() and one.abs().max() <= 1
     assert torch.equal(one, two) and not torch.equal(one, other)
     assert not torch.equal(one[0], one[1]), "rows differ"
-    off = AugmentConfig(shift=0, room=0, equalise=0, noise=0, low_pass=0, codec=0, mu_law=0, gain=0, clip=0)
+    off = AugmentConfig(
+        shift=0, room=0, equalise=0, noise=0, low_pass=0, codec=0, mu_law=0, gain=0, clip=0
+    )
     assert torch.equal(augment(wave, off, generator()), wave)
     half = augment(wave.repeat(8, 1), off.model_copy(update={"gain": 0.5}), generator(3))
     changed = (half != wave.repeat(8, 1)).any(1)

@@ -1,4 +1,5 @@
-"""Reading recordings for training: order as a function of the step, caches, cutting, and what happens to corrupt files."""
+"""Reading recordings for training: order as a function of the step, caches, cutting, and what
+happens to corrupt files."""
 
 from pathlib import Path
 
@@ -21,24 +22,42 @@ def corpus(folder: Path, count: int = 4, cache: Cache | None = None) -> Corpus:
     for k in range(count):
         wave = 0.3 * np.sin(np.arange(24_000 + 2_400 * k) * 0.05 * (k + 1))
         soundfile.write(folder / f"{k}.wav", wave, 24_000)
-        entries.append(Entry(folder / f"{k}.wav", "ab"[k % 2], len(wave) / 24_000, 16_000 if k else 24_000))
+        entries.append(
+            Entry(folder / f"{k}.wav", "ab"[k % 2], len(wave) / 24_000, 16_000 if k else 24_000)
+        )
     return Corpus(entries, cache)
 
 
 def test_seeds_name_independent_streams() -> None:
     assert derive(1, "a", 2) == derive(1, "a", 2) != derive(1, "a", 3)
     assert derive(0, "x") != derive(1, "x") and 0 <= derive(3, "y") < 2**63
-    assert torch.equal(torch.rand(3, generator=generator(5, 1)), torch.rand(3, generator=generator(5, 1)))
-    assert numpy_generator(5, 1).random() == numpy_generator(5, 1).random() != numpy_generator(5, 2).random()
+    assert torch.equal(
+        torch.rand(3, generator=generator(5, 1)), torch.rand(3, generator=generator(5, 1))
+    )
+    assert (
+        numpy_generator(5, 1).random()
+        == numpy_generator(5, 1).random()
+        != numpy_generator(5, 2).random()
+    )
 
 
 def test_every_recording_once_an_epoch() -> None:
     rng = np.random.default_rng(0)
     order = Order(rng.uniform(1, 10, 37).tolist(), ["s"] * 37, 4, seed=7, bucket=3)
-    first, second = ([n for index in range(10 * epoch, 10 * epoch + 10) for n in order(index)] for epoch in (0, 1))
-    assert sorted(first)[:3] and set(first) == set(second) == set(range(37)) and len(first) == 40 and first != second
+    first, second = (
+        [n for index in range(10 * epoch, 10 * epoch + 10) for n in order(index)]
+        for epoch in (0, 1)
+    )
+    assert (
+        sorted(first)[:3]
+        and set(first) == set(second) == set(range(37))
+        and len(first) == 40
+        and first != second
+    )
     again = Order(order.seconds.tolist(), ["s"] * 37, 4, seed=7, bucket=3)
-    assert [again(17), again(3)] == [order(17), order(3)], "a function of the index alone, in any order"
+    assert [again(17), again(3)] == [order(17), order(3)], (
+        "a function of the index alone, in any order"
+    )
     assert Order(order.seconds.tolist(), ["s"] * 37, 4, seed=8, bucket=3)(0) != order(0)
 
 
@@ -59,10 +78,14 @@ def test_balance_hears_speakers_equally() -> None:
         order = Order([2.0] * 100, speakers, 10, 0, balance=balance)
         drawn = [speakers[n] for i in range(400) for n in order(i)]
         share[balance] = drawn.count("few") / len(drawn)
-    assert share[1.0] == pytest.approx(0.5, abs=0.03) and share[0.5] == pytest.approx(0.25, abs=0.03)
+    assert share[1.0] == pytest.approx(0.5, abs=0.03) and share[0.5] == pytest.approx(
+        0.25, abs=0.03
+    )
 
 
-def test_waves_are_read_once_and_survive_in_the_disk_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waves_are_read_once_and_survive_in_the_disk_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = corpus(tmp_path, cache=Cache(tmp_path / "cache"))
     wave = data.wave(1)
     assert wave.shape == (26_400,) and wave.abs().max() == pytest.approx(0.3, abs=1e-3)
@@ -114,9 +137,16 @@ def test_corrupt_files_are_replaced_reported_once_and_the_same_way(tmp_path: Pat
     picks = [data.usable(n, 11, lambda k: (k, len(data.wave(k)))) for n in (0, 2, 3, 2, 3)]
     assert picks[0][0] == 0 and {2, 3}.isdisjoint(k for k, _ in picks) and picks[1:3] == picks[3:5]
     fresh = Corpus(data.entries)
-    assert fresh.usable(3, 11, lambda k: (k, len(fresh.wave(k)))) == picks[2], "no matter what was met before"
+    assert fresh.usable(3, 11, lambda k: (k, len(fresh.wave(k)))) == picks[2], (
+        "no matter what was met before"
+    )
     remarks = data.remarks()
-    assert len(remarks) == 2 and "2.wav\t" in remarks[0] and "cannot be read" in remarks[0] and "not there" in remarks[1]
+    assert (
+        len(remarks) == 2
+        and "2.wav\t" in remarks[0]
+        and "cannot be read" in remarks[0]
+        and "not there" in remarks[1]
+    )
     assert data.remarks() == []
 
 
@@ -134,9 +164,15 @@ def test_nothing_but_corrupt_files_ends_the_run(tmp_path: Path) -> None:
 
 def test_open_selects(tmp_path: Path) -> None:
     corpus(tmp_path)
-    (tmp_path / "m.tsv").write_text("path\tspeaker\n" + "".join(f"{k}.wav\ts{k}\n" for k in range(4)))
+    (tmp_path / "m.tsv").write_text(
+        "path\tspeaker\n" + "".join(f"{k}.wav\ts{k}\n" for k in range(4))
+    )
     data = Corpus.open(tmp_path / "m.tsv", accept=lambda entry: entry.speaker != "s1")
-    assert data.speakers == ["s0", "s2", "s3"] and data.of_speaker["s3"] == [2] and data.speaker_index["s2"] == 1
+    assert (
+        data.speakers == ["s0", "s2", "s3"]
+        and data.of_speaker["s3"] == [2]
+        and data.speaker_index["s2"] == 1
+    )
     with pytest.raises(TrainingError, match=r"m\.tsv"):
         Corpus.open(tmp_path / "m.tsv", accept=lambda entry: False)
     assert corpus(tmp_path).tell_bandwidths([0, 2]).tolist() == [24_000.0, 16_000.0]
@@ -157,5 +193,5 @@ def test_symbols() -> None:
     assert len(SYMBOLS) == 178
     tokens = encode("həlˈoʊ ɹ€")
     assert tokens[0] == tokens[-1] == BOUNDARY and decode(tokens) == "həlˈoʊ ɹ"
-    with pytest.raises(TrainingError, match="IPA was wanted"):
+    with pytest.raises(TrainingError, match="expected IPA"):
         encode("€")

@@ -1,4 +1,5 @@
-"""Labelled speech: what is written is read, pieces keep their labels aligned, draws are functions of the seed, bad files are told."""
+"""Labelled speech: what is written is read, pieces keep their labels aligned, draws are functions
+of the seed, bad files are told."""
 
 from pathlib import Path
 
@@ -6,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from rtvc.data.labelled import TEACHER, Cut, Labelled, load_utterance, save_utterance
+from rtvc.data.labelled import TEACHER, Cut, load_utterance, save_utterance
+from rtvc.data.labelled_speech import Labelled
 from rtvc.errors import AudioError, TrainingError
 from tests.support.labelled_speech import FRAMES, make_labelled, utterance
 
@@ -21,7 +23,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     save_utterance(tmp_path / "a.npz", made)
     read = load_utterance(tmp_path / "a.npz")
     assert (read.speaker, read.bandwidth, read.exact) == ("anna", 16_000, False)
-    assert np.array_equal(read.audio, made.audio) and np.array_equal(read.f0, made.f0) and np.array_equal(read.phonemes, made.phonemes)
+    assert (
+        np.array_equal(read.audio, made.audio)
+        and np.array_equal(read.f0, made.f0)
+        and np.array_equal(read.phonemes, made.phonemes)
+    )
     assert np.abs(read.content - made.content).max() < 1e-3
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"], "no temporary file stays"
 
@@ -29,18 +35,32 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_teacher_files_are_read_as_exact(folder: Path) -> None:
     read = load_utterance(folder / "teacher" / "00000.npz")
     assert read.exact and read.speaker == TEACHER and read.bandwidth == 24_000
-    assert set(np.unique(read.confidence)) == {0, 1} and read.f0[read.confidence == 0].max() == 0, "6 Hz is unvoiced"
+    assert set(np.unique(read.confidence)) == {0, 1} and read.f0[read.confidence == 0].max() == 0, (
+        "6 Hz is unvoiced"
+    )
 
 
 def test_files_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     made = utterance("anna", 1)
-    np.savez(tmp_path / "short.npz", audio=made.audio[:600], content=made.content, phon=made.phonemes, f0=made.f0)
-    with pytest.raises(AudioError, match="were wanted"):
+    np.savez(
+        tmp_path / "short.npz",
+        audio=made.audio[:600],
+        content=made.content,
+        phon=made.phonemes,
+        f0=made.f0,
+    )
+    with pytest.raises(AudioError, match="expected"):
         load_utterance(tmp_path / "short.npz")
     np.savez(tmp_path / "lacks.npz", audio=made.audio)
-    with pytest.raises(AudioError, match="lacks content, f0, phon"):
+    with pytest.raises(AudioError, match="expected content, f0, phon beside audio"):
         load_utterance(tmp_path / "lacks.npz")
-    np.savez(tmp_path / "nan.npz", audio=made.audio, content=made.content * np.nan, phon=made.phonemes, f0=made.f0)
+    np.savez(
+        tmp_path / "nan.npz",
+        audio=made.audio,
+        content=made.content * np.nan,
+        phon=made.phonemes,
+        f0=made.f0,
+    )
     with pytest.raises(AudioError, match="not finite"):
         load_utterance(tmp_path / "nan.npz")
 
@@ -63,7 +83,9 @@ def test_a_piece_keeps_labels_and_sound_together(speed: float) -> None:
     assert log_f0.exp().mean() == pytest.approx(whole.f0.max() * speed, rel=1e-3)
     around = int(log_f0.exp().mean() * (1 << 17) / 24_000)
     near = slice(around - 60, around + 61)
-    assert spectrum[near].argmax() - 60 == pytest.approx(0, abs=12), "the sound has the pitch that the label says"
+    assert spectrum[near].argmax() - 60 == pytest.approx(0, abs=12), (
+        "the sound has the pitch that the label says"
+    )
     assert piece.content().shape == (512, 100)
     assert piece.cutoff() == pytest.approx(8000 * speed - 400)
 
@@ -91,12 +113,19 @@ def test_draws_are_functions_of_the_seed_and_reach_everyone(folder: Path) -> Non
 
     assert drawn(1) == drawn(1) != drawn(2)
     kinds = [labelled.speakers[k] for k in drawn(1)]
-    assert all((kind == TEACHER) == (k % 3 == 0) for k, kind in enumerate(kinds)) and {"anna", "bert"} <= set(kinds)
+    assert all((kind == TEACHER) == (k % 3 == 0) for k, kind in enumerate(kinds)) and {
+        "anna",
+        "bert",
+    } <= set(kinds)
     rng = np.random.default_rng(0)
     anna = labelled.of_speaker["anna"][0]
-    assert all(labelled.speakers[k := labelled.beside(anna, rng)] == "anna" and k != anna for _ in range(9))
+    assert all(
+        labelled.speakers[k := labelled.beside(anna, rng)] == "anna" and k != anna for _ in range(9)
+    )
     teacher = labelled.of_speaker[TEACHER][0]
-    assert labelled.beside(teacher, rng) == teacher, "every utterance of the teacher has a voice of its own"
+    assert labelled.beside(teacher, rng) == teacher, (
+        "every utterance of the teacher has a voice of its own"
+    )
 
 
 def test_rare_speakers_are_tempered(tmp_path: Path) -> None:
@@ -105,12 +134,17 @@ def test_rare_speakers_are_tempered(tmp_path: Path) -> None:
     save_utterance(tmp_path / "b.npz", utterance("bert", 0))
     labelled = Labelled([tmp_path])
     assert labelled.shares[0] / labelled.shares[1] == pytest.approx(8**0.35)
-    assert labelled.pick(np.random.default_rng(0), True) in range(9), "real speech stands in for a missing teacher"
+    assert labelled.pick(np.random.default_rng(0), True) in range(9), (
+        "real speech stands in for a missing teacher"
+    )
 
 
 def test_held_out_utterances_are_never_drawn(folder: Path) -> None:
     labelled = Labelled([folder], held_out=4)
-    assert len(labelled.held_out) == 4 and sum(labelled.speakers[k] == TEACHER for k in labelled.held_out) == 2
+    assert (
+        len(labelled.held_out) == 4
+        and sum(labelled.speakers[k] == TEACHER for k in labelled.held_out) == 2
+    )
     rng = np.random.default_rng(0)
     assert not {labelled.pick(rng, k % 2 == 0) for k in range(200)} & set(labelled.held_out)
     with pytest.raises(TrainingError, match="held out"):

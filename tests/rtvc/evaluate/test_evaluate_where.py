@@ -1,4 +1,5 @@
-"""Who loses the words: labels that lie in time as the encoder's answers do, rows with the right parts in play, and their costs."""
+"""Who loses the words: labels that lie in time as the encoder's answers do, rows with the right
+parts in play, and their costs."""
 
 import json
 from pathlib import Path
@@ -12,24 +13,35 @@ from standins import speech
 
 import rtvc
 import rtvc.evaluate.run
-from rtvc.api import StreamModel, VoiceConverter
 from rtvc.audio.mel import HOP
 from rtvc.cli import main
+from rtvc.converter import VoiceConverter
 from rtvc.evaluate import evaluators
 from rtvc.evaluate.audio import Wave
 from rtvc.evaluate.converter import LibraryConverter, streamed
 from rtvc.evaluate.pairs import read_pairs
 from rtvc.evaluate.studies import labels
 from rtvc.evaluate.studies.labels import BridgeLabels, TeacherSpeech
-from rtvc.evaluate.studies.where import ROWS, STEPS, TEACHER_ROWS, TEACHER_STEPS, Told, costs, said_again, told, where
+from rtvc.evaluate.studies.where import (
+    ROWS,
+    STEPS,
+    TEACHER_ROWS,
+    TEACHER_STEPS,
+    Told,
+    costs,
+    said_again,
+    told,
+    where,
+)
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
+from rtvc.stream_model import StreamModel
 from rtvc.train.material.stream_data import StreamStage
 from rtvc.train.streaming.bridge import BridgeNet
 from rtvc.voices.voice import Voice
 
 SMALL = StreamingConfig(
-    content_hidden=16, content_dilations=(1,), pitch_hidden=8, pitch_dilations=(1,), decoder_hidden=16, decoder_dilations=(1, 2),
-    acoustic_hidden=8, prosodic_hidden=8,
+    content_hidden=16, content_dilations=(1,), pitch_hidden=8, pitch_dilations=(1,),
+    decoder_hidden=16, decoder_dilations=(1, 2), acoustic_hidden=8, prosodic_hidden=8,
 )  # fmt: skip
 
 
@@ -40,7 +52,8 @@ def small() -> StreamingConverter:
 
 
 def test_an_encoder_told_its_own_answers_changes_nothing() -> None:
-    """The encoder's content, laid in time as labels are, gives the conversion back: not a frame early, not a frame late."""
+    """The encoder's content, laid in time as labels are, gives the conversion back: not a frame
+    early, not a frame late."""
     model, wave = small(), torch.from_numpy(speech(2.0, 24_000))
     voice = Voice(torch.randn(128), torch.randn(128))
     frames = len(wave) // HOP
@@ -49,12 +62,15 @@ def test_an_encoder_told_its_own_answers_changes_nothing() -> None:
     plain, _ = streamed(model, wave, voice, 20 * HOP)
     again, _ = streamed(told(model, content[0]), wave, voice, 20 * HOP)
     early, _ = streamed(told(model, content[0].roll(-1, -1)), wave, voice, 20 * HOP)
-    edge = 20 * HOP  # before and after the recording the encoder heard silence, and was told its first and last frame
+    # Around the recording the encoder heard silence, and was told its first and last frame.
+    edge = 20 * HOP
     inner = slice(edge, len(wave) - edge)
     scale = plain[inner].abs().max()
     assert (again[inner] - plain[inner]).abs().max() < 1e-4 * scale
     assert (early[inner] - plain[inner]).abs().max() > 1e-2 * scale
-    assert model.encoder is not told(model, content[0]).encoder, "the model itself keeps its encoder"
+    assert model.encoder is not told(model, content[0]).encoder, (
+        "the model itself keeps its encoder"
+    )
 
 
 class SimpleStage:
@@ -103,8 +119,12 @@ def test_rows_ask_for_the_right_voice_and_labels(tmp_path: Path) -> None:
     outputs = {}
     for row in ROWS:
         converter.asked.clear()
-        outputs[row.title], _ = said_again(converter, row, {"labels": content})(audio / "s0_0.wav", [audio / "s1_0.wav"])
-        assert set(map(tuple, converter.asked)) == {("s0_0.wav",) if row.own_voice else ("s1_0.wav",)}, row.title
+        outputs[row.title], _ = said_again(converter, row, {"labels": content})(
+            audio / "s0_0.wav", [audio / "s1_0.wav"]
+        )
+        assert set(map(tuple, converter.asked)) == {
+            ("s0_0.wav",) if row.own_voice else ("s1_0.wav",)
+        }, row.title
         assert len(outputs[row.title]) == 24_000
     assert asked == ["s0_0.wav"] * 2
     assert len({wave.tobytes() for wave in outputs.values()}) == 4
@@ -117,21 +137,39 @@ class Silencing(Spy):
         return np.full(24_000, 0.1, np.float32), 0.1
 
 
-def test_costs_are_the_changes_from_row_to_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand-in evaluators lose one of four words of what is soft: here, of two of three recordings and of what the encoder heard."""
+def test_costs_are_the_changes_from_row_to_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stand-in evaluators lose one of four words of what is soft: here, of two of three recordings
+    and of what the encoder heard."""
     loud = np.full(24_000, 0.5, np.float32)
-    monkeypatch.setattr("rtvc.evaluate.studies.where.streamed", lambda *arguments: (torch.from_numpy(loud), 0.1))
+    monkeypatch.setattr(
+        "rtvc.evaluate.studies.where.streamed", lambda *arguments: (torch.from_numpy(loud), 0.1)
+    )
     pairs, seen = read_pairs(pair_list(tmp_path)), []
     ears, cache = FakeEvaluators(), tmp_path / "cache"
     found = where(
-        Silencing(), pairs, {"labels": lambda path: torch.zeros(512, 80)}, cache=cache, evaluators=ears.bundle(),
-        progress=lambda *step: seen.append(step),
+        Silencing(), pairs, {"labels": lambda path: torch.zeros(512, 80)}, cache=cache,
+        evaluators=ears.bundle(), progress=lambda *step: seen.append(step),
     )  # fmt: skip
     assert list(found) == ["source", *(row.title for row in ROWS)]
-    assert [found[name]["summary"]["wer"] for name in found] == pytest.approx([1 / 6, 0, 1 / 4, 0, 1 / 4], abs=1e-5)
-    assert found["source"]["summary"]["distillmos"] == pytest.approx(found["labels, own voice"]["summary"]["distillmos_source"])
-    changes = {title: cost["wer"].change for title, cost in costs(found, STEPS).items() if cost["wer"]}
-    assert changes == pytest.approx({"labels and decoder": -1 / 6, "encoder": 1 / 4, "encoder, converting": 1 / 4, "converting": 0})
+    assert [found[name]["summary"]["wer"] for name in found] == pytest.approx(
+        [1 / 6, 0, 1 / 4, 0, 1 / 4], abs=1e-5
+    )
+    assert found["source"]["summary"]["distillmos"] == pytest.approx(
+        found["labels, own voice"]["summary"]["distillmos_source"]
+    )
+    changes = {
+        title: cost["wer"].change for title, cost in costs(found, STEPS).items() if cost["wer"]
+    }
+    assert changes == pytest.approx(
+        {
+            "labels and decoder": -1 / 6,
+            "encoder": 1 / 4,
+            "encoder, converting": 1 / 4,
+            "converting": 0,
+        }
+    )
     assert costs(found, STEPS)["encoder"]["wer"].verdict == "worse"  # type: ignore[union-attr]
     assert seen[-1] == ("encoder, target's voice", 6, 6)
     alone = where(Silencing(), pairs, {}, cache=cache, evaluators=ears.bundle())
@@ -145,7 +183,13 @@ def teacher_speech(folder: Path, count: int = 3) -> Path:
     for number in range(count):
         content = np.full((512, 40), number, np.float16)
         audio = (speech(1.0, 24_000, 100 + 20 * number) * 20_000).astype(np.int16)
-        np.savez(folder / f"{number:05d}.npz", audio=audio, content=content, phon=np.zeros(40, np.int16), f0=np.zeros(80, np.float32))
+        np.savez(
+            folder / f"{number:05d}.npz",
+            audio=audio,
+            content=content,
+            phon=np.zeros(40, np.int16),
+            f0=np.zeros(80, np.float32),
+        )
     return folder
 
 
@@ -173,20 +217,29 @@ def save_bridge(path: Path) -> Path:
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    save_file({f"bridge.{name}": tensor.half() for name, tensor in BridgeNet(16, 1).state_dict().items()}, path)
+    save_file(
+        {f"bridge.{name}": tensor.half() for name, tensor in BridgeNet(16, 1).state_dict().items()},
+        path,
+    )
     return path
 
 
-def test_labels_are_the_bridges_at_the_mel_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_the_bridges_at_the_mel_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rtvc.train.streaming.bridge.Listener", lambda: hears)
     pair_list(tmp_path)
-    found = BridgeLabels(save_bridge(tmp_path / "bridge.safetensors"))(tmp_path / "eval" / "s0_0.wav")
+    found = BridgeLabels(save_bridge(tmp_path / "bridge.safetensors"))(
+        tmp_path / "eval" / "s0_0.wav"
+    )
     assert found.shape == (512, 80)
     assert torch.equal(found[:, ::2], found[:, 1::2])
     assert not torch.equal(found[:, 0], found[:, 2])
 
 
-def test_the_command_shows_rows_and_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_shows_rows_and_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("RTVC_CACHE", str(tmp_path / "user"))
     for module in (rtvc.evaluate.run, evaluators):
         monkeypatch.setattr(module, "standard", lambda workers=1: FakeEvaluators().bundle())
@@ -194,9 +247,22 @@ def test_the_command_shows_rows_and_costs(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("rtvc.models.streaming.assets.load_default", small)
     threads = torch.get_num_threads()
     bridge, made = save_bridge(tmp_path / "bridge.safetensors"), teacher_speech(tmp_path / "made")
-    arguments: list[Any] = ["evaluate", "--where", "--pairs", pair_list(tmp_path), "--limit", 2, "--bridge", bridge, "--teacher", made]
+    arguments: list[Any] = [
+        "evaluate",
+        "--where",
+        "--pairs",
+        pair_list(tmp_path),
+        "--limit",
+        2,
+        "--bridge",
+        bridge,
+        "--teacher",
+        made,
+    ]
     try:
-        assert main([str(argument) for argument in [*arguments, "--json", tmp_path / "out.json"]]) == 0
+        assert (
+            main([str(argument) for argument in [*arguments, "--json", tmp_path / "out.json"]]) == 0
+        )
     finally:
         torch.set_num_threads(threads)
     printed = capsys.readouterr().out
@@ -206,6 +272,8 @@ def test_the_command_shows_rows_and_costs(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(result["recordings"]["rows"]) == ["source", *(row.title for row in ROWS)]
     assert list(result["teacher's speech"]["costs"]) == [step.title for step in TEACHER_STEPS]
     assert result["recordings"]["rows"]["source"]["pairs"][0]["words"] == len(SAID.split())
-    assert main(["evaluate", "--where", "--chunk", "25", "--pairs", str(tmp_path / "pairs.tsv")]) == 2
+    assert (
+        main(["evaluate", "--where", "--chunk", "25", "--pairs", str(tmp_path / "pairs.tsv")]) == 2
+    )
     assert "leave --chunk" in " ".join(capsys.readouterr().err.split())
     assert labels.MEL_FRAMES * HOP == 600

@@ -4,14 +4,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rtvc.layers.contract import Delay, Pointwise, Residual, Serial, State, Streaming, chunked, leaf_names, offline, where_active
+from rtvc.layers.contract import (
+    Delay,
+    Pointwise,
+    Residual,
+    Serial,
+    State,
+    Streaming,
+    chunked,
+    leaf_names,
+    offline,
+    where_active,
+)
 from rtvc.layers.conv import Conv, ConvTranspose
 from rtvc.layers.verify import verify_contract
 
 
 def zoo() -> dict[str, tuple[Streaming, int]]:
     """Layers with the chunk unit each needs."""
-    block = Residual(4, Serial(Conv(4, 4, 7, dilation=2, right=4), Pointwise(nn.GELU()), Conv(4, 4)))
+    block = Residual(
+        4, Serial(Conv(4, 4, 7, dilation=2, right=4), Pointwise(nn.GELU()), Conv(4, 4))
+    )
     return {
         "conv": (Conv(4, 4, 7), 1),
         "pointwise conv": (Conv(4, 6), 1),
@@ -33,7 +46,9 @@ def test_every_layer_keeps_the_contract(name: str) -> None:
     verify_contract(layer, 4, unit=unit)
 
 
-@pytest.mark.parametrize("name", ["conv", "dilated", "strided", "look-ahead", "transpose", "down-up"])
+@pytest.mark.parametrize(
+    "name", ["conv", "dilated", "strided", "look-ahead", "transpose", "down-up"]
+)
 def test_linear_layers_are_bit_exact_under_any_chunking(name: str) -> None:
     """Integer weights and inputs in float64: every sum is exact, so equality is bitwise."""
     layer, _ = zoo()[name]
@@ -45,11 +60,19 @@ def test_linear_layers_are_bit_exact_under_any_chunking(name: str) -> None:
     assert torch.equal(whole, chunked(layer, x, [40, 4, 8, 28, 120]))
 
 
-@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(1, 1, 1), (4, 1, 2), (5, 2, 3), (6, 3, 1)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(1, 1, 1), (4, 1, 2), (5, 2, 3), (6, 3, 1)]
+)
 def test_the_matrix_form_equals_conv1d(kernel: int, stride: int, dilation: int) -> None:
     layer = Conv(5, 3, kernel, stride=stride, dilation=dilation).double()
     x = torch.randn(2, 5, 60, dtype=torch.float64)
-    wanted = nn.functional.conv1d(nn.functional.pad(x, (layer.past, 0)), layer.weight.mT, layer.bias, stride, dilation=dilation)
+    wanted = nn.functional.conv1d(
+        nn.functional.pad(x, (layer.past, 0)),
+        layer.weight.mT,
+        layer.bias,
+        stride,
+        dilation=dilation,
+    )
     torch.testing.assert_close(layer(x, layer.initial(2))[0], wanted, rtol=0, atol=1e-12)
 
 

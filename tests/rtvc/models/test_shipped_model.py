@@ -1,14 +1,16 @@
-"""The weights in the repository: their size, and that they do in a stream what they do offline, on real speech."""
+"""The weights in the repository: their size, and that they do in a stream what they do offline, on
+real speech."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 
 import rtvc
-from rtvc.audio.io import read
+from rtvc.audio.recording import read
 from rtvc.audio.resample import resample
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.streams.resampler import Resampler
@@ -42,7 +44,8 @@ def speech() -> Tensor:
 
 
 def spoken(model: StreamingConverter, x: Tensor, sizes: list[int]) -> tuple[Tensor, SourceState]:
-    """What comes of x (1, 1, N) cut into `sizes`, (1, 1, N), and the harmonic source's last state."""
+    """What comes of x (1, 1, N) cut into `sizes`, (1, 1, N), and the harmonic source's last
+    state."""
     reference = read(EXAMPLES / "reference.flac")[: 400 * 300][None, None].to(x)
     voice = model.condition(*model.styles(reference))
     state, parts = model.initial(1), []
@@ -62,8 +65,8 @@ UNEVEN = [300] * 40 + [600] * 70 + [1500] * 12
 def test_streaming_equals_offline_in_float32(model: StreamingConverter, speech: Tensor) -> None:
     """As plain torch runs the model, with its pitch network in float64.
 
-    Then phases are equal, and a sample differs by how its float32 sums are ordered: at most K = 1,152
-    terms each, whose roundings of 2^-24 add up to sqrt(K) 2^-24 = 2e-6; five such layers in
+    Then phases are equal, and a sample differs by how its float32 sums are ordered: at most K =
+    1,152 terms each, whose roundings of 2^-24 add up to sqrt(K) 2^-24 = 2e-6; five such layers in
     quadrature give 5e-6.
     """
     whole, one = spoken(exact(model), speech, [speech.shape[-1]])
@@ -72,11 +75,15 @@ def test_streaming_equals_offline_in_float32(model: StreamingConverter, speech: 
     assert (many.phase - one.phase).abs() < 1e-9
 
 
-def test_in_float32_throughout_the_phase_drifts_by_one_rounding_of_f0_a_frame(model: StreamingConverter, speech: Tensor) -> None:
-    """Compiled backends compute the pitch in float32 as well, and the source adds up what is rounded.
+def test_in_float32_throughout_the_phase_drifts_by_one_rounding_of_f0_a_frame(
+    model: StreamingConverter, speech: Tensor
+) -> None:
+    """Compiled backends compute the pitch in float32 as well, and the source adds up what is
+    rounded.
 
     F0 is a peak's float64 frequency plus a float32 distance below a tenth, which costs it less than
-    one rounding, 2^-23, a frame. So the phase errs by less than that share of the cycles that went by.
+    one rounding, 2^-23, a frame. So the phase errs by less than that share of the cycles that went
+    by.
     """
     _, one = spoken(model, speech, [speech.shape[-1]])
     _, many = spoken(model, speech, UNEVEN)
@@ -94,8 +101,11 @@ def test_streaming_equals_offline_in_float64(speech: Tensor) -> None:
     assert (chunks - whole).abs().max() < 1e-10
 
 
-def test_it_takes_the_register_of_the_reference(model: StreamingConverter, vc: rtvc.VoiceConverter, voice: rtvc.Voice) -> None:
-    """The bundled source is a man, the reference a woman: the pitch must rise, and fall again without prosody transfer."""
+def test_it_takes_the_register_of_the_reference(
+    model: StreamingConverter, vc: rtvc.VoiceConverter, voice: rtvc.Voice
+) -> None:
+    """The bundled source is a man, the reference a woman: the pitch must rise, and fall again
+    without prosody transfer."""
     x, sr = read(EXAMPLES / "source.flac").numpy(), 24_000
 
     def register(y: np.ndarray) -> float:  # type: ignore[type-arg]
@@ -104,7 +114,11 @@ def test_it_takes_the_register_of_the_reference(model: StreamingConverter, vc: r
         pitch, _ = model.pitch(heard[:, 80:], model.pitch.initial(1))
         return float(pitch[0, 0][pitch[0, 1] > 0.7].exp().median())
 
-    own, taken, kept = register(x), register(vc.convert(x, sr, voice)), register(vc.convert(x, sr, voice, prosody=0.0))
+    own, taken, kept = (
+        register(x),
+        register(vc.convert(x, sr, voice)),
+        register(vc.convert(x, sr, voice, prosody=0.0)),
+    )
     assert taken > 1.3 * own
     assert abs(np.log2(kept / own)) < 0.1
 
@@ -114,11 +128,14 @@ def test_silence_stays_silent(model: StreamingConverter) -> None:
     assert y[..., 12_000:].square().mean().sqrt() < 3e-3
 
 
-@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000])
+@pytest.mark.parametrize(
+    "rate", [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000]
+)
 def test_sessions_equal_the_offline_conversion_for_random_blocks_at_every_rate(
     rate: int, vc: rtvc.VoiceConverter, voice: rtvc.Voice
 ) -> None:
-    """Three random cuttings at each of ten rates, of real speech: the same as resampling, converting and resampling the whole."""
+    """Three random cuttings at each of ten rates, of real speech: the same as resampling,
+    converting and resampling the whole."""
     x = resample(read(EXAMPLES / "source.flac").numpy()[24_000 : 24_000 + 29_950], 24_000, rate)
 
     def resampled(y: np.ndarray, rate_in: int, rate_out: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -141,13 +158,55 @@ def test_sessions_equal_the_offline_conversion_for_random_blocks_at_every_rate(
         assert error < 1e-5, error
 
 
-def test_a_stream_opens_any_backend_by_name(monkeypatch: pytest.MonkeyPatch, vc: rtvc.VoiceConverter, voice: rtvc.Voice) -> None:
+def test_a_stream_opens_any_backend_by_name(
+    monkeypatch: pytest.MonkeyPatch, vc: rtvc.VoiceConverter, voice: rtvc.Voice
+) -> None:
     opened: list[object] = []
 
-    def open_engine(*arguments: object) -> tuple[TorchBackend, dict[str, object]]:
+    def begin(*arguments: object) -> tuple[TorchBackend, None]:
         opened.append(arguments)
-        return TorchBackend(arguments[0], 600), {}  # type: ignore[arg-type]
+        return TorchBackend(arguments[0], 600), None  # type: ignore[arg-type]
 
-    monkeypatch.setattr("rtvc.engine.open.open_engine", open_engine)
-    stream = vc.stream(voice, backend="auto", chunk=600)
-    assert opened == [(vc.model.converter, "auto", 600)] and stream.backend.chunk == 600  # type: ignore[attr-defined]
+    monkeypatch.setattr("rtvc.engine.shared.begin", begin)
+    streams = [vc.stream(voice, backend="auto", chunk=600) for _ in range(2)]
+    assert opened == [(vc.model.converter, "auto", 600)]  # type: ignore[attr-defined]
+    assert streams[0].backend is streams[1].backend and streams[0].backend.chunk == 600
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx-int8", "openvino-int8"])
+def test_a_stream_that_changes_engines_midway_equals_offline_as_closely_as_the_engine_does(
+    vc: rtvc.VoiceConverter, voice: rtvc.Voice, name: str
+) -> None:
+    """The engine is built once a machine, into the user's cache."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("nncf" if name.startswith("openvino") else "onnxscript")
+    from rtvc.engine.auto import cache_folder
+    from rtvc.engine.cached import open_backend
+    from rtvc.engine.streams.session import Session
+    from rtvc.engine.trial import fidelity
+
+    said, given = soundfile.read("examples/source.flac", dtype="float32")
+    x = resample(said, given, 24_000)
+    whole = vc.convert(x, 24_000, voice)
+    converter = vc.model.converter  # type: ignore[attr-defined]
+    engine = open_backend(converter, name, 600, cache_folder())
+
+    def streamed(change: int) -> np.ndarray:  # type: ignore[type-arg]
+        eager = TorchBackend(converter, 600)
+        session = Session(eager, voice)
+        parts = [session.push(x[:change])]
+        eager.successor = engine
+        parts += [session.push(x[change:]), session.flush()]
+        assert session.backend is engine and session.resets == 0
+        return np.concatenate(parts)
+
+    half = len(x) // 2
+    alone, changed = streamed(0), streamed(half)
+    assert len(changed) == len(whole)
+    begun = half - 2 * converter.latency
+    assert np.abs(changed[:begun] - whole[:begun]).max() < 1e-4
+    assert fidelity(changed, whole) >= fidelity(alone, whole) - 0.5 > 9.5
+    error, seam = np.abs(changed - whole), half - converter.latency
+    around = slice(seam - 600, seam + 600)
+    assert error[around].max() <= np.abs(alone - whole).max(), "a click would stand out"

@@ -1,4 +1,5 @@
-"""Model summaries: the engine on layers whose cost is known, the paper's table to the unit, and the command."""
+"""Model summaries: the engine on layers whose cost is known, the paper's table to the unit, and the
+command."""
 
 import json
 import re
@@ -11,7 +12,16 @@ from rtvc.cli import main
 from rtvc.models import cost_tables as catalog
 from rtvc.models.summary import Part, Published, measure, summarise
 
-PARAMETERS = [4_529_408, 91_314, 5_606_400, 13_845_440, 13_835_180, 32_719_026, 5_248_067, 7_865_252]
+PARAMETERS = [
+    4_529_408,
+    91_314,
+    5_606_400,
+    13_845_440,
+    13_835_180,
+    32_719_026,
+    5_248_067,
+    7_865_252,
+]
 PUBLISHED = [2.08e9, 8.77e6, 82.75e9, 6.72e9, 6.72e9, 55.54e9, 7.24e9, 5.83e9]
 
 
@@ -30,11 +40,19 @@ class Known(nn.Module):
 
 
 def test_costs_of_known_layers() -> None:
-    cost = measure(Part("known", Known, lambda frames: (torch.randn(2, 3, frames),), inference=False), frames=10, repeats=2)
+    cost = measure(
+        Part("known", Known, lambda frames: (torch.randn(2, 3, frames),), inference=False),
+        frames=10,
+        repeats=2,
+    )
     frames = 2 * 10
     assert cost.mult_adds == frames * (3 * 4 * 5 + 2 * 4 * 6 * (4 + 6) + 12 * 2)
     lstm = 2 * (24 * 4 + 24 * 6 + 48)
-    assert cost.parameters == cost.training == (60 + 4) + lstm + 26 + 56 and cost.inference == 0 and cost.idle == 56
+    assert (
+        cost.parameters == cost.training == (60 + 4) + lstm + 26 + 56
+        and cost.inference == 0
+        and cost.idle == 56
+    )
     assert cost.input_size == 4 * 2 * 3 * 10
     assert cost.forward_backward_size == 2 * 4 * frames * (4 + 12 + 2)
     assert cost.params_size == 4 * cost.parameters
@@ -43,10 +61,20 @@ def test_costs_of_known_layers() -> None:
 
 
 def test_totals_are_sums() -> None:
-    parts = [Part(name, lambda: nn.Linear(3, 2), lambda frames: (torch.randn(frames, 3),), published=Published(7.0, "")) for name in "ab"]
+    parts = [
+        Part(
+            name,
+            lambda: nn.Linear(3, 2),
+            lambda frames: (torch.randn(frames, 3),),
+            published=Published(7.0, ""),
+        )
+        for name in "ab"
+    ]
     result = summarise(parts, frames=5, repeats=1)
     assert (
-        result["total"]["mult_adds"] == 2 * 5 * 6 and result["total"]["parameters"] == 16 and result["total"]["mult_adds_published"] == 14
+        result["total"]["mult_adds"] == 2 * 5 * 6
+        and result["total"]["parameters"] == 16
+        and result["total"]["mult_adds_published"] == 14
     )
     assert "name" not in result["total"]
 
@@ -54,7 +82,9 @@ def test_totals_are_sums() -> None:
 @pytest.fixture(scope="module")
 def paper() -> list[dict[str, float]]:
     """The eight components, measured once."""
-    components: list[dict[str, float]] = summarise(catalog.MODELS["styletts-vc"](), frames=192, repeats=1)["components"]
+    components: list[dict[str, float]] = summarise(
+        catalog.MODELS["styletts-vc"](), frames=192, repeats=1
+    )["components"]
     return components
 
 
@@ -66,7 +96,8 @@ def test_the_papers_parameters_to_the_unit(paper: list[dict[str, float]]) -> Non
 
 
 def test_the_papers_mult_adds_are_explained(paper: list[dict[str, float]]) -> None:
-    """The reasons that the command gives are true: counted as torchinfo counts, the printed figures come out."""
+    """The reasons that the command gives are true: counted as torchinfo counts, the printed figures
+    come out."""
     assert [cost["mult_adds_published"] for cost in paper] == PUBLISHED
     counted = {str(cost["name"]): cost["mult_adds_by_layer_outputs"] for cost in paper}
     counted["decoder"] *= 2
@@ -81,32 +112,53 @@ def test_the_papers_mult_adds_are_explained(paper: list[dict[str, float]]) -> No
 
 def test_every_model_of_the_catalog_can_be_built_and_run() -> None:
     sizes = {}
-    for part in catalog.MODELS["stream"]() + catalog.MODELS["styletts2-istftnet"]() + catalog.MODELS["vocoder"]():
+    for part in (
+        catalog.MODELS["stream"]()
+        + catalog.MODELS["styletts2-istftnet"]()
+        + catalog.MODELS["vocoder"]()
+    ):
         cost = measure(part, frames=68, repeats=1)
         sizes[part.name] = cost.parameters
         assert cost.mult_adds > 0 and cost.running_time > 0
-    assert sizes["content encoder"] == 6_307_122 and sizes["decoder"] == 53_276_190 and sizes["prosody predictor"] == 16_194_612
+    assert (
+        sizes["content encoder"] == 6_307_122
+        and sizes["decoder"] == 53_276_190
+        and sizes["prosody predictor"] == 16_194_612
+    )
     (decoder,) = (part for part in catalog.MODELS["styletts2-hifigan"]() if part.name == "decoder")
     assert sum(p.numel() for p in decoder.build().parameters()) == 54_289_492
 
 
 def tiny() -> list[Part]:
     why = "is wrong"
-    return [Part("known", Known, lambda frames: (torch.randn(1, 3, frames),), published=Published(1e9, why))]
+    return [
+        Part(
+            "known",
+            Known,
+            lambda frames: (torch.randn(1, 3, frames),),
+            published=Published(1e9, why),
+        )
+    ]
 
 
-def test_the_command_prints_json_and_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_json_and_a_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(catalog.MODELS, "tiny", tiny)
-    monkeypatch.setenv("COLUMNS", "200")
     assert main(["stats", "--model", "tiny", "--json", "--repeats", "1"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["model"] == "tiny" and result["frames"] == 192
-    assert {"name", "parameters", "training", "inference", "mult_adds"} <= set(result["components"][0])
+    assert {"name", "parameters", "training", "inference", "mult_adds"} <= set(
+        result["components"][0]
+    )
     assert result["total"]["parameters"] == result["components"][0]["parameters"]
     assert main(["stats", "--model", "tiny", "--repeats", "1"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"known.*│\s*722 │\s*722 │\s*722 │", shown) and "total" in shown
-    assert "known: printed 1.00 G, counted 108.29 k: the printed figure is wrong" in shown
+    assert re.search(r"known +722 +both +108.29 k +1.00 G", shown) and "total" in shown
+    told = " ".join(shown.split())
+    assert "722 parameters in training, 722 in inference" in told
+    assert "known: printed 1.00 G, counted 108.29 k: the printed figure is wrong" in told
+    assert max(map(len, shown.splitlines())) <= 80
     assert "known: 56 parameters are idle" in shown
 
 

@@ -7,19 +7,27 @@ from itertools import combinations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtvc.audio.mel import mel_spectrogram
 from rtvc.models.styletts2.decoder import Decoder, HiFiGANDecoder, ISTFTNetDecoder, smooth_randomly
-from rtvc.models.styletts2.denoiser import StyleDenoiser
-from rtvc.models.styletts2.diffusion import StyleDiffusion, karras_schedule
-from rtvc.models.styletts2.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscriminator, PeriodDiscriminator
+from rtvc.models.styletts2.discriminators import (
+    MultiPeriodDiscriminator,
+    MultiResolutionDiscriminator,
+    PeriodDiscriminator,
+)
 from rtvc.models.styletts2.prosody import ProsodyPredictor
 from rtvc.models.styletts2.source import Draws, HarmonicSource
 from rtvc.models.styletts_vc.norms import fold_weight_norm
 from rtvc.models.vocoder import GriffinLim, Vocoder
-from tests.support.parity import components, golden, needs_vectors, published_shapes, relative_error, vectors
+from tests.support.parity import (
+    components,
+    golden,
+    needs_vectors,
+    published_shapes,
+    relative_error,
+    vectors,
+)
 
 TOLERANCE = 1e-4
 
@@ -46,14 +54,17 @@ def utterance(frames: int = 8, rows: int = 2) -> tuple[torch.Tensor, ...]:
 
 
 ROUNDING = 1e-6
-"""Size of a bin of the excitation's spectrum that only the rounding of an FFT makes: sines leave bins of 0.01 and more."""
+"""Size of a bin of the excitation's spectrum that only the rounding of an FFT makes: sines leave
+bins of 0.01 and more."""
 
 
 def undefined_phases(speak: Callable[[], Tensor]) -> float:
-    """How far apart two outputs of the iSTFTNet generator are if they differ only in what no mathematics determines.
+    """How far apart two outputs of the iSTFTNet generator are if they differ only in what no
+    mathematics determines.
 
-    Where nothing is voiced the excitation is constant, most bins of its spectrum are rounding, and so are their phases, which the
-    generator is shown as numbers from -pi to pi. Golden vectors hold those of their processor's FFT; on another processor they differ.
+    Where nothing is voiced the excitation is constant, most bins of its spectrum are rounding, and
+    so are their phases, which the generator is shown as numbers from -pi to pi. Golden vectors hold
+    those of their processor's FFT; on another processor they differ.
     """
     angle, outputs = torch.Tensor.angle, []
     for seed in range(4):
@@ -71,17 +82,23 @@ def undefined_phases(speak: Callable[[], Tensor]) -> float:
 
 
 @needs_vectors
-@pytest.mark.parametrize(("name", "build"), [("istftnet_decoder", ISTFTNetDecoder), ("hifigan_decoder", HiFiGANDecoder)])
+@pytest.mark.parametrize(
+    ("name", "build"), [("istftnet_decoder", ISTFTNetDecoder), ("hifigan_decoder", HiFiGANDecoder)]
+)
 def test_decoder_parity(name: str, build: type[nn.Module]) -> None:
     model = build()
     assert sum(p.numel() for p in model.parameters()) == components()[name]["parameters"]
-    assert {key: list(value.shape) for key, value in model.state_dict().items()} == published_shapes(name)
+    assert {
+        key: list(value.shape) for key, value in model.state_dict().items()
+    } == published_shapes(name)
     inputs, (wanted,) = vectors(name)
     made = golden(model, name)
     got = made(*inputs, draws=Draws.zeros())
     assert got.shape == wanted.shape
     if name == "istftnet_decoder" and relative_error(got, wanted) > TOLERANCE:
-        assert relative_error(got, wanted) <= undefined_phases(lambda: made(*inputs, draws=Draws.zeros()))
+        assert relative_error(got, wanted) <= undefined_phases(
+            lambda: made(*inputs, draws=Draws.zeros())
+        )
         return
     assert relative_error(got, wanted) <= TOLERANCE
     if name == "istftnet_decoder":
@@ -93,8 +110,13 @@ def test_decoder_parity(name: str, build: type[nn.Module]) -> None:
 @needs_vectors
 def test_prosody_predictor_parity() -> None:
     model = ProsodyPredictor()
-    assert sum(p.numel() for p in model.parameters()) == components()["prosody_predictor"]["parameters"]
-    assert {key: list(value.shape) for key, value in model.state_dict().items()} == published_shapes("prosody_predictor")
+    assert (
+        sum(p.numel() for p in model.parameters())
+        == components()["prosody_predictor"]["parameters"]
+    )
+    assert {
+        key: list(value.shape) for key, value in model.state_dict().items()
+    } == published_shapes("prosody_predictor")
     inputs, wanted = vectors("prosody_predictor")
     logits, encoded = golden(model, "prosody_predictor")(*inputs)
     for got, want in zip((logits, encoded, *model.curves(encoded, inputs[1])), wanted, strict=True):
@@ -120,15 +142,21 @@ def test_half_precision(kind: str) -> None:
     wanted = model(*inputs, draws=Draws.zeros())
     with torch.autocast("cpu", torch.bfloat16):
         assert model(*inputs, draws=Draws.zeros()).shape == wanted.shape
-        assert all(verdict.logits.isfinite().all() for verdict in MultiResolutionDiscriminator()(wanted.bfloat16()))
+        assert all(
+            verdict.logits.isfinite().all()
+            for verdict in MultiResolutionDiscriminator()(wanted.bfloat16())
+        )
     content, f0, energy, style = inputs
-    half = model.bfloat16()(content.bfloat16(), f0, energy.bfloat16(), style.bfloat16(), draws=Draws.zeros())
+    half = model.bfloat16()(
+        content.bfloat16(), f0, energy.bfloat16(), style.bfloat16(), draws=Draws.zeros()
+    )
     assert half.shape == wanted.shape and half.isfinite().all()
     assert torch.equal(model.generator.m_source.sines(f0), HarmonicSource(300).sines(f0))
 
 
 def test_rows_of_a_batch_do_not_meet() -> None:
-    # Not iSTFTNet, whose source phases jump by 2 pi with the last bit of a sum, so that rounding is heard.
+    # Not iSTFTNet, whose source phases jump by 2 pi with the last bit of a sum, so that rounding is
+    # heard.
     model, inputs = small("hifigan").eval(), utterance()
     both = model(*inputs, draws=Draws.zeros())
     alone = model(*(x[1:] for x in inputs), draws=Draws.zeros())
@@ -184,7 +212,8 @@ def test_prosody_of_padded_rows_equals_prosody_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "verdicts", "parameters"), [(MultiPeriodDiscriminator, 5, 41_105_770), (MultiResolutionDiscriminator, 3, 280_902)]
+    ("build", "verdicts", "parameters"),
+    [(MultiPeriodDiscriminator, 5, 41_105_770), (MultiResolutionDiscriminator, 3, 280_902)],
 )
 def test_waveform_discriminators(build: type[nn.Module], verdicts: int, parameters: int) -> None:
     judge = build()
@@ -203,7 +232,8 @@ def test_waveform_discriminators(build: type[nn.Module], verdicts: int, paramete
 
 
 def test_a_small_power_lets_quiet_parts_count() -> None:
-    """A noise 60 dB below a tone moves what is seen at power 0.3 far more, and silence has a gradient."""
+    """A noise 60 dB below a tone moves what is seen at power 0.3 far more, and silence has a
+    gradient."""
     tone = 0.5 * torch.sin(2 * torch.pi * 1000 / 24000 * torch.arange(4800))[None, None]
     hiss = 5e-4 * torch.randn(1, 1, 4800, generator=torch.Generator().manual_seed(0))
 
@@ -226,96 +256,10 @@ def test_period_discriminator_sees_each_phase_apart() -> None:
     wave = torch.randn(1, 1, 30)
     changed = wave.clone()
     changed[..., 7] += 1
-    difference = (judge(wave).logits - judge(changed).logits).unflatten(-1, (-1, 3)).abs().amax((0, 1))
+    difference = (
+        (judge(wave).logits - judge(changed).logits).unflatten(-1, (-1, 3)).abs().amax((0, 1))
+    )
     assert difference[1] > 0 and difference[0] == difference[2] == 0
-
-
-def reference_denoiser(
-    weights: dict[str, torch.Tensor], x: torch.Tensor, time: torch.Tensor, text: torch.Tensor, style: torch.Tensor
-) -> torch.Tensor:
-    """The denoiser's equations written out, for one block and two heads."""
-
-    def linear(x: torch.Tensor, name: str) -> torch.Tensor:
-        return F.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
-
-    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
-        scale, shift = linear(style, f"blocks.0.attention.{name}.fc")[:, None].chunk(2, -1)
-        centred = x - x.mean(-1, keepdim=True)
-        return (1 + scale) * centred / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() + shift
-
-    angle = 2 * math.pi * time[:, None] * weights["to_time.0.0.weights"]
-    fourier = torch.cat([time[:, None], angle.sin(), angle.cos()], -1)
-    mapping = F.gelu(linear(fourier, "to_time.0.1")) + F.gelu(linear(style, "to_features.0"))
-    mapping = F.gelu(linear(F.gelu(linear(mapping, "to_mapping.0")), "to_mapping.2"))
-    x = torch.cat([x.expand(-1, text.shape[1], -1), text], -1) + mapping[:, None]
-    query = linear(norm(x, "norm"), "blocks.0.attention.to_q")
-    key, value = linear(norm(x, "norm_context"), "blocks.0.attention.to_kv").chunk(2, -1)
-    heads = []
-    for q, k, v in zip(query.chunk(2, -1), key.chunk(2, -1), value.chunk(2, -1), strict=True):
-        heads.append((q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1) @ v)
-    x = x + linear(torch.cat(heads, -1), "blocks.0.attention.attention.to_out")
-    x = x + linear(F.gelu(linear(x, "blocks.0.feed_forward.0")), "blocks.0.feed_forward.2")
-    return (x.mean(1) @ weights["to_out.1.weight"][..., 0].T + weights["to_out.1.bias"])[:, None]
-
-
-def small_diffusion(style_dim: int | None = 6) -> StyleDiffusion:
-    torch.manual_seed(0)
-    return StyleDiffusion(StyleDenoiser(8, 12, style_dim, layers=1, heads=2, head_features=5, longest=9)).eval()
-
-
-def test_denoiser_equations_and_guidance() -> None:
-    net = small_diffusion().unet
-    x, time, text, style = torch.randn(2, 1, 8), torch.randn(2), torch.randn(2, 4, 12), torch.randn(2, 6)
-    weights = dict(net.state_dict())
-    listening = reference_denoiser(weights, x, time, text, style)
-    torch.testing.assert_close(net(x, time, text, style), listening)
-    deaf = reference_denoiser(weights, x, time, weights["fixed_embedding.embedding.weight"][:4].expand(2, -1, -1), style)
-    torch.testing.assert_close(net(x, time, text, style, guidance=3.0), deaf + 3 * (listening - deaf))
-    hidden = net(x, time, text, style, hide_text=torch.tensor([True, False]))
-    torch.testing.assert_close(hidden, torch.stack([deaf[0], listening[1]]))
-
-
-def test_diffusion_sampler_finds_the_styles_of_a_known_denoiser(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For styles that are Gaussian with known mean and deviation the best denoiser is known, and so are the samples."""
-    diffusion, mean, deviation = small_diffusion(None), torch.linspace(-1, 1, 8), 0.2
-
-    def best(noisy: torch.Tensor, sigma: torch.Tensor, *_: object) -> torch.Tensor:
-        power = sigma[:, None, None].square()
-        return (mean * power + noisy * deviation**2) / (power + deviation**2)
-
-    monkeypatch.setattr(diffusion.diffusion, "denoise", best)
-    styles = diffusion.sample(torch.zeros(4000, 3, 12), None, steps=20, draws=Draws.seeded(0))
-    torch.testing.assert_close(styles.mean(0), mean, atol=0.02, rtol=0)
-    torch.testing.assert_close(styles.std(0), torch.full((8,), deviation), atol=0.02, rtol=0)
-
-
-def test_diffusion_is_reproducible_and_learns() -> None:
-    diffusion, text, reference = small_diffusion(), torch.randn(3, 4, 12), torch.randn(3, 6)
-    first = diffusion.sample(text, reference, draws=Draws.seeded(1))
-    assert torch.equal(first, diffusion.sample(text, reference, draws=Draws.seeded(1))) and first.shape == (3, 8)
-    assert not torch.equal(first, diffusion.sample(text, reference, draws=Draws.seeded(2)))
-    with torch.enable_grad():
-        optimizer = torch.optim.SGD(diffusion.parameters(), 0.01)
-        styles, losses = 0.2 * torch.randn(3, 8), []
-        for _ in range(30):
-            loss = diffusion.train()(styles, text, reference, Draws.seeded(0))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-    assert losses[-1] < 0.8 * losses[0]
-    with pytest.raises(ValueError, match="no reference style came, one was wanted"):
-        diffusion.sample(text, None)
-    with pytest.raises(ValueError, match="10 tokens came, at most 9"):
-        diffusion.sample(torch.randn(1, 10, 12), reference[:1])
-
-
-def test_karras_schedule() -> None:
-    levels = karras_schedule(5)
-    assert levels[0] == pytest.approx(3.0) and levels[-1] == pytest.approx(1e-4) and levels == sorted(levels, reverse=True)
-    assert levels[2] == pytest.approx(((3 ** (1 / 9) + 1e-4 ** (1 / 9)) / 2) ** 9)
-    with pytest.raises(ValueError, match="at least 2"):
-        karras_schedule(1)
 
 
 def test_vocoder_and_phase_estimation() -> None:

@@ -34,7 +34,13 @@ class FakeEngine:
             self.asked.append(request)
             frames = len(request.tokens)
             ones = np.ones(2 * frames, np.float32)
-            yield Take(np.full(600 * frames, 2.0, np.float32), np.ones((512, frames), np.float32), ones, ones, np.array(request.tokens))
+            yield Take(
+                np.full(600 * frames, 2.0, np.float32),
+                np.ones((512, frames), np.float32),
+                ones,
+                ones,
+                np.array(request.tokens),
+            )
 
 
 @pytest.fixture
@@ -43,17 +49,27 @@ def spoken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "phonemize", list)
 
 
-TEXTS = ["One two three four five six", "too short", " ".join(["ab", "de", "fi"][i % 3] * (i // 9 + 1) for i in range(40))]
+TEXTS = [
+    "One two three four five six",
+    "too short",
+    " ".join(["ab", "de", "fi"][i % 3] * (i // 9 + 1) for i in range(40)),
+]
 
 
 def test_texts_are_cut_into_pieces() -> None:
     runs = corpus.pieces(TEXTS)
-    assert sorted(len(run.split()) for run in runs) == [6, 18, 18] and runs == sorted(runs) and runs[0].islower()
+    assert (
+        sorted(len(run.split()) for run in runs) == [6, 18, 18]
+        and runs == sorted(runs)
+        and runs[0].islower()
+    )
     with pytest.raises(TextError, match="none of the 1 texts"):
         corpus.pieces(["too short"])
 
 
-def test_a_corpus_resumes_shares_work_and_depends_on_the_index_alone(teacher: Teacher, tmp_path: Path, spoken: None) -> None:
+def test_a_corpus_resumes_shares_work_and_depends_on_the_index_alone(
+    teacher: Teacher, tmp_path: Path, spoken: None
+) -> None:
     whole, seen = FakeEngine(teacher), []
     done = corpus.generate(tmp_path / "whole", TEXTS, 5, whole, seed=3, report=seen.append)
     assert (done.made, done.found, len(seen), len(whole.asked)) == (5, 0, 5, 5) and done.speech > 0
@@ -61,9 +77,14 @@ def test_a_corpus_resumes_shares_work_and_depends_on_the_index_alone(teacher: Te
     assert names == [f"{i:05d}.npz" for i in range(5)], "and no temporary file"
     again = FakeEngine(teacher)
     (tmp_path / "whole" / "00003.npz").unlink()
-    assert corpus.generate(tmp_path / "whole", TEXTS, 5, again, seed=3).found == 4 and len(again.asked) == 1
+    assert (
+        corpus.generate(tmp_path / "whole", TEXTS, 5, again, seed=3).found == 4
+        and len(again.asked) == 1
+    )
     for part in range(2):
-        corpus.generate(tmp_path / "parts", TEXTS, 5, FakeEngine(teacher), seed=3, part=part, parts=2)
+        corpus.generate(
+            tmp_path / "parts", TEXTS, 5, FakeEngine(teacher), seed=3, part=part, parts=2
+        )
     for name in names:
         one, other = np.load(tmp_path / "whole" / name), np.load(tmp_path / "parts" / name)
         assert all(np.array_equal(one[key], other[key]) for key in one)
@@ -85,22 +106,36 @@ def test_a_corpus_resumes_shares_work_and_depends_on_the_index_alone(teacher: Te
 def test_requests_vary_voices_prosody_and_speed(teacher: Teacher, spoken: None) -> None:
     runs = corpus.pieces(TEXTS)
     asked = [corpus.request(i, runs, 0, teacher.bank, teacher.alphabet) for i in range(60)]
-    assert len({request.seed for request in asked}) == len({request.speed for request in asked}) == 60
-    assert all(0.8 <= request.speed <= 1.2 for request in asked) and len({request.tokens for request in asked}) == 3
+    assert (
+        len({request.seed for request in asked}) == len({request.speed for request in asked}) == 60
+    )
+    assert (
+        all(0.8 <= request.speed <= 1.2 for request in asked)
+        and len({request.tokens for request in asked}) == 3
+    )
     pure = sum(
-        any(np.array_equal(request.style[:128], teacher.bank[name][len(request.tokens) - 3, :128]) for name in teacher.bank)
+        any(
+            np.array_equal(request.style[:128], teacher.bank[name][len(request.tokens) - 3, :128])
+            for name in teacher.bank
+        )
         for request in asked
     )
     assert 8 <= pure <= 30, "three in ten are one voice"
 
 
-def test_the_torch_engine_gives_what_the_teacher_says(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_torch_engine_gives_what_the_teacher_says(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = TorchEngine(teacher)
     tokens = teacher.alphabet.encode("æn")
     style = teacher.bank.style("af_one", len(tokens) - 2)
     (take,) = engine.make([Request(tuple(tokens), style.numpy(), 1.0, 5)])
     said = teacher.say("æn", "af_one", seed=5, ipa=True)
-    assert engine.batch == 1 and relative(take.audio, said.waveform[0]) < 1e-6 and np.array_equal(take.tokens, said.tokens[0])
+    assert (
+        engine.batch == 1
+        and relative(take.audio, said.waveform[0]) < 1e-6
+        and np.array_equal(take.tokens, said.tokens[0])
+    )
     assert take.content.shape == said.content.shape[1:] and take.content.dtype == np.float32
     with pytest.raises(ConfigError, match="no engine 'tape'"):
         open_engine("tape")
@@ -114,21 +149,47 @@ def test_the_torch_engine_gives_what_the_teacher_says(teacher: Teacher, monkeypa
 
 
 def test_the_commands(
-    teacher: Teacher, tmp_path: Path, spoken: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    teacher: Teacher,
+    tmp_path: Path,
+    spoken: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     import soundfile
 
     monkeypatch.setattr(Teacher, "load", lambda **how: teacher)
     out = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
-    assert main(["teacher", "say", "æn", "--ipa", "--voice", "af_one:0.7,am_two:0.3", "-o", out[0], "--json"]) == 0
+    assert (
+        main(
+            [
+                "teacher",
+                "say",
+                "æn",
+                "--ipa",
+                "--voice",
+                "af_one:0.7,am_two:0.3",
+                "-o",
+                out[0],
+                "--json",
+            ]
+        )
+        == 0
+    )
     report = json.loads(capsys.readouterr().out)
-    assert report["output"] == out[0] and report["seconds"] == pytest.approx(soundfile.info(out[0]).duration, abs=1e-3)
-    assert main(["teacher", "pair", "æn", "--ipa", "--voice", "af_one", "--to", "am_two", "-o", *out]) == 0
+    assert report["output"] == out[0] and report["seconds"] == pytest.approx(
+        soundfile.info(out[0]).duration, abs=1e-3
+    )
+    assert (
+        main(["teacher", "pair", "æn", "--ipa", "--voice", "af_one", "--to", "am_two", "-o", *out])
+        == 0
+    )
     first, second = (soundfile.read(path)[0] for path in out)
     assert first.shape == second.shape and relative(first, second) > 0.01
     assert main(["teacher", "say", "æn", "--ipa", "--voice", "nobody", "-o", out[0]]) == 2
     capsys.readouterr()
-    (tmp_path / "texts.tsv").write_text("speaker\ttranscript\nen\tan old man in a den\nde\twas ist das hier nun\n")
+    (tmp_path / "texts.tsv").write_text(
+        "speaker\ttranscript\nen\tan old man in a den\nde\twas ist das hier nun\n"
+    )
     arguments = [
         str(tmp_path / "corpus"),
         "--texts",
@@ -142,7 +203,10 @@ def test_the_commands(
         "--json",
     ]
     assert main(["teacher", "generate", *arguments]) == 0
-    assert json.loads(capsys.readouterr().out)["made"] == 1 and (tmp_path / "corpus" / "00000.npz").exists()
+    assert (
+        json.loads(capsys.readouterr().out)["made"] == 1
+        and (tmp_path / "corpus" / "00000.npz").exists()
+    )
 
 
 def test_texts_come_from_lines_or_tables(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from rtvc.cli import main
-from rtvc.data.labelled import Labelled
+from rtvc.data.labelled_speech import Labelled
 from rtvc.data.manifest import Entry, write_manifest
 from rtvc.data.registry import cache_dir
 from rtvc.errors import CheckpointError, TrainingError
@@ -93,7 +93,9 @@ def test_the_bridge_learns(run: Path) -> None:
         values = [line[name] for line in lines if name in line]
         assert np.mean(values[-4:]) < share * np.mean(values[:4])
     assert any("valid/phonemes_right" in line for line in lines)
-    assert list((run.parent / "speech" / "teacher" / "heard").rglob("*.npy")), "what was heard is kept"
+    assert list((run.parent / "speech" / "teacher" / "heard").rglob("*.npy")), (
+        "what was heard is kept"
+    )
 
 
 def test_bridge_and_weights(run: Path) -> None:
@@ -103,25 +105,35 @@ def test_bridge_and_weights(run: Path) -> None:
     content, logits = net(torch.zeros(2, 9, 512))
     assert content.shape == (2, 9, 512) and logits.shape == (2, 9, 178)
     settings = load_config(BridgeConfig, default_config("bridge"))
-    assert sum(p.numel() for p in BridgeNet(**settings.model.model_dump()).parameters()) == pytest.approx(4.9e6, rel=0.05)
+    assert sum(
+        p.numel() for p in BridgeNet(**settings.model.model_dump()).parameters()
+    ) == pytest.approx(4.9e6, rel=0.05)
 
 
 def test_forty_frames_of_fifty() -> None:
     heard = torch.arange(100.0)[:, None]
-    assert torch.allclose(at_40(heard, 80)[:, 0], ((torch.arange(80) + 0.5) * 1.25).clamp(0, 98.999), atol=1e-4)
+    assert torch.allclose(
+        at_40(heard, 80)[:, 0], ((torch.arange(80) + 0.5) * 1.25).clamp(0, 98.999), atol=1e-4
+    )
 
 
 def test_real_speech_is_labelled(run: Path, manifest: Path, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
     report = label_all(manifest, tmp_path / "out", run, hears, sings, lambda *now: done.append(now))
-    assert (report.made, report.found, list(report.refused)) == (2, 0, [str(tmp_path / "anna1.wav")]) and done[-1] == (3, 3)
+    assert (report.made, report.found, list(report.refused)) == (
+        2,
+        0,
+        [str(tmp_path / "anna1.wav")],
+    ) and done[-1] == (3, 3)
     assert "anna1.wav" in (tmp_path / "out" / "refused.tsv").read_text()
     labelled = Labelled([tmp_path / "out"])
     assert sorted(labelled.speakers) == ["anna", "bert"] and not labelled.remarks()
     found, true = labelled.utterance(0)[1], utterance("anna", 0)
     assert found.bandwidth == 16_000 and not found.exact and found.content.shape == (512, 80)
     assert np.abs(found.audio.astype(int) - true.audio).max() <= 2
-    assert (found.phonemes == true.phonemes).mean() > 0.8, "the bridge carries over to speech that it has not seen"
+    assert (found.phonemes == true.phonemes).mean() > 0.8, (
+        "the bridge carries over to speech that it has not seen"
+    )
     inside = (found.f0 > 0) & (true.f0 > 0)
     assert inside.sum() > 60 and np.allclose(found.f0[inside], 210)
     (tmp_path / "anna1.wav").unlink()
@@ -151,23 +163,59 @@ def test_melody_on_frames() -> None:
 
 
 def test_order_and_names(tmp_path: Path) -> None:
-    entries = [Entry(tmp_path / speaker / f"{k}.wav", speaker) for speaker in "ab" for k in range(2)]
-    assert [(e.speaker, e.path.stem) for e in interleaved(entries)] == [("a", "0"), ("b", "0"), ("a", "1"), ("b", "1")]
-    twins = [Entry(tmp_path / "a.wav", "a"), Entry(tmp_path / "a.flac", "a"), Entry(Path("/elsewhere/a.wav"), "a")]
+    entries = [
+        Entry(tmp_path / speaker / f"{k}.wav", speaker) for speaker in "ab" for k in range(2)
+    ]
+    assert [(e.speaker, e.path.stem) for e in interleaved(entries)] == [
+        ("a", "0"),
+        ("b", "0"),
+        ("a", "1"),
+        ("b", "1"),
+    ]
+    twins = [
+        Entry(tmp_path / "a.wav", "a"),
+        Entry(tmp_path / "a.flac", "a"),
+        Entry(Path("/elsewhere/a.wav"), "a"),
+    ]
     assert len({file_name(entry, tmp_path) for entry in twins}) == 3
-    assert file_name(twins[0], tmp_path).startswith("a-") and file_name(twins[0], tmp_path) == file_name(twins[0], tmp_path)
+    assert file_name(twins[0], tmp_path).startswith("a-") and file_name(
+        twins[0], tmp_path
+    ) == file_name(twins[0], tmp_path)
 
 
-def test_command(run: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(
+    run: Path,
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def listener(threads: int) -> Callable[[np.ndarray], np.ndarray]:
         return hears
 
     monkeypatch.setattr(bridge, "Listener", listener)
     monkeypatch.setattr(labels, "SwiftF0", lambda: sings)
-    assert main(["data", "label", str(manifest), "-o", str(tmp_path / "out"), "--bridge", str(run), "--json"]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "label",
+                str(manifest),
+                "-o",
+                str(tmp_path / "out"),
+                "--bridge",
+                str(run),
+                "--json",
+            ]
+        )
+        == 0
+    )
     summary = json.loads(capsys.readouterr().out)
     assert summary["made"] == 2 and summary["refused"] == 1
-    assert main(["data", "label", str(manifest), "-o", str(tmp_path / "out"), "--bridge", str(run)]) == 0
+    assert (
+        main(["data", "label", str(manifest), "-o", str(tmp_path / "out"), "--bridge", str(run)])
+        == 0
+    )
     assert "found 2" in capsys.readouterr().out
 
 
@@ -179,8 +227,16 @@ def test_f0_of_a_tone(tmp_path: Path) -> None:
     assert np.median(f0[20:60]) == pytest.approx(150, rel=0.01) and confidence[20:60].min() > 0.85
 
 
-@pytest.mark.skipif(not (cache_dir() / "whisper-base").is_dir(), reason="needs Whisper base, which `rtvc evaluate` fetches")
+@pytest.mark.skipif(
+    not (cache_dir() / "whisper-base").is_dir(),
+    reason="needs Whisper base, which `rtvc evaluate` fetches",
+)
 def test_listener_hears_fifty_frames_a_second() -> None:
     pytest.importorskip("faster_whisper")
     heard = Listener()(utterance("anna", 1).audio.astype(np.float32) / 32768)
-    assert heard.shape[1] == 512 and heard.dtype == np.float16 and 100 <= len(heard) <= 126 and np.isfinite(heard).all()
+    assert (
+        heard.shape[1] == 512
+        and heard.dtype == np.float16
+        and 100 <= len(heard) <= 126
+        and np.isfinite(heard).all()
+    )

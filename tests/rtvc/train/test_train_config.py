@@ -1,4 +1,5 @@
-"""Training configurations: files, overrides, and errors that name the nearest key; learning-rate schedules."""
+"""Training configurations: files, overrides, and errors that name the nearest key; learning-rate
+schedules."""
 
 from pathlib import Path
 
@@ -19,7 +20,11 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_files_and_overrides(tmp_path: Path) -> None:
     path = write(tmp_path, "seed = 3\n[optimizer]\nlr = 1e-3\n")
-    config = load_config(ToyConfig, path, ["optimizer.betas=[0.5, 0.9]", "device=cpu", "log.every=7", "weights.fit=2"])
+    config = load_config(
+        ToyConfig,
+        path,
+        ["optimizer.betas=[0.5, 0.9]", "device=cpu", "log.every=7", "weights.fit=2"],
+    )
     assert config.seed == 3 and config.optimizer.lr == 1e-3 and config.optimizer.betas == (0.5, 0.9)
     assert config.device == "cpu" and config.log.every == 7 and config.weights.fit == 2.0
 
@@ -63,6 +68,10 @@ def test_schedules() -> None:
     assert [learning_rate(constant, s, 9) for s in (0, 3, 8)] == [0.5, 2.0, 2.0]
     cycle = OptimizerConfig(lr=1.0, schedule="onecycle", pct_start=0.25, div_factor=10, final=0.0)
     rates = [learning_rate(cycle, s, 101) for s in range(101)]
-    assert rates[0] == pytest.approx(0.1) and max(rates) == rates[25] == 1.0 and rates[-1] == pytest.approx(0.0)
+    assert (
+        rates[0] == pytest.approx(0.1)
+        and max(rates) == rates[25] == 1.0
+        and rates[-1] == pytest.approx(0.0)
+    )
     flat = OptimizerConfig(lr=1.0, schedule="onecycle", pct_start=0.0, div_factor=1, final=1.0)
     assert {learning_rate(flat, s, 50) for s in range(50)} == {1.0}

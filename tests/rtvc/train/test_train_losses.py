@@ -1,4 +1,5 @@
-"""The losses by hand-made cases, the spectral distances by what they must and must not hear, the aligner's path by brute force."""
+"""The losses by hand-made cases, the spectral distances by what they must and must not hear, the
+aligner's path by brute force."""
 
 import itertools
 import math
@@ -12,12 +13,18 @@ from rtvc.train.material.monotonic import durations_of, monotonic_path
 
 
 def tone(frequency: float, samples: int = 12_000) -> torch.Tensor:
-    return 0.3 * torch.hann_window(samples) * torch.sin(2 * math.pi * frequency * torch.arange(samples) / 24_000)
+    return (
+        0.3
+        * torch.hann_window(samples)
+        * torch.sin(2 * math.pi * frequency * torch.arange(samples) / 24_000)
+    )
 
 
 @pytest.mark.parametrize("distance", [MultiResolutionSTFT(), MultiResolutionMel()])
 def test_spectral_distances_ignore_what_the_recording_lacks(distance: torch.nn.Module) -> None:
-    true = (tone(440) + 0.01 * torch.randn(12_000, generator=torch.Generator().manual_seed(0)))[None]
+    true = (tone(440) + 0.01 * torch.randn(12_000, generator=torch.Generator().manual_seed(0)))[
+        None
+    ]
     made = true + tone(11_000)[None]
     wide, narrow = torch.tensor([24_000.0]), torch.tensor([16_000.0])
     assert distance(true, true) == 0
@@ -50,7 +57,12 @@ def test_masked_l1() -> None:
 
 def test_adversarial_and_r1() -> None:
     assert losses.adversarial(torch.zeros(3), True) == pytest.approx(math.log(2))
-    assert losses.adversarial(torch.full((3,), 9.0), True) < 1e-3 < 8 < losses.adversarial(torch.full((3,), 9.0), False)
+    assert (
+        losses.adversarial(torch.full((3,), 9.0), True)
+        < 1e-3
+        < 8
+        < losses.adversarial(torch.full((3,), 9.0), False)
+    )
     real = torch.ones(2, 3, requires_grad=True)
     weight = torch.tensor([1.0, 2.0, 2.0], requires_grad=True)
     penalty = losses.r1((real * weight).sum(1), real)
@@ -61,9 +73,17 @@ def test_adversarial_and_r1() -> None:
 
 def test_least_squares_and_feature_matching() -> None:
     ones, zeros = [torch.ones(4)], [torch.zeros(4)]
-    assert losses.lsgan_discriminator(ones, zeros) == 0 and losses.lsgan_discriminator(zeros, ones) == 2
+    assert (
+        losses.lsgan_discriminator(ones, zeros) == 0
+        and losses.lsgan_discriminator(zeros, ones) == 2
+    )
     assert losses.lsgan_generator(ones) == 0 and losses.lsgan_generator(zeros) == 1
-    assert losses.feature_matching([torch.zeros(2, 3), torch.zeros(5)], [torch.ones(2, 3), torch.full((5,), -2.0)]) == 3
+    assert (
+        losses.feature_matching(
+            [torch.zeros(2, 3), torch.zeros(5)], [torch.ones(2, 3), torch.full((5,), -2.0)]
+        )
+        == 3
+    )
 
 
 def test_relativistic_counts_the_wrong_side_only() -> None:
@@ -79,10 +99,16 @@ def test_token_and_frame_cross_entropy_ignore_padding() -> None:
     tokens = torch.tensor([[1, 2, 0], [3, 0, 0]])
     even = losses.token_cross_entropy(logits, tokens, torch.tensor([2, 1]))
     logits[0, 2] = torch.tensor([-50.0, 50, 0, 0])
-    assert losses.token_cross_entropy(logits, tokens, torch.tensor([2, 1])) == even == pytest.approx(math.log(4))
+    assert (
+        losses.token_cross_entropy(logits, tokens, torch.tensor([2, 1]))
+        == even
+        == pytest.approx(math.log(4))
+    )
     frames = torch.zeros(1, 4, 3)
     frames[0, :, 2] = torch.tensor([0.0, 9, 9, 9])
-    assert losses.frame_cross_entropy(frames, torch.tensor([[1, 3, -1]])) == pytest.approx(math.log(4))
+    assert losses.frame_cross_entropy(frames, torch.tensor([[1, 3, -1]])) == pytest.approx(
+        math.log(4)
+    )
     assert losses.frame_cross_entropy(frames, torch.full((1, 3), -1)) == 0
 
 
@@ -96,7 +122,10 @@ def test_ctc_prefers_the_text() -> None:
 
 def test_f0_energy_and_durations() -> None:
     f0 = torch.tensor([[100.0, 110.0, 120.0]])
-    assert losses.f0_shape(2 * f0, f0) == pytest.approx(0, abs=1e-6) and losses.f0_shape(f0.flip(1), f0) > 0.05
+    assert (
+        losses.f0_shape(2 * f0, f0) == pytest.approx(0, abs=1e-6)
+        and losses.f0_shape(f0.flip(1), f0) > 0.05
+    )
     assert torch.isfinite(losses.f0_shape(torch.zeros(1, 3), f0))
     assert losses.energy_band(torch.tensor([[0.4, -0.5]]), torch.zeros(1, 2)) == 0
     assert losses.energy_band(torch.tensor([[1.5]]), torch.zeros(1, 1)) == 1
@@ -106,14 +135,18 @@ def test_f0_energy_and_durations() -> None:
     l1, digits = losses.durations(sure, torch.tensor([[1, 3, 2, 5]]), torch.tensor([4]))
     assert l1 < 1e-5 and digits < 1e-5
     l1, digits = losses.durations(sure, torch.tensor([[6, 3, 1, 5]]), torch.tensor([4]))
-    assert l1 == pytest.approx(0.5) and digits > 1  # the boundary's length does not count for the L1
+    assert (
+        l1 == pytest.approx(0.5) and digits > 1
+    )  # the boundary's length does not count for the L1
 
 
 def brute_force(scores: torch.Tensor, tokens: int, frames: int) -> float:
     best = -math.inf
     for cuts in itertools.combinations(range(1, frames), tokens - 1):
         edges = [0, *cuts, frames]
-        best = max(best, sum(float(scores[k, edges[k] : edges[k + 1]].sum()) for k in range(tokens)))
+        best = max(
+            best, sum(float(scores[k, edges[k] : edges[k + 1]].sum()) for k in range(tokens))
+        )
     return best
 
 

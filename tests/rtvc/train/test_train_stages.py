@@ -1,4 +1,5 @@
-"""Every stage on a tiny language: the loss falls, corrupt recordings are stepped over, and a run in two parts equals one."""
+"""Every stage on a tiny language: the loss falls, corrupt recordings are stepped over, and a run in
+two parts equals one."""
 
 import json
 from pathlib import Path
@@ -67,15 +68,28 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first_stage(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
-    """A run of stage 1 that passes through its three parts: fixed aligner, adapting aligner, conversion."""
+    """A run of stage 1 that passes through its three parts: fixed aligner, adapting aligner,
+    conversion."""
     folder = tmp_path_factory.mktemp("stage1")
-    fit("stage1", tiny_config(folder, manifest, steps=12, lr=5e-3), folder / "run", "aligner_from=4", "conversion_from=-2")
+    fit(
+        "stage1",
+        tiny_config(folder, manifest, steps=12, lr=5e-3),
+        folder / "run",
+        "aligner_from=4",
+        "conversion_from=-2",
+    )
     return folder / "run"
 
 
 def test_pitch(tmp_path: Path, manifest: Path) -> None:
     pytest.importorskip("pyworld")
-    config = tiny_config(tmp_path, manifest, "seconds = 0.5\ncache = 'labels'\n".replace("labels", str(tmp_path / "labels")), 30, lr=6e-2)
+    config = tiny_config(
+        tmp_path,
+        manifest,
+        "seconds = 0.5\ncache = 'labels'\n".replace("labels", str(tmp_path / "labels")),
+        30,
+        lr=6e-2,
+    )
     trainer, outcome = fit("pitch", config, tmp_path / "run", "model.pitch_width=6")
     assert outcome.reason == "finished" and outcome.skipped == 0
     f0, voicing = curve(tmp_path / "run", "f0"), curve(tmp_path / "run", "voicing")
@@ -85,7 +99,9 @@ def test_pitch(tmp_path: Path, manifest: Path) -> None:
     with torch.no_grad():
         held_out, samples = stage.validate(30), stage.sample(30)
     assert held_out["f0"] == pytest.approx(f0[-1], rel=0.5)
-    assert samples.audio["heard"].shape == (12_000,) and samples.mels["found"].shape == samples.mels["true"].shape == (80, 40)
+    assert samples.audio["heard"].shape == (12_000,) and samples.mels[
+        "found"
+    ].shape == samples.mels["true"].shape == (80, 40)
 
 
 def test_pitch_labels_are_the_speakers() -> None:
@@ -93,7 +109,9 @@ def test_pitch_labels_are_the_speakers() -> None:
     for pitch in PITCH.values():
         wave = torch.from_numpy(spoken("aeo", pitch, np.random.default_rng(0))).float()
         f0 = world_f0(wave, 50, 800)
-        assert f0.shape == (1 + len(wave) // 300,) and np.median(f0[f0 > 0]) == pytest.approx(pitch, rel=0.02)
+        assert f0.shape == (1 + len(wave) // 300,) and np.median(f0[f0 > 0]) == pytest.approx(
+            pitch, rel=0.02
+        )
     assert (world_f0(torch.zeros(12_000), 50, 800) == 0).all()
 
 
@@ -113,8 +131,12 @@ def test_stage1_passes_through_its_parts(first_stage: Path) -> None:
     assert "5.wav" in (first_stage / "remarks.txt").read_text()
 
 
-def test_stage2_starts_from_stage1_and_learns(tmp_path: Path, manifest: Path, first_stage: Path) -> None:
-    config = tiny_config(tmp_path, manifest, f'[[init]]\npath = "{first_stage}"\n', steps=12, lr=5e-3)
+def test_stage2_starts_from_stage1_and_learns(
+    tmp_path: Path, manifest: Path, first_stage: Path
+) -> None:
+    config = tiny_config(
+        tmp_path, manifest, f'[[init]]\npath = "{first_stage}"\n', steps=12, lr=5e-3
+    )
     trainer, _ = fit("stage2", config, tmp_path / "run")
     mel, phonemes = curve(tmp_path / "run", "mel"), curve(tmp_path / "run", "phonemes")
     assert mel[-1] < 0.8 * mel[0] and phonemes[-1] < phonemes[0]
@@ -123,18 +145,29 @@ def test_stage2_starts_from_stage1_and_learns(tmp_path: Path, manifest: Path, fi
         for key, tensor in trainer.stage.modules[name].state_dict().items():
             assert torch.equal(tensor, taught[name][key]), f"{name}.{key} is frozen"
     converter = load_converter(tmp_path / "run" / "weights.safetensors")
-    wave = torch.from_numpy(spoken("aeiou nm", 110.0, np.random.default_rng(0))).float()[None, None, : 100 * 300]
+    wave = torch.from_numpy(spoken("aeiou nm", 110.0, np.random.default_rng(0))).float()[
+        None, None, : 100 * 300
+    ]
     with torch.no_grad():
         converted = converter.convert(wave, *converter.styles(wave))
-    assert converted.shape == wave.shape and torch.isfinite(converted).all(), "what stage 2 exports converts"
+    assert converted.shape == wave.shape and torch.isfinite(converted).all(), (
+        "what stage 2 exports converts"
+    )
 
 
 def test_finetune_starts_from_stage2(tmp_path: Path, manifest: Path, first_stage: Path) -> None:
-    config = tiny_config(tmp_path, manifest, f'seconds = 1.0\n[[init]]\npath = "{first_stage}"\n', steps=8, lr=5e-3)
+    config = tiny_config(
+        tmp_path, manifest, f'seconds = 1.0\n[[init]]\npath = "{first_stage}"\n', steps=8, lr=5e-3
+    )
     trainer, _ = fit("finetune", config, tmp_path / "run")
     mel = curve(tmp_path / "run", "mel")
     assert mel[-1] < mel[0]
-    assert set(load_weights(tmp_path / "run")) == {"mel_encoder", "pitch_extractor", "style_encoder", "decoder"}
+    assert set(load_weights(tmp_path / "run")) == {
+        "mel_encoder",
+        "pitch_extractor",
+        "style_encoder",
+        "decoder",
+    }
     assert torch.isfinite(torch.tensor(trainer.stage.validate(8)["mel"]))
 
 
@@ -144,35 +177,67 @@ def small_judge() -> MultiPeriodDiscriminator:
     return judge
 
 
-def test_stage2_styletts2(tmp_path: Path, manifest: Path, first_stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stage2_styletts2(
+    tmp_path: Path, manifest: Path, first_stage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rtvc.train.stages.stage2_styletts2.MultiPeriodDiscriminator", small_judge)
-    monkeypatch.setattr("rtvc.train.stages.stage2_styletts2.MultiResolutionDiscriminator", small_judge)
+    monkeypatch.setattr(
+        "rtvc.train.stages.stage2_styletts2.MultiResolutionDiscriminator", small_judge
+    )
     wanted = ("text_encoder", "style_encoder", "text_aligner", "pitch_extractor")
     pairs = ", ".join(f'{name} = "{name}"' for name in wanted)
     extra = f'[[init]]\npath = "{first_stage}"\nmodules = {{ {pairs} }}\n'
     config = tiny_config(tmp_path, manifest, extra, steps=8, lr=3e-3)
     config.write_text(config.read_text() + PROSODY)
-    first = start("stage2_styletts2", config, tmp_path / "run", "diffusion_from=2", "joint_from=4", "longest_piece=90")
-    before = {name: tensor.clone() for name, tensor in load_weights(first_stage)["style_encoder"].items()}
+    first = start(
+        "stage2_styletts2",
+        config,
+        tmp_path / "run",
+        "diffusion_from=2",
+        "joint_from=4",
+        "longest_piece=90",
+    )
+    before = {
+        name: tensor.clone() for name, tensor in load_weights(first_stage)["style_encoder"].items()
+    }
     first.begin(resume=True)
     prosodic = first.stage.modules["predictor_encoder"].state_dict()
-    assert all(torch.equal(prosodic[name], tensor) for name, tensor in before.items()), "starts as a copy of the acoustic one"
-    trainer, outcome = fit("stage2_styletts2", config, tmp_path / "run", "diffusion_from=2", "joint_from=4", "longest_piece=90")
+    assert all(torch.equal(prosodic[name], tensor) for name, tensor in before.items()), (
+        "starts as a copy of the acoustic one"
+    )
+    trainer, outcome = fit(
+        "stage2_styletts2",
+        config,
+        tmp_path / "run",
+        "diffusion_from=2",
+        "joint_from=4",
+        "longest_piece=90",
+    )
     assert outcome.reason == "finished" and outcome.skipped == 0
-    duration, digits = curve(tmp_path / "run", "duration"), curve(tmp_path / "run", "duration_digits")
+    duration, digits = (
+        curve(tmp_path / "run", "duration"),
+        curve(tmp_path / "run", "duration_digits"),
+    )
     assert duration[-1] < duration[0] and digits[-1] < digits[0]
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in lines if "diffusion" in line] == [4, 6, 8]
     saved = load_weights(tmp_path / "run")
     for name, tensor in saved["diffusion"].items():
         if name.startswith("unet."):
-            assert torch.equal(tensor, saved["diffusion"][name.replace("unet.", "diffusion.net.", 1)]), "one average under both names"
+            assert torch.equal(
+                tensor, saved["diffusion"][name.replace("unet.", "diffusion.net.", 1)]
+            ), "one average under both names"
     assert saved["deviation"]["mean"] != 0.2
     for module in trainer.stage.modules.values():
         module.eval()
     with torch.no_grad():
         assert set(trainer.stage.validate(8)) == {"mel", "duration", "f0"}
-        assert trainer.stage.sample(8).audio["made"].shape == trainer.stage.sample(8).audio["true"].shape
+        assert (
+            trainer.stage.sample(8).audio["made"].shape
+            == trainer.stage.sample(8).audio["true"].shape
+        )
 
 
 @pytest.mark.parametrize("name", ["aligner", "stage1"])
@@ -196,7 +261,9 @@ def test_samples_and_measurements(tmp_path: Path, manifest: Path) -> None:
         with torch.no_grad():
             samples, values = stage.sample(0), stage.validate(0)
         assert values and all(isinstance(value, float) for value in values.values())
-        assert samples.mels and all(torch.isfinite(mel.float()).all() and mel.ndim == 2 for mel in samples.mels.values())
+        assert samples.mels and all(
+            torch.isfinite(mel.float()).all() and mel.ndim == 2 for mel in samples.mels.values()
+        )
         assert all(wave.ndim == 1 and torch.isfinite(wave).all() for wave in samples.audio.values())
 
 
@@ -218,11 +285,15 @@ def test_the_command(tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixtu
     assert "rtvc data prepare" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["pitch", "aligner", "stage1", "stage2", "stage2_styletts2", "finetune"])
+@pytest.mark.parametrize(
+    "name", ["pitch", "aligner", "stage1", "stage2", "stage2_styletts2", "finetune"]
+)
 def test_the_shipped_recipes_are_valid(name: str) -> None:
     kind: Any = stage_type(name)
     config = load_config(kind.config_type, default_config(name))
-    phases = {"pitch": ("pitch",), "aligner": ("aligner",)}.get(name, ("discriminator", "generator"))
+    phases = {"pitch": ("pitch",), "aligner": ("aligner",)}.get(
+        name, ("discriminator", "generator")
+    )
     assert all(config.optimizer_of(phase).lr == config.optimizer.lr for phase in phases)
 
 
@@ -244,6 +315,10 @@ def test_published_sizes_are_the_defaults() -> None:
 
 def test_bfloat16(tmp_path: Path, manifest: Path) -> None:
     config = tiny_config(tmp_path, manifest, "seconds = 1.2\n", steps=2)
-    for name, settings in (("stage1", ("aligner_from=0", "conversion_from=1")), ("stage2", ()), ("finetune", ())):
+    for name, settings in (
+        ("stage1", ("aligner_from=0", "conversion_from=1")),
+        ("stage2", ()),
+        ("finetune", ()),
+    ):
         _, outcome = fit(name, config, tmp_path / name, "precision=bfloat16", *settings)
         assert outcome.skipped == 0 and all(np.isfinite(value) for value in outcome.losses.values())

@@ -1,4 +1,5 @@
-"""The stages on units, on a few seconds of labelled speech: losses fall, runs go on identically, every part learns."""
+"""The stages on units, on a few seconds of labelled speech: losses fall, runs go on identically,
+every part learns."""
 
 import json
 from pathlib import Path
@@ -15,7 +16,8 @@ from rtvc.train.registry import default_config, stage_type
 from rtvc.train.state import load_weights
 from rtvc.train.streaming import joint
 from rtvc.train.streaming.units import effective_rank, same_speaker_nearest
-from tests.rtvc.train.test_train_stream import Stand, curve, falls, whole_state
+from tests.rtvc.train.test_train_stream import curve, falls, whole_state
+from tests.support.stream_stages import Stand
 from tests.support.unit_speech import make_unit_speech
 
 TOP = """
@@ -47,8 +49,9 @@ SIZES = {
     "phonemes": "",
     "melody": "high = 0.3\n[model]\npitch_hidden = 16\npitch_dilations = [1, 2]\n",
     "joint": (
-        "[judge]\nhidden = 20\ndilations = [1, 2]\nattention = [2]\n[model]\ndecoder_hidden = 16\ndecoder_dilations = [1, 2]\n"
-        f"acoustic_hidden = 8\nprosodic_hidden = 8\ntimbre = [1]\ntokens = 4\n[model.encoder]\n{ENCODER}"
+        "[judge]\nhidden = 20\ndilations = [1, 2]\nattention = [2]\n[model]\ndecoder_hidden ="
+        " 16\ndecoder_dilations = [1, 2]\nacoustic_hidden = 8\nprosodic_hidden = 8\ntimbre ="
+        f" [1]\ntokens = 4\n[model.encoder]\n{ENCODER}"
     ),
 }
 
@@ -64,13 +67,18 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint, "LISTENED", (0, 2))
 
 
-def trainer(name: str, folder: Path, run: Path, steps: int, lr: float, *overrides: str, top: str = "") -> Trainer:
+def trainer(
+    name: str, folder: Path, run: Path, steps: int, lr: float, *overrides: str, top: str = ""
+) -> Trainer:
     """A stage at a size that trains in seconds."""
     run.parent.mkdir(exist_ok=True, parents=True)
     file = run.with_suffix(".toml")
     sizes = SIZES[name]
     first, _, rest = sizes.partition("[")
-    file.write_text(TOP.format(steps=steps, lr=lr, folder=folder, top=top + first) + ("[" + rest if rest else ""))
+    file.write_text(
+        TOP.format(steps=steps, lr=lr, folder=folder, top=top + first)
+        + ("[" + rest if rest else "")
+    )
     kind: Any = stage_type(name)
     settings = load_config(kind.config_type, file, overrides)
     torch.manual_seed(settings.seed)
@@ -86,14 +94,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
 
 
 def test_units_are_learnt_at_every_setting(runs: Path) -> None:
-    assert falls(curve(runs / "units", "units"), 0.6) and falls(curve(runs / "units", "phonemes"), 0.6)
+    assert falls(curve(runs / "units", "units"), 0.6) and falls(
+        curve(runs / "units", "phonemes"), 0.6
+    )
     for lookahead in (0, 1, 2, 4, 8):
         assert curve(runs / "units", f"metric/units_right_{lookahead}")[-1] > 0.5
         assert curve(runs / "units", f"valid/units_right_{lookahead}")[-1] > 0.5
     assert 1 < curve(runs / "units", "valid/rank")[-1] < 8
     assert 0 <= curve(runs / "units", "valid/speaker_nearest")[-1] <= 1
     assert "cut_off.npz" in (runs / "units" / "remarks.txt").read_text()
-    assert falls(curve(runs / "judge", "units"), 0.7) and curve(runs / "judge", "valid/units_right")[-1] > 0.5
+    assert (
+        falls(curve(runs / "judge", "units"), 0.7)
+        and curve(runs / "judge", "valid/units_right")[-1] > 0.5
+    )
 
 
 @pytest.mark.parametrize("name", ["units", "judge"])
@@ -102,12 +115,18 @@ def test_a_stage_goes_on_identically(tmp_path: Path, folder: Path, name: str) ->
     trainer(name, folder, tmp_path / "parts", 6, 1e-2).fit(max_steps=3)
     trainer(name, folder, tmp_path / "parts", 6, 1e-2).fit()
     whole, parts = whole_state(tmp_path / "whole"), whole_state(tmp_path / "parts")
-    assert whole.keys() == parts.keys() and all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert whole.keys() == parts.keys() and all(
+        torch.equal(whole[key], parts[key]) for key in whole
+    )
 
 
-def test_the_converter_learns_and_every_part_of_it_moves(tmp_path: Path, folder: Path, runs: Path) -> None:
+def test_the_converter_learns_and_every_part_of_it_moves(
+    tmp_path: Path, folder: Path, runs: Path
+) -> None:
     top = f'init = [{{ path = "{runs / "units"}" }}, {{ path = "{runs / "judge"}" }}]\n'
-    made = trainer("joint", folder, tmp_path / "joint", 30, 3e-3, "data.frames=48", "data.batch=2", top=top)
+    made = trainer(
+        "joint", folder, tmp_path / "joint", 30, 3e-3, "data.frames=48", "data.batch=2", top=top
+    )
     made.begin(resume=False)
     modules, parts = made.stage.modules, made.stage.phases["converter"]
     before = {part: [value.clone() for value in modules[part].parameters()] for part in parts}
@@ -119,8 +138,12 @@ def test_the_converter_learns_and_every_part_of_it_moves(tmp_path: Path, folder:
     for part in parts:
         pairs = zip(modules[part].parameters(), before[part], strict=True)
         assert not all(torch.equal(new, old) for new, old in pairs), f"{part} did not learn"
-    assert all(torch.equal(new, old) for new, old in zip(modules["judge"].parameters(), judge, strict=True))
-    assert {"encoder", "decoder", "affine", "memory", "acoustic"} <= set(load_weights(tmp_path / "joint"))
+    assert all(
+        torch.equal(new, old) for new, old in zip(modules["judge"].parameters(), judge, strict=True)
+    )
+    assert {"encoder", "decoder", "affine", "memory", "acoustic"} <= set(
+        load_weights(tmp_path / "joint")
+    )
 
 
 def test_the_melody_is_learnt_up_to_sung_notes(tmp_path: Path, folder: Path) -> None:
@@ -133,7 +156,11 @@ def test_the_melody_is_learnt_up_to_sung_notes(tmp_path: Path, folder: Path) -> 
 
 def curves(run: Path) -> set[str]:
     """The names of everything that a run logged."""
-    return {name for line in (run / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
+    return {
+        name
+        for line in (run / "metrics.jsonl").read_text().splitlines()
+        for name in json.loads(line)
+    }
 
 
 def test_what_agrees_is_taken_from_another_model() -> None:
@@ -146,14 +173,39 @@ def test_what_agrees_is_taken_from_another_model() -> None:
     assert torch.equal(new[0].weight, old[0].weight) and torch.equal(new[1].weight, kept)
 
 
-def test_discriminators_learn_first_and_then_are_minded(tmp_path: Path, folder: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_discriminators_learn_first_and_then_are_minded(
+    tmp_path: Path, folder: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(joint, "HEAD_START", 4)
     top = f'init = [{{ path = "{runs / "units"}" }}, {{ path = "{runs / "judge"}" }}]\n'
-    small = ["data.frames=64", "data.batch=2", "warm=8", "shown=16", "spectra.channels=4", "spectra.rows=1", "log.every=1"]
-    made = trainer("joint", folder, tmp_path / "joint", 8, 1e-3, *small, "weights.adversarial=0.2", "adversarial_from=2", top=top)
+    small = [
+        "data.frames=64",
+        "data.batch=2",
+        "warm=8",
+        "shown=16",
+        "spectra.channels=4",
+        "spectra.rows=1",
+        "log.every=1",
+    ]
+    made = trainer(
+        "joint",
+        folder,
+        tmp_path / "joint",
+        8,
+        1e-3,
+        *small,
+        "weights.adversarial=0.2",
+        "adversarial_from=2",
+        top=top,
+    )
     made.fit()
-    lines = [json.loads(line) for line in (tmp_path / "joint" / "metrics.jsonl").read_text().splitlines()]
-    steps = {name: [line["step"] for line in lines if name in line] for name in ("discriminator", "adversarial", "features")}
+    lines = [
+        json.loads(line) for line in (tmp_path / "joint" / "metrics.jsonl").read_text().splitlines()
+    ]
+    steps = {
+        name: [line["step"] for line in lines if name in line]
+        for name in ("discriminator", "adversarial", "features")
+    }
     assert steps == {"discriminator": [3, 4, 5, 6, 7, 8], "adversarial": [7, 8], "features": [7, 8]}
     assert made.stepper.skipped == 0
 
@@ -173,7 +225,9 @@ def test_the_recipes_are_valid(name: str) -> None:
 def test_rank_counts_directions_and_the_probe_finds_speakers() -> None:
     generator = torch.Generator().manual_seed(0)
     assert effective_rank(torch.randn(5000, 6, generator=generator)) == pytest.approx(6, abs=0.05)
-    assert effective_rank(torch.randn(100, 1, generator=generator) @ torch.ones(1, 6)) == pytest.approx(1, abs=1e-6)
+    assert effective_rank(
+        torch.randn(100, 1, generator=generator) @ torch.ones(1, 6)
+    ) == pytest.approx(1, abs=1e-6)
     means = torch.tensor([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
     assert same_speaker_nearest(means, ["a", "a", "b", "b"]) == 1.0
     assert same_speaker_nearest(means, ["a", "b", "a", "b"]) == 0.0

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from rtvc.data.speech import Cut, Speech
 from rtvc.data.symbols import BOUNDARY
@@ -23,7 +25,9 @@ from tests.support.unit_speech import make_unit_speech, utterance
 def test_clusters_are_found_and_kept(tmp_path: Path) -> None:
     centres = torch.tensor([[[5.0, 0.0], [0.0, 5.0], [-5.0, -5.0]]]).repeat(2, 1, 1)
     which = torch.arange(300) % 3
-    heard = centres[:, which] + 0.1 * torch.randn(2, 300, 2, generator=torch.Generator().manual_seed(0))
+    heard = centres[:, which] + 0.1 * torch.randn(
+        2, 300, 2, generator=torch.Generator().manual_seed(0)
+    )
     book = cluster([heard[:, :100], heard[:, 100:]], clusters=12)
     book.save(tmp_path / "book.safetensors")
     units = Codebook.load(tmp_path / "book.safetensors").units(heard)
@@ -61,7 +65,8 @@ def test_an_utterance_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_labels_stand_where_the_piece_sounds() -> None:
-    """A piece played faster, seen at an offset: every frame has the label of the instant it sounds."""
+    """A piece played faster, seen at an offset: every frame has the label of the instant it
+    sounds."""
     made = utterance("bert", 3)
     piece = Cut(made, start=4800, speed=1.25, frames=40)
     seconds = piece.seconds(60)
@@ -82,7 +87,9 @@ def test_held_out_speakers_are_never_drawn_and_broken_files_are_told(tmp_path: P
     drawn = [speech.pick(rng) for _ in range(400)]
     for place, name in enumerate(("a", "b")):
         mine = [n for n in drawn if speech.files[n].parent.name == name]
-        kept_back = {speech.speakers[n] for n in speech.held_out if speech.files[n].parent.name == name}
+        kept_back = {
+            speech.speakers[n] for n in speech.held_out if speech.files[n].parent.name == name
+        }
         assert kept_back and not kept_back & {speech.speakers[n] for n in mine}
         assert abs(len(mine) / 400 - (0.75, 0.25)[place]) < 0.08
     assert any("cut_off.npz" in line for line in speech.remarks())
@@ -97,7 +104,9 @@ def test_copies_say_the_same_in_other_voices_or_do_not_count(tmp_path: Path) -> 
             path.unlink()
         else:
             save_utterance(path, utterance(path.stem.split("_")[0], int(path.stem[-1]), 5.0))
-    book = Codebook(torch.zeros(2, 1), torch.ones(2, 1), torch.arange(20.0)[None, :, None].repeat(2, 1, 1))
+    book = Codebook(
+        torch.zeros(2, 1), torch.ones(2, 1), torch.arange(20.0)[None, :, None].repeat(2, 1, 1)
+    )
     asked: list[str] = []
 
     def voice_of(wave: np.ndarray) -> Voice:  # type: ignore[type-arg]
@@ -107,13 +116,23 @@ def test_copies_say_the_same_in_other_voices_or_do_not_count(tmp_path: Path) -> 
         asked.append(voice.name)
         return -wave
 
-    said = {name: load_utterance(folder / f"{name}_0.npz").units for name in ("anna", "bert", "carl", "dora")}
+    said = {
+        name: load_utterance(folder / f"{name}_0.npz").units
+        for name in ("anna", "bert", "carl", "dora")
+    }
 
     def listen(wave: np.ndarray) -> torch.Tensor:  # type: ignore[type-arg]
         """What anna and bert say is understood, the others' is not."""
-        known = {hash(load_utterance(p).audio[:99].tobytes()): load_utterance(p).units for p in folder.glob("[ab]*_[01].npz")}
+        known = {
+            hash(load_utterance(p).audio[:99].tobytes()): load_utterance(p).units
+            for p in folder.glob("[ab]*_[01].npz")
+        }
         units = known.get(hash((-wave[:99] * 32768).round().astype(np.int16).tobytes()))
-        return torch.zeros(2, 250, 1) if units is None else torch.from_numpy(units.astype(np.float32))[..., None]
+        return (
+            torch.zeros(2, 250, 1)
+            if units is None
+            else torch.from_numpy(units.astype(np.float32))[..., None]
+        )
 
     done = make_copies(folder, convert, voice_of, book, listen)
     assert (done.made, done.differ, done.found) == (4, 4, 0) and len(asked) == 8 and said
@@ -139,7 +158,7 @@ def test_the_best_path_is_the_best_of_all() -> None:
     assert wanted is not None
     spent = best_path(scores, tokens)
     assert [BOUNDARY if k < 0 else tokens[k] for k in spent] == list(wanted)
-    with pytest.raises(AudioError, match="3 phonemes came with 3 frames"):
+    with pytest.raises(AudioError, match="at most 3 phonemes in 3 frames, got 4"):
         best_path(scores[:3], tokens)
 
 
@@ -147,4 +166,30 @@ def test_blanks_go_to_the_nearer_phoneme_and_long_ones_are_pauses() -> None:
     path = np.array([-1, 0, -1, -1, 1, *[-1] * 40, 2])
     found = spread(path, [7, 8, 9], silence=20)
     assert found[:5].tolist() == [7, 7, 7, 8, 8]
-    assert found[5:10].tolist() == [8] * 5 and found[10:40].tolist() == [BOUNDARY] * 30 and found[40:].tolist() == [9] * 6
+    assert (
+        found[5:10].tolist() == [8] * 5
+        and found[10:40].tolist() == [BOUNDARY] * 30
+        and found[40:].tolist() == [9] * 6
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"centroids": torch.zeros(2, 5, 3)}, r"expected \(L, C\), \(L, C\) and \(L, K, C\), got"),
+        ({"deviation": torch.ones(4, 2)}, r"got \(2, 4\), \(4, 2\), \(2, 5, 4\)"),
+        ({"mean": torch.full((2, 4), float("nan"))}, "NaN or infinity"),
+        ({"other": torch.zeros(1)}, "expected the format"),
+    ],
+)
+def test_a_hostile_codebook_is_refused(
+    tmp_path: Path, change: dict[str, Tensor], told: str
+) -> None:
+    tensors = {
+        "mean": torch.zeros(2, 4),
+        "deviation": torch.ones(2, 4),
+        "centroids": torch.zeros(2, 5, 4),
+    }
+    save_file(tensors | change, tmp_path / "book.safetensors", {"format": "rtvc-units"})
+    with pytest.raises(CheckpointError, match=told):
+        Codebook.load(tmp_path / "book.safetensors")

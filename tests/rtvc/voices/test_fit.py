@@ -1,4 +1,5 @@
-"""Fitting a voice to its recordings: closer on speech that it was not fitted to, the same every time, and bound to its weights."""
+"""Fitting a voice to its recordings: closer on speech that it was not fitted to, the same every
+time, and bound to its weights."""
 
 import dataclasses
 from pathlib import Path
@@ -13,7 +14,6 @@ import rtvc
 from rtvc.audio.io import mono
 from rtvc.audio.spectral import BandedSTFT
 from rtvc.cli import main
-from rtvc.engine.streams.session import Style, blend
 from rtvc.errors import ConfigError, VoiceError
 from rtvc.models.streaming.interface import conditioned
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
@@ -22,8 +22,8 @@ from rtvc.voices.voice import Voice
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SMALL = StreamingConfig(
-    content_hidden=16, content_dilations=(1,), pitch_hidden=8, pitch_dilations=(1,), decoder_hidden=16, decoder_dilations=(1, 2),
-    acoustic_hidden=8, prosodic_hidden=8,
+    content_hidden=16, content_dilations=(1,), pitch_hidden=8, pitch_dilations=(1,),
+    decoder_hidden=16, decoder_dilations=(1, 2), acoustic_hidden=8, prosodic_hidden=8,
 )  # fmt: skip
 
 
@@ -51,13 +51,22 @@ def test_a_fitted_voice_says_other_sentences_more_alike(shipped: rtvc.VoiceConve
     plain = shipped.voice((wave[:half], rate))
     fitted = shipped.voice((wave[:half], rate), fit=12)
     true = shipped.voice((wave[half:], rate))
-    assert torch.equal(plain.acoustic, fitted.acoustic) and plain.fine is None and fitted.fine is not None
+    assert (
+        torch.equal(plain.acoustic, fitted.acoustic)
+        and plain.fine is None
+        and fitted.fine is not None
+    )
     assert (plain.fitted, fitted.fitted) == (None, shipped.weights)
-    said = [torch.from_numpy(shipped.convert(wave[half:], rate, voice)) for voice in (plain, fitted)]
+    said = [
+        torch.from_numpy(shipped.convert(wave[half:], rate, voice)) for voice in (plain, fitted)
+    ]
     from rtvc.audio.resample import resample
 
     wanted = torch.from_numpy(resample(wave[half:], rate, 24_000))[: len(said[0])]
-    before, after = (float(BandedSTFT()(x[None, : len(wanted)], wanted[None], torch.tensor([7000.0]))) for x in said)
+    before, after = (
+        float(BandedSTFT()(x[None, : len(wanted)], wanted[None], torch.tensor([7000.0])))
+        for x in said
+    )
     assert after < before - 0.005, (before, after)
     assert true.fine is None
 
@@ -67,10 +76,17 @@ def test_the_same_every_time_and_the_model_stays_as_it_was() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     voice = a_voice(model, wave)
     told: list[tuple[int, int]] = []
-    one = fit(model, voice, wave, 8000.0, steps=3, progress=lambda done, total: told.append((done, total)))
+    one = fit(
+        model, voice, wave, 8000.0, steps=3, progress=lambda done, total: told.append((done, total))
+    )
     with torch.inference_mode():
         two = fit(model, voice, wave, 8000.0, steps=3)
-    assert one.fine is not None and two.fine is not None and torch.equal(one.fine, two.fine) and one.fine.abs().max() > 0
+    assert (
+        one.fine is not None
+        and two.fine is not None
+        and torch.equal(one.fine, two.fine)
+        and one.fine.abs().max() > 0
+    )
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.requires_grad for p in model.parameters())
@@ -83,10 +99,14 @@ def test_the_condition_carries_the_fit() -> None:
     model = small()
     voice = a_voice(model, torch.from_numpy(speech(2.0, 24_000)))
     fine = torch.randn(model.decoder.style_size)
-    plain, fitted = (conditioned(model, v, pitch=2.0) for v in (voice, dataclasses.replace(voice, fine=fine)))
-    torch.testing.assert_close(fitted[:, -len(fine) :] - plain[:, -len(fine) :], fine[None], atol=1e-5, rtol=1e-4)
+    plain, fitted = (
+        conditioned(model, v, pitch=2.0) for v in (voice, dataclasses.replace(voice, fine=fine))
+    )
+    torch.testing.assert_close(
+        fitted[:, -len(fine) :] - plain[:, -len(fine) :], fine[None], atol=1e-5, rtol=1e-4
+    )
     assert torch.equal(fitted[:, : -len(fine)], plain[:, : -len(fine)])
-    with pytest.raises(VoiceError, match="fitted to 60000 numbers came"):
+    with pytest.raises(VoiceError, match="got 60000"):
         conditioned(model, dataclasses.replace(voice, fine=torch.zeros(60_000)))
 
 
@@ -99,22 +119,36 @@ def test_files_and_mixes_of_fitted_voices(tmp_path: Path) -> None:
     again = Voice.load(path)
     assert again.fine is not None and a.fine is not None
     torch.testing.assert_close(again.fine, a.fine, atol=5e-4, rtol=1e-3)
-    assert again.fitted == "abc" and again.unfitted().fine is None and again.unfitted().fitted is None
+    assert (
+        again.fitted == "abc" and again.unfitted().fine is None and again.unfitted().fitted is None
+    )
     mixed = Voice.mix({a: 1, b: 3})
     assert mixed.fine is not None and mixed.fitted == "abc"
     torch.testing.assert_close(mixed.fine, a.fine / 4)
-    live = blend({a: 1.0, b: 3.0})
-    assert isinstance(live, Style) and live.fine is not None
-    torch.testing.assert_close(live.fine, mixed.fine)
-    assert a.with_prosody_of(b).fitted == "abc" and b.with_prosody_of(a).fine is None and Voice.mix({b: 1}).fine is None
-    other = Voice(torch.zeros(128), torch.zeros(128), "c", source | {"fit": {"weights": "def"}}, torch.zeros(9216))
+    assert (
+        a.with_prosody_of(b).fitted == "abc"
+        and b.with_prosody_of(a).fine is None
+        and Voice.mix({b: 1}).fine is None
+    )
+    other = Voice(
+        torch.zeros(128),
+        torch.zeros(128),
+        "c",
+        source | {"fit": {"weights": "def"}},
+        torch.zeros(9216),
+    )
     with pytest.raises(VoiceError, match=r"fitted to different weights \(abc, def\)"):
         Voice.mix({a: 1, other: 1})
     short = dataclasses.replace(a, fine=torch.zeros(7))
     with pytest.raises(VoiceError, match=r"fitted to \[7, 9216\] numbers"):
         Voice.mix({a: 1, short: 1})
-    for bad in (torch.zeros(2, 3), torch.full((4,), float("nan")), torch.zeros(0), torch.zeros(1 << 17)):
-        with pytest.raises(VoiceError, match="fine style of 'a'"):
+    for bad in (
+        torch.zeros(2, 3),
+        torch.full((4,), float("nan")),
+        torch.zeros(0),
+        torch.zeros(1 << 17),
+    ):
+        with pytest.raises(VoiceError, match="that of 'a' has the shape"):
             dataclasses.replace(a, fine=bad)
 
 
@@ -122,12 +156,16 @@ def test_a_fit_to_other_weights_is_left_out(shipped: rtvc.VoiceConverter) -> Non
     source = {"space": "stream", "fit": {"weights": "other"}}
     voice = Voice(torch.zeros(128), torch.zeros(128), "old", source, torch.ones(9216))
     x = speech(0.5, 24_000)
-    with pytest.warns(UserWarning, match="'old' was fitted to other weights, only its styles are used"):
+    with pytest.warns(
+        UserWarning, match="'old' was fitted to other weights, only its styles are used"
+    ):
         heard = shipped.convert(x, 24_000, voice)
     assert np.array_equal(heard, shipped.convert(x, 24_000, voice.unfitted()))
 
 
-def test_models_that_cannot_fit_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_that_cannot_fit_say_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     use_tiny_models(monkeypatch)
     vc = rtvc.load()
     assert not vc.fittable and vc.weights is None
@@ -145,11 +183,16 @@ def test_a_session_parks_and_resumes_with_the_fit() -> None:
     from rtvc.engine.streams.session import Session
 
     model = small()
-    voice = dataclasses.replace(a_voice(model, torch.from_numpy(speech(2.0, 24_000))), fine=torch.randn(model.decoder.style_size) * 0.1)
+    voice = dataclasses.replace(
+        a_voice(model, torch.from_numpy(speech(2.0, 24_000))),
+        fine=torch.randn(model.decoder.style_size) * 0.1,
+    )
     x = speech(1.0, 24_000)
     whole = Session(TorchBackend(model, 600), voice)
     expected = np.concatenate([whole.push(x), whole.flush()])
     first, second = (Session(TorchBackend(model, 600), v) for v in (voice, voice.unfitted()))
     head = first.push(x[:9000])
     second.resume(first.park())
-    np.testing.assert_allclose(np.concatenate([head, second.push(x[9000:]), second.flush()]), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        np.concatenate([head, second.push(x[9000:]), second.flush()]), expected, atol=1e-6
+    )

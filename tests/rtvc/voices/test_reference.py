@@ -12,9 +12,10 @@ import torch
 from standins import TinyModel, recording, speech
 
 import rtvc
-from rtvc.api import StreamModel, VoiceConverter
-from rtvc.audio.io import read
+from rtvc.audio.recording import read
+from rtvc.converter import VoiceConverter
 from rtvc.errors import AudioError
+from rtvc.stream_model import StreamModel
 from rtvc.voices.reference import APART, LONGEST_S, find_reference, two_groups
 from rtvc.voices.speech import find_speech
 
@@ -22,7 +23,9 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 RATE = 24_000
 
 
-def noise(seconds: float, colour: float = 0.0, level: float = -20.0, rate: int = RATE) -> np.ndarray:
+def noise(
+    seconds: float, colour: float = 0.0, level: float = -20.0, rate: int = RATE
+) -> np.ndarray:
     """Noise whose power falls by 3 dB an octave for each unit of colour, at `level` dBFS, (N,)
     float32.
     """
@@ -44,8 +47,13 @@ def notes(polyphony: int, decay: float) -> np.ndarray:
     rng, out = np.random.default_rng(polyphony), np.zeros(10 * RATE)
     for start in range(0, 8 * RATE, RATE // 4):
         for _ in range(polyphony):
-            pitch, at = 110 * 2 ** (rng.choice([0, 2, 4, 5, 7, 9, 11, 12, 14, 16]) / 12), seconds(0.5)
-            tone = sum(np.sin(2 * math.pi * pitch * k * at) / k for k in range(1, 8)) * np.exp(-decay * at)
+            pitch, at = (
+                110 * 2 ** (rng.choice([0, 2, 4, 5, 7, 9, 11, 12, 14, 16]) / 12),
+                seconds(0.5),
+            )
+            tone = sum(np.sin(2 * math.pi * pitch * k * at) / k for k in range(1, 8)) * np.exp(
+                -decay * at
+            )
             out[start : start + len(tone)] += tone * np.clip(at / 0.005, 0, 1)
     return out[: 8 * RATE]
 
@@ -92,7 +100,10 @@ def tiny() -> VoiceConverter:
 @pytest.mark.parametrize("name", SOUNDS)
 def test_what_is_no_speech_is_refused(tiny: VoiceConverter, name: str) -> None:
     wave = (0.2 * SOUNDS[name] / np.abs(SOUNDS[name]).max()).astype(np.float32)
-    with pytest.raises(AudioError, match=r"no speech was found in 8\.0 s of the recording: .* use a recording of one person"):
+    with pytest.raises(
+        AudioError,
+        match=r"no speech was found in 8\.0 s of the recording: .* use a recording of one person",
+    ):
         tiny.voice((wave, RATE))
 
 
@@ -101,7 +112,9 @@ def test_what_is_no_speech_is_refused(tiny: VoiceConverter, name: str) -> None:
 def test_speech_is_found_in_silence_and_in_noise(name: str, snr: float) -> None:
     clean = read(EXAMPLES / f"{name}.flac").numpy()
     level = 10 * math.log10(float(np.mean(np.square(clean[np.abs(clean) > 0.02])))) - snr
-    found = find_speech(clean + (noise(len(clean) / RATE, level=level) if snr < math.inf else 0), RATE)
+    found = find_speech(
+        clean + (noise(len(clean) / RATE, level=level) if snr < math.inf else 0), RATE
+    )
     least = {math.inf: 0.6, 20.0: 0.5, 10.0: 0.35, 5.0: 0.2}[snr]
     assert found.seconds > least * len(clean) / RATE and found.moving > 0.4
 
@@ -116,13 +129,21 @@ def test_a_first_minute_of_silence_costs_nothing(vc: rtvc.VoiceConverter, tmp_pa
     late, plain = vc.voice(path), vc.voice((wave, RATE))
     assert (late.acoustic - plain.acoustic).norm() < 0.05 * plain.acoustic.norm()
     entry = late.references[0]
-    assert entry["seconds"] == pytest.approx(65 + len(wave) / RATE, abs=0.01) and entry["speech"] > 6
+    assert (
+        entry["seconds"] == pytest.approx(65 + len(wave) / RATE, abs=0.01) and entry["speech"] > 6
+    )
     assert np.abs(vc.convert(read(EXAMPLES / "source.flac").numpy(), RATE, late)).max() < 1
 
 
 def test_noise_and_music_around_the_speech_are_left_out(vc: rtvc.VoiceConverter) -> None:
     wave = read(EXAMPLES / "reference.flac").numpy()
-    around = [noise(30, 1, -30), np.zeros(2 * RATE), wave, np.zeros(2 * RATE), 0.05 * harmonics([220.0, 277.2])]
+    around = [
+        noise(30, 1, -30),
+        np.zeros(2 * RATE),
+        wave,
+        np.zeros(2 * RATE),
+        0.05 * harmonics([220.0, 277.2]),
+    ]
     buried, plain = vc.voice((np.concatenate(around), RATE)), vc.voice((wave, RATE))
     assert (buried.acoustic - plain.acoustic).norm() < 0.1 * plain.acoustic.norm()
 
@@ -147,22 +168,36 @@ def test_a_cut_recording_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[s
     from rtvc.cli.voice import length
 
     assert length({"seconds": 130.0, "used": 60.0}) == "130.0 s, 60.0 s used"
-    assert length({"seconds": 12.0, "used": 12.0}) == length({"seconds": 12.0}) == length({"seconds": 12.0, "used": "x"}) == "12.0 s"
+    assert (
+        length({"seconds": 12.0, "used": 12.0})
+        == length({"seconds": 12.0})
+        == length({"seconds": 12.0, "used": "x"})
+        == "12.0 s"
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int16, np.int32, np.float16])
-def test_references_in_memory_may_have_the_types_that_sources_may_have(tiny: VoiceConverter, dtype: type) -> None:
+def test_references_in_memory_may_have_the_types_that_sources_may_have(
+    tiny: VoiceConverter, dtype: type
+) -> None:
     wave = speech(3.0)
-    scaled = (wave * -float(np.iinfo(dtype).min) if np.issubdtype(dtype, np.integer) else wave).astype(dtype)
+    scaled = (
+        wave * -float(np.iinfo(dtype).min) if np.issubdtype(dtype, np.integer) else wave
+    ).astype(dtype)
     wanted = tiny.voice((wave, 16_000))
-    torch.testing.assert_close(tiny.voice((scaled, 16_000)).acoustic, wanted.acoustic, rtol=2e-2, atol=2e-3)
+    torch.testing.assert_close(
+        tiny.voice((scaled, 16_000)).acoustic, wanted.acoustic, rtol=2e-2, atol=2e-3
+    )
     grown = torch.from_numpy(wave).requires_grad_()
     assert torch.equal(tiny.voice((grown, 16_000)).acoustic, wanted.acoustic)
 
 
 def test_two_people_in_one_reference_are_told_of(vc: rtvc.VoiceConverter) -> None:
     woman, man = read(EXAMPLES / "reference.flac").numpy(), read(EXAMPLES / "source.flac").numpy()
-    advice = [vc.voice((wave, RATE)).references[0]["advice"] for wave in (woman, man, np.concatenate([woman, man]))]
+    advice = [
+        vc.voice((wave, RATE)).references[0]["advice"]
+        for wave in (woman, man, np.concatenate([woman, man]))
+    ]
     assert [any("two people" in line for line in lines) for lines in advice] == [False, False, True]
 
 
@@ -172,18 +207,46 @@ def test_groups_of_styles_are_as_far_apart_as_their_means() -> None:
     around = 0.05 * torch.randn(8, 16, generator=generator)
     alike = torch.nn.functional.normalize(one + around)
     apart = torch.nn.functional.normalize(torch.stack([one, other] * 4) + around)
-    assert two_groups(alike) < 0.1 < APART["stream"] < 0.8 < two_groups(apart) and two_groups(alike[:1].repeat(4, 1)) == 0
+    assert (
+        two_groups(alike) < 0.1 < APART["stream"] < 0.8 < two_groups(apart)
+        and two_groups(alike[:1].repeat(4, 1)) == 0
+    )
 
 
-def test_advice_reaches_whoever_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_advice_reaches_whoever_converts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from standins import use_tiny_models
 
     from rtvc.cli import main
 
     use_tiny_models(monkeypatch)
     reference, source = recording(tmp_path / "r.wav", 2), recording(tmp_path / "s.wav", 2)
-    assert main(["convert", str(source), "-r", str(reference), "-o", str(tmp_path / "o.wav"), "--fit", "0"]) == 0
-    assert "reference r.wav is usable: 1.0 s of speech in 2.0 s: give 5 to 20 s" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "convert",
+                str(source),
+                "-r",
+                str(reference),
+                "-o",
+                str(tmp_path / "o.wav"),
+                "--fit",
+                "0",
+            ]
+        )
+        == 0
+    )
+    assert (
+        "reference r.wav is usable: 1.0 s of speech in 2.0 s: give 5 to 20 s"
+        in capsys.readouterr().err
+    )
     soundfile.write(tmp_path / "n.wav", noise(4), RATE)
-    assert main(["convert", str(source), "-r", str(tmp_path / "n.wav"), "-o", str(tmp_path / "p.wav")]) == 2
-    assert "no speech was found in 4.0 s" in capsys.readouterr().err and not (tmp_path / "p.wav").exists()
+    assert (
+        main(["convert", str(source), "-r", str(tmp_path / "n.wav"), "-o", str(tmp_path / "p.wav")])
+        == 2
+    )
+    assert (
+        "no speech was found in 4.0 s" in capsys.readouterr().err
+        and not (tmp_path / "p.wav").exists()
+    )

@@ -1,0 +1,228 @@
+"""`rtvc bench cold`: seconds from the command to the first converted sound on a machine that never
+ran rtvc, an empty cache standing for it.
+
+Every start is a process of its own with a cache of its own. Another checkout can be started in turn
+with this one, so that both meet the same machine.
+"""
+
+import asyncio
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtvc.benchmarks.live.pulse import room
+from rtvc.errors import EngineError
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+RUN = "import sys; from rtvc.cli import main; sys.exit(main())"
+STREAM = """
+import sys, soundfile, rtvc
+vc = rtvc.load()
+voice = vc.voice(sys.argv[1])
+x, rate = soundfile.read(sys.argv[2], dtype="float32")
+stream = vc.stream(voice, sample_rate=rate, backend="auto")
+for start in range(0, len(x), rate // 40):
+    if abs(stream.push(x[start : start + rate // 40])).max(initial=0) > 1e-4:
+        break
+print("heard", flush=True)
+"""
+"""A program of a user: ends at the first sound."""
+PATIENCE_S = 900.0
+"""Seconds after which a start has failed."""
+
+
+@contextmanager
+def process(
+    code: str, arguments: Sequence[str], root: Path, extra: dict[str, str] | None = None
+) -> Iterator["subprocess.Popen[str]"]:
+    """A Python process of one checkout, with an empty cache."""
+    with tempfile.TemporaryDirectory(prefix="rtvc-cold-", ignore_cleanup_errors=True) as cache:
+        environment = {
+            **os.environ,
+            "OMP_WAIT_POLICY": "passive",
+            **(extra or {}),
+            "PYTHONPATH": str(root),
+            "XDG_CACHE_HOME": cache,
+            "RTVC_CACHE": "",
+        }
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            env={name: value for name, value in environment.items() if value},
+            cwd=root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        try:
+            yield child
+        finally:
+            child.terminate()
+            child.wait(30)
+
+
+def ended(child: "subprocess.Popen[str]") -> None:
+    """Waits for a process that is to end well.
+
+    Raises:
+        EngineError: it did not.
+    """
+    if child.wait(PATIENCE_S):
+        raise EngineError(f"a start ended with {child.returncode}: run the command by itself")
+
+
+def said(child: "subprocess.Popen[str]", word: str) -> str:
+    """The first line of a process that holds a word.
+
+    Raises:
+        EngineError: it ended before.
+    """
+    assert child.stdout is not None
+    for line in child.stdout:
+        if word in line:
+            return line
+    raise EngineError(f"a start ended before {word!r}: run the command by itself")
+
+
+def whole(*arguments: str) -> Callable[[Path], None]:
+    """A command that is over when its sound is there."""
+
+    def start(root: Path) -> None:
+        with process(RUN, arguments, root) as child:
+            ended(child)
+
+    return start
+
+
+def importing(root: Path) -> None:
+    """`import rtvc`."""
+    with process("import rtvc", [], root) as child:
+        ended(child)
+
+
+def library(root: Path) -> None:
+    """`vc.stream(voice, backend="auto")` until it gives sound."""
+    sounds = [str(EXAMPLES / "reference.flac"), str(EXAMPLES / "source.flac")]
+    with process(STREAM, sounds, root) as child:
+        said(child, "heard")
+
+
+def serving(root: Path) -> None:
+    """`rtvc serve` until a client hears something converted."""
+    voices = Path(tempfile.mkdtemp(prefix="rtvc-voices-"))
+    (voices / "anna.voice").write_bytes(voice_file().read_bytes())
+    with process(RUN, ["serve", "--port", "0", "--voices", str(voices)], root) as child:
+        address = said(child, "listening on").split()[-1].replace("http", "ws")
+        asyncio.run(first_sound(f"{address.rstrip('/')}/v1"))
+
+
+async def first_sound(address: str) -> None:
+    """Speaks to a server until something comes back."""
+    from rtvc.clients import connect
+
+    noise = np.random.default_rng(0).normal(0, 0.1, (400, 480)).astype(np.float32)
+
+    async def microphone() -> Any:
+        for block in noise:
+            yield block
+            await asyncio.sleep(0.01)
+
+    async with connect(address, voice="anna", sample_rate=48_000) as client:
+        async for block in client.convert(microphone()):
+            if np.abs(block).max(initial=0) > 1e-4:
+                return
+
+
+def living(root: Path) -> None:
+    """`rtvc live` on a private sound server until the loudspeaker sounds."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 48_000 * 60).astype(np.float32)
+    arguments = ["live", "--voice", str(EXAMPLES / "reference.flac"), "--no-gate", "--json"]
+    with room() as place, ExitStack() as stack:
+        player = place.say(noise)
+        stack.callback(player.terminate)
+        child = stack.enter_context(process(RUN, arguments, root, place.environment))
+        while float(said(child, "level_out_db").split('"level_out_db": ')[1].split(",")[0]) < -60:
+            pass
+
+
+def voice_file() -> Path:
+    """The example's voice, made once."""
+    place = Path(tempfile.gettempdir()) / f"rtvc-cold-{os.getpid()}.voice"
+    if not place.exists():
+        from rtvc.models_by_name import load
+
+        load().voice(EXAMPLES / "reference.flac").save(place)
+    return place
+
+
+def convert(*extra: str) -> Callable[[Path], None]:
+    """`rtvc convert` of five seconds."""
+    sounds = [str(EXAMPLES / "source.flac"), "-r", str(EXAMPLES / "reference.flac")]
+    output = Path(tempfile.gettempdir()) / f"rtvc-cold-{os.getpid()}.wav"
+    return whole("convert", *sounds, "-o", str(output), "--force", *extra)
+
+
+STARTS: dict[str, Callable[[Path], None]] = {
+    "import": importing,
+    "help": whole("--help"),
+    "convert": convert(),
+    "convert --fit 0": convert("--fit", "0"),
+    "stream": library,
+    "serve": serving,
+    "live": living,
+}
+"""What can be started, each returning when its first sound is there."""
+
+
+def cold(
+    starts: Sequence[str], rounds: int = 1, against: Path | None = None
+) -> list[dict[str, Any]]:
+    """Times starts, and those of another checkout in turn.
+
+    Args:
+        starts: names out of `STARTS`.
+        rounds: of each.
+        against: the folder of the other checkout.
+
+    Returns:
+        For each start: `start`, `seconds` by the clock and `cpu` by the processor (medians: on a
+        busy machine the second says more), and `all` as pairs of both; with `against`, the same of
+        the other checkout as `before`, `before_cpu` and `before_all`.
+    """
+    rows = []
+    voice_file()
+    for name in starts:
+        times: dict[Path, list[tuple[float, float]]] = {ROOT: []}
+        if against is not None:
+            times[against] = []
+        for _ in range(rounds):
+            for root, taken in times.items():
+                began, worked = time.perf_counter(), processor()
+                STARTS[name](root)
+                taken.append(
+                    (round(time.perf_counter() - began, 2), round(processor() - worked, 2))
+                )
+        row: dict[str, Any] = {"start": name}
+        for words, taken in zip(
+            (("seconds", "cpu", "all"), ("before", "before_cpu", "before_all")),
+            times.values(),
+            strict=False,
+        ):
+            row |= dict(zip(words, (*np.median(taken, 0).tolist(), taken), strict=True))
+        rows.append(row)
+    return rows
+
+
+def processor() -> float:
+    """Seconds that processes which this one started, and which ended, had of the processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

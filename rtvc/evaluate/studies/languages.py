@@ -1,0 +1,133 @@
+"""Whether conversions keep what is said in languages that no transcript and no recogniser of words
+is at hand for: by units of speech.
+
+A recording and its conversion into another held-back person's voice are both told in units
+(clusters of a multilingual recogniser's inner layer); repetitions are left out, and the edit
+distance between the two sequences, a unit of the recording, is the unit error rate. It is a scale
+for comparing models: the same words said twice by one person differ in units too, and those of
+another recording, which are stated beside it, differ in nearly all.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
+
+from rtvc.data.cache import Array
+from rtvc.data.manifest import Entry
+from rtvc.errors import ConfigError
+from rtvc.evaluate.judges.optional import need
+from rtvc.evaluate.run import ConvertFn
+from rtvc.evaluate.summary import DRAWS, SEED
+
+Units = Callable[[Array], Sequence[int]]
+"""A recording (N,) at 24 kHz -> its units, 50 a second."""
+SHORTEST, LONGEST = 2.0, 10.0
+"""Seconds of the recordings that are converted."""
+
+
+class Said(NamedTuple):
+    """One recording and its conversion."""
+
+    source: str
+    speaker: str
+    target: str
+    error: float
+    """Unit error rate of the conversion."""
+    chance: float
+    """That of the next recording, which says something else."""
+
+
+class Languages(NamedTuple):
+    """Means over recordings, with 95 % intervals."""
+
+    recordings: int
+    error: float
+    error_ci95: tuple[float, float]
+    chance: float
+    said: list[Said]
+
+
+def error_rate(right: Sequence[int], heard: Sequence[int]) -> float:
+    """Unit error rate: edits that lead from one sequence to the other, repetitions left out, a unit
+    of the first."""
+    words = [" ".join(str(unit) for unit, _ in groupby(units)) for units in (right, heard)]
+    return float(need("jiwer").wer(*words))
+
+
+def interval_of(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean: percentile bootstrap, as `rtvc.evaluate.summary` draws it."""
+    draws = np.random.default_rng(SEED).integers(0, len(values), (DRAWS, len(values)))
+    low, high = np.percentile(np.asarray(values)[draws].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def chosen(entries: Sequence[Entry], count: int, seed: int = 0) -> list[tuple[Entry, Entry]]:
+    """Recordings and whose voice each is converted to: of as many speakers as possible, the targets
+    other speakers' longest recordings; always the same.
+
+    Raises:
+        ConfigError: there are fewer than two speakers.
+    """
+    longest: dict[str, Entry] = {}
+    for entry in sorted(entries, key=lambda entry: -entry.seconds):
+        longest.setdefault(entry.speaker, entry)
+    if len(longest) < 2:
+        raise ConfigError(
+            f"expected recordings of two speakers or more, got {len(longest)}: name a manifest of"
+            " held-back speakers"
+        )
+    rng = np.random.default_rng(seed)
+    fitting = [e for e in entries if SHORTEST <= e.seconds <= LONGEST]
+    order = [fitting[k] for k in rng.permutation(len(fitting))]
+    # Speaker by speaker before anybody's second recording.
+    turn: dict[str, int] = {}
+    ranked = []
+    for entry in order:
+        turn[entry.speaker] = turn.get(entry.speaker, 0) + 1
+        ranked.append((turn[entry.speaker], entry))
+    pairs = []
+    for _, entry in sorted(ranked, key=lambda each: each[0])[:count]:
+        others = sorted(set(longest) - {entry.speaker})
+        pairs.append((entry, longest[others[int(rng.integers(len(others)))]]))
+    return pairs
+
+
+def languages(
+    convert: ConvertFn,
+    pairs: Sequence[tuple[Entry, Entry]],
+    units: Units,
+    read: Callable[[Path], Array],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Languages:
+    """The unit error rate of conversions.
+
+    Args:
+        convert: of an evaluation.
+        pairs: what `chosen` gives.
+        units: of a recording.
+        read: a recording (N,) at 24 kHz.
+        progress: told how many are done, and of how many.
+    """
+    told = [units(read(source.path)) for source, _ in pairs]
+    said = []
+    for number, (source, target) in enumerate(pairs):
+        wave, _ = convert(source.path, [target.path])
+        other = told[(number + 1) % len(told)]
+        said.append(
+            Said(
+                source.path.name,
+                source.speaker,
+                target.speaker,
+                error_rate(told[number], units(wave)),
+                error_rate(told[number], other),
+            )
+        )
+        progress(number + 1, len(pairs))
+    errors = [each.error for each in said]
+    return Languages(
+        len(said), fmean(errors), interval_of(errors), fmean(each.chance for each in said), said
+    )

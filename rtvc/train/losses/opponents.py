@@ -1,0 +1,103 @@
+"""Discriminators of the joint stage: what was recorded against what was made, on the judge's
+features and on spectrograms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rtvc.audio.mel import HOP
+from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator, Verdict
+from rtvc.train.losses.losses import feature_matching, lsgan_discriminator, lsgan_generator
+from rtvc.train.losses.projected import FeatureDiscriminator
+from rtvc.train.losses.prosody_targets import low_passed
+
+LISTENED = (3, 7)
+"""Blocks of the judge whose outputs are compared, counted from 0."""
+HEAD_START = 100
+"""Steps that the discriminators learn before the converter minds them."""
+STRIDE = 7
+"""Frames by which the stretch that is shown to the spectra moves from step to step."""
+
+
+@dataclass
+class Said:
+    """A wave that the decoder made or that was recorded, and how the judge hears it."""
+
+    wave: Tensor  # (B, N)
+    layers: list[Tensor]  # (B, C, T) each; empty where no loss listens
+
+    def detached(self) -> "Said":
+        """The same, without a way back for gradients."""
+        return Said(self.wave.detach(), [layer.detach() for layer in self.layers])
+
+
+def logits(verdicts: Sequence[Verdict]) -> list[Tensor]:
+    """What the least-squares losses take of verdicts."""
+    return [verdict.logits for verdict in verdicts]
+
+
+def inner(verdicts: Sequence[Verdict]) -> list[Tensor]:
+    """What feature matching takes of them."""
+    return [layer for verdict in verdicts for layer in verdict.features]
+
+
+class Opponents:
+    """Both kinds of discriminator, and what each side minimises (least squares: Mao et al. 2017).
+
+    Args:
+        features: sees all frames, as the judge hears them.
+        spectra: sees a short stretch of some rows.
+        warm: frames at the beginning that nobody is shown.
+        shown: frames of the stretch.
+        rows: how many rows; None: all.
+        listened: blocks of the judge that `features` sees.
+    """
+
+    def __init__(
+        self,
+        features: FeatureDiscriminator,
+        spectra: MultiResolutionDiscriminator,
+        warm: int,
+        shown: int,
+        rows: int | None,
+        listened: Sequence[int] = LISTENED,
+    ) -> None:
+        self.features, self.spectra = features, spectra
+        self.warm, self.shown, self.rows, self.listened = warm, shown, rows, listened
+
+    def verdicts(self, said: Said, cutoff: Tensor, step: int) -> list[Verdict]:
+        """What the discriminators say of a wave whose spectrum is believed below cutoff (B,) Hz."""
+        by_features: list[Verdict] = self.features(
+            [said.layers[k][..., self.warm :] for k in self.listened]
+        )
+        frames = said.wave.shape[1] // HOP - self.warm
+        start = (self.warm + step * STRIDE % max(1, frames - self.shown)) * HOP
+        rows = slice(self.rows)
+        piece = low_passed(said.wave[rows, start : start + self.shown * HOP], cutoff[rows])
+        by_spectra: list[Verdict] = self.spectra(piece[:, None])
+        return by_features + by_spectra
+
+    def loss(self, true: Said, made: Sequence[Said], cutoff: Tensor, step: int) -> Tensor:
+        """What the discriminators minimise: what was recorded against everything that was made."""
+        real = logits(self.verdicts(true, cutoff, step))
+        losses = [
+            lsgan_discriminator(real, logits(self.verdicts(said.detached(), cutoff, step)))
+            for said in made
+        ]
+        return torch.stack(losses).mean()
+
+    def convinced(
+        self, true: Said, made: Sequence[Said], cutoff: Tensor, step: int
+    ) -> dict[str, Tensor]:
+        """What the converter minimises: their verdict on everything that it made, and the distance
+        of their features of the first, a reconstruction, from those of the recording."""
+        said = [self.verdicts(each, cutoff, step) for each in made]
+        with torch.no_grad():
+            real = self.verdicts(true, cutoff, step)
+        fooled = torch.stack([lsgan_generator(logits(verdicts)) for verdicts in said]).mean()
+        return {
+            "adversarial": fooled / len(real),
+            "features": feature_matching(inner(real), inner(said[0])) / len(real),
+        }

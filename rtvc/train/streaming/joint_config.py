@@ -1,0 +1,66 @@
+"""The configuration of stage `joint`."""
+
+from pydantic import Field
+
+from rtvc.models.streaming.dial import DialConfig
+from rtvc.train.config import Section
+from rtvc.train.material.recogniser import RecogniserConfig
+from rtvc.train.material.unit_batches import SpeechRun
+from rtvc.train.streaming.stream_config import DiscriminatorConfig
+
+
+class Weights(Section):
+    """Factors of the losses; 0 switches a loss, and what only it needs, off."""
+
+    stft: float = 1.0
+    """Spectral distance of the reconstruction."""
+    units: float = 0.2
+    """Cross entropy of the encoder's own heads: its content stays what the units say."""
+    phonemes: float = 0.1
+    prosody: float = 0.3
+    """L1 of the voice's F0 mean and deviation and energy deviation."""
+    words: float = 0.5
+    """Cross entropy of the judge's units and phonemes on what is said in a foreign voice."""
+    listening: float = 0.5
+    """L1 of the judge's inner layers between that and the source."""
+    foreign: float = 0.5
+    """Cosine distance of the speaker embeddings of what is said in a foreign voice and of that
+    voice's reference."""
+    adversarial: float = 0.0
+    """Least-squares verdict of the discriminators on both; 0.2 is usual."""
+    features: float = 1.0
+    """Feature matching of the reconstruction; counts only with `adversarial`."""
+    discriminator: float = 1.0
+
+
+class JointConfig(SpeechRun):
+    """Configuration of stage `joint`."""
+
+    model: DialConfig = DialConfig()
+    judge: RecogniserConfig = RecogniserConfig()
+    weights: Weights = Weights()
+    noise: float = Field(default=0.5, ge=0)
+    """Noise on the content in training, as a share of its size."""
+    reference_frames: int = Field(default=256, ge=16)
+    """Length of the style reference, 12.5 ms a frame."""
+    gain: tuple[float, float] = (-1.0, 0.7)
+    """Range of the log-gain of pieces, which the decoder must follow; limited so that nothing
+    clips."""
+    without_tokens: float = Field(default=0.1, ge=0, le=1)
+    """Share of voices that the decoder knows by their style alone, as those that come without a
+    recording."""
+    grow: bool = True
+    """Whether decoder and style encoders begin as those of the shipped model, where names and
+    shapes agree."""
+    train_encoder: bool = True
+    train_styles: bool = True
+    foreign_from: int = Field(default=0, ge=0)
+    """Steps before which the decoder is too rough for a judge."""
+    adversarial_from: int = Field(default=0, ge=0)
+    """Steps in which only the discriminators learn from what they see."""
+    spectra: DiscriminatorConfig = DiscriminatorConfig(
+        resolutions=((512, 128, 512), (1024, 256, 1024)), channels=12, power=0.3, rows=5
+    )
+    """The discriminators of spectrograms beside those of the judge's features."""
+    shown: int = Field(default=32, ge=8)
+    """Frames of HOP samples that they are shown of each row."""
