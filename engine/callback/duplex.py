@@ -205,10 +205,15 @@ class Pump:
             return []
         start, data, pair = self.captured.consumed, np.empty(count, np.float32), np.zeros(2)
         self.captured.read(data)
+        # A mark is (number of a block's first sample, when that was captured). The callback writes
+        # samples and marks to two rings and cannot do both at once: a mark may be here before its
+        # samples, and then waits in `_ahead` for a later call.
         while self.marks.read(pair) == 2:
             self._ahead.append((int(pair[0]), float(pair[1])))
         starts = [(max(0, at - start), when) for at, when in self._ahead if at < start + count]
         self._ahead = [(at, when) for at, when in self._ahead if at >= start + count]
+        # ... and samples may be here before their mark, as may the rest of a block of which an
+        # earlier call took the beginning: they follow what was read last without a gap.
         if not starts or starts[0][0] > 0:
             starts.insert(0, (0, self._following))
         edges = [at for at, _ in starts[1:]] + [count]
