@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rtvc.cli.targets import Lookahead
 from rtvc.cli.voice import Fit, advise
 
 __all__ = ["live"]
@@ -54,6 +55,7 @@ def live(
     model: Annotated[
         str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
     ] = None,
+    lookahead: Lookahead = None,
     pitch: Annotated[
         float, typer.Option(help="semitones added to the pitch", min=-24, max=24)
     ] = 0.0,
@@ -146,7 +148,7 @@ def live(
     )
     check_devices(config, voices)
     typer.echo(PREPARING, err=True)
-    converter, steps = streaming(model)
+    converter, steps = streaming(model, lookahead)
     samples = chunk_of(chunk, steps) if chunk else None
     slots = [converter.voice(name) for name in voices]
     for voice in slots:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import rtvc
+from rtvc.cli.targets import Lookahead
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -56,6 +57,7 @@ def serve(
     model: Annotated[
         str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
     ] = None,
+    lookahead: Lookahead = None,
     origins: Annotated[
         list[str] | None,
         typer.Option("--origin", help="another page that may connect: https://HOST[:PORT]"),
@@ -172,6 +174,7 @@ def serve(
             proxies=addresses(proxies or []),
             voices=folder,
             model=model,
+            lookahead=lookahead,
             backend=backend,
             chunk_ms=chunk,
             measure=measure,

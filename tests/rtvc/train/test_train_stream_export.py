@@ -262,3 +262,19 @@ def test_runs_of_the_dial_become_one_model_in_eight_bits(tmp_path: Path) -> None
     late = dial_run(tmp_path / "late", "Units", other, model, "encoder")
     with pytest.raises(CheckpointError, match="different sizes"):
         export([melody, joint, late], tmp_path / "none.safetensors")
+
+
+def test_commands_set_the_dial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = small()
+    parts = ("encoder", "pitch", "decoder", "affine", "targets", "acoustic", "prosodic")
+    run = dial_run(tmp_path / "joint", "Joint", model.config, model, *parts, *TIMBRE_PARTS)
+    path = export([run], tmp_path / "dial.safetensors")
+    examples = Path(__file__).parents[3] / "examples"
+    command = ["convert", str(examples / "source.flac"), "-r", str(examples / "reference.flac")]
+    command += ["-o", str(tmp_path / "y.wav"), "--json"]
+    for lookahead, latency in ((0.0, 22.5), (12.5, 35.0)):  # with the block of 12.5 ms
+        assert main([*command, "--model", str(path), "--lookahead", str(lookahead)]) == 0
+        assert json.loads(capsys.readouterr().out)["latency_ms"] == latency
+    assert main([*command, "--model", str(path), "--lookahead", "13"]) == 2
+    assert main([*command, "--lookahead", "12.5"]) == 2
+    assert "for a model with one latency" in capsys.readouterr().err
