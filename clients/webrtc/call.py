@@ -82,7 +82,7 @@ class Heard:
 
 
 class Call:
-    """One call and its session; `call` makes one, and it is used as an asynchronous context manager.
+    """One call and its session; `call` makes one, and it is used with `async with`.
 
     Iterating over it gives converted blocks, (N,) float32 at 48 kHz, each when it is due.
 
@@ -201,7 +201,9 @@ class Call:
                 async with asyncio.timeout(patience):
                     return await answer
             except TimeoutError:
-                raise ServiceError(f"no answer came from {self.url} within {patience:g} s") from None
+                raise ServiceError(
+                    f"no answer came from {self.url} within {patience:g} s"
+                ) from None
             finally:
                 self._asked = None
 
@@ -372,11 +374,7 @@ def http_errors() -> type[Exception]:
 
 
 def call(
-    url: str,
-    voice: VoiceChoice | None = None,
-    *,
-    token: str | None = None,
-    **settings: Any,
+    url: str, voice: VoiceChoice | None = None, *, token: str | None = None, **settings: Any
 ) -> Call:
     """A call to a server at `url`, to be used with `async with`.
 

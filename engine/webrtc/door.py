@@ -136,13 +136,13 @@ class Door:
 
     def _join(self, connection: "RTCPeerConnection", peer: Peer) -> None:
         """Puts our ends of the track in their places: Opus and nothing else, both ways."""
-        from aiortc import RTCRtpReceiver
+        from aiortc import RTCRtpSender
 
         calls = connection.getTransceivers()
         if len(calls) != 1 or calls[0].kind != "audio" or connection.sctp is None:
             raise malformed("it has no audio, or no data channel")
         call: Any = calls[0]
-        spoken = RTCRtpReceiver.getCapabilities("audio").codecs
+        spoken = RTCRtpSender.getCapabilities("audio").codecs
         call.setCodecPreferences([one for one in spoken if one.mimeType.lower() == "audio/opus"])
         call.sender.replaceTrack(peer.track)
         call.direction = "sendrecv"
@@ -209,5 +209,3 @@ def with_copies(answer: str) -> str:
     if "useinbandfec" in answer:
         return answer
     return OPUS.sub(ask, answer)
-
-

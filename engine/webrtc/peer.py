@@ -42,7 +42,7 @@ def voice_track(packets: "asyncio.Queue[tuple[int, bytes]]") -> Any:
     class VoiceTrack(MediaStreamTrack):
         kind = "audio"
 
-        async def recv(self) -> Packet:
+        async def recv(self) -> Any:
             ticks, payload = await packets.get()
             packet = Packet(payload)
             packet.pts, packet.time_base = ticks, Fraction(1, RATE)
@@ -197,7 +197,7 @@ class Peer:
             async with asyncio.timeout(FAREWELL_S):
                 while channel is not None and self._gone is None and channel.bufferedAmount:
                     await self._wait_drained()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                await self.connection.close()
+        # Waited for, and never cancelled: the library does not take that well.
+        closing = asyncio.ensure_future(self.connection.close())
+        await asyncio.wait({closing}, timeout=CLOSE_S)
         self._leave(well=False)

@@ -87,12 +87,7 @@ class Decoder:
         """What the library makes of a payload; of an empty one a guess."""
         try:
             data = self._api.decode_float(
-                self._decoder.decoder_state,
-                payload or None,
-                len(payload),
-                most,
-                fec,
-                channels=1,
+                self._decoder.decoder_state, payload or None, len(payload), most, fec, channels=1
             )
         except self._error:
             return None
