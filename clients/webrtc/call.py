@@ -54,6 +54,10 @@ ANSWER_S = 20.0
 """Within this time a question is answered."""
 UPLOAD_S = 120.0
 """Within this time an uploaded recording has become a voice."""
+STRAGGLE_S = 0.1
+"""Seconds beyond the network's unrest that the last packets of a session may take."""
+GOODBYE_S = 1.0
+"""Seconds that the server is given to take note of a goodbye."""
 PIECE = 16_384
 """Bytes of a file in one message: data channels of some servers take no more than 64 KiB."""
 UNSENT = 1 << 18
@@ -146,8 +150,14 @@ class Call:
 
     async def __aexit__(self, *_: object) -> None:
         if self._channel.readyState == "open":
+            self._problem = self._problem or ServiceError("the call is over: make another one")
+            gone = asyncio.Event()
+            self._channel.on("close", gone.set)
             self._channel.close()
-            await asyncio.sleep(0)
+            # A goodbye may get lost, too; this one is sent until the server takes note.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GOODBYE_S):
+                    await gone.wait()
         await self._connection.close()
 
     def _changed(self) -> None:
@@ -261,12 +271,12 @@ class Call:
             if packet is not None:
                 yield self._decoder.decode(packet)
                 continue
-            if self._problem:
-                raise self._problem
             due = self.buffer.due()
             if due is None and self.totals is not None:
                 # What was sent before `stopped` may come after it.
-                due = clock() + self.buffer.unrest + 0.1
+                due = clock() + self.buffer.unrest + STRAGGLE_S
+            if due is None and self._problem:
+                raise self._problem
             patience = None if due is None else max(0.001, due - clock())
             try:
                 async with asyncio.timeout(patience):

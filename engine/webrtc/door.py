@@ -33,6 +33,8 @@ SECTIONS = 2
 """Media sections of an offer: one of audio, one for the data channel."""
 LINES = 1_000
 """Lines of an offer at most; browsers write some hundred."""
+NEEDED = ("ice-ufrag", "ice-pwd", "fingerprint", "setup")
+"""Attributes without which no call comes about, which the library finds out only then."""
 CANDIDATE = re.compile(r"^a=(candidate:|end-of-candidates).*\r?\n?", re.MULTILINE)
 OPUS = re.compile(r"^a=rtpmap:(\d+) opus/48000.*$", re.MULTILINE | re.IGNORECASE)
 
@@ -194,6 +196,8 @@ def checked(offer: str) -> str:
     kinds = sorted(line.partition(" ")[0] for line in offer.splitlines() if line[:2] == "m=")
     if len(kinds) != SECTIONS or kinds != ["m=application", "m=audio"]:
         raise malformed(f"its media sections are {', '.join(kinds)[:80] or 'missing'}")
+    if any(f"\na={name}:" not in offer for name in NEEDED):
+        raise malformed(f"it lacks one of {', '.join(NEEDED)}")
     if not OPUS.search(offer):
         raise malformed("its track is not of Opus")
     return CANDIDATE.sub("", offer)

@@ -129,10 +129,14 @@ def test_packets_that_are_none_are_guessed(payload):
 
 
 def test_start_is_of_the_track_whatever_it_says():
-    one, clock = media()
+    one, _ = media()
     one.hear('{"type":"start","voice":"one","sample_rate":8000,"format":"s16"}')
     message = json.loads(one.next())
-    assert (message["sample_rate"], message["output_rate"], message["format"]) == (RATE, RATE, "f32")
+    assert (message["sample_rate"], message["output_rate"], message["format"]) == (
+        RATE,
+        RATE,
+        "f32",
+    )
     assert message["voice"] == "one"
 
 
