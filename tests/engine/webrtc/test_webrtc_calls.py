@@ -135,7 +135,7 @@ def test_a_lost_call_can_be_taken_up_again(tmp_path, doors):
                 said = session.samples_in
                 async with call(url) as again:
                     resume = Resume(session=started.session, key=started.key, received=0)
-                    await again._ask(resume.text(), Resumed)
+                    await again._questions.ask(resume.text(), Resumed)
                     heard, totals = await talk(again, tone(0.4))
                     assert totals.samples_in == said + 0.4 * 48_000
                     assert totals.samples_out == totals.samples_in
