@@ -75,6 +75,21 @@ class Heard:
     unrest_ms: float
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Converted audio that is due.
+
+    Attributes:
+        samples: (N,) float32 at 48 kHz.
+        timestamp: of the first one, in ticks of 48 kHz since the first packet.
+        lost: its packet never came: it is a coarse copy, or guessed.
+    """
+
+    samples: Samples
+    timestamp: int
+    lost: bool
+
+
 class Call:
     """One call and its session; `call` makes one, and it is used with `async with`.
 
@@ -197,8 +212,12 @@ class Call:
         return self.totals
 
     async def blocks(self) -> AsyncIterator[Samples]:
-        """Converted audio, (N,) float32 at 48 kHz, each block when it is due; ends some packets
-        after the session.
+        """Converted audio, (N,) float32 at 48 kHz; see `pieces`."""
+        async for piece in self.pieces():
+            yield piece.samples
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """Converted audio, each piece when it is due; ends some packets after the session.
 
         Raises:
             ServiceError: the call broke off.
@@ -208,7 +227,8 @@ class Call:
             self._news.clear()
             packet = self.buffer.take(clock())
             if packet is not None:
-                yield self._decoder.decode(packet)
+                samples = self._decoder.decode(packet)
+                yield Piece(samples, packet.timestamp, packet.payload is None)
                 continue
             due = self.buffer.due()
             if due is None and self.totals is not None:

@@ -17,7 +17,7 @@ from rtvc.engine.protocol.refusals import Refusal
 from rtvc.engine.server import reasons
 from rtvc.engine.server.connection import Connection
 from rtvc.engine.server.service import Service
-from rtvc.engine.webrtc.media import Media
+from rtvc.engine.webrtc.media import Inward, Media
 from rtvc.engine.webrtc.peer import Peer, Tap
 from rtvc.engine.webrtc.speech import library
 from rtvc.errors import DependencyError
@@ -171,6 +171,16 @@ class Door:
             await peer.close()
             self.strangers.pop(peer, None)
             self.peers.discard(peer)
+            self._count(peer.media.inward)
+
+    def _count(self, inward: Inward) -> None:
+        fates = {
+            "received": inward.buffer.received,
+            "recovered": inward.decoder.recovered,
+            "concealed": inward.decoder.concealed,
+        }
+        for fate, count in fates.items():
+            self.service.metrics.packets.labels(fate).inc(count)
 
     async def close(self) -> None:
         """Ends all calls."""
