@@ -1,9 +1,14 @@
 """The track for LiveKit, with LiveKit's own sources, tracks and streams; no room, no network."""
 
 import asyncio
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import soundfile
+from agents import ROOT, documented
 from serving import served
 
 rtc = pytest.importorskip("livekit.rtc")
@@ -26,12 +31,13 @@ async def events(samples, rate, channels=1):
 
 
 async def hear(voice, count):
-    """So many samples of a track, as whoever subscribes to it hears them."""
+    """So many samples of a track, as whoever subscribes to it hears them; not counting the silence
+    while nobody speaks, which on a busy machine may be between words."""
     stream = rtc.AudioStream.from_track(track=voice.track, sample_rate=RATE, num_channels=1)
     parts, heard = [], 0
     async for event in stream:
         part = np.frombuffer(event.frame.data, "<i2")
-        if heard or np.abs(part).max() > 100:  # silence until somebody speaks
+        if np.abs(part).max() > 100:
             parts.append(part)
             heard += len(part)
         if heard >= count:
@@ -48,12 +54,13 @@ def test_a_track_speaks_in_the_other_voice(tmp_path, rate, channels):
             async with asyncio.timeout(20):
                 said = tone(1.0, rate, channels)
                 speaking = asyncio.create_task(voice.speak(events(said, rate, channels)))
-                heard = await hear(voice, round(0.9 * RATE))
+                heard = await hear(voice, round(0.8 * RATE))
                 await speaking
             await voice.close()
             middle = heard[RATE // 4 : 3 * RATE // 4]
             assert 0.45 < np.abs(middle).max() / 8_000 < 0.55
-            assert np.abs(np.fft.rfft(middle)).argmax() == 220  # 440 Hz in half a second
+            peak = 2 * np.abs(np.fft.rfft(middle)).argmax()
+            assert abs(peak - 440) < 20
             assert not service.sessions
 
     asyncio.run(main())
@@ -90,3 +97,12 @@ def test_channels_become_one():
     both = np.array([100, 300, -50, 50], "<i2")
     frame = mono(rtc.AudioFrame(both.tobytes(), 8_000, 2, 2))
     assert np.frombuffer(frame.data, "<i2").tolist() == [200, 0] and frame.num_channels == 1
+
+
+@pytest.mark.slow
+def test_the_example_says_a_recording(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *documented("livekit_voice", tmp_path / "said.wav")]
+    subprocess.run(command, check=True, env=environment, cwd=ROOT, timeout=300)
+    speech, rate = soundfile.read(tmp_path / "said.wav")
+    assert rate == RATE and len(speech) > 1.5 * RATE and np.abs(speech).max() > 0.05

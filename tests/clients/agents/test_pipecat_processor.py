@@ -10,7 +10,10 @@ import sysconfig
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from agents import documented
 
 ROOT = Path(__file__).parents[3]
 
@@ -90,3 +93,11 @@ def test_only_the_frames_that_were_asked_for_are_converted(told):
 def test_an_interruption_ends_what_was_being_said(told):
     after = [one for one in told["interrupted"] if len(one) > 1 and one[3] == "d"]
     assert [one[4] for one in after] == [4_000]
+
+
+@pytest.mark.slow
+def test_the_example_says_a_recording(pipecat, tmp_path):
+    command = documented("pipecat_voice", tmp_path / "said.wav")
+    assert "32000 of 32000 samples" in run(pipecat, *command)
+    speech, rate = soundfile.read(tmp_path / "said.wav")
+    assert rate == 16_000 and np.abs(speech).max() > 0.05
