@@ -22,7 +22,7 @@ BLOCK = 960
 
 
 def speech(seconds: float) -> Samples:
-    """What the client says, (N,): of a voice's pitch and loudness, no stretch of it like another."""
+    """What the client says, (N,): a voice in pitch and loudness, no stretch of it like another."""
     count = round(seconds * RATE)
     rng = np.random.default_rng(0)
     pitch = 140 + 40 * np.sin(2 * np.pi * np.arange(count) / RATE / 1.7)

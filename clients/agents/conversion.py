@@ -82,7 +82,8 @@ class Here(Conversion):
 
     def __init__(self, open_session: "Callable[[], Session]") -> None:
         super().__init__()
-        self._open, self._session = open_session, None
+        self._open = open_session
+        self._session: Session | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rtvc-agent")
 
     async def _in_thread(self, work: "Callable[[Session], Result]") -> Result:

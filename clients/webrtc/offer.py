@@ -1,6 +1,7 @@
 """The offer of a call: posted to a server, which answers it."""
 
 import contextlib
+import http.client
 import urllib.error
 import urllib.request
 
@@ -23,8 +24,8 @@ def post(url: str, offer: str, token: str | None = None) -> str:
         ServiceError: it cannot be reached, or takes no calls.
     """
     address = websocket_address(url)
-    http = address.replace("ws", "http", 1)
-    target = http.removesuffix(PATH) + CALL_PATH if http.endswith(PATH) else http
+    page = address.replace("ws", "http", 1)
+    target = page.removesuffix(PATH) + CALL_PATH if page.endswith(PATH) else page
     headers = {"Content-Type": "application/sdp", "Origin": origin_of(address)}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"

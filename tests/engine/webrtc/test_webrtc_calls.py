@@ -122,6 +122,19 @@ def test_the_token_is_asked_for_at_the_door_and_inside(tmp_path, doors):
     asyncio.run(main())
 
 
+def test_who_cannot_be_reached_is_told_why(tmp_path):
+    async def main():
+        async with served(tmp_path) as (_, url):
+            with pytest.raises(ServiceError, match="--webrtc"):  # takes no calls
+                async with call(url):
+                    pass
+        with pytest.raises(ServiceError, match="cannot be reached"):
+            async with call(url):
+                pass
+
+    asyncio.run(main())
+
+
 def test_a_lost_call_can_be_taken_up_again(tmp_path, doors):
     async def main():
         async with served(tmp_path, webrtc=True) as (service, url):
