@@ -84,6 +84,9 @@ def serve(
         ),
     ] = 0,
     page: Annotated[bool, typer.Option(help="serve the browser page")] = True,
+    webrtc: Annotated[
+        bool, typer.Option("--webrtc", help="take calls, too: Opus over UDP, for bad networks")
+    ] = False,
     drain: Annotated[
         float, typer.Option(help="seconds that sessions are given to end on SIGTERM", min=0)
     ] = 30.0,
@@ -136,6 +139,7 @@ def serve(
     from rtvc.engine.open import check_engine
     from rtvc.engine.server.app import run, secure
     from rtvc.engine.server.open import ServeConfig, open_service
+    from rtvc.engine.webrtc.door import check_webrtc
     from rtvc.errors import ConfigError
     from rtvc.files import check_folder, kind
 
@@ -151,6 +155,10 @@ def serve(
     )
     if ray and proxies:
         raise ConfigError("--proxy came with --ray, whose door is the proxy: leave it out")
+    if ray and webrtc:
+        raise ConfigError("--webrtc came with --ray, whose door lets no UDP through: leave one out")
+    if webrtc:
+        check_webrtc()
     if ray and not voices:
         raise ConfigError(
             "--ray came without --voices: give a folder that every machine of the cluster sees"
@@ -223,7 +231,10 @@ def serve(
             sys.stdout.flush()
 
         files = page_folder() if page else None
-        asyncio.run(run(service, host, port, page=files, tls=tls, ready=ready, reserved=reserved))
+        serving = run(
+            service, host, port, page=files, tls=tls, ready=ready, reserved=reserved, webrtc=webrtc
+        )
+        asyncio.run(serving)
 
 
 def addresses(given: list[str]) -> "list[IPv4Address | IPv6Address]":
