@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rtvc.audio.io import Samples, decode, mono, write
+from rtvc.audio.io import decode, mono, write
+from rtvc.audio.resample import Samples
 from rtvc.data.manifest import Entry
 
 LONGEST = 20.0
