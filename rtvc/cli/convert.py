@@ -56,6 +56,13 @@ def convert(
     pitch: Annotated[
         float, typer.Option(help="semitones added to the pitch", min=-24, max=24)
     ] = 0.0,
+    keep_register: Annotated[
+        bool,
+        typer.Option(
+            "--keep-register",
+            help="keep the speaker's own pitch register and range: what is sung stays in tune",
+        ),
+    ] = False,
     fit: Fit = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     force: Force = False,
@@ -85,7 +92,8 @@ def convert(
         voice = converter.voice(*given, timbre=timbre, prosody=prosody, fit=steps)
     advise(voice)
     started = perf_counter()
-    pieces = converter.convert_recording(recording, voice, pitch=pitch)
+    blend = 0.0 if keep_register else 1.0
+    pieces = converter.convert_recording(recording, voice, pitch=pitch, prosody=blend)
     total = recording.seconds * converter.sample_rate
     write_pieces(output, watched(pieces, "converting", total), converter.sample_rate)
     spent, duration, latency = perf_counter() - started, recording.seconds, converter.latency

@@ -1,5 +1,5 @@
 """`rtvc train STAGE [CONFIG.toml]`, `rtvc train export RUN… -o FILE`, `rtvc train recipe MANIFEST
--o FILE`."""
+-o FILE`, `rtvc train voice RECORDINGS -o FILE`."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from rtvc.cli import say
+from rtvc.cli.one_voice import voice
 from rtvc.cli.targets import Force
 
-__all__ = ["export", "recipe", "stage"]
+__all__ = ["export", "recipe", "stage", "voice"]
 
 Json = Annotated[bool, typer.Option("--json", help="print the outcome as JSON")]
 

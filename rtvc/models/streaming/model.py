@@ -29,7 +29,7 @@ from rtvc.layers.norm import Statistics
 from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, AnalysisState, audible_bands
 from rtvc.models.streaming.content import CONTENT, ContentEncoder
 from rtvc.models.streaming.decoder import Decoder, DecoderState
-from rtvc.models.streaming.pitch import PitchNet
+from rtvc.models.streaming.pitch import F0_BINS, F0_MAX, PitchNet
 from rtvc.models.streaming.prosody import Prosody, ProsodyState
 from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder, reference_of
 
@@ -52,12 +52,21 @@ class StreamingConfig(BaseModel):
     """Mel frames of look-ahead, 12.5 ms each."""
     pitch_hidden: Channels = 192
     pitch_dilations: Dilations = (1, 2, 4, 8)
+    pitch_bins: int = Field(default=F0_BINS, ge=2, le=1024)
+    pitch_highest: float = Field(default=F0_MAX, gt=100, le=1200)
+    """Hz: singing needs 1,100, with 160 bins; the analysis shows the network sound up to 1,200."""
     decoder_hidden: Channels = 384
     decoder_kernel: Taps = 3
     decoder_dilations: Dilations = (1, 2, 4, 1, 2, 4)
     statistics: Statistics = "frame"
     acoustic_hidden: Channels = 256
     prosodic_hidden: Channels = 128
+
+
+def pitch_net(config: StreamingConfig) -> PitchNet:
+    """The pitch network of a streaming model of this size."""
+    c = config
+    return PitchNet(PITCH_BINS, c.pitch_hidden, 3, c.pitch_dilations, c.pitch_bins, c.pitch_highest)
 
 
 class ConverterState(NamedTuple):
@@ -86,7 +95,7 @@ class StreamingConverter(nn.Module):
         self.encoder = ContentEncoder(
             audible_bands(), c.content_hidden, c.content_kernel, c.content_dilations, c.right
         )
-        self.pitch = PitchNet(PITCH_BINS, c.pitch_hidden, 3, c.pitch_dilations)
+        self.pitch = pitch_net(c)
         self.now = Delay(BANDS, c.right)
         self.prosody = Prosody()
         self.decoder = Decoder(
