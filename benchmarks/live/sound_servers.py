@@ -11,9 +11,20 @@ from pathlib import Path
 
 from rtvc.errors import ConfigError, DependencyError
 
-HASTE = ("nice", "-n", "-11")
-"""Sound comes before other work, where the system allows it: elsewhere `nice` says so and goes
-on."""
+
+
+def haste() -> tuple[str, ...]:
+    """What is put before a command so that sound comes before other work: real time, as sound
+    servers of desktops are given it, where the system allows that, and else as nice as it allows
+    (`nice` says so and goes on)."""
+    if shutil.which("chrt") is not None:
+        realtime = ("chrt", "--rr", "20")
+        if not subprocess.run([*realtime, "true"], capture_output=True, check=False).returncode:
+            return realtime
+    return ("nice", "-n", "-11")
+
+
+HASTE = haste()
 CLIENTS = ("pactl", "paplay", "parec", "pacat")
 PATIENCE_S = 20.0
 """How long a server may take to answer, on a busy machine."""
