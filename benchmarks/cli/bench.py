@@ -120,8 +120,10 @@ def loopback(
     chunk: Annotated[float, typer.Option(help="milliseconds a step")] = 12.5,
     block: Annotated[float, typer.Option(help="milliseconds a block of the sound card")] = 5.0,
     margin: Annotated[
-        float, typer.Option(help="milliseconds that should wait at the player")
-    ] = 10.0,
+        float | None,
+        typer.Option(help="milliseconds that should wait at the player; default: adapts"),
+    ] = None,
+    backend: Annotated[str, typer.Option(help="way to the devices, as of `rtvc live`")] = "auto",
     seconds: Annotated[float, typer.Option(help="how long")] = 20.0,
     server: Annotated[str, typer.Option(help="pulseaudio or pipewire")] = "pulseaudio",
     model: Model = None,
@@ -135,7 +137,7 @@ def loopback(
     from rtvc.benchmarks.live.loopback import loopback as run
 
     report.check(output)
-    extra = {} if model is None else {"model": model}
+    extra = {"backend": backend} | ({} if model is None else {"model": model})
     result = run(
         voice,
         seconds=seconds,

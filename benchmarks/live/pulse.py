@@ -27,6 +27,7 @@ from rtvc.benchmarks.live.sound_servers import (
     address,
     check_server,
     ended,
+    hurry,
     running,
 )
 from rtvc.errors import DeviceError
@@ -146,7 +147,9 @@ def room(rate: int = 48_000, server: str = "pulseaudio") -> Iterator[Room]:
     opened = Room(folder, rate, address(server, folder) | chosen)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        await_answer(opened, stack.enter_context(running(server, folder)))
+        programs = stack.enter_context(running(server, folder))
+        await_answer(opened, programs)
+        hurry(programs)
         for module in MODULES:
             opened.command("pactl", "load-module", *module.format(rate=rate).split())
         if server == "pipewire":

@@ -32,7 +32,7 @@ def live(
     output_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
     block: Annotated[
         float, typer.Option(help="milliseconds a block of the sound card", min=1, max=200)
-    ] = 10.0,
+    ] = 5.0,
     chunk: Annotated[
         float | None,
         typer.Option(
@@ -40,17 +40,18 @@ def live(
         ),
     ] = None,
     margin: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="milliseconds that should wait at the player: more survives more jitter",
+            help="milliseconds that should wait at the player; default: what the jitter needs, 1 to"
+            " 4 while all is calm",
             min=0,
             max=500,
         ),
-    ] = 10.0,
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")
     ] = "auto",
-    backend: Annotated[str, typer.Option(help="sounddevice or pyaudio")] = "sounddevice",
+    backend: Annotated[str, typer.Option(help="auto, server, sounddevice or pyaudio")] = "auto",
     model: Annotated[
         str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
     ] = None,

@@ -12,7 +12,11 @@ from rtvc.files import StrPath, check_target
 
 
 class LiveConfig(BaseModel):
-    """What `rtvc live` can be told."""
+    """What `rtvc live` can be told.
+
+    Attributes:
+        margin_ms: what should wait at the player; None adapts it to the jitter.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,9 +24,9 @@ class LiveConfig(BaseModel):
     output: str | None = None
     input_rate: int | None = None
     output_rate: int | None = None
-    block_ms: float = Field(10.0, gt=0, le=200)
-    margin_ms: float = Field(10.0, ge=0, le=500)
-    sound: str = "sounddevice"
+    block_ms: float = Field(5.0, gt=0, le=200)
+    margin_ms: float | None = Field(None, ge=0, le=500)
+    sound: str = "auto"
     gate: bool = True
     lookback_ms: float = Field(0.0, ge=0, le=500)
     pitch: float = 0.0
