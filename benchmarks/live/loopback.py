@@ -135,7 +135,7 @@ def loopback(
     seconds: float = 20.0,
     engine: str = "auto",
     chunk_ms: float = 12.5,
-    block_ms: float = 5.0,
+    block_ms: float = 2.5,
     margin_ms: float | None = None,
     server: str = "pulseaudio",
     **options: str,

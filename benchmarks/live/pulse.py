@@ -41,15 +41,15 @@ MODULES = (
     ),
     (
         "module-remap-sink sink_name=mic master=room channels=1 channel_map=mono"
-        " master_channel_map=front-left remix=no"
+        " master_channel_map=front-left remix=no sink_properties=device.description=Mouth"
     ),
     (
         "module-remap-sink sink_name=speaker master=room channels=1 channel_map=mono"
-        " master_channel_map=front-right remix=no"
+        " master_channel_map=front-right remix=no sink_properties=device.description=Speaker"
     ),
     (
         "module-remap-source source_name=voice master=room.monitor channels=1 channel_map=mono"
-        " master_channel_map=front-left remix=no"
+        " master_channel_map=front-left remix=no source_properties=device.description=Voice"
     ),
 )
 
