@@ -31,8 +31,11 @@ def live(
     input_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
     output_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
     block: Annotated[
-        float, typer.Option(help="milliseconds a block of the sound card", min=1, max=200)
-    ] = 5.0,
+        float | None,
+        typer.Option(
+            help="milliseconds a block; default: 2.5 through a sound server, else 5", min=1, max=200
+        ),
+    ] = None,
     chunk: Annotated[
         float | None,
         typer.Option(
@@ -109,7 +112,7 @@ def live(
     from rtvc.clients.control.voicebook import Voicebook, numbered
     from rtvc.clients.input.suppressor import suppressor
     from rtvc.clients.live.attend import attend
-    from rtvc.clients.live.config import LiveConfig, check_devices
+    from rtvc.clients.live.config import LiveConfig, block_ms, check_devices
     from rtvc.clients.live.devices import refresh
     from rtvc.clients.live.fitting import Fitting
     from rtvc.clients.live.live import Live
@@ -134,7 +137,6 @@ def live(
         output=sink,
         input_rate=input_rate,
         output_rate=output_rate,
-        block_ms=block,
         margin_ms=margin,
         sound=backend,
         gate=gate,
@@ -145,7 +147,8 @@ def live(
         denoise=denoise,
         agc=agc,
     )
-    check_devices(config, voices)
+    found = check_devices(config, voices)
+    config = config.model_copy(update={"block_ms": block_ms(block, backend, found)})
     typer.echo(PREPARING, err=True)
     converter, steps = streaming(model)
     samples = chunk_of(chunk, steps) if chunk else None
