@@ -120,10 +120,14 @@ def loopback(
     ] = "examples/reference.flac",
     engine: Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, …")] = "auto",
     chunk: Annotated[float, typer.Option(help="milliseconds a step")] = 12.5,
-    block: Annotated[float, typer.Option(help="milliseconds a block of the sound card")] = 5.0,
+    block: Annotated[float, typer.Option(help="milliseconds a block of the sound card")] = 2.5,
     margin: Annotated[
-        float, typer.Option(help="milliseconds that should wait at the player")
-    ] = 10.0,
+        float | None,
+        typer.Option(help="milliseconds that should wait at the player; default: adapts"),
+    ] = None,
+    backend: Annotated[str, typer.Option(help="way to the devices, as of `rtvc live`")] = "auto",
+    source: Annotated[str | None, typer.Option("--input", help="as of `rtvc live`")] = None,
+    sink: Annotated[str | None, typer.Option("--output", help="as of `rtvc live`")] = None,
     seconds: Annotated[float, typer.Option(help="how long")] = 20.0,
     server: Annotated[str, typer.Option(help="pulseaudio or pipewire")] = "pulseaudio",
     model: Model = None,
@@ -138,8 +142,14 @@ def loopback(
     from rtvc.benchmarks.live.loopback import loopback as run
 
     report.check(output)
-    given = {"model": model, "lookahead": lookahead}
-    extra = {name: str(value) for name, value in given.items() if value is not None}
+    chosen = {
+        "backend": backend,
+        "model": model,
+        "lookahead": lookahead,
+        "input": source,
+        "output": sink,
+    }
+    extra = {name: str(value) for name, value in chosen.items() if value is not None}
     result = run(
         voice,
         seconds=seconds,

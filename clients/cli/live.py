@@ -32,8 +32,11 @@ def live(
     input_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
     output_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
     block: Annotated[
-        float, typer.Option(help="milliseconds a block of the sound card", min=1, max=200)
-    ] = 10.0,
+        float | None,
+        typer.Option(
+            help="milliseconds a block; default: 2.5 through a sound server, else 5", min=1, max=200
+        ),
+    ] = None,
     chunk: Annotated[
         float | None,
         typer.Option(
@@ -41,17 +44,18 @@ def live(
         ),
     ] = None,
     margin: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="milliseconds that should wait at the player: more survives more jitter",
+            help="milliseconds that should wait at the player; default: what the jitter needs, 1 to"
+            " 4 while all is calm",
             min=0,
             max=500,
         ),
-    ] = 10.0,
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")
     ] = "auto",
-    backend: Annotated[str, typer.Option(help="sounddevice or pyaudio")] = "sounddevice",
+    backend: Annotated[str, typer.Option(help="auto, server, sounddevice or pyaudio")] = "auto",
     model: Annotated[
         str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
     ] = None,
@@ -110,7 +114,7 @@ def live(
     from rtvc.clients.control.voicebook import Voicebook, numbered
     from rtvc.clients.input.suppressor import suppressor
     from rtvc.clients.live.attend import attend
-    from rtvc.clients.live.config import LiveConfig, check_devices
+    from rtvc.clients.live.config import LiveConfig, block_ms, check_devices
     from rtvc.clients.live.devices import refresh
     from rtvc.clients.live.fitting import Fitting
     from rtvc.clients.live.live import Live
@@ -135,7 +139,6 @@ def live(
         output=sink,
         input_rate=input_rate,
         output_rate=output_rate,
-        block_ms=block,
         margin_ms=margin,
         sound=backend,
         gate=gate,
@@ -146,7 +149,8 @@ def live(
         denoise=denoise,
         agc=agc,
     )
-    check_devices(config, voices)
+    found = check_devices(config, voices)
+    config = config.model_copy(update={"block_ms": block_ms(block, backend, found)})
     typer.echo(PREPARING, err=True)
     converter, steps = streaming(model, lookahead)
     samples = chunk_of(chunk, steps) if chunk else None

@@ -38,7 +38,7 @@ FEATURES = (
     "i8mm",
 )
 """CPU features that make steps faster, as Linux spells them."""
-BLOCK_MS, MARGIN_MS = 10.0, 10.0
+BLOCK_MS, MARGIN_MS = 5.0, 4.0
 
 
 def cpu() -> dict[str, Any]:

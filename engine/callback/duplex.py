@@ -47,15 +47,18 @@ class Front(Protocol):
 class Outlet:
     """One listener: a playout and the correction of its clock against the microphone's."""
 
-    def __init__(self, rate: int, *, margin: float, window: float, correct_drift: bool) -> None:
+    def __init__(
+        self, rate: int, *, margin: float | None, window: float, correct_drift: bool
+    ) -> None:
         self.rate, self.playout = rate, Playout(rate, margin=margin, window=window)
         self.drift = DriftResampler() if correct_drift else None
-        self.control = DriftControl(margin)
+        self.control = DriftControl(self.playout.margin / rate)
         self._turned = 0.0
 
     def deliver(self, block: Samples, captured: float, now: float) -> None:
         """Queues output for playback, stretched by the clocks' difference."""
         if self.drift is not None:
+            self.control.target = self.playout.margin / self.rate
             correction = self.control.update(self.playout.level, min(1.0, now - self._turned))
             block = self.drift.push(block, correction).clip(
                 -1, 1
@@ -70,7 +73,7 @@ class Pump:
 
     Args:
         session: what converts; give it a `Backlog` with a limit, or its input is never cut.
-        margin: seconds of output that should wait at the player.
+        margin: seconds of output that should wait at the player; None adapts it to the jitter.
         correct_drift: resample the output by what the two clocks differ.
         monitor: feed a second listener, with a clock of its own.
 
@@ -83,7 +86,7 @@ class Pump:
         self,
         session: Session,
         *,
-        margin: float = 0.010,
+        margin: float | None = 0.010,
         correct_drift: bool = True,
         monitor: bool = False,
     ) -> None:
