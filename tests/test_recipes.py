@@ -66,13 +66,15 @@ def run(page: str, check: Callable[[list[str], str], None], capsys: Any) -> int:
     return len(lines)
 
 
-def people(folder: Path, names: dict[str, float], count: int, text: str = "") -> None:
+def people(
+    folder: Path, names: dict[str, float], count: int, text: str = "", seconds: float = 2.2
+) -> None:
     """Recordings of some people, a folder each."""
     for name, pitch in names.items():
         (folder / name).mkdir(parents=True)
         for number in range(count):
             path = folder / name / f"{name}{number}.wav"
-            soundfile.write(path, speech(2.2, 24_000, pitch + 2 * number, seed=number), 24_000)
+            soundfile.write(path, speech(seconds, 24_000, pitch + 2 * number, seed=number), 24_000)
             if text:
                 path.with_suffix(".txt").write_text(text)
 
@@ -144,7 +146,7 @@ def test_language(
     pytest.importorskip("jiwer")
     listeners(monkeypatch)
     shutil.copytree(ROOT / "checkpoints", folder / "checkpoints")
-    people(folder / "recordings", {"anna": 200, "bert": 110}, 4)
+    people(folder / "recordings", {"anna": 200, "bert": 110}, 4, seconds=4.0)
     people(folder / "held_out", {"carl": 130, "dora": 230}, 2)
     assert run("language", lambda words, printed: None, capsys) >= 8
     before, after = (json.loads((folder / f"{n}.json").read_text()) for n in ("before", "after"))

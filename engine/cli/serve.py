@@ -1,5 +1,6 @@
 """`rtvc serve`: a server for many speakers."""
 
+import json
 import logging
 import sys
 from contextlib import ExitStack
@@ -124,6 +125,9 @@ def serve(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="log sessions as they come and go")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="say the address and what fits as a line of JSON")
+    ] = False,
 ) -> None:
     """Serve conversions over websockets, with a browser page, health and metrics on the same port.
 
@@ -216,6 +220,7 @@ def serve(
                 port,
                 address=ray_address,
                 tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
+                as_json=as_json,
             )
             return
         service = open_service(config)
@@ -227,7 +232,17 @@ def serve(
                 f" {len(service.store.names())} voices",
                 err=True,
             )
-            typer.echo(f"listening on {url}")
+            if as_json:
+                figures = {
+                    "url": url,
+                    "backend": service.pool.backend.name,
+                    "step_ms": round(1000 * service.pool.tick_s, 3),
+                    "sessions": service.most,
+                    "voices": len(service.store.names()),
+                }
+                typer.echo(json.dumps(figures))
+            else:
+                typer.echo(f"listening on {url}")
             sys.stdout.flush()
 
         files = page_folder() if page else None
