@@ -29,6 +29,8 @@ ANSWER_S = 4.0
 """Seconds that making an answer may take."""
 OPEN_S = 10.0
 """Seconds from the answer until the data channel is open."""
+WATCH_S = 0.25
+"""Seconds between two looks at what calls hold."""
 SECTIONS = 2
 """Media sections of an offer: one of audio, one for the data channel."""
 LINES = 1_000
@@ -72,6 +74,7 @@ class Door:
         self.strangers: dict[Peer, str] = {}
         self._coming = 0
         self._tasks = set[asyncio.Task[None]]()
+        self._watching: asyncio.Task[None] | None = None
 
     async def answer(self, offer: str, address: str) -> str:
         """The answer to an offer, both SDP; the call is served from now on.
@@ -94,6 +97,8 @@ class Door:
             self._coming -= 1
         self.peers.add(peer)
         self.strangers[peer] = address
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
         task = asyncio.create_task(self._serve(peer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -182,8 +187,16 @@ class Door:
         for fate, count in fates.items():
             self.service.metrics.packets.labels(fate).inc(count)
 
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            for peer in list(self.peers):
+                peer.check()
+
     async def close(self) -> None:
         """Ends all calls."""
+        if self._watching is not None:
+            self._watching.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -15,6 +15,8 @@ BLOCK = 960
 """Ticks of a packet of 20 ms."""
 WINDOW = 250
 """Packets by which the unrest of the network is judged: 5 s of packets of 20 ms."""
+EVERY = 8
+"""Packets between two judgements."""
 MARGIN_S = 0.005
 """Seconds beyond the unrest that a packet is waited for."""
 LONGEST_WAIT_S = 0.2
@@ -68,6 +70,7 @@ class JitterBuffer:
         self._anew = True
         self._ways = deque[float](maxlen=WINDOW)
         self._way = self.unrest = 0.0
+        self._judged = 0
 
     def put(self, sequence: int, timestamp: int, payload: bytes, now: float) -> None:
         """A packet arrived.
@@ -101,12 +104,14 @@ class JitterBuffer:
         """A new stream, or one that went on elsewhere."""
         self._waiting.clear()
         self._ways.clear()
+        self._judged = 0
         self._next, self._newest, self._timestamp, self._anew = number, number, -1, True
 
     def _judge(self, way: float) -> None:
         """One more packet took that way, in seconds beyond an unknown constant."""
         self._ways.append(way)
-        if len(self._ways) % 8 == 1 or len(self._ways) < 8 or way < self._way:
+        self._judged += 1
+        if self._judged < EVERY or self._judged % EVERY == 0 or way < self._way:
             ways = np.fromiter(self._ways, float)
             self._way = float(ways.min())
             self.unrest = min(LONGEST_WAIT_S, float(np.quantile(ways, 0.99)) - self._way)

@@ -145,6 +145,14 @@ class Peer:
             self.media.hear(data)
             self._news.set()
 
+    def check(self) -> None:
+        """Ends the call of a client that sends more of messages without an end than may wait: the
+        library keeps it all, and passes nothing on."""
+        room = getattr(self.connection.sctp, "_advertised_rwnd", 0)  # begins with 1 MiB
+        if room < -WAITING and self._gone is None:
+            log.warning("refused code=too_large address=%s", self.address)
+            self._leave(well=False)
+
     def heard(self, sequence: int, timestamp: int, payload: bytes) -> None:
         """A packet of the client's track arrived."""
         self.media.inward.buffer.put(sequence, timestamp, payload, self.media.clock())

@@ -260,6 +260,19 @@ def test_who_floods_the_data_channel_is_cut_off(tmp_path, doors):
     asyncio.run(main())
 
 
+def test_a_message_without_an_end_is_not_kept(tmp_path, doors):
+    async def main():
+        serving = served(tmp_path, webrtc=True)
+        async with serving as (service, url), call(url, "one") as caller:
+            sctp = caller._connection.sctp
+            sctp._remote_max_message_size = 0  # no limit: what a client of ours never does
+            caller._channel.send(b"x" * (8 << 20))
+            await until(lambda: not doors[0].peers and not service.connections, 30)
+            assert sctp._outbound_queue or sctp._sent_queue  # before all of it was there
+
+    asyncio.run(main())
+
+
 def test_a_second_data_channel_is_closed(tmp_path):
     async def main():
         async with served(tmp_path, webrtc=True) as (_, url), call(url, "one") as caller:

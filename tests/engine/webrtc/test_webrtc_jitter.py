@@ -92,6 +92,17 @@ def test_a_loudspeaker_hears_everything_evenly():
     assert max(waits) < 0.06 + MARGIN_S + 0.02
 
 
+def test_a_network_that_changes_is_followed():
+    buffer, rng = JitterBuffer(), np.random.default_rng(2)
+    feed(buffer, [(n, n * 0.02 + 0.02 * rng.random()) for n in range(500)])
+    calm = buffer.unrest
+    later = [(n, n * 0.02 + 0.08 * rng.random()) for n in range(500, 1_000)]
+    feed(buffer, later)
+    wild = buffer.unrest
+    feed(buffer, [(n, n * 0.02 + 0.02 * rng.random()) for n in range(1_000, 1_500)])
+    assert calm < 0.021 < 0.07 < wild < 0.081 and buffer.unrest < 0.021
+
+
 def test_it_waits_no_longer_than_it_should():
     buffer = JitterBuffer()
     for n in range(100):
