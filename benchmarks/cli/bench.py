@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -191,8 +191,10 @@ def cold(
         raise ConfigError(f"expected starts among {', '.join(STARTS)}, got {unknown[0]!r}")
     if against is not None and not (against / "rtvc" / "cli").is_dir():
         raise ConfigError(f"{against} is no checkout of rtvc: name its folder")
-    rows = run(names, rounds, against and against.resolve())
-    for row in rows:
+    rows = list[dict[str, Any]]()
+    for name in names:
+        rows += run([name], rounds, against and against.resolve())
+        row = rows[-1]
         line = f"{row['start']:16s} {row['seconds']:.2f} s, processor {row['cpu']:.2f} s"
         if against:
             line += f"; before {row['before']:.2f} s, processor {row['before_cpu']:.2f} s"

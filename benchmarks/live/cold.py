@@ -122,7 +122,7 @@ def serving(root: Path) -> None:
     (voices / "anna.voice").write_bytes(voice_file().read_bytes())
     with process(RUN, ["serve", "--port", "0", "--voices", str(voices)], root) as child:
         address = said(child, "listening on").split()[-1].replace("http", "ws")
-        asyncio.run(first_sound(f"{address.rstrip('/')}/v1"))
+        asyncio.run(first_sound(address))
 
 
 async def first_sound(address: str) -> None:

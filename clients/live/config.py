@@ -28,8 +28,8 @@ class LiveConfig(BaseModel):
     output: str | None = None
     input_rate: int | None = None
     output_rate: int | None = None
-    block_ms: float = Field(BLOCK_MS, gt=0, le=200)
-    margin_ms: float | None = Field(None, ge=0, le=500)
+    block_ms: float = Field(default=BLOCK_MS, gt=0, le=200)
+    margin_ms: float | None = Field(default=None, ge=0, le=500)
     sound: str = "auto"
     gate: bool = True
     lookback_ms: float = Field(0.0, ge=0, le=500)

@@ -102,9 +102,9 @@ class Playout:
             self._lowest, self._seen, self._settling = len(self.ring.data), 0, True
         excess = self._excess(fill - len(out), len(out))
         fade = min(fade, len(out))
-        stale = self._stale[:fade]
+        passed = self._stale[:fade]
         if excess:
-            self.ring.peek(stale)
+            self.ring.peek(passed)
             self.ring.skip(excess)
             self.dropped += excess
             self.drops += 1
@@ -112,7 +112,7 @@ class Playout:
         self.sounded += 1
         got = self.ring.read(out)
         if excess and got >= fade:
-            splice(stale, out[:fade])
+            splice(passed, out[:fade])
         if rises:
             length = min(fade, got)
             out[:length] *= self.rise[:length]

@@ -1,6 +1,7 @@
 """From settings to a service that is ready to serve: what the command line and a replica of a
 larger service both call."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -94,6 +95,10 @@ def open_as(make_service: Callable[..., S], config: ServeConfig) -> S:
         return measure(candidate, most=most) if config.measure else Capacity(tick, {}, most)
 
     capacity = holds(backend)
+    if handover is not None and not capacity.rows:
+        # A machine that is busy now is not slow for that: it begins, with what it holds by the
+        # processor's time.
+        capacity = measure(backend, most=most, clock=time.thread_time)
     if handover is not None and not capacity.rows:
         backend = handover.awaited()
         capacity, handover = holds(backend), None
