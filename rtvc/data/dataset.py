@@ -15,8 +15,7 @@ from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.recording import read
 from rtvc.data.cache import Array, Cache, key_of
 from rtvc.data.manifest import Entry, read_manifest
-from rtvc.data.order import Order
-from rtvc.data.replacing import Replacing
+from rtvc.data.order import Order, Replacing
 from rtvc.errors import AudioError, TrainingError
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.data.manifest import remark
-from rtvc.data.replacing import Replacing
+from rtvc.data.order import Replacing
 from rtvc.data.utterance import Array, Utterance, copies_of, facts_of, load_utterance
 from rtvc.errors import AudioError, TrainingError
 
