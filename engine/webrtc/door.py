@@ -204,7 +204,7 @@ class Door:
 
 def malformed(what: str) -> Refusal:
     """The refusal of an offer."""
-    advice = "send SDP with one track of Opus and one data channel, see docs/protocol.md"
+    advice = "send SDP with one track of Opus and one data channel, see docs/calls.md"
     return Refusal(Code.MALFORMED, f"expected an offer that can be answered: {what}", advice)
 
 

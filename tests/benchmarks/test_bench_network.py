@@ -10,7 +10,7 @@ pytest.importorskip("aiortc")
 
 from rtvc.benchmarks.network.link import ADDRESSES, Line, bad_line
 from rtvc.benchmarks.network.peers import shift, speech
-from rtvc.benchmarks.network.run import compare, figures
+from rtvc.benchmarks.network.run import compare, figures, median
 from rtvc.engine.protocol.formats import opus_library
 from rtvc.errors import DependencyError
 
@@ -71,3 +71,8 @@ def test_figures_count_what_they_say():
     assert told["webrtc"]["lost_up"] == 0.04 and told["webrtc"]["lost_down"] == 0.03
     assert told["webrtc"]["copied"] == 0.06 and told["webrtc"]["guessed"] == 0.01
     assert told["websocket"]["later_than_a_call"] == 0.1
+
+
+def test_a_busy_round_tells_nothing():
+    rounds = [{"websocket": {"a": one}, "webrtc": {"b": -one}} for one in (1.0, 50.0, 2.0)]
+    assert median(rounds) == {"websocket": {"a": 2.0}, "webrtc": {"b": -2.0}}
