@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtvc.cli.targets import Force
+from rtvc.cli.targets import Force, check_weights
 
 if TYPE_CHECKING:
     from rtvc.train.one_voice import Split
@@ -77,7 +77,6 @@ def voice(
     from rich.console import Console
 
     from rtvc.cli.progress import busy
-    from rtvc.cli.train import check_weights
     from rtvc.evaluate.evaluators import standard
     from rtvc.files import check_folder, write_json
     from rtvc.models_by_name import load

@@ -1,7 +1,7 @@
 """What commands that write have in common: `--force`, and where their words go."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,3 +16,18 @@ Force = Annotated[
 def tell(text: str, output: Path | None) -> None:
     """Says a line on standard output; on standard error where that carries the command's output."""
     say(text, err=output is not None and is_standard_output(output))
+
+
+def check_weights(path: Path, **options: Any) -> None:
+    """To be asked before long work: whether weights can be written there, and read again.
+
+    Raises:
+        ConfigError: a suffix that `rtvc.load` does not know.
+        OutputError: as `rtvc.files.check_target`, whose options are taken.
+    """
+    from rtvc.errors import ConfigError
+    from rtvc.files import check_target, is_stream
+
+    if path.suffix != ".safetensors" and not is_stream(path):
+        raise ConfigError(f"expected a name that ends in .safetensors, got {path}")
+    check_target(path, **options)

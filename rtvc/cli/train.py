@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from rtvc.cli import say
 from rtvc.cli.one_voice import voice
-from rtvc.cli.targets import Force
+from rtvc.cli.targets import Force, check_weights
 
 __all__ = ["export", "recipe", "stage", "voice"]
 
@@ -136,21 +136,6 @@ def export(
         if as_json
         else f"{path}  {size / 1e6:.1f} MB"
     )
-
-
-def check_weights(path: Path, **options: Any) -> None:
-    """To be asked before long work: whether weights can be written there, and read again.
-
-    Raises:
-        ConfigError: a suffix that `rtvc.load` does not know.
-        OutputError: as `rtvc.files.check_target`, whose options are taken.
-    """
-    from rtvc.errors import ConfigError
-    from rtvc.files import check_target, is_stream
-
-    if path.suffix != ".safetensors" and not is_stream(path):
-        raise ConfigError(f"expected a name that ends in .safetensors, got {path}")
-    check_target(path, **options)
 
 
 def recipe(
