@@ -23,12 +23,12 @@ def test_the_picture_of_the_docs(browser: Any, server: tuple[Any, str], tmp_path
     speaks."""
     path = PICTURE if os.environ.get("RTVC_PICTURES") else tmp_path / PICTURE.name
     wide = {"viewport": {"width": 1080, "height": 900}, "color_scheme": "light"}
-    with opened(browser, page_of(server[1]), **wide) as page:
+    with opened(browser, server[1], reduced_motion="reduce", **wide) as page:
         reach(page, "ready")
         page.click("#go")
         reach(page, "live")
         page.wait_for_timeout(5_000 if path == PICTURE else 500)
-        page.screenshot(path=path, full_page=True)
+        page.screenshot(path=path, full_page=True, timeout=90_000)
         page.click("#go")
     assert path.stat().st_size > 20_000
 
