@@ -34,7 +34,9 @@ def live(
     block: Annotated[
         float | None,
         typer.Option(
-            help="milliseconds a block; default: 2.5 through a sound server, else 5", min=1, max=200
+            help="milliseconds a block; default: 2.5 where a sound server takes that, else 5",
+            min=1,
+            max=200,
         ),
     ] = None,
     chunk: Annotated[

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rtvc.clients.live.audio_streams import stream_type
 from rtvc.clients.live.devices import Device, pick
 from rtvc.clients.recording.recorder import SOURCE
+from rtvc.clients.sound.priority import processors
 from rtvc.files import StrPath, check_target
 
 BLOCK_MS, SHORT_BLOCK_MS = 5.0, 2.5
@@ -71,4 +72,5 @@ def block_ms(asked: float | None, sound: str, devices: tuple[Device, Device]) ->
     if asked is not None:
         return asked
     direct = sound in ("auto", "server") and all(device.by_server for device in devices)
-    return SHORT_BLOCK_MS if direct else BLOCK_MS
+    # With one processor a server may wait for a step of the model: its buffers must outlast that.
+    return SHORT_BLOCK_MS if direct and processors() > 1 else BLOCK_MS

@@ -1,6 +1,7 @@
 """Sound comes before other work, as far as the system allows it."""
 
 import os
+from contextlib import suppress
 
 NICE = -11
 """The nice value that a process with sound asks for."""
@@ -18,6 +19,12 @@ def raise_priority() -> bool:
         # Not permitted, or not a POSIX system: nothing is lost but some protection from load.
         return False
     return True
+
+
+def ordinary() -> None:
+    """Takes real time from this thread again."""
+    with suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def processors() -> int:
