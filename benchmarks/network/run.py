@@ -131,11 +131,11 @@ def bench(
     """Speaks over the websocket and in a call, over a line as it is and over the bad one."""
     from rtvc.evaluate.provenance import provenance
 
-    rows, load = [], os.getloadavg()[0]
+    rows, load = list[dict[str, Any]](), os.getloadavg()[0]
     for line in (Line(0, 0, 0), Line(loss / 100, delay, jitter)):
-        rows.append({"loss": line.loss, "delay_ms": line.delay_ms, "jitter_ms": line.jitter_ms})
+        told = {"loss": line.loss, "delay_ms": line.delay_ms, "jitter_ms": line.jitter_ms}
         each = [compare(line, seconds, kind, seed) for seed in range(rounds)]
-        rows[-1] |= {"line": each[0]["line"], **median(each), "rounds": each}
+        rows.append({**told, "line": each[0]["line"], **median(each), "rounds": each})
         typer.echo(json.dumps({k: v for k, v in rows[-1].items() if k != "rounds"}, indent=1))
     machine = {"cores_used": len(os.sched_getaffinity(0)), "load_before": load}
     result = {**provenance(), **machine, "load_after": os.getloadavg()[0], "seconds": seconds}
