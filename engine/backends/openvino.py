@@ -1,6 +1,7 @@
 """OpenVINO: the fast extra for Intel and AMD CPUs; bfloat16 arithmetic where the CPU has it, or
 int8 weights."""
 
+import logging
 import threading
 from math import prod
 from pathlib import Path
@@ -146,7 +147,8 @@ class OpenvinoInt8Backend(OpenvinoBackend):
             raise DependencyError(
                 "the openvino-int8 backend needs nncf: pip install 'rtvc-engine[openvino]'"
             ) from error
-        nncf.set_log_level("ERROR")
+        # Not `nncf.set_log_level`: that also changes the handlers that others have hung there.
+        logging.getLogger("nncf").setLevel(logging.ERROR)
         shapes, kept = matrices(converter), []
         for node in model.get_ops():
             if node.get_type_name() == "MatMul":
