@@ -134,8 +134,15 @@ def bench(
     rows, load = [], os.getloadavg()[0]
     for line in (Line(0, 0, 0), Line(loss / 100, delay, jitter)):
         rows.append({"loss": line.loss, "delay_ms": line.delay_ms, "jitter_ms": line.jitter_ms})
-        each = [compare(line, seconds, kind, seed) for seed in range(rounds)]
-        rows[-1] |= {"line": each[0]["line"], **median(each), "rounds": each}
+        each, broken = list[dict[str, Any]](), list[str]()
+        for seed in range(rounds):
+            try:
+                each.append(compare(line, seconds, kind, seed))
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                broken.append(str(error)[-200:])  # a call ends when nobody answers for 30 s
+        if not each:
+            raise SystemExit(f"every round broke off: {broken[0]}")
+        rows[-1] |= {"line": each[0]["line"], **median(each), "rounds": each, "broken": broken}
         typer.echo(json.dumps({k: v for k, v in rows[-1].items() if k != "rounds"}, indent=1))
     machine = {"cores_used": len(os.sched_getaffinity(0)), "load_before": load}
     result = {**provenance(), **machine, "load_after": os.getloadavg()[0], "seconds": seconds}
