@@ -50,8 +50,8 @@ def test_a_call_over_a_bad_line_misses_nothing():
     assert told["line"] == made_of
     websocket, call = told["websocket"], told["webrtc"]
     assert websocket["missing_ms"] == 0
-    # Packets before the first that came are all that can be missing.
-    assert 0 <= call["missing_ms"] <= 60
+    # Packets that the first to come had overtaken, at most three each way, or lost before it.
+    assert 0 <= call["missing_ms"] <= 160
     assert call["lost_up"] + call["lost_down"] > 0
     assert call["copied"] > call["guessed"]
 
