@@ -138,7 +138,7 @@ def bench(
     """Speaks over the websocket and in a call, over a line as it is and over the bad one."""
     from rtvc.evaluate.provenance import provenance
 
-    rows, load = [], os.getloadavg()[0]
+    rows, load = list[dict[str, Any]](), os.getloadavg()[0]
     for line in (Line(0, 0, 0), Line(loss / 100, delay, jitter)):
         rows.append({"loss": line.loss, "delay_ms": line.delay_ms, "jitter_ms": line.jitter_ms})
         each, busy = list[dict[str, Any]](), 0
