@@ -30,11 +30,13 @@ wheel:
 wheel-test: wheel
 	RTVC_WHEEL=$$(echo $(CURDIR)/dist/*.whl) .venv/bin/python -m pytest -x -s tests/test_wheel.py
 
-# The documentation as a site, site/index.html: read without a network, every link checked.
+# The documentation as a site, site/index.html: read without a network, every link checked; pictures of two pages in site/pictures
+# where Chromium is.
 docs:
 	@.ci/setup test
 	.venv/bin/python -m pip install --quiet -e '.[docs]'
 	.venv/bin/python -m mkdocs build --strict
+	RTVC_PICTURES=1 .venv/bin/python -m pytest -q tests/test_docs.py
 
 # Files under 20,000 hostile cases, each with 10 s and bounded memory, then the streaming protocol under 100,000 hostile frames,
 # without sockets and live; either goes on for a minute guided by coverage.

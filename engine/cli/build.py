@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from rtvc.cli.targets import Lookahead
+
 if TYPE_CHECKING:
+    from rtvc.converter import VoiceConverter
     from rtvc.engine.graph.target import Target
+    from rtvc.engine.parity import Parity
 
 __all__ = ["build"]
 
@@ -63,6 +67,7 @@ def build(
     model: Annotated[
         str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
     ] = None,
+    lookahead: Lookahead = None,
     chunk: Annotated[float, typer.Option(help="milliseconds a step, a multiple of 12.5")] = 25.0,
     again: Annotated[
         bool, typer.Option(help="auto: measure even if this machine was measured before")
@@ -96,12 +101,20 @@ def build(
             "--plan", help="tensorrt: only list what converts and what falls back; needs no GPU"
         ),
     ] = False,
+    parity: Annotated[
+        Path | None,
+        typer.Option(
+            help="a recording that engine and model both say: how far apart they are",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Compile the streaming model's step for this machine, or for GPUs.
 
     Example: rtvc build --backend tensorrt --precision fp16 --batch 1:16:256 -o engine/
     """
+    from rtvc.audio.opening import check_source
     from rtvc.engine.auto import choose
     from rtvc.engine.build import build as compile_engine
     from rtvc.engine.loading import streaming
@@ -112,7 +125,9 @@ def build(
     check_engine(backend)
     if output is not None and not plan:
         check_folder(output)
-    _, converter = streaming(model)
+    if parity is not None:
+        check_source(parity)
+    loaded, converter = streaming(model, lookahead)
     samples = chunk_of(chunk, converter)
     if plan:
         show_plan(backend, converter, samples, target, as_json)
@@ -137,8 +152,10 @@ def build(
     if target is not None and target.kernels and backend == "tensorrt" and not as_json:
         show_plan(backend, converter, samples, target, False, falls_only=True)
     manifest = compile_engine(converter, backend, folder, samples, target=target, refit=refit)
+    figures = None if parity is None else parity_of(folder, loaded, parity)
     if as_json:
-        typer.echo(json.dumps({"path": str(folder)} | manifest.model_dump()))
+        told = {} if figures is None else {"parity": figures}
+        typer.echo(json.dumps({"path": str(folder)} | manifest.model_dump() | told))
         return
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     built = manifest.target
@@ -153,6 +170,30 @@ def build(
         f"{folder}: {backend}, {chunk:g} ms steps{rows}{gpus}, model {manifest.model[:12]},"
         f" {size / 1e6:.1f} MB"
     )
+    if figures is not None:
+        typer.echo(
+            f"parity over {figures['steps']} steps: {figures['step_db']:.1f} dB a step, at most"
+            f" {figures['step_largest']:.1e};\nin a stream {figures['stream_db']:.1f} dB of the"
+            f" samples, {figures['fidelity_db']:.1f} dB of their spectra"
+        )
+
+
+def parity_of(folder: Path, loaded: "VoiceConverter", recording: Path) -> "Parity":
+    """How far the engine in a folder is from the model, saying a recording in its own voice.
+
+    Raises:
+        AudioError: the recording cannot be used.
+    """
+    from rtvc.audio.recording import read
+    from rtvc.engine.backends.eager import TorchBackend
+    from rtvc.engine.cached import load
+    from rtvc.engine.parity import parity
+
+    assert loaded.model.streaming is not None
+    converter = loaded.model.streaming.converter
+    built = load(folder, converter)
+    voice = loaded.voice(recording)
+    return parity(built, TorchBackend(converter, built.chunk), voice, read(recording))
 
 
 def show_plan(

@@ -1,5 +1,6 @@
 """`rtvc serve`: a server for many speakers."""
 
+import json
 import logging
 import sys
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import rtvc
+from rtvc.cli.targets import Lookahead
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -56,6 +58,7 @@ def serve(
     model: Annotated[
         str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
     ] = None,
+    lookahead: Lookahead = None,
     origins: Annotated[
         list[str] | None,
         typer.Option("--origin", help="another page that may connect: https://HOST[:PORT]"),
@@ -122,6 +125,9 @@ def serve(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="log sessions as they come and go")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="say the address and what fits as a line of JSON")
+    ] = False,
 ) -> None:
     """Serve conversions over websockets, with a browser page, health and metrics on the same port.
 
@@ -180,6 +186,7 @@ def serve(
             proxies=addresses(proxies or []),
             voices=folder,
             model=model,
+            lookahead=lookahead,
             backend=backend,
             chunk_ms=chunk,
             measure=measure,
@@ -213,6 +220,7 @@ def serve(
                 port,
                 address=ray_address,
                 tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
+                as_json=as_json,
             )
             return
         service = open_service(config)
@@ -224,7 +232,17 @@ def serve(
                 f" {len(service.store.names())} voices",
                 err=True,
             )
-            typer.echo(f"listening on {url}")
+            if as_json:
+                figures = {
+                    "url": url,
+                    "backend": service.pool.backend.name,
+                    "step_ms": round(1000 * service.pool.tick_s, 3),
+                    "sessions": service.most,
+                    "voices": len(service.store.names()),
+                }
+                typer.echo(json.dumps(figures))
+            else:
+                typer.echo(f"listening on {url}")
             sys.stdout.flush()
 
         files = page_folder() if page else None

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import json
 import signal
 import socket
 import sys
@@ -35,6 +36,7 @@ def run_fleet(
     address: str | None = None,
     tls: tuple[Path, Path] | None = None,
     opener: Callable[[ServeConfig, Membership], FleetService] = open_replica,
+    as_json: bool = False,
 ) -> None:
     """What `rtvc serve --ray` does: the application on a Ray cluster, and a door to it in this
     process, until SIGTERM or SIGINT.
@@ -48,6 +50,7 @@ def run_fleet(
             which ends with this process.
         tls: certificate chain and key, both PEM.
         opener: makes a replica's service, in its process.
+        as_json: say the address as a line of JSON.
     """
     ray, serve = ray_modules()
     fleet = Fleet(**settings)
@@ -70,9 +73,10 @@ def run_fleet(
                 deploy(functools.partial(opener, config), fleet).replicas,
                 certificate=certificate,
             )
-            asyncio.run(
-                keep_open(door, f"{fleet.least} to {fleet.most} replicas\nlistening on {door.url}")
-            )
+            words = f"{fleet.least} to {fleet.most} replicas\nlistening on {door.url}"
+            if as_json:
+                words = json.dumps({"url": door.url, "replicas": [fleet.least, fleet.most]})
+            asyncio.run(keep_open(door, words))
         if address is None:
             remove(fleet)
             serve.shutdown()

@@ -6,6 +6,7 @@ called, it is given to the one demuxer that its first bytes ask for, and to none
 the table here.
 """
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -50,6 +51,12 @@ BOXES = (b"ftyp", b"moov", b"mdat", b"wide")
 """What an MP4 file begins with, behind four bytes of length."""
 
 
+ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+"""What the file properties of WMA begin with."""
+ASF_LIVE = 1
+"""Their flag of a file that was never closed, whose lengths mean nothing."""
+
+
 class MissingDecoderError(AudioError, DependencyError):
     """A recording that needs PyAV, which is not installed."""
 
@@ -68,6 +75,17 @@ def container_of(head: bytes) -> Container | None:
         at = 10 + sum((byte & 127) << 7 * (3 - place) for place, byte in enumerate(head[6:10]))
     sync = head[at : at + 2]
     return AAC if len(sync) == 2 and sync[0] == 0xFF and sync[1] & 0xF6 == 0xF0 else None
+
+
+def asf_seconds(head: bytes) -> float:
+    """The length that a WMA file's header gives, 0 where it gives none: its file properties hold
+    the time to play in 100 ns, and within it milliseconds of preroll (ASF specification 01.20.06,
+    section 3.2)."""
+    at = head.find(ASF_PROPERTIES)
+    if at < 0 or len(head) < at + 92:
+        return 0.0
+    played, _, preroll, flags = struct.unpack_from("<QQQI", head, at + 64)
+    return 0.0 if flags & ASF_LIVE else max(0.0, played / 1e7 - preroll / 1e3)
 
 
 class ReadOnly:
@@ -173,6 +191,11 @@ class Contained:
             seconds = float(self._stream.duration * self._stream.time_base)
         elif self._container.counted and self._file.duration:
             seconds = self._file.duration / av.time_base
+        if self._container is ASF:  # FFmpeg shortens what it says to the bytes that are there
+            at = self._source.tell()
+            self._source.seek(0)
+            seconds = asf_seconds(self._source.read(HEAD))
+            self._source.seek(at)
         self.frames = max(0, int(seconds * self.samplerate))
 
     def _arrays(self) -> Iterator[Samples]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rtvc.cli.targets import Force, tell
+from rtvc.cli.targets import Force, Lookahead, tell
 from rtvc.cli.voice import Fit, advise
 
 __all__ = ["convert"]
@@ -44,6 +44,7 @@ def convert(
         str | None,
         typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)"),
     ] = None,
+    lookahead: Lookahead = None,
     timbre: Annotated[
         Path | None,
         typer.Option(help="take the sound of the voice from this recording or voice file instead"),
@@ -55,6 +56,13 @@ def convert(
     pitch: Annotated[
         float, typer.Option(help="semitones added to the pitch", min=-24, max=24)
     ] = 0.0,
+    keep_register: Annotated[
+        bool,
+        typer.Option(
+            "--keep-register",
+            help="keep the speaker's own pitch register and range: what is sung stays in tune",
+        ),
+    ] = False,
     fit: Fit = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     force: Force = False,
@@ -79,12 +87,13 @@ def convert(
     check_output(output, sources=[source, *given, *single], force=force)
     recording = open_recording(source)
     with busy("making the voice"):
-        converter = load(model, device)
+        converter = load(model, device, lookahead)
         steps = converter.fit_steps(fit)
         voice = converter.voice(*given, timbre=timbre, prosody=prosody, fit=steps)
     advise(voice)
     started = perf_counter()
-    pieces = converter.convert_recording(recording, voice, pitch=pitch)
+    blend = 0.0 if keep_register else 1.0
+    pieces = converter.convert_recording(recording, voice, pitch=pitch, prosody=blend)
     total = recording.seconds * converter.sample_rate
     write_pieces(output, watched(pieces, "converting", total), converter.sample_rate)
     spent, duration, latency = perf_counter() - started, recording.seconds, converter.latency

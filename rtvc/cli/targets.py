@@ -1,7 +1,7 @@
-"""What commands that write have in common: `--force`, and where their words go."""
+"""Options that commands have in common, and where their words go."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,8 +11,31 @@ from rtvc.files import is_standard_output
 Force = Annotated[
     bool, typer.Option("--force", help="write even over a file that the command reads")
 ]
+Lookahead = Annotated[
+    float | None,
+    typer.Option(
+        help="milliseconds that a model with a latency dial hears ahead; default: its usual ones",
+        min=0,
+        max=1_000,
+    ),
+]
 
 
 def tell(text: str, output: Path | None) -> None:
     """Says a line on standard output; on standard error where that carries the command's output."""
     say(text, err=output is not None and is_standard_output(output))
+
+
+def check_weights(path: Path, **options: Any) -> None:
+    """To be asked before long work: whether weights can be written there, and read again.
+
+    Raises:
+        ConfigError: a suffix that `rtvc.load` does not know.
+        OutputError: as `rtvc.files.check_target`, whose options are taken.
+    """
+    from rtvc.errors import ConfigError
+    from rtvc.files import check_target, is_stream
+
+    if path.suffix != ".safetensors" and not is_stream(path):
+        raise ConfigError(f"expected a name that ends in .safetensors, got {path}")
+    check_target(path, **options)

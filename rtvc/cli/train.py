@@ -1,5 +1,5 @@
-"""`rtvc train STAGE [CONFIG.toml]`, `rtvc train export RUN… -o FILE`, `rtvc train recipe MANIFEST
--o FILE`."""
+"""`rtvc train STAGE [CONFIG.toml]`, `rtvc train export RUN… -o FILE`, `rtvc train keep RUN -o
+FILE`, `rtvc train recipe MANIFEST -o FILE`, `rtvc train voice RECORDINGS -o FILE`."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from rtvc.cli import say
-from rtvc.cli.targets import Force
+from rtvc.cli.one_voice import voice
+from rtvc.cli.targets import Force, check_weights
 
-__all__ = ["export", "recipe", "stage"]
+__all__ = ["export", "keep", "recipe", "stage", "voice"]
 
 Json = Annotated[bool, typer.Option("--json", help="print the outcome as JSON")]
 
@@ -128,28 +129,30 @@ def export(
     if empty := [key for key, value in facts.items() if not key or not value]:
         raise ConfigError(f"--fact takes key=value, {', '.join(map(repr, empty))} came")
     check_weights(out, sources=runs, force=force)
-    path = exporting.export(runs, out, facts)
+    tell_file(exporting.export(runs, out, facts), as_json)
+
+
+def keep(
+    run: Annotated[Path, typer.Argument(help="a run's folder")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="safetensors file")],
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Keep a run's weights small, eight bits each, for `[[init]]` on another machine."""
+    from rtvc.train import export as exporting
+
+    check_weights(out, sources=[run], force=force)
+    tell_file(exporting.keep(run, out), as_json)
+
+
+def tell_file(path: Path, as_json: bool) -> None:
+    """Says what was written, and its size."""
     size = path.stat().st_size
     say(
         json.dumps({"path": str(path), "bytes": size})
         if as_json
         else f"{path}  {size / 1e6:.1f} MB"
     )
-
-
-def check_weights(path: Path, **options: Any) -> None:
-    """To be asked before long work: whether weights can be written there, and read again.
-
-    Raises:
-        ConfigError: a suffix that `rtvc.load` does not know.
-        OutputError: as `rtvc.files.check_target`, whose options are taken.
-    """
-    from rtvc.errors import ConfigError
-    from rtvc.files import check_target, is_stream
-
-    if path.suffix != ".safetensors" and not is_stream(path):
-        raise ConfigError(f"expected a name that ends in .safetensors, got {path}")
-    check_target(path, **options)
 
 
 def recipe(

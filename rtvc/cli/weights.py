@@ -58,6 +58,7 @@ def export_studio(
         ),
     ] = None,
     ridge: Annotated[float, typer.Option(help="penalty of the map between the style spaces")] = 0.1,
+    as_json: Json = False,
 ) -> None:
     """Make the studio model's file of a trained mel encoder, its styles mapped to the teacher's."""
     from rtvc.errors import CheckpointError
@@ -81,6 +82,10 @@ def export_studio(
         )
     model = assemble(stream, studio.kokoro_decoder(), weights["mel_encoder"], style_map)
     path = studio.save_file(model, target, {"style_map_r2": f"{style_map.r2:.3f}"})
+    if as_json:
+        size = path.stat().st_size
+        typer.echo(json.dumps({"path": str(path), "bytes": size, "style_map_r2": style_map.r2}))
+        return
     typer.echo(
         f"{path}  {path.stat().st_size / 1e6:.1f} MB, {style_map.r2:.0%} of the teacher's styles"
         " explained"

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
+from safetensors.torch import save
 from torch import Tensor
 
 from rtvc.errors import CheckpointError
+from rtvc.files import write
 from rtvc.models.loading import filled, listed, outlined
 from rtvc.models.streaming.assets import (
     DIAL,
@@ -20,6 +22,7 @@ from rtvc.models.streaming.assets import (
     save_file,
 )
 from rtvc.models.streaming.dial import DialConfig
+from rtvc.models.streaming.eight_bits import packed
 from rtvc.models.streaming.encoder import EncoderConfig
 from rtvc.models.streaming.model import StreamingConfig
 from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
@@ -33,6 +36,8 @@ PARTS = {"encoder", "pitch", "decoder", "affine", "targets", "acoustic", "prosod
     TIMBRE_PARTS
 )
 """Parts of streaming models that have weights."""
+PITCH_SIZES = {"pitch_hidden", "pitch_dilations", "pitch_bins", "pitch_highest"}
+"""What a configuration says of the pitch network."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +56,14 @@ class Source:
         together."""
         model = self.model
         if isinstance(model, StreamingConfig):
-            return model
+            # Its pitch network stands for itself: one that sings goes with a decoder that does not.
+            return None if part == "pitch" else model.model_dump(exclude=PITCH_SIZES)
         if isinstance(model, EncoderConfig):
             return model if part == "encoder" else None
         if part == "encoder":
             return model.encoder
         if part == "pitch":
-            return model.encoder.fall, model.model_dump(
-                include={"pitch_hidden", "pitch_dilations", "pitch_bins", "pitch_highest"}
-            )
+            return model.encoder.fall, model.model_dump(include=PITCH_SIZES)
         return model
 
 
@@ -133,7 +137,8 @@ def _note(path: Path) -> dict[str, str]:
 
 def assemble(sources: Sequence[Source]) -> StreamingModel:
     """One model of the parts of several sources; where two have the same part, the later one's is
-    taken. Its sizes are those of the run that gives the decoder.
+    taken. Its sizes are those of the run that gives the decoder; a pitch network of the first
+    generation brings its own.
 
     Raises:
         CheckpointError: a part is missing, or does not have the size that the others' configuration
@@ -147,7 +152,12 @@ def assemble(sources: Sequence[Source]) -> StreamingModel:
         )
     whole = chosen["decoder"]
     form = STREAMING if isinstance(whole.model, StreamingConfig) else DIAL
-    model = outlined(lambda: form.build(whole.model), "the runs' configuration")
+    config = whole.model
+    if isinstance(config, StreamingConfig) and "pitch" in chosen:
+        sung = chosen["pitch"].model
+        if isinstance(sung, StreamingConfig):
+            config = config.model_copy(update=sung.model_dump(include=PITCH_SIZES))
+    model = outlined(lambda: form.build(config), "the runs' configuration")
     needed = [name for name, child in model.named_children() if child.state_dict()]
     if missing := [name for name in needed if name not in chosen]:
         raise CheckpointError(
@@ -195,6 +205,27 @@ def export(paths: Sequence[Path], out: Path, facts: Mapping[str, str] | None = N
         out,
         {"parts": json.dumps(origin, sort_keys=True), "commit": commit(), **(facts or {})},
     )
+
+
+def keep(run: Path, out: Path) -> Path:
+    """Writes the averaged weights of a run in eight bits each, every module that it has: small
+    enough for a repository, and what `[[init]]` goes on from where the run itself was lost.
+
+    Args:
+        run: directory of the run.
+        out: safetensors file.
+
+    Raises:
+        CheckpointError: there are no weights in the run.
+    """
+    flat = {
+        f"{module}.{name}": tensor
+        for module, state in load_weights(run).items()
+        for name, tensor in state.items()
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write(out, save(packed(flat), {**_note(run), "commit": commit()}))
+    return out
 
 
 def commit() -> str:

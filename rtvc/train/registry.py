@@ -26,6 +26,7 @@ STAGES = {
     "stream_pitch": "rtvc.train.streaming.stream_pitch:StreamPitch",
     "stream": "rtvc.train.streaming.stream:Stream",
     "stream_joint": "rtvc.train.streaming.stream:Stream",
+    "stream_voice": "rtvc.train.streaming.stream_voice:StreamVoice",
 }
 """Name -> module and class."""
 

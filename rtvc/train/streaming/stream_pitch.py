@@ -4,14 +4,15 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.data.augment import AugmentConfig, augment
 from rtvc.data.labelled import Cut, Utterance
 from rtvc.data.seeds import generator
-from rtvc.models.streaming.analysis import BANDS, PITCH_BINS
-from rtvc.models.streaming.model import StreamingConfig
-from rtvc.models.streaming.pitch import PitchNet
+from rtvc.models.streaming.analysis import BANDS
+from rtvc.models.streaming.model import pitch_net
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.pitch_losses import pitch_losses
 from rtvc.train.material.stream_data import CLEAN, PITCH_OFFSET, StreamRun, StreamStage, stacked
@@ -32,11 +33,9 @@ class StreamPitchConfig(StreamRun):
 
     weights: Weights = Weights()
     augment: AugmentConfig = CLEAN
-
-
-def pitch_net(config: StreamingConfig) -> PitchNet:
-    """The pitch network of a streaming model of this size."""
-    return PitchNet(PITCH_BINS, config.pitch_hidden, 3, config.pitch_dilations)
+    high: float = Field(default=0.0, ge=0, le=1)
+    """Share of pieces that are played so fast that their pitch rises by one to two octaves: sung
+    notes are rare in speech."""
 
 
 class StreamPitch(StreamStage):
@@ -56,11 +55,17 @@ class StreamPitch(StreamStage):
         self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
     ) -> Batch:
         """wave (N,), log_f0, voiced and known (T,): one row."""
+        if self.config.high and rng.random() < self.config.high:
+            speed *= float(np.exp2(rng.uniform(0.8, 2.0)))
         piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
         log_f0, _ = piece.melody(PITCH_OFFSET)
         voiced, known = (
             torch.from_numpy(x) for x in utterance.voicing(piece.seconds(PITCH_OFFSET))
         )
+        if self.config.high:  # fast pieces may run past the end, where nothing is known
+            lasts = len(utterance.audio) / SAMPLE_RATE
+            inside = torch.from_numpy(piece.seconds(PITCH_OFFSET) < lasts)
+            voiced, known = voiced * inside, known * inside
         return {"wave": piece.wave(), "log_f0": log_f0, "voiced": voiced, "known": known}
 
     def batch(self, index: int) -> Batch:

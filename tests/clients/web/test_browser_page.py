@@ -1,5 +1,6 @@
 """The page as a thing: who may open it and where, by keyboard, on a phone, and when it rests."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,23 @@ from pydantic import SecretStr
 from rtvc.engine.admission.access import Access
 from rtvc.engine.server.app import secure
 from tests.support.page import opened, page_of, reach
+
+PICTURE = Path(__file__).parents[3] / "docs" / "browser.png"
+
+
+def test_the_picture_of_the_docs(browser: Any, server: tuple[Any, str], tmp_path: Path) -> None:
+    """With RTVC_PICTURES set the picture in the docs is made anew; it must show somebody who
+    speaks."""
+    path = PICTURE if os.environ.get("RTVC_PICTURES") else tmp_path / PICTURE.name
+    wide = {"viewport": {"width": 1080, "height": 900}, "color_scheme": "light"}
+    with opened(browser, server[1], reduced_motion="reduce", **wide) as page:
+        reach(page, "ready")
+        page.click("#go")
+        reach(page, "live")
+        page.wait_for_timeout(5_000 if path == PICTURE else 500)
+        page.screenshot(path=path, full_page=True, timeout=90_000)
+        page.click("#go")
+    assert path.stat().st_size > 20_000
 
 
 def test_a_resting_page_connects_again_and_a_full_server_says_so(

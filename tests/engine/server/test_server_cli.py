@@ -47,6 +47,7 @@ def test_the_shipped_model_served_equals_the_shipped_model_offline(tmp_path):
         "--fit",
         "2",
         "--verbose",
+        "--json",
     ]
     command = [
         sys.executable,
@@ -64,7 +65,10 @@ def test_the_shipped_model_served_equals_the_shipped_model_offline(tmp_path):
         command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
     )
     try:
-        url = server.stdout.readline().split()[-1]
+        told = json.loads(server.stdout.readline())
+        assert told["backend"] == "torch-eager" and told["step_ms"] == 25
+        assert told["sessions"] == 2 and told["voices"] == 0
+        url = told["url"]
         speech, rate = soundfile.read(ROOT / "examples/source.flac", dtype="float32")
         speech = resample(speech[: 2 * rate], rate, 24_000)
 

@@ -124,12 +124,27 @@ def test_a_browsers_webm_without_a_length_is_read_to_its_end(tmp_path: Path) -> 
     assert (len(wave), rate) == (COUNT, RATE)
 
 
-def test_a_recording_that_was_cut_off_is_warned_about(tmp_path: Path) -> None:
-    """Where the header says the length: it stands in WebM, of WMA nothing is known."""
-    data = contained(".webm", chirp(), RATE)
+@pytest.mark.parametrize("suffix", [".webm", ".wma"])
+def test_a_recording_that_was_cut_off_is_warned_about(tmp_path: Path, suffix: str) -> None:
+    """Where the header says the length."""
+    data = contained(suffix, chirp(), RATE)
     (tmp_path / "cut").write_bytes(data[: len(data) // 2])
     with pytest.warns(DamagedWarning, match=r"holds [01]\.\d\d of the 2\.\d\d s that its header"):
         assert 30_000 < len(decode(tmp_path / "cut")[0]) < 70_000
+
+
+def test_a_wma_that_was_never_closed_has_no_length(tmp_path: Path) -> None:
+    """A recorder that was killed leaves the flag of a broadcast: what is there is all of it."""
+    data = bytearray(contained(".wma", chirp(), RATE))
+    at = data.index(containers.ASF_PROPERTIES)
+    assert containers.asf_seconds(bytes(data)) == pytest.approx(COUNT / RATE, abs=0.05)
+    data[at + 88] |= containers.ASF_LIVE
+    assert containers.asf_seconds(bytes(data)) == 0
+    assert containers.asf_seconds(bytes(data[: at + 80])) == 0
+    (tmp_path / "said.wma").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert abs(len(decode(tmp_path / "said.wma")[0]) - COUNT) <= 4096
 
 
 def test_without_pyav_the_error_says_what_to_install(

@@ -1,0 +1,181 @@
+"""Stage `stream_voice`: the streaming model learns to speak with one voice, from minutes of its
+recordings, without text.
+
+The whole model is shown a piece of a recording, half of the time as another speaker might have said
+it (pitch and formants moved, and the pitch control moves the pitch back), and must give the
+recording as it was. Decoder and affine learn; encoder, pitch and style encoders stay, so that
+content and styles keep their meaning. The voice is fixed: what is learnt is what that voice sounds
+like.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.audio.spectral import BandedSTFT
+from rtvc.data.dataset import Corpus, piece
+from rtvc.data.effects import shift
+from rtvc.data.seeds import generator
+from rtvc.models.streaming.assets import DEFAULT, load_file
+from rtvc.train.config import DataConfig, RunConfig, Section
+from rtvc.train.losses.speaker import SpeakerEncoder
+from rtvc.train.material.stream_data import SHIPPED, frozen
+from rtvc.train.prefetch import moved
+from rtvc.train.stage import Batch, Samples, Stage
+from rtvc.voices.voice import Voice
+
+TRAINED = ("decoder", "affine")
+"""The parts of the model that learn."""
+LEVEL = 0.5
+"""Peak of the loudest pieces: far below where the limiter begins."""
+EDGE = 200.0
+"""Hz below the highest frequency of a recording from which its spectrum is not believed."""
+
+
+class Weights(Section):
+    """Factors of the losses."""
+
+    stft: float = 1.0
+    speaker: float = 0.0
+    """Cosine distance of speaker embeddings of what is made and of the recording; needs
+    Resemblyzer, and makes SECS no independent measure."""
+
+
+class StreamVoiceConfig(RunConfig):
+    """Configuration of stage `stream_voice`."""
+
+    data: DataConfig
+    model: Path = DEFAULT
+    """Weights to start from; `shipped` names those that come with the package."""
+    voice: Path
+    """The voice file of the person, made by that model."""
+    weights: Weights = Weights()
+    moved: float = Field(default=0.5, ge=0, le=1)
+    """How often a piece is heard as another speaker's."""
+    semitones: float = Field(default=5.0, ge=0, le=12)
+    """By which pitch and formants are moved at most."""
+    quieter: float = Field(default=1.0, ge=0, le=6)
+    """Range of the log-gain below LEVEL."""
+    warm: int = Field(default=24, ge=0, le=100_000)
+    """Frames of HOP samples at the beginning of a piece that losses ignore."""
+
+    @field_validator("model", mode="after")
+    @classmethod
+    def _shipped(cls, path: Path) -> Path:
+        return DEFAULT if str(path) == SHIPPED else path
+
+
+class StreamVoice(Stage):
+    """Trains the parts of `TRAINED`."""
+
+    config_type: ClassVar[type[RunConfig]] = StreamVoiceConfig
+
+    def __init__(self, config: StreamVoiceConfig) -> None:
+        self.config = config
+        data = config.data
+        self.corpus = Corpus.open(data.manifest, cache=data.cache, megabytes=data.cache_mb)
+        self.valid = (
+            Corpus.open(data.valid, cache=data.cache, megabytes=data.cache_mb)
+            if data.valid
+            else None
+        )
+        self.order = self.corpus.order(data.batch, config.seed, data.balance)
+        with torch.inference_mode(False):
+            self.model = load_file(config.model)
+        self.voice = Voice.load(config.voice)
+        self.stft = BandedSTFT()
+        self.modules = {**dict(self.model.named_children()), "stft": self.stft}
+        for name, module in self.modules.items():
+            if name not in TRAINED:
+                frozen(module)
+        self.speaker: SpeakerEncoder | None = None
+        if config.weights.speaker:
+            self.speaker = frozen(SpeakerEncoder.pretrained())
+            self.modules["speaker"] = self.speaker
+        self.phases = {"generator": TRAINED}
+        self.averaged = TRAINED
+        # The model gives a sample this much later than it hears it; what comes first is warming up.
+        self.latency = self.model.latency
+        self.samples = round(data.seconds * SAMPLE_RATE) // HOP * HOP
+
+    def pieces(self, corpus: Corpus, numbers: list[int], draw: torch.Generator) -> Batch:
+        """true (B, N), heard (B, N), semitones (B,) by which that was moved, cutoff (B,) in Hz."""
+        rows, used = [], []
+        for number in numbers:
+            number, wave = corpus.usable(number, self.config.seed, lambda k: (k, corpus.wave(k)))
+            rows.append(piece(wave, self.samples, draw)[0])
+            used.append(number)
+        true = torch.stack(rows)
+        gain = torch.exp(-self.config.quieter * torch.rand(len(rows), generator=draw)) * LEVEL
+        true = true * (gain / true.abs().amax(1).clamp_min(1e-3))[:, None]
+        chosen = torch.rand(len(rows), generator=draw) < self.config.moved
+        reach = self.config.semitones
+        semitones = (2 * torch.rand(len(rows), generator=draw) - 1) * reach * chosen
+        heard = true.clone()
+        if chosen.any():
+            heard[chosen] = shift(true[chosen], 2 ** (semitones[chosen] / 12)).to(true)
+        bandwidth = corpus.tell_bandwidths(used) / 2
+        whole = bandwidth >= SAMPLE_RATE / 2
+        cutoff = torch.where(whole, bandwidth + 1, bandwidth - EDGE)
+        return {"true": true, "heard": heard, "semitones": semitones, "cutoff": cutoff}
+
+    def batch(self, index: int) -> Batch:
+        """See `pieces`."""
+        return self.pieces(
+            self.corpus, self.order(index), generator(self.config.seed, "stream_voice", index)
+        )
+
+    def made(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the model says with the voice, and the recording, (B, M) each, aligned and without
+        what warms up."""
+        heard, place = batch["heard"], self.device()
+        acoustic, prosodic = (
+            style.to(place)[None] for style in (self.voice.acoustic, self.voice.prosodic)
+        )
+        conditions = [
+            self.model.condition(acoustic, prosodic, pitch=-float(moved), prosody=0.0)
+            for moved in batch["semitones"]
+        ]
+        y, _ = self.model(heard[:, None], torch.cat(conditions), self.model.initial(len(heard)))
+        warm = self.config.warm * HOP
+        return (
+            y[:, 0, self.latency + warm :].float(),
+            batch["true"][:, warm : heard.shape[1] - self.latency],
+        )
+
+    def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Distance of spectra, and of speaker embeddings where asked."""
+        made, true = self.made(batch)
+        losses = {"stft": self.stft(made, true, batch["cutoff"])}
+        if self.speaker is not None:
+            with torch.no_grad():
+                wanted = self.speaker(true)
+            losses["speaker"] = 1 - (self.speaker(made) * wanted).sum(1).mean()
+        return losses
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Distance of spectra on held-out pieces, the same ones each time."""
+        if self.valid is None:
+            return {}
+        numbers = list(range(min(self.config.data.batch, len(self.valid.entries))))
+        batch = moved(self.pieces(self.valid, numbers, generator(0, "valid")), self.device())
+        made, true = self.made(batch)
+        return {"stft": float(self.stft(made, true, batch["cutoff"]))}
+
+    def sample(self, step: int) -> Samples:
+        """A piece, as it was heard, and what is made of it."""
+        batch = moved(self.batch(0), self.device())
+        made, true = self.made(batch)
+        return Samples({"true": true[0], "heard": batch["heard"][0], "made": made[0]})
+
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self.model.affine.weight.device
+
+    def remarks(self) -> list[str]:
+        """Recordings that could not be used."""
+        return self.corpus.remarks()

@@ -1,0 +1,117 @@
+"""The range of singing: a pitch network up to 1,100 Hz learns sung vowels up to 1,000 Hz, and goes
+into the model that does not have it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import rtvc
+from rtvc.audio.mel import HOP
+from rtvc.data.labelled import CONTENT, Utterance, save_utterance
+from rtvc.models.streaming.analysis import BANDS
+from rtvc.models.streaming.assets import load_file, save_file
+from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
+from rtvc.train.config import load_config
+from rtvc.train.export import export
+from rtvc.train.loop import Trainer
+from rtvc.train.registry import make_stage, stage_type
+from rtvc.train.streaming.stream_pitch import StreamPitchConfig
+from tests.support.singing import FORMANTS, RATE, sung
+from tests.support.standins import speech
+from tests.support.stream_stages import SIZES, config
+
+HIGHEST = 1100.0
+WITHIN = 60.0
+"""Cents of half a bin of the small network and of what vibrato adds in the time of a window."""
+
+
+def labelled(pitch: float, vowel: str, seed: int) -> Utterance:
+    """A sung note with its exact F0, and no content."""
+    wave, f0 = sung(pitch, vowel, 2.0, seed)
+    frames = len(wave) // 600
+    at = (np.arange(2 * frames) * HOP + HOP // 2).clip(max=len(f0) - 1)
+    return Utterance(
+        (wave * 32767).astype(np.int16),
+        np.zeros((CONTENT, frames), np.float32),
+        np.zeros(frames, np.int64),
+        f0[at].astype(np.float32),
+        np.ones(2 * frames, np.float32),
+        f"singer{seed % 2}",
+        float(RATE),
+        False,
+    )
+
+
+def cents(model: StreamingConverter, wave: np.ndarray, f0: np.ndarray) -> float:
+    """The median error of the pitch that the model hears."""
+    x = torch.from_numpy(wave[: len(wave) // HOP * HOP])[None, None]
+    with torch.inference_mode():
+        features, _ = model.analysis(x, model.analysis.initial(1))
+        pitch, _ = model.pitch(features[:, BANDS:], model.pitch.initial(1))
+    told = pitch[0, 0, 2:].exp().numpy()  # output t + 2 speaks for 1.5 frames after frame t
+    at = (np.arange(len(told)) * HOP + HOP + HOP // 2).clip(max=len(f0) - 1)
+    return float(np.median(np.abs(1200 * np.log2(told / f0[at]))[16:-8]))
+
+
+def test_the_shipped_model_follows_song_up_to_550_hz() -> None:
+    model = rtvc.load().model.streaming.converter  # type: ignore[union-attr]
+    for pitch in (110, 220, 330, 440, 520, 560, 700, 1000):
+        found = [cents(model, *sung(pitch, vowel)) for vowel in FORMANTS]  # type: ignore[arg-type]
+        print(f"\nshipped, {pitch} Hz: median {np.median(found):.0f} cents", end="")
+        assert pitch > 550 or max(found) < 30, f"{pitch} Hz: {found}"
+
+
+@pytest.fixture(scope="module")
+def singer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run of stream_pitch on vowels up to 500 Hz, half of them played faster."""
+    folder = tmp_path_factory.mktemp("song")
+    (folder / "notes").mkdir()
+    for number in range(24):
+        vowel = "aeio"[number % 4]
+        note = labelled(120 * 2 ** (2 * number / 23), vowel, number)
+        save_utterance(folder / "notes" / f"{number:02}.npz", note)
+    file = config(folder, folder / "notes", 160, 1e-2, top="warm = 8\nhigh = 0.5")
+    sizes = ["model.pitch_hidden=32", "model.pitch_bins=160", f"model.pitch_highest={HIGHEST}"]
+    settings = load_config(
+        StreamPitchConfig, file, [*sizes, "ema=0.95", "data.frames=48", "data.batch=8"]
+    )
+    torch.manual_seed(0)
+    run = folder / "run"
+    stage = make_stage("stream_pitch", settings)
+    Trainer(stage, settings, run, console=Console(quiet=True)).fit()
+    assert stage_type("stream_pitch").config_type is StreamPitchConfig
+    return run
+
+
+def test_sung_vowels_up_to_1000_hz_are_followed(singer: Path, tmp_path: Path) -> None:
+    """Vowels, pitches and vibratos that it never heard; what is exported sings as the run does."""
+    torch.manual_seed(1)
+    speaks = StreamingConverter(StreamingConfig(**SIZES))
+    save_file(speaks, tmp_path / "speaks.safetensors")
+    out = export([tmp_path / "speaks.safetensors", singer], tmp_path / "sings.safetensors")
+    model = load_file(out)
+    assert isinstance(model, StreamingConverter) and model.config.pitch_highest == HIGHEST
+    assert model.config.pitch_bins == 160 and model.config.decoder_hidden == SIZES["decoder_hidden"]
+    found = {
+        (pitch, vowel): cents(model, *sung(pitch, vowel, seed=99))
+        for pitch in (180, 270, 390, 560, 700, 850, 1000)
+        for vowel in FORMANTS
+    }
+    for pitch in dict.fromkeys(pitch for pitch, _ in found):
+        told = np.median([found[pitch, vowel] for vowel in FORMANTS])
+        print(f"\nsmall, {pitch} Hz: median {told:.0f} cents", end="")
+    assert np.median(list(found.values())) < WITHIN
+    for pitch in (700, 850, 1000):
+        assert np.median([found[pitch, vowel] for vowel in FORMANTS]) < WITHIN, found
+
+
+def test_a_model_that_sings_converts_song(singer: Path, tmp_path: Path) -> None:
+    save_file(StreamingConverter(StreamingConfig(**SIZES)), tmp_path / "speaks.safetensors")
+    out = export([tmp_path / "speaks.safetensors", singer], tmp_path / "sings.safetensors")
+    vc = rtvc.load(out)
+    wave, _ = sung(900.0, seconds=2.0)
+    said = vc.convert(wave, RATE, vc.voice((speech(2.0, RATE), RATE)), prosody=0.0)
+    assert said.shape == wave.shape and np.isfinite(said).all()
