@@ -31,10 +31,15 @@ def speech(seconds: float) -> Samples:
     return (0.2 * loudness * (hum + 0.3 * rng.standard_normal(count))).astype(np.float32)
 
 
-async def _paced(samples: Samples, began: float) -> AsyncIterator[tuple[int, Samples]]:
-    """Blocks as a microphone gives them: each when its last sample was captured."""
+async def _paced(
+    samples: Samples, began: float, late: list[float]
+) -> AsyncIterator[tuple[int, Samples]]:
+    """Blocks as a microphone gives them: each when its last sample was captured. `late` hears by
+    how many seconds the machine missed that."""
     for at in range(0, len(samples), BLOCK):
-        await asyncio.sleep(max(0.0, began + (at + BLOCK) / RATE - time.perf_counter()))
+        due = began + (at + BLOCK) / RATE
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        late.append(time.perf_counter() - due)
         yield at, samples[at : at + BLOCK]
 
 
@@ -43,13 +48,13 @@ async def over_websocket(url: str, seconds: float) -> dict[str, Any]:
     arrival."""
     from rtvc.clients.websocket.client import connect
 
-    said, lags, samples = speech(seconds), list[float](), 0
+    said, lags, late, samples = speech(seconds), list[float](), list[float](), 0
     settings: dict[str, Any] = {"sample_rate": RATE, "format": "opus"}
     async with connect(url, "stub", window=60.0, **settings) as client:
         began = time.perf_counter()
 
         async def say() -> None:
-            async for at, block in _paced(said, began):
+            async for at, block in _paced(said, began, late):
                 await client.send(block, began + at / RATE)
             await client.finish()
 
@@ -59,7 +64,7 @@ async def over_websocket(url: str, seconds: float) -> dict[str, Any]:
                 samples += len(audio.samples)
                 lags.append(time.perf_counter() - audio.timestamp / 1e6)
         await saying
-    return {"lags": lags, "samples": samples, "said": len(said)}
+    return {"lags": lags, "samples": samples, "said": len(said), "late": late}
 
 
 async def in_call(url: str, seconds: float) -> dict[str, Any]:
@@ -68,11 +73,12 @@ async def in_call(url: str, seconds: float) -> dict[str, Any]:
     from rtvc.clients.webrtc.call import call
 
     said, played, parts = speech(seconds), list[tuple[float, int]](), list[Samples]()
+    late = list[float]()
     async with call(url, "stub") as client:
         began = time.perf_counter()
 
         async def say() -> None:
-            async for _, block in _paced(said, began):
+            async for _, block in _paced(said, began, late):
                 await client.send(block)
             await client.finish()
 
@@ -86,7 +92,8 @@ async def in_call(url: str, seconds: float) -> dict[str, Any]:
     ahead = shift(said, back)
     first = played[0][1]
     lags = [when - began - (ticks - first + ahead) / RATE for when, ticks in played]
-    return {"lags": lags, "samples": len(back), "said": len(said), "down": asdict(heard)}
+    told = {"lags": lags, "samples": len(back), "said": len(said), "late": late}
+    return told | {"down": asdict(heard)}
 
 
 def shift(said: Samples, back: Samples) -> int:

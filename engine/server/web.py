@@ -146,6 +146,10 @@ class Web:
             log.warning("refused code=%s address=%s", refusal.code.value, address)
             status = STATUS.get(refusal.code, 403)
             return reply(status, refusal.error.text().encode() + b"\n", "application/json")
+        except Exception:
+            self.service.metrics.crashes.inc()
+            log.exception("address=%s an offer failed", address)
+            return plain(500, b"something went wrong here\n")
         return reply(201, answer.encode(), "application/sdp")
 
     def _bearer(self, address: str, request: "Request", what: str) -> "Response | None":

@@ -90,13 +90,15 @@ class JitterBuffer:
         if self._next < 0:
             number, ticks = sequence, timestamp
             self._begin(number)
-        if number < self._next or number in self._waiting:
-            self.late += number < self._next
+        if number in self._waiting:
+            return
+        self._judge(now - ticks / RATE)  # of those that come too late above all
+        if number < self._next:
+            self.late += 1
             return
         if number >= self._newest:
             self._newest, self._timestamp = number, ticks
         self._waiting[number] = ticks, payload
-        self._judge(now - ticks / RATE)
         while len(self._waiting) > self.most:
             self._skip_to_next()
 

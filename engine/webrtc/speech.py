@@ -63,9 +63,10 @@ class Decoder:
 
     def __init__(self) -> None:
         found = library()
-        self._error = found.OpusError
         self._decoder = found.Decoder(RATE, 1)
-        self._api = found.api.decoder
+        # Past opuslib's own function, which makes a list of Python's floats of every packet.
+        self._decode = found.api.decoder.libopus_decode_float
+        self._pointer = found.api.c_float_pointer
         self.recovered = self.concealed = 0
 
     def decode(self, packet: Packet) -> Samples:
@@ -85,10 +86,10 @@ class Decoder:
 
     def _try(self, payload: bytes, most: int, *, fec: bool = False) -> Samples | None:
         """What the library makes of a payload; of an empty one a guess."""
-        try:
-            data = self._api.decode_float(
-                self._decoder.decoder_state, payload or None, len(payload), most, fec, channels=1
-            )
-        except self._error:
+        samples = np.empty(most, np.float32)
+        into = samples.ctypes.data_as(self._pointer)
+        state = self._decoder.decoder_state
+        count = self._decode(state, payload or None, len(payload), into, most, int(fec))
+        if count < 0:
             return None
-        return np.clip(np.nan_to_num(np.frombuffer(data, np.float32)), -1, 1).astype(np.float32)
+        return np.clip(np.nan_to_num(samples[:count], copy=False), -1, 1)

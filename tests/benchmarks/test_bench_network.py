@@ -50,8 +50,8 @@ def test_a_call_over_a_bad_line_misses_nothing():
     assert told["line"] == made_of
     websocket, call = told["websocket"], told["webrtc"]
     assert websocket["missing_ms"] == 0
-    # Packets before the first that came are all that can be missing.
-    assert 0 <= call["missing_ms"] <= 60
+    # Packets that the first to come had overtaken, at most three each way, or lost before it.
+    assert 0 <= call["missing_ms"] <= 160
     assert call["lost_up"] + call["lost_down"] > 0
     assert call["copied"] > call["guessed"]
 
@@ -63,14 +63,14 @@ def test_what_came_back_later_is_found():
 
 
 def test_figures_count_what_they_say():
-    call = {"lags": [0.1] * 100, "said": 96_000, "samples": 95_040}
+    call = {"lags": [0.1] * 100, "said": 96_000, "samples": 95_040, "late": [0.001]}
     call["down"] = {"lost": 3, "recovered": 2, "concealed": 1}
-    websocket = {"lags": [0.05] * 90 + [0.4] * 10, "said": 96_000, "samples": 96_000}
+    websocket = {"lags": [0.05] * 90 + [0.4] * 10, "said": 96_000, "samples": 96_000, "late": [0]}
     told = figures(websocket, call, {"received": 96.0, "recovered": 4.0, "concealed": 0.0})
     assert told["webrtc"]["missing_ms"] == 20 and told["websocket"]["missing_ms"] == 0
     assert told["webrtc"]["lost_up"] == 0.04 and told["webrtc"]["lost_down"] == 0.03
     assert told["webrtc"]["copied"] == 0.06 and told["webrtc"]["guessed"] == 0.01
-    assert told["websocket"]["later_than_a_call"] == 0.1
+    assert told["websocket"]["later_than_a_call"] == 0.1 and told["webrtc"]["machine_ms"] == 1
 
 
 def test_a_busy_round_tells_nothing():

@@ -13,6 +13,7 @@ from serving import served
 
 from rtvc.clients.webrtc.call import call
 from rtvc.engine.protocol.refusals import Refusal
+from rtvc.engine.server import app
 from rtvc.engine.server.posted import LARGEST_BODY, LARGEST_HEAD
 from rtvc.engine.webrtc import door as door_module
 from rtvc.engine.webrtc.door import Door, checked
@@ -97,6 +98,32 @@ def test_requests_that_are_none_are_refused_before_anything_is_done(tmp_path, do
                 assert " 400 " in (await exchange(url, nonsense)).splitlines()[0]
             assert not doors[0].peers
             assert errors(service) == 0
+
+    asyncio.run(main())
+
+
+def test_half_a_request_is_not_waited_for_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "OPEN_S", 0.2)
+
+    async def main():
+        async with served(tmp_path, webrtc=True) as (_, url):
+            assert await exchange(url, b"POST /v1/webrtc HTTP/1.1\r\nHost: ") == ""
+            begun = b"POST /v1/webrtc HTTP/1.1\r\nContent-Length: 9\r\n\r\nv"
+            assert await exchange(url, begun) == ""
+
+    asyncio.run(main())
+
+
+def test_what_fails_here_is_said_and_counted(tmp_path, doors, monkeypatch):
+    async def broken(self, offer, address):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Door, "answer", broken)
+
+    async def main():
+        async with served(tmp_path, webrtc=True) as (service, url):
+            assert (await posted(url, "v=0"))[0] == 500
+            assert errors(service) == 1
 
     asyncio.run(main())
 

@@ -99,6 +99,7 @@ def test_a_network_that_changes_is_followed():
     later = [(n, n * 0.02 + 0.08 * rng.random()) for n in range(500, 1_000)]
     feed(buffer, later)
     wild = buffer.unrest
+    assert buffer.late < 12  # of 500: before it knew
     feed(buffer, [(n, n * 0.02 + 0.02 * rng.random()) for n in range(1_000, 1_500)])
     assert calm < 0.021 < 0.07 < wild < 0.081 and buffer.unrest < 0.021
 
