@@ -98,15 +98,19 @@ def test_a_killed_run_gives_its_last_checkpoint(
 def test_what_does_not_make_a_model_is_refused(
     three: tuple[StreamingConverter, list[Path]], tmp_path: Path
 ) -> None:
-    model, (content, _, stream) = three
+    model, (content, pitch, stream) = three
     out = tmp_path / "out.safetensors"
     with pytest.raises(CheckpointError, match="runs that give pitch"):
         export([content, stream], out)
-    larger = StreamingConverter(CONFIG.model_copy(update={"pitch_hidden": 24}))
+    larger = StreamingConverter(
+        CONFIG.model_copy(update={"pitch_hidden": 24, "content_hidden": 24})
+    )
+    wide = run_of(tmp_path / "wide", "StreamContent", larger, ("encoder",))
     with pytest.raises(CheckpointError, match="different sizes"):
-        export(
-            [content, run_of(tmp_path / "larger", "StreamPitch", larger, ("pitch",)), stream], out
-        )
+        export([wide, pitch, stream], out)
+    sings = run_of(tmp_path / "sings", "StreamPitch", larger, ("pitch",))
+    made = load_file(export([content, sings, stream], tmp_path / "sings.safetensors"))
+    assert made.config == CONFIG.model_copy(update={"pitch_hidden": 24}), "it brings its own sizes"
     with torch.no_grad():
         model.pitch.out.weight[0, 0] = 1e6
     with pytest.raises(CheckpointError, match=r"pitch\.out\.weight cannot be written"):
