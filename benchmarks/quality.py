@@ -46,7 +46,12 @@ class Streamed:
 
 
 def quality(
-    pairs: Path, *, limit: int | None = None, chunk: int = 600, model: str | None = None
+    pairs: Path,
+    *,
+    limit: int | None = None,
+    chunk: int = 600,
+    model: str | None = None,
+    lookahead: float | None = None,
 ) -> dict[str, Any]:
     """The evaluation of the streamed model, with `streaming`: the largest difference from offline,
     and whether they are equal."""
@@ -54,7 +59,7 @@ def quality(
     from rtvc.engine.loading import streaming
     from rtvc.evaluate.run import evaluate_pairs
 
-    loaded, converter = streaming(model)
+    loaded, converter = streaming(model, lookahead)
     convert = Streamed(loaded, TorchBackend(converter, chunk))
     result = evaluate_pairs(convert, pairs, limit, model=f"{loaded.model.name}, streamed")
     largest = max(convert.differences, default=0.0)

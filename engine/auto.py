@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
+from rtvc import processor
 from rtvc.data.registry import cache_dir
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.cached import open_backend
 from rtvc.engine.identity import model_hash
-from rtvc.engine.registry import BACKENDS, features, machine, versions
+from rtvc.engine.registry import BACKENDS, machine, versions
 from rtvc.engine.trial import compare
 from rtvc.errors import OutputError, RtvcError
 from rtvc.files import read_json, write_json
@@ -77,7 +78,7 @@ def key(converter: Converter, chunk: int, candidates: Sequence[str]) -> str:
 def worthwhile(candidates: Sequence[str]) -> list[str]:
     """Torch eager, and the candidates whose packages are there and that this processor is made
     for."""
-    here = features()
+    here = processor.features()
     return [
         EAGER[0],
         *(

@@ -4,9 +4,9 @@ for."""
 import platform
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
+from rtvc import processor
 from rtvc.engine.graph.gpu import need_gpu
 from rtvc.engine.graph.target import Target
 from rtvc.engine.tensorrt import flavours
@@ -56,24 +56,10 @@ def entry(name: str) -> tuple[str, str, tuple[str, ...]]:
     return BACKENDS[name]
 
 
-def cpuinfo(*names: str) -> list[str]:
-    """Values of the fields of these names in Linux's description of the processor."""
-    place = Path("/proc/cpuinfo")
-    lines = place.read_text().splitlines() if place.is_file() else []
-    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(names)]
-
-
 def machine() -> str:
     """What an engine's machine code depends on: the operating system, the architecture and the
     CPU's name."""
-    name = next(iter(cpuinfo("model name")), platform.processor())
-    return f"{platform.system()} {platform.machine()} {name}".strip()
-
-
-def features() -> set[str] | None:
-    """What this processor can do, as Linux spells it; None where nobody says."""
-    flags = set(" ".join(cpuinfo("flags", "Features")).split())
-    return flags or None
+    return f"{platform.system()} {platform.machine()} {processor.name()}"
 
 
 def versions(backend: str, target: Target | None = None) -> dict[str, str]:

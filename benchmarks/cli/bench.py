@@ -3,11 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from rtvc.cli.targets import tell
+from rtvc.cli.targets import Lookahead, tell
 
 __all__ = ["cold", "components", "control", "loopback", "noise", "quality", "stalls", "stream"]
 
@@ -19,6 +19,7 @@ Output = Annotated[Path | None, typer.Option("--json", help="write the result he
 
 def components(
     model: Model = None,
+    lookahead: Lookahead = None,
     backends: Annotated[list[str] | None, typer.Option("--backend", help="only these")] = None,
     chunks: Annotated[
         list[float] | None,
@@ -54,7 +55,7 @@ def components(
     before = report.read(compare) if compare else {}
     if picture:
         report.picture_format(check_target(picture, folders=True))
-    _, converter = streaming(model)
+    _, converter = streaming(model, lookahead)
     timed = cases(converter, tuple(backends or BACKENDS), None if chunks is None else tuple(chunks))
     rows = [
         row for case in timed for count in threads or [1] if (row := measure(case, count, rounds))
@@ -80,6 +81,7 @@ def stream(
     chunk: Annotated[float, typer.Option(help="milliseconds a tick")] = 25.0,
     ticks: Annotated[int, typer.Option(help="timed ticks of each number", min=5)] = 100,
     model: Model = None,
+    lookahead: Lookahead = None,
     output: Output = None,
 ) -> None:
     """How many concurrent sessions this machine holds in real time.
@@ -94,7 +96,7 @@ def stream(
 
     report.check(output)
     check_engine(engine)
-    loaded, converter = streaming(model)
+    loaded, converter = streaming(model, lookahead)
     backend, _ = open_engine(converter, engine, chunk_of(chunk, converter))
     import torch
 
@@ -118,13 +120,18 @@ def loopback(
     ] = "examples/reference.flac",
     engine: Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, …")] = "auto",
     chunk: Annotated[float, typer.Option(help="milliseconds a step")] = 12.5,
-    block: Annotated[float, typer.Option(help="milliseconds a block of the sound card")] = 5.0,
+    block: Annotated[float, typer.Option(help="milliseconds a block of the sound card")] = 2.5,
     margin: Annotated[
-        float, typer.Option(help="milliseconds that should wait at the player")
-    ] = 10.0,
+        float | None,
+        typer.Option(help="milliseconds that should wait at the player; default: adapts"),
+    ] = None,
+    backend: Annotated[str, typer.Option(help="way to the devices, as of `rtvc live`")] = "auto",
+    source: Annotated[str | None, typer.Option("--input", help="as of `rtvc live`")] = None,
+    sink: Annotated[str | None, typer.Option("--output", help="as of `rtvc live`")] = None,
     seconds: Annotated[float, typer.Option(help="how long")] = 20.0,
     server: Annotated[str, typer.Option(help="pulseaudio or pipewire")] = "pulseaudio",
     model: Model = None,
+    lookahead: Lookahead = None,
     output: Output = None,
 ) -> None:
     """Capture-to-playback latency of `rtvc live` with a private sound server.
@@ -135,7 +142,14 @@ def loopback(
     from rtvc.benchmarks.live.loopback import loopback as run
 
     report.check(output)
-    extra = {} if model is None else {"model": model}
+    chosen = {
+        "backend": backend,
+        "model": model,
+        "lookahead": lookahead,
+        "input": source,
+        "output": sink,
+    }
+    extra = {name: str(value) for name, value in chosen.items() if value is not None}
     result = run(
         voice,
         seconds=seconds,
@@ -177,8 +191,10 @@ def cold(
         raise ConfigError(f"expected starts among {', '.join(STARTS)}, got {unknown[0]!r}")
     if against is not None and not (against / "rtvc" / "cli").is_dir():
         raise ConfigError(f"{against} is no checkout of rtvc: name its folder")
-    rows = run(names, rounds, against and against.resolve())
-    for row in rows:
+    rows = list[dict[str, Any]]()
+    for name in names:
+        rows += run([name], rounds, against and against.resolve())
+        row = rows[-1]
         line = f"{row['start']:16s} {row['seconds']:.2f} s, processor {row['cpu']:.2f} s"
         if against:
             line += f"; before {row['before']:.2f} s, processor {row['before_cpu']:.2f} s"
@@ -194,6 +210,7 @@ def quality(
     limit: Annotated[int | None, typer.Option(help="only the first so many pairs", min=1)] = None,
     chunk: Annotated[float, typer.Option(help="milliseconds a step")] = 25.0,
     model: Model = None,
+    lookahead: Lookahead = None,
     output: Output = None,
 ) -> None:
     """`rtvc evaluate` of the streamed model, and its difference from offline.
@@ -206,7 +223,7 @@ def quality(
 
     if output:
         check_target(output, sources=[pairs], folders=True)
-    result = run(pairs, limit=limit, chunk=round(24 * chunk), model=model)
+    result = run(pairs, limit=limit, chunk=round(24 * chunk), model=model, lookahead=lookahead)
     tell(json.dumps({name: result[name] for name in ("summary", "streaming")}, indent=2), output)
     if output:
         write_json(output, result)
@@ -224,6 +241,7 @@ def stalls(
     ] = None,
     seed: Annotated[int, typer.Option(help="of the stalls")] = 0,
     model: Model = None,
+    lookahead: Lookahead = None,
     output: Output = None,
 ) -> None:
     """A simulated conversation with random stalls: nothing lost but what was declared, lag back
@@ -241,7 +259,7 @@ def stalls(
         from rtvc.engine.loading import streaming
         from rtvc.engine.open import open_engine
 
-        backend, _ = open_engine(streaming(model)[1], engine)
+        backend, _ = open_engine(streaming(model, lookahead)[1], engine)
     result = run(minutes, backend=backend, seed=seed)
     tell(json.dumps(result, indent=2), output)
     path = report.save([result], output, kind="stalls")
@@ -281,6 +299,7 @@ def noise(
         list[str] | None, typer.Option("--suppressor", help="only these: none, rnnoise, hush")
     ] = None,
     model: Model = None,
+    lookahead: Lookahead = None,
     output: Output = None,
 ) -> None:
     """What a noise suppressor before the converter does for words and naturalness.
@@ -302,7 +321,7 @@ def noise(
         )
     chosen, rows = read_pairs(pairs, utterances), list[bench.Row]()
     for row in bench.compare(
-        streaming(model)[0],
+        streaming(model, lookahead)[0],
         chosen,
         Recogniser().transcribe,
         distillmos.judge(),

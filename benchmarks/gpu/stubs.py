@@ -127,6 +127,8 @@ def shipped(tiny: bool = False) -> tuple[Any, str]:
 
 def facts() -> dict[str, Any]:
     """The machine, the versions, the commit."""
+    from rtvc import processor
+
     versions = {}
     for package in PACKAGES:
         try:
@@ -137,7 +139,7 @@ def facts() -> dict[str, Any]:
     return {
         "machine": {
             "gpu": gpu,
-            "cpu": cpu(),
+            "cpu": processor.name(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "packages": versions,
@@ -147,18 +149,6 @@ def facts() -> dict[str, Any]:
             or "no checkout"
         ),
     }
-
-
-def cpu() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
 
 
 def output(command: list[str]) -> str | None:

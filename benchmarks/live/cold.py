@@ -93,36 +93,51 @@ def said(child: "subprocess.Popen[str]", word: str) -> str:
     raise EngineError(f"a start ended before {word!r}: run the command by itself")
 
 
-def whole(*arguments: str) -> Callable[[Path], None]:
+def since(began: float) -> float:
+    """Seconds from a moment until now."""
+    return time.perf_counter() - began
+
+
+def whole(*arguments: str) -> Callable[[Path], float]:
     """A command that is over when its sound is there."""
 
-    def start(root: Path) -> None:
+    def start(root: Path) -> float:
+        began = time.perf_counter()
         with process(RUN, arguments, root) as child:
             ended(child)
+            return since(began)
 
     return start
 
 
-def importing(root: Path) -> None:
+def importing(root: Path) -> float:
     """`import rtvc`."""
+    began = time.perf_counter()
     with process("import rtvc", [], root) as child:
         ended(child)
+        return since(began)
 
 
-def library(root: Path) -> None:
+def library(root: Path) -> float:
     """`vc.stream(voice, backend="auto")` until it gives sound."""
     sounds = [str(EXAMPLES / "reference.flac"), str(EXAMPLES / "source.flac")]
+    began = time.perf_counter()
     with process(STREAM, sounds, root) as child:
         said(child, "heard")
+        return since(began)
 
 
-def serving(root: Path) -> None:
+def serving(root: Path) -> float:
     """`rtvc serve` until a client hears something converted."""
     voices = Path(tempfile.mkdtemp(prefix="rtvc-voices-"))
     (voices / "anna.voice").write_bytes(voice_file().read_bytes())
+    import rtvc.clients.websocket.client  # noqa: F401  (a client that runs already)
+
+    began = time.perf_counter()
     with process(RUN, ["serve", "--port", "0", "--voices", str(voices)], root) as child:
         address = said(child, "listening on").split()[-1].replace("http", "ws")
-        asyncio.run(first_sound(f"{address.rstrip('/')}/v1"))
+        asyncio.run(first_sound(address))
+        return since(began)
 
 
 async def first_sound(address: str) -> None:
@@ -142,16 +157,18 @@ async def first_sound(address: str) -> None:
                 return
 
 
-def living(root: Path) -> None:
+def living(root: Path) -> float:
     """`rtvc live` on a private sound server until the loudspeaker sounds."""
     noise = np.random.default_rng(0).normal(0, 0.1, 48_000 * 60).astype(np.float32)
     arguments = ["live", "--voice", str(EXAMPLES / "reference.flac"), "--no-gate", "--json"]
     with room() as place, ExitStack() as stack:
         player = place.say(noise)
         stack.callback(player.terminate)
+        began = time.perf_counter()
         child = stack.enter_context(process(RUN, arguments, root, place.environment))
         while float(said(child, "level_out_db").split('"level_out_db": ')[1].split(",")[0]) < -60:
             pass
+        return since(began)
 
 
 def voice_file() -> Path:
@@ -164,14 +181,14 @@ def voice_file() -> Path:
     return place
 
 
-def convert(*extra: str) -> Callable[[Path], None]:
+def convert(*extra: str) -> Callable[[Path], float]:
     """`rtvc convert` of five seconds."""
     sounds = [str(EXAMPLES / "source.flac"), "-r", str(EXAMPLES / "reference.flac")]
     output = Path(tempfile.gettempdir()) / f"rtvc-cold-{os.getpid()}.wav"
     return whole("convert", *sounds, "-o", str(output), "--force", *extra)
 
 
-STARTS: dict[str, Callable[[Path], None]] = {
+STARTS: dict[str, Callable[[Path], float]] = {
     "import": importing,
     "help": whole("--help"),
     "convert": convert(),
@@ -180,7 +197,7 @@ STARTS: dict[str, Callable[[Path], None]] = {
     "serve": serving,
     "live": living,
 }
-"""What can be started, each returning when its first sound is there."""
+"""What can be started, each returning the seconds until its first sound was there."""
 
 
 def cold(
@@ -194,9 +211,10 @@ def cold(
         against: the folder of the other checkout.
 
     Returns:
-        For each start: `start`, `seconds` by the clock and `cpu` by the processor (medians: on a
-        busy machine the second says more), and `all` as pairs of both; with `against`, the same of
-        the other checkout as `before`, `before_cpu` and `before_all`.
+        For each start: `start`, `seconds` by the clock until the first sound, `cpu` by the
+        processor until all had ended (medians), `all` as pairs of both, and the machine's `load`;
+        with `against`, the same of the other checkout as `before`, `before_cpu` and
+        `before_all`.
     """
     rows = []
     voice_file()
@@ -206,12 +224,9 @@ def cold(
             times[against] = []
         for _ in range(rounds):
             for root, taken in times.items():
-                began, worked = time.perf_counter(), processor()
-                STARTS[name](root)
-                taken.append(
-                    (round(time.perf_counter() - began, 2), round(processor() - worked, 2))
-                )
-        row: dict[str, Any] = {"start": name}
+                worked, seconds = processor(), STARTS[name](root)
+                taken.append((round(seconds, 2), round(processor() - worked, 2)))
+        row: dict[str, Any] = {"start": name, "load": round(os.getloadavg()[0], 1)}
         for words, taken in zip(
             (("seconds", "cpu", "all"), ("before", "before_cpu", "before_all")),
             times.values(),

@@ -135,41 +135,38 @@ def loopback(
     seconds: float = 20.0,
     engine: str = "auto",
     chunk_ms: float = 12.5,
-    block_ms: float = 5.0,
-    margin_ms: float = 10.0,
+    block_ms: float = 2.5,
+    margin_ms: float | None = None,
     server: str = "pulseaudio",
     **options: str,
 ) -> dict[str, Any]:
     """Capture-to-playback latency of `rtvc live` with PulseAudio or PipeWire.
 
+    Args:
+        voice: recording or voice file to speak with.
+        seconds: how long.
+        engine: as of `rtvc live`; like `chunk_ms`, `block_ms` and `margin_ms`.
+        chunk_ms: see `engine`.
+        block_ms: see `engine`.
+        margin_ms: see `engine`.
+        server: `pulseaudio` or `pipewire`.
+        options: more of `rtvc live`, by name.
+
     Returns:
-        `server`, `p50_ms`, `p95_ms`, `p99_ms`, `xruns`, `dropped_samples`, `breakdown` by device,
-        block, algorithm, queue and compute.
+        `server`, `options`, `p50_ms`, `p95_ms`, `p99_ms`, `clicks`, `xruns`, `underruns`,
+        `dropped_samples`, `own_meter_p50_ms`, the `load` of the machine, and `stages`: what
+        `rtvc live` says that each part adds (milliseconds), and `unseen`, which is the rest.
+
+    Raises:
+        DeviceError: nothing was heard, or the live client ended early.
     """
     code = "import sys; from rtvc.cli import main; sys.argv = ['rtvc', *sys.argv[1:]]; main()"
-    arguments = [
-        "-c",
-        code,
-        "live",
-        "--voice",
-        voice,
-        "--engine",
-        engine,
-        "--chunk",
-        str(chunk_ms),
-        "--block",
-        str(block_ms),
-    ]
-    arguments += [
-        "--margin",
-        str(margin_ms),
-        "--no-gate",
-        "--json",
-        "--seconds",
-        str(seconds + 3.0),
-    ]
-    for name, value in options.items():
-        arguments += [f"--{name}", value]
+    asked = {"voice": voice, "engine": engine, "chunk": chunk_ms, "block": block_ms, **options}
+    if margin_ms is not None:
+        asked["margin"] = margin_ms
+    arguments = ["-c", code, "live", "--no-gate", "--json", "--seconds", str(seconds + 3.0)]
+    for name, value in asked.items():
+        arguments += [f"--{name}", str(value)]
     with tempfile.TemporaryDirectory(), room(server=server) as place:
         state, (said, heard) = converse_live(place, arguments, clicks(seconds, place.rate), seconds)
         rate = place.rate
@@ -179,26 +176,20 @@ def loopback(
             "nothing that was said was heard: run `rtvc doctor`, and try a longer --seconds"
         )
     p50, p95, p99 = np.percentile(delays, [50, 95, 99]).tolist()
-    algorithm, compute = 37.5, 1000 * state.get("rtf", 0.0) * chunk_ms / 1000
-    queue = margin_ms
-    known = block_ms + chunk_ms + algorithm + compute + queue
+    stages: dict[str, float] = state.get("stages", {})
     return {
         "server": server,
+        "options": {name: value for name, value in asked.items() if name != "voice"},
         "p50_ms": round(p50, 2),
         "p95_ms": round(p95, 2),
         "p99_ms": round(p99, 2),
         "clicks": len(delays),
-        "xruns": state.get("xruns", 0) + state.get("underruns", 0),
+        "xruns": state.get("xruns", 0),
+        "underruns": state.get("underruns", 0),
         "dropped_samples": round(state.get("dropped_ms", 0.0) * rate / 1000),
         "own_meter_p50_ms": state.get("lag_p50_ms"),
-        "breakdown": {
-            "block_ms": block_ms,
-            "chunk_ms": chunk_ms,
-            "algorithm_ms": algorithm,
-            "compute_ms": round(compute, 2),
-            "queue_ms": queue,
-            "device_ms": round(p50 - known, 2),
-        },
+        "load": round(os.getloadavg()[0], 1),
+        "stages": {**stages, "unseen": round(p50 - sum(stages.values()), 2)},
     }
 
 

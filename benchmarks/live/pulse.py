@@ -27,6 +27,7 @@ from rtvc.benchmarks.live.sound_servers import (
     address,
     check_server,
     ended,
+    hurry,
     running,
 )
 from rtvc.errors import DeviceError
@@ -40,15 +41,15 @@ MODULES = (
     ),
     (
         "module-remap-sink sink_name=mic master=room channels=1 channel_map=mono"
-        " master_channel_map=front-left remix=no"
+        " master_channel_map=front-left remix=no sink_properties=device.description=Mouth"
     ),
     (
         "module-remap-sink sink_name=speaker master=room channels=1 channel_map=mono"
-        " master_channel_map=front-right remix=no"
+        " master_channel_map=front-right remix=no sink_properties=device.description=Speaker"
     ),
     (
         "module-remap-source source_name=voice master=room.monitor channels=1 channel_map=mono"
-        " master_channel_map=front-left remix=no"
+        " master_channel_map=front-left remix=no source_properties=device.description=Voice"
     ),
 )
 
@@ -146,7 +147,9 @@ def room(rate: int = 48_000, server: str = "pulseaudio") -> Iterator[Room]:
     opened = Room(folder, rate, address(server, folder) | chosen)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        await_answer(opened, stack.enter_context(running(server, folder)))
+        programs = stack.enter_context(running(server, folder))
+        await_answer(opened, programs)
+        hurry(programs)
         for module in MODULES:
             opened.command("pactl", "load-module", *module.format(rate=rate).split())
         if server == "pipewire":

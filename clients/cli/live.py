@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rtvc.cli.targets import Lookahead
 from rtvc.cli.voice import Fit, advise
 
 __all__ = ["live"]
@@ -31,8 +32,13 @@ def live(
     input_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
     output_rate: Annotated[int | None, typer.Option(help="Hz; default: the device's own")] = None,
     block: Annotated[
-        float, typer.Option(help="milliseconds a block of the sound card", min=1, max=200)
-    ] = 10.0,
+        float | None,
+        typer.Option(
+            help="milliseconds a block; default: 2.5 where a sound server takes that, else 5",
+            min=1,
+            max=200,
+        ),
+    ] = None,
     chunk: Annotated[
         float | None,
         typer.Option(
@@ -40,20 +46,22 @@ def live(
         ),
     ] = None,
     margin: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="milliseconds that should wait at the player: more survives more jitter",
+            help="milliseconds that should wait at the player; default: what the jitter needs, 1 to"
+            " 4 while all is calm",
             min=0,
             max=500,
         ),
-    ] = 10.0,
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")
     ] = "auto",
-    backend: Annotated[str, typer.Option(help="sounddevice or pyaudio")] = "sounddevice",
+    backend: Annotated[str, typer.Option(help="auto, server, sounddevice or pyaudio")] = "auto",
     model: Annotated[
         str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
     ] = None,
+    lookahead: Lookahead = None,
     pitch: Annotated[
         float, typer.Option(help="semitones added to the pitch", min=-24, max=24)
     ] = 0.0,
@@ -108,7 +116,7 @@ def live(
     from rtvc.clients.control.voicebook import Voicebook, numbered
     from rtvc.clients.input.suppressor import suppressor
     from rtvc.clients.live.attend import attend
-    from rtvc.clients.live.config import LiveConfig, check_devices
+    from rtvc.clients.live.config import LiveConfig, block_ms, check_devices
     from rtvc.clients.live.devices import refresh
     from rtvc.clients.live.fitting import Fitting
     from rtvc.clients.live.live import Live
@@ -133,7 +141,6 @@ def live(
         output=sink,
         input_rate=input_rate,
         output_rate=output_rate,
-        block_ms=block,
         margin_ms=margin,
         sound=backend,
         gate=gate,
@@ -144,9 +151,10 @@ def live(
         denoise=denoise,
         agc=agc,
     )
-    check_devices(config, voices)
+    found = check_devices(config, voices)
+    config = config.model_copy(update={"block_ms": block_ms(block, backend, found)})
     typer.echo(PREPARING, err=True)
-    converter, steps = streaming(model)
+    converter, steps = streaming(model, lookahead)
     samples = chunk_of(chunk, steps) if chunk else None
     slots = [converter.voice(name) for name in voices]
     for voice in slots:

@@ -7,73 +7,20 @@ on PortAudio.
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtvc.clients.live.devices import Device, directed, portaudio
+from rtvc.clients.sound.heartbeat import Callback, Heartbeat, Stream
+from rtvc.clients.sound.server_stream import ServerStream
 from rtvc.errors import ConfigError, DependencyError, DeviceError
 
 Samples = NDArray[np.float32]
-Callback = Callable[[Samples, float], None]
-
-SILENT_S = 3.0
-"""A stream whose callback has not been called for this long has lost its device."""
-BELIEVABLE_S = 1.0
-"""Device delays above this, or below zero, are not believed."""
 
 
-class Stream(Protocol):
-    """One direction of one device."""
-
-    xruns: int
-    latency: float
-
-    def stop(self) -> None:
-        """Ends it; never raises."""
-        ...
-
-    @property
-    def alive(self) -> bool:
-        """Whether its callback is still being called."""
-        ...
-
-
-class Pulse:
-    """What both kinds of stream share: the heartbeat, the counts, and the way from channels to mono
-    and back."""
-
-    def __init__(self, callback: Callback, channels: int, rate: int, incoming: bool) -> None:
-        self.callback, self.channels, self.rate, self.incoming = callback, channels, rate, incoming
-        self.xruns, self.latency, self.called = 0, 0.0, time.perf_counter()
-        self.mono: Samples = np.zeros(16_384, np.float32)
-
-    def beat(self, data: Samples, delay: float, failed: bool) -> None:
-        """One callback: data (N, channels); `delay` from now to when its first sample was (or will
-        be) at the converter, in seconds."""
-        now = time.perf_counter()
-        self.called = now
-        self.xruns += failed
-        mono = self.mono[: len(data)]
-        if self.incoming:
-            delay = delay if 0 < delay < BELIEVABLE_S else len(data) / self.rate
-            if self.channels == 1:
-                mono[:] = data[:, 0]
-            else:
-                np.mean(data, axis=1, out=mono)
-            self.callback(mono, now - delay)
-            return
-        self.callback(mono, now + (delay if 0 < delay < BELIEVABLE_S else 0.0))
-        data[:] = mono[:, None]
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the callback was called lately."""
-        return time.perf_counter() - self.called < SILENT_S
-
-
-class SounddeviceStream(Pulse):
+class SounddeviceStream(Heartbeat):
     """A stream of the sounddevice package.
 
     Raises:
@@ -94,6 +41,7 @@ class SounddeviceStream(Pulse):
         cls = module.InputStream if incoming else module.OutputStream
 
         def called(data: Samples, frames: int, times: Any, flags: Any) -> None:
+            self.hurry()
             moment = (
                 times.currentTime - times.inputBufferAdcTime
                 if incoming
@@ -134,7 +82,7 @@ class SounddeviceStream(Pulse):
         return bool(self.stream.active) and self.fresh
 
 
-class PyaudioStream(Pulse):
+class PyaudioStream(Heartbeat):
     """A stream of the pyaudio package.
 
     Raises:
@@ -158,6 +106,7 @@ class PyaudioStream(Pulse):
         def called(
             data: bytes | None, frames: int, times: dict[str, float], flags: int
         ) -> tuple[bytes | None, int]:
+            self.hurry()
             if incoming:
                 samples = np.frombuffer(data or b"", np.float32).reshape(-1, self.channels)
                 self.beat(
@@ -216,7 +165,25 @@ class PyaudioStream(Pulse):
             return False
 
 
+def nearest(device: Device, callback: Callback, *, rate: int, block: int, incoming: bool) -> Stream:
+    """A stream by the shortest way: of the sound server itself where the device is one of its, else
+    of PortAudio.
+
+    Raises:
+        DeviceError: when the device cannot be opened so.
+    """
+    if device.by_server:
+        try:
+            return ServerStream(device, callback, rate=rate, block=block, incoming=incoming)
+        except (DependencyError, DeviceError):
+            if device.server:  # the server was asked for this one by name
+                raise
+    return SounddeviceStream(device, callback, rate=rate, block=block, incoming=incoming)
+
+
 STREAMS: dict[str, Callable[..., Stream]] = {
+    "auto": nearest,
+    "server": ServerStream,
     "sounddevice": SounddeviceStream,
     "pyaudio": PyaudioStream,
 }

@@ -8,11 +8,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from rtvc.clients.live.audio_streams import stream_type
 from rtvc.clients.live.devices import Device, pick
 from rtvc.clients.recording.recorder import SOURCE
+from rtvc.clients.sound.priority import processors
 from rtvc.files import StrPath, check_target
+
+BLOCK_MS, SHORT_BLOCK_MS = 5.0, 2.5
+"""A block of a device; and of one that a sound server stands before, which has buffers of its own
+between."""
 
 
 class LiveConfig(BaseModel):
-    """What `rtvc live` can be told."""
+    """What `rtvc live` can be told.
+
+    Attributes:
+        margin_ms: what should wait at the player; None adapts it to the jitter.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,9 +29,9 @@ class LiveConfig(BaseModel):
     output: str | None = None
     input_rate: int | None = None
     output_rate: int | None = None
-    block_ms: float = Field(10.0, gt=0, le=200)
-    margin_ms: float = Field(10.0, ge=0, le=500)
-    sound: str = "sounddevice"
+    block_ms: float = Field(default=BLOCK_MS, gt=0, le=200)
+    margin_ms: float | None = Field(default=None, ge=0, le=500)
+    sound: str = "auto"
     gate: bool = True
     lookback_ms: float = Field(0.0, ge=0, le=500)
     pitch: float = 0.0
@@ -50,3 +59,18 @@ def check_devices(config: LiveConfig, sources: Iterable[StrPath] = ()) -> tuple[
     if config.record is not None:
         check_target(config.record / f"{SOURCE}.flac", sources=sources, folders=True)
     return devices
+
+
+def block_ms(asked: float | None, sound: str, devices: tuple[Device, Device]) -> float:
+    """Milliseconds a block: what is asked for, or what suits the devices.
+
+    Args:
+        asked: None for what suits.
+        sound: name of the audio backend.
+        devices: microphone and loudspeaker.
+    """
+    if asked is not None:
+        return asked
+    direct = sound in ("auto", "server") and all(device.by_server for device in devices)
+    # With one processor a server may wait for a step of the model: its buffers must outlast that.
+    return SHORT_BLOCK_MS if direct and processors() > 1 else BLOCK_MS

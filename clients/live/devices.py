@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from rtvc.errors import DependencyError, DeviceError
 SERVER = "pulse:"
 """Before the name of a device that PulseAudio or PipeWire has, and PortAudio knows nothing of."""
 LISTS = (("sources", "input"), ("sinks", "output"))
+THROUGH = {"default", "pipewire", "pulse"}
+"""What ALSA calls the ways to a sound server."""
 PATIENCE_S = 5.0
 """Seconds that the sound server may take to answer."""
 
@@ -49,6 +52,11 @@ class Device:
     def key(self) -> str:
         """What `pick` finds it by, and no other."""
         return f"{SERVER}{self.server}" if self.server else self.name
+
+    @property
+    def by_server(self) -> bool:
+        """Whether PulseAudio or PipeWire stands before it."""
+        return bool(self.server) or (self.host == "ALSA" and self.name in THROUGH)
 
     def row(self) -> dict[str, Any]:
         """As a dictionary, for JSON."""
@@ -122,15 +130,7 @@ def server_devices(known: list[Device]) -> list[Device]:
         return []
     found = list[Device]()
     for what, kind in LISTS:
-        command = ["pactl", "--format=json", "list", what]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=PATIENCE_S, check=True
-            )
-            entries = json.loads(done.stdout)
-        except (OSError, subprocess.SubprocessError, ValueError):
-            return []
-        for entry in entries:
+        for entry in server_entries(what):
             if entry["properties"].get("device.class") == "monitor":
                 continue  # what a loudspeaker plays: nobody speaks there
             channels = len(entry["channel_map"].split(","))
@@ -140,11 +140,61 @@ def server_devices(known: list[Device]) -> list[Device]:
                     name=entry["description"],
                     inputs=channels if kind == "input" else 0,
                     outputs=channels if kind == "output" else 0,
+                    rate=entry_rate(entry) or way.rate,
                     default="",
                     server=entry["name"],
                 )
             )
     return found
+
+
+def server_entries(what: str) -> list[dict[str, Any]]:
+    """What the sound server knows of its `sources` or `sinks`; nothing where it does not answer."""
+    command = ["pactl", "--format=json", "list", what]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+        )
+        entries: list[dict[str, Any]] = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
+    return entries
+
+
+def entry_rate(entry: dict[str, Any]) -> int | None:
+    """The rate in Hz of a source or a sink, which says it as `s16le 2ch 48000Hz`."""
+    found = re.search(r"(\d+) ?Hz", str(entry.get("sample_specification", "")))
+    return int(found.group(1)) if found else None
+
+
+def own_rate(device: Device, kind: str) -> int:
+    """The rate in Hz at which a device works. PortAudio says 44,100 of every way to a sound server;
+    at another rate than the server's own, the server resamples, which takes time.
+
+    Args:
+        device: as of `pick`.
+        kind: `input` or `output`.
+    """
+    if device.server or not device.by_server:
+        return device.rate
+    what, variable = ("sources", "PULSE_SOURCE") if kind == "input" else ("sinks", "PULSE_SINK")
+    entries = server_entries(what)
+    name = os.environ.get(variable) or server_default(kind)
+    rates = {entry["name"]: entry_rate(entry) for entry in entries}
+    return rates.get(name) or device.rate
+
+
+def server_default(kind: str) -> str:
+    """The sound server's name of the microphone or loudspeaker that it takes by itself; empty
+    where it does not answer."""
+    command = ["pactl", f"get-default-{'source' if kind == 'input' else 'sink'}"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
 
 
 @contextmanager

@@ -6,10 +6,11 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from rtvc import processor
 from rtvc.clients.live.advice import advice, problems, virtual_mic_lacks
 from rtvc.engine.auto import choose
 from rtvc.engine.open import CHUNKS, SAFE
-from rtvc.engine.registry import features, machine
+from rtvc.engine.registry import machine
 from rtvc.errors import RtvcError
 from rtvc.models.streaming.interface import Converter
 
@@ -37,12 +38,12 @@ FEATURES = (
     "i8mm",
 )
 """CPU features that make steps faster, as Linux spells them."""
-BLOCK_MS, MARGIN_MS = 10.0, 10.0
+BLOCK_MS, MARGIN_MS = 5.0, 4.0
 
 
 def cpu() -> dict[str, Any]:
     """The processor, its cores and the features that matter."""
-    flags = features() or set()
+    flags = processor.features() or set()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return {
         "name": machine(),

@@ -1,7 +1,7 @@
 """What every live conversion stands on, whether the model runs here or behind a server: devices, a
 worker between their callbacks, a recorder, and the numbers that all of them give."""
 
-import os
+import sys
 import threading
 import time
 from collections import deque
@@ -20,6 +20,7 @@ from rtvc.clients.live.config import LiveConfig
 from rtvc.clients.live.open_devices import Devices, Opener, Role, Route
 from rtvc.clients.live.status import Status
 from rtvc.clients.recording.recorder import Recorder
+from rtvc.clients.sound.priority import WORKER, ordinary, raise_priority, realtime
 from rtvc.engine.callback.duplex import Front as FrontOf
 from rtvc.engine.callback.duplex import Outlet
 from rtvc.engine.callback.placing import Stretch
@@ -30,8 +31,10 @@ Samples = NDArray[np.float32]
 NAP_S = 0.001
 """How long the worker sleeps when there is nothing to do: it is never woken by a lock that the
 audio callback holds."""
-PRIORITY = -11
-"""The nice value that audio threads ask for."""
+HOPELESS, ENOUGH = 0.95, 200
+"""Share of real time from which on converting is hopeless here, and the turns that say so."""
+SWITCH_S = 0.001
+"""How long a thread of Python may keep an audio callback waiting."""
 RECORDINGS = Path("rtvc-recordings")
 """Folder of recordings that are begun without naming one, in the user's own."""
 QUIETEST_DB = -120.0
@@ -63,17 +66,6 @@ class Duplex(Protocol):
     def turn(self, now: float) -> int:
         """The worker's: does what there is to do; returns the output samples that it came to."""
         ...
-
-
-def raise_priority() -> bool:
-    """Asks for a higher priority for this thread and those it starts: sound comes before other
-    work. Returns whether it was granted."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
-    except (OSError, AttributeError):
-        # Not permitted, or not a POSIX system: nothing is lost but some protection from load.
-        return False
-    return True
 
 
 def level(samples: Samples) -> float:
@@ -139,6 +131,7 @@ class DuplexAudio:
             OutputError: nothing can be recorded to the folder.
         """
         raise_priority()
+        sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         self.pump.tap, self.pump.front = self._measure, self.front
         try:
             if self.config.record is not None:
@@ -220,8 +213,11 @@ class DuplexAudio:
             lag_p95_ms=round(p95, 1),
             lag_p99_ms=round(p99, 1),
             expected_ms=round(
-                1000 * (latency + self.front.late) + self.config.block_ms + self.config.margin_ms, 1
+                1000 * (latency + self.front.late + playout.margin / playout.rate)
+                + self.config.block_ms,
+                1,
             ),
+            stages=self._stages(latency),
             xruns=self.devices.xruns,
             underruns=playout.underruns,
             dropped_ms=round(1000 * dropped, 1),
@@ -238,16 +234,36 @@ class DuplexAudio:
             recording=self.recorder.status(),
         )
 
+    def _stages(self, latency: float) -> dict[str, float]:
+        """What adds to the lag, in milliseconds."""
+        computing = np.median([taken for taken, _ in self._busy]) if self._busy else 0.0
+        seconds = {
+            "microphone": self.devices.held("input"),
+            "block": self.config.block_ms / 1000,
+            "front": self.front.late,
+            "conversion": latency,
+            "computing": float(computing),
+            "queue": self.pump.outlet.playout.level,
+            "loudspeaker": self.devices.held("output"),
+        }
+        return {name: round(1000 * each, 2) for name, each in seconds.items()}
+
     def _capture(self, block: Samples, at: float) -> None:
+        if not self.pump.outlet.playout.asked:
+            return  # nobody listens yet: what was said before is not kept for them
         self.pump.capture(block, at, time.perf_counter())
 
     def _work(self) -> None:
+        first = realtime(WORKER)
         try:
             while not self._stop.is_set():
                 began = time.perf_counter()
                 converted = self.pump.turn(began)
                 if converted:
                     self._busy.append((time.perf_counter() - began, converted / self.rate_out))
+                    if first and len(self._busy) > ENOUGH and self.rtf > HOPELESS:
+                        first = False
+                        ordinary()  # too slow for this machine: others shall not suffer as well
                 else:
                     time.sleep(NAP_S)
         except BaseException as error:  # `supervise` of the conversion raises it where it is seen

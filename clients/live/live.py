@@ -6,7 +6,7 @@ from typing import Self
 
 from rtvc.clients.live.audio_streams import stream_type
 from rtvc.clients.live.config import LiveConfig
-from rtvc.clients.live.devices import pick
+from rtvc.clients.live.devices import own_rate, pick
 from rtvc.clients.live.duplex_audio import DuplexAudio
 from rtvc.clients.live.open_devices import Devices, Opener
 from rtvc.clients.live.status import Status
@@ -61,7 +61,10 @@ class Live:
         self.backend, self.config = backend, config
         streams = streams or stream_type(config.sound)
         source, sink = pick(config.input, "input"), pick(config.output, "output")
-        rate_in, rate_out = config.input_rate or source.rate, config.output_rate or sink.rate
+        rate_in, rate_out = (
+            config.input_rate or own_rate(source, "input"),
+            config.output_rate or own_rate(sink, "output"),
+        )
         nominal = backend.chunk / backend.sample_rate + config.block_ms / 1000
         self.session = Session(
             backend,
@@ -73,7 +76,8 @@ class Live:
             gate=gate_of(backend.sample_rate, config),
             backlog=Backlog(backend.sample_rate, nominal=nominal, limit=nominal + SLACK_S),
         )
-        self.pump = Pump(self.session, margin=config.margin_ms / 1000, monitor=config.monitor)
+        margin = None if config.margin_ms is None else config.margin_ms / 1000
+        self.pump = Pump(self.session, margin=margin, monitor=config.monitor)
         self.audio = DuplexAudio(self.pump, config, rate_in, rate_out, streams)
 
     def __enter__(self) -> Self:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
-from rtvc.clients.live.audio_streams import Callback, Stream
 from rtvc.clients.live.devices import pick, refresh
+from rtvc.clients.sound.heartbeat import Callback, Stream
 from rtvc.errors import DeviceError
 
 RETRY_S = 1.0
@@ -144,6 +144,11 @@ class Devices:
     def xruns(self) -> int:
         """Buffers that any of them had too late or too full so far."""
         return self._closed_xruns + sum(stream.xruns for stream in list(self._streams.values()))
+
+    def held(self, role: Role) -> float:
+        """Seconds that a device holds audio, as it says itself; 0 while it is not open."""
+        stream = self._streams.get(role)
+        return 0.0 if stream is None else stream.held
 
     def _opened(self, route: Route) -> Stream:
         return self.opener(

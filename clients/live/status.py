@@ -36,6 +36,9 @@ class Status:
         denoise: noise is taken out of the input.
         agc: the slow automatic gain is on.
         gain_db: of the slow automatic gain; None while it is off.
+        stages: milliseconds that each part adds to the lag: what the microphone holds, a block, the
+            noise suppressor, the conversion with its step, computing, the least that waits at the
+            player, what the loudspeaker holds.
         recording: as of `rtvc.clients.recording.recorder.Recorder.status`.
     """
 
@@ -66,6 +69,7 @@ class Status:
     denoise: bool = False
     agc: bool = False
     gain_db: float | None = None
+    stages: dict[str, float] | None = None
     recording: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtvc.clients.live.audio_streams import stream_type
 from rtvc.clients.live.config import LiveConfig
-from rtvc.clients.live.devices import pick
+from rtvc.clients.live.devices import own_rate, pick
 from rtvc.clients.live.duplex_audio import DuplexAudio
 from rtvc.clients.live.open_devices import Devices, Opener
 from rtvc.clients.live.status import Status
@@ -33,6 +33,8 @@ WAITING = 200
 WINDOW_S = 0.2
 """Over this stretch the least audio that waits at the player is taken: networks are less even than
 sound cards."""
+MARGIN_S = 0.010
+"""What waits at the player where nothing else is asked for."""
 STATS_S = 1.0
 """How often the server is asked how it is doing."""
 
@@ -146,8 +148,8 @@ class RemoteLive:
         self.remote, self.voices, self.config = remote, list(voices), config
         streams = streams or stream_type(config.sound)
         source, sink = pick(config.input, "input"), pick(config.output, "output")
-        rate_in = usable(config.input_rate or source.rate)
-        rate_out = usable(config.output_rate or sink.rate)
+        rate_in = usable(config.input_rate or own_rate(source, "input"))
+        rate_out = usable(config.output_rate or own_rate(sink, "output"))
         remote.start(
             self.voices[0],
             pitch=config.pitch,
@@ -157,7 +159,8 @@ class RemoteLive:
             **settings,
         )
         self.wet, self.pitch = 1.0, config.pitch
-        self.pump = RemotePump(remote, rate_in, rate_out, config.margin_ms / 1000)
+        margin = MARGIN_S if config.margin_ms is None else config.margin_ms / 1000
+        self.pump = RemotePump(remote, rate_in, rate_out, margin)
         self.audio = DuplexAudio(self.pump, config, rate_in, rate_out, streams)
         self._asked = 0.0
         self._server_dropped = self._server_load = 0.0

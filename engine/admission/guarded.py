@@ -8,7 +8,7 @@ no control frames: both happen below `recv` and `send`, where limits of messages
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rtvc.engine.admission.limits import Bucket
 
@@ -22,13 +22,31 @@ CONTROL_BURST = 60.0
 """Control frames at once."""
 SLICE = 4_096
 """Bytes that are parsed between two looks at the count: some 700 of the smallest frames."""
+LONGEST_METHOD = 8
+"""Bytes of a request by which it is told whose it is."""
 SMALL = 1_024
 """Bytes of a message's fragment below which it counts like a control frame: larger ones are bounded
 by the message's size."""
 
 
-def guarded(flooded: Callable[["ServerConnection"], None]) -> "type[ServerConnection]":
-    """A kind of connection that is cut off when control frames flood in; `flooded` is told."""
+class Reader(Protocol):
+    """Who reads a request in place of the library."""
+
+    def feed(self, data: bytes) -> None:
+        """More of it came."""
+        ...
+
+
+def guarded(
+    flooded: Callable[["ServerConnection"], None],
+    reader: Callable[["ServerConnection", bytes], Reader | None] = lambda connection, data: None,
+) -> "type[ServerConnection]":
+    """A kind of connection that is cut off when control frames flood in.
+
+    Args:
+        flooded: is told.
+        reader: from the first bytes of a connection, who reads it; None for the library.
+    """
     from websockets.asyncio.server import ServerConnection
     from websockets.frames import BINARY, CONT, TEXT
 
@@ -36,9 +54,15 @@ def guarded(flooded: Callable[["ServerConnection"], None]) -> "type[ServerConnec
         def __init__(self, *arguments: Any, **settings: Any) -> None:
             super().__init__(*arguments, **settings)
             self._control = Bucket(CONTROL_PER_S, CONTROL_BURST)
-            self._cut = False
+            self._cut = self._begun = False
+            self._reader: Reader | None = None
 
         def data_received(self, data: bytes) -> None:
+            if not self._begun:
+                self._begun, self._reader = True, reader(self, data[:LONGEST_METHOD])
+            if self._reader is not None:
+                self._reader.feed(data)
+                return
             for at in range(0, len(data), SLICE):
                 if self._cut:
                     return

@@ -26,6 +26,9 @@ class ServerLimits(BaseModel):
         handshakes: sockets that were accepted and not greeted yet, besides; a new one takes the
             place of the oldest.
         handshakes_per_address: of them, from one address; for a known proxy they do not count.
+        calls: open ones over WebRTC; those with a known client count as connections, too.
+        calls_coming: of them, whose client was not greeted yet.
+        calls_coming_per_address: of those, from one address.
         upload_bytes: of one reference recording.
         upload_seconds: of its audio once decoded.
         uploads_per_minute: of one connection.
@@ -57,6 +60,9 @@ class ServerLimits(BaseModel):
     connections_per_address: int = Field(default=128, ge=1)
     handshakes: int = Field(default=512, ge=1)
     handshakes_per_address: int = Field(default=256, ge=1)
+    calls: int = Field(default=128, ge=1)
+    calls_coming: int = Field(default=16, ge=1)
+    calls_coming_per_address: int = Field(default=8, ge=1)
     upload_bytes: int = Field(default=8 << 20, ge=1)
     upload_seconds: float = Field(default=120.0, gt=0)
     uploads_per_minute: float = Field(default=6.0, gt=0)

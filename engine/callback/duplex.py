@@ -47,15 +47,18 @@ class Front(Protocol):
 class Outlet:
     """One listener: a playout and the correction of its clock against the microphone's."""
 
-    def __init__(self, rate: int, *, margin: float, window: float, correct_drift: bool) -> None:
+    def __init__(
+        self, rate: int, *, margin: float | None, window: float, correct_drift: bool
+    ) -> None:
         self.rate, self.playout = rate, Playout(rate, margin=margin, window=window)
         self.drift = DriftResampler() if correct_drift else None
-        self.control = DriftControl(margin)
+        self.control = DriftControl(self.playout.margin / rate)
         self._turned = 0.0
 
     def deliver(self, block: Samples, captured: float, now: float) -> None:
         """Queues output for playback, stretched by the clocks' difference."""
         if self.drift is not None:
+            self.control.target = self.playout.margin / self.rate
             correction = self.control.update(self.playout.level, min(1.0, now - self._turned))
             block = self.drift.push(block, correction).clip(
                 -1, 1
@@ -70,7 +73,7 @@ class Pump:
 
     Args:
         session: what converts; give it a `Backlog` with a limit, or its input is never cut.
-        margin: seconds of output that should wait at the player.
+        margin: seconds of output that should wait at the player; None adapts it to the jitter.
         correct_drift: resample the output by what the two clocks differ.
         monitor: feed a second listener, with a clock of its own.
 
@@ -83,7 +86,7 @@ class Pump:
         self,
         session: Session,
         *,
-        margin: float = 0.010,
+        margin: float | None = 0.010,
         correct_drift: bool = True,
         monitor: bool = False,
     ) -> None:
@@ -205,10 +208,15 @@ class Pump:
             return []
         start, data, pair = self.captured.consumed, np.empty(count, np.float32), np.zeros(2)
         self.captured.read(data)
+        # A mark is (number of a block's first sample, when that was captured). The callback writes
+        # samples and marks to two rings and cannot do both at once: a mark may be here before its
+        # samples, and then waits in `_ahead` for a later call.
         while self.marks.read(pair) == 2:
             self._ahead.append((int(pair[0]), float(pair[1])))
         starts = [(max(0, at - start), when) for at, when in self._ahead if at < start + count]
         self._ahead = [(at, when) for at, when in self._ahead if at >= start + count]
+        # ... and samples may be here before their mark, as may the rest of a block of which an
+        # earlier call took the beginning: they follow what was read last without a gap.
         if not starts or starts[0][0] > 0:
             starts.insert(0, (0, self._following))
         edges = [at for at, _ in starts[1:]] + [count]

@@ -9,8 +9,9 @@ stale audio (dropped with a cross-fade, counted).
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.engine.callback.margin import Margin
 from rtvc.engine.callback.ring import Ring
-from rtvc.engine.streams.backlog import FADE_S
+from rtvc.engine.streams.backlog import FADE_S, splice
 from rtvc.errors import EngineError
 
 Samples = NDArray[np.float32]
@@ -19,9 +20,12 @@ WINDOW_S = 0.080
 """Over this stretch the lowest level is taken: longer than a chunk, shorter than half of the
 promised 200 ms."""
 SLACK_S = 0.012
-"""How far above the margin the level may stay before audio is dropped: more than a block of a sound
-card (as two clocks slide past each other the lowest level jumps by one), and the range in which
-drift control works."""
+"""How far above a margin that is given the level may stay before audio is dropped: more than a
+block of a sound card (as two clocks slide past each other the lowest level jumps by one), and the
+range in which drift control works."""
+TIGHT_S, SETTLED_S = 0.002, 0.001
+"""The same with a margin that adapts, beyond one block; and right after the beginning, when the
+level is what it happens to be."""
 STALE_S = 0.5
 """What is older than this when it would sound is dropped whole: the machine slept."""
 HISTORY = 8192
@@ -33,7 +37,8 @@ class Playout:
 
     Args:
         rate: samples a second.
-        margin: seconds of audio that should be left after every read: what protects from jitter.
+        margin: seconds of audio that should be left after every read: what protects from jitter;
+            None adapts it to the jitter.
         longest: samples of the largest block that `read` will be asked for.
         capacity: seconds that the ring holds.
         window: seconds over which the lowest level is taken.
@@ -43,11 +48,13 @@ class Playout:
         self,
         rate: int,
         *,
-        margin: float,
+        margin: float | None,
         longest: int = 8192,
         capacity: float = 4.0,
         window: float = WINDOW_S,
     ) -> None:
+        self.adapted = Margin() if margin is None else None
+        margin = self.adapted.value if self.adapted else margin or 0.0
         if margin + window > capacity / 2:
             raise EngineError(
                 f"a margin of {margin} s and a window of {window} s do not fit a queue of"
@@ -63,6 +70,7 @@ class Playout:
         self._lags, self.sounded = np.zeros(HISTORY), 0
         self._waiting, self._last, self.asked = True, 0.0, False
         self._lowest, self._seen = len(self.ring.data), 0
+        self._settling = False  # whether this is the first window since the beginning
         self.level = margin  # seconds left after reads, at the lowest, in the last full window
         self.underruns = self.dropped = self.drops = self.rejected = 0
 
@@ -90,24 +98,30 @@ class Playout:
             self._silence(out)
             return
         rises, self._waiting = self._waiting, False
+        if rises:
+            self._lowest, self._seen, self._settling = len(self.ring.data), 0, True
         excess = self._excess(fill - len(out), len(out))
-        if excess > fade:
-            self.ring.read(self._stale)
-            self.ring.skip(excess - fade)
+        fade = min(fade, len(out))
+        passed = self._stale[:fade]
+        if excess:
+            self.ring.peek(passed)
+            self.ring.skip(excess)
             self.dropped += excess
             self.drops += 1
         self._lags[self.sounded % HISTORY] = self._age(at)
         self.sounded += 1
         got = self.ring.read(out)
-        if excess > fade and got >= fade:
-            out[:fade] *= self.rise
-            out[:fade] += (1 - self.rise) * self._stale
+        if excess and got >= fade:
+            splice(passed, out[:fade])
         if rises:
             length = min(fade, got)
             out[:length] *= self.rise[:length]
         if got < len(out):
             self.underruns += 1
             self._waiting = True
+            if self.adapted:
+                self.adapted.dry()
+                self.margin = int(self.adapted.value * self.rate)
             length = min(fade, got)
             out[got - length : got] *= self.rise[:length][::-1]
             out[got:] = 0
@@ -138,9 +152,19 @@ class Playout:
         self._seen += played
         if self._seen < self.window:
             return 0
-        lowest, self._lowest, self._seen = self._lowest, len(self.ring.data), 0
+        lowest, seen = self._lowest, self._seen / self.rate
+        self._lowest, self._seen = len(self.ring.data), 0
         self.level = lowest / self.rate
-        return lowest - self.margin if lowest > self.margin + self.slack else 0
+        slack, settling, self._settling = self.slack, self._settling, False
+        if self.adapted:
+            self.adapted.window(self.level, seen)
+            self.margin = int(self.adapted.value * self.rate)
+            slack = int(SETTLED_S * self.rate) if settling else played + int(TIGHT_S * self.rate)
+        if lowest <= self.margin + slack:
+            return 0
+        if self.adapted:
+            self.adapted.cut()
+        return lowest - self.margin
 
     def _age(self, at: float) -> float:
         """How old the next sample is when it sounds at time `at`, in seconds; marks hold (position

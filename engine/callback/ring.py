@@ -85,6 +85,13 @@ class Ring:
         """The consumer's: fills block (N,) from its beginning and returns how many there were."""
         return int(self._read(self.data, self.counters, block))
 
+    def peek(self, block: NDArray[Any]) -> int:
+        """The consumer's: like `read`, and what was read stays."""
+        count = min(len(block), len(self))
+        places = (self.consumed + np.arange(count)) % self.capacity
+        block[:count] = self.data[places]
+        return count
+
     def skip(self, count: int) -> int:
         """The consumer's: lets up to `count` numbers go and returns how many there were."""
         return int(self._skip(self.counters, count))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from rtvc.cli.targets import Lookahead
+
 if TYPE_CHECKING:
     from rtvc.converter import VoiceConverter
     from rtvc.engine.graph.target import Target
@@ -65,6 +67,7 @@ def build(
     model: Annotated[
         str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
     ] = None,
+    lookahead: Lookahead = None,
     chunk: Annotated[float, typer.Option(help="milliseconds a step, a multiple of 12.5")] = 25.0,
     again: Annotated[
         bool, typer.Option(help="auto: measure even if this machine was measured before")
@@ -124,7 +127,7 @@ def build(
         check_folder(output)
     if parity is not None:
         check_source(parity)
-    loaded, converter = streaming(model)
+    loaded, converter = streaming(model, lookahead)
     samples = chunk_of(chunk, converter)
     if plan:
         show_plan(backend, converter, samples, target, as_json)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rtvc.cli.targets import Lookahead
 from rtvc.cli.voice import Fit
 from rtvc.engine.cli.studies import (
     picture_of,
@@ -33,6 +34,7 @@ def evaluate(
         str | None,
         typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)"),
     ] = None,
+    lookahead: Lookahead = None,
     more: Annotated[
         int,
         typer.Option(
@@ -154,12 +156,18 @@ def evaluate(
         )
     torch.set_num_threads(threads)
     if units is not None:
-        converter = LibraryConverter(model, None, device, fit or 0)
+        converter = LibraryConverter(model, None, device, fit or 0, lookahead=lookahead)
         show_languages(converter, pairs, units, limit or LANGUAGES, json)
         return
     listed = read_pairs(pairs, limit, more)
     if where:
-        show_where(LibraryConverter(model, None, device, fit or 0), listed, bridge, teacher, json)
+        show_where(
+            LibraryConverter(model, None, device, fit or 0, lookahead=lookahead),
+            listed,
+            bridge,
+            teacher,
+            json,
+        )
         return
 
     def open_stepper(steps: "Converter", samples: int) -> "Backend":
@@ -168,7 +176,7 @@ def evaluate(
         return open_engine(steps, str(backend), samples)[0]
 
     show_evaluation(
-        LibraryConverter(model, chunk, device, fit, open_stepper if backend else None),
+        LibraryConverter(model, chunk, device, fit, open_stepper if backend else None, lookahead),
         listed,
         json,
         report,

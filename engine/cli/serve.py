@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import rtvc
+from rtvc.cli.targets import Lookahead
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -57,6 +58,7 @@ def serve(
     model: Annotated[
         str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
     ] = None,
+    lookahead: Lookahead = None,
     origins: Annotated[
         list[str] | None,
         typer.Option("--origin", help="another page that may connect: https://HOST[:PORT]"),
@@ -83,6 +85,9 @@ def serve(
         ),
     ] = 0,
     page: Annotated[bool, typer.Option(help="serve the browser page")] = True,
+    webrtc: Annotated[
+        bool, typer.Option("--webrtc", help="take calls, too: Opus over UDP, for bad networks")
+    ] = False,
     drain: Annotated[
         float, typer.Option(help="seconds that sessions are given to end on SIGTERM", min=0)
     ] = 30.0,
@@ -138,6 +143,7 @@ def serve(
     from rtvc.engine.open import check_engine
     from rtvc.engine.server.app import run, secure
     from rtvc.engine.server.open import ServeConfig, open_service
+    from rtvc.engine.webrtc.door import check_webrtc
     from rtvc.errors import ConfigError
     from rtvc.files import check_folder, kind
 
@@ -153,6 +159,10 @@ def serve(
     )
     if ray and proxies:
         raise ConfigError("--proxy came with --ray, whose door is the proxy: leave it out")
+    if ray and webrtc:
+        raise ConfigError("--webrtc came with --ray, whose door lets no UDP through: leave one out")
+    if webrtc:
+        check_webrtc()
     if ray and not voices:
         raise ConfigError(
             "--ray came without --voices: give a folder that every machine of the cluster sees"
@@ -176,6 +186,7 @@ def serve(
             proxies=addresses(proxies or []),
             voices=folder,
             model=model,
+            lookahead=lookahead,
             backend=backend,
             chunk_ms=chunk,
             measure=measure,
@@ -235,7 +246,10 @@ def serve(
             sys.stdout.flush()
 
         files = page_folder() if page else None
-        asyncio.run(run(service, host, port, page=files, tls=tls, ready=ready, reserved=reserved))
+        serving = run(
+            service, host, port, page=files, tls=tls, ready=ready, reserved=reserved, webrtc=webrtc
+        )
+        asyncio.run(serving)
 
 
 def addresses(given: list[str]) -> "list[IPv4Address | IPv6Address]":

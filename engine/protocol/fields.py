@@ -79,6 +79,8 @@ class Code(StrEnum):
 
 PATH = "/v1"
 """Of a server's websocket."""
+CALL_PATH = f"{PATH}/webrtc"
+"""To which the offer of a call is posted."""
 LARGEST_TEXT = 16_384
 """Characters of a control message from a client."""
 LARGEST_REPLY = 1 << 20

@@ -25,6 +25,7 @@ from rtvc.engine.server.connection import Connection
 from rtvc.engine.server.service import Service
 from rtvc.engine.server.transport import Gone
 from rtvc.engine.server.web import Web, client_address
+from rtvc.engine.webrtc.door import Door
 from rtvc.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
@@ -117,14 +118,16 @@ async def serving(
     page: Path | None = None,
     tls: ssl.SSLContext | None = None,
     reserved: Listener | None = None,
+    webrtc: bool = False,
 ) -> AsyncIterator[int]:
     """A service on a port, for as long as the context lasts; gives the port, which is a free one
     for 0.
 
-    With a `reserved` socket (`reserve`) that is taken in place of host and port.
+    With a `reserved` socket (`reserve`) that is taken in place of host and port; with `webrtc`
+    calls are taken, too.
 
     Raises:
-        DependencyError: when websockets is not installed.
+        DependencyError: when websockets is not installed, or what calls need.
         ConfigError: the address cannot be had, or the page is none.
     """
     try:
@@ -161,6 +164,8 @@ async def serving(
         shared=service.proxies,
         refused=refused,
     )
+    door = Door(service) if webrtc else None
+    web = Web(service, page, None if door is None else door.answer)
     listening = listen(host, port, entrance, reserved)
     with sparing("rtvc.serve", "asyncio"):
         async with service:
@@ -170,9 +175,9 @@ async def serving(
                 backlog=AT_ONCE,
                 ssl=tls,
                 ssl_handshake_timeout=None if tls is None else OPEN_S,
-                process_request=Web(service, page),
+                process_request=web,
                 create_connection=guarded(
-                    lambda one: refused("control", client_address(one, service.proxies))
+                    lambda one: refused("control", client_address(one, service.proxies)), web.reader
                 ),
                 compression=None,  # audio does not shrink, and a compressed frame may be a bomb
                 max_size=LARGEST_FRAME,
@@ -190,6 +195,8 @@ async def serving(
                 yield listening.getsockname()[1]
             finally:
                 expiring.cancel()
+                if door is not None:
+                    await door.close()
                 await shut(server, entrance)
 
 
@@ -221,6 +228,7 @@ async def run(
     ready: Callable[[str], None] = lambda url: None,
     stop: asyncio.Event | None = None,
     reserved: Listener | None = None,
+    webrtc: bool = False,
 ) -> None:
     """Serves until SIGTERM or SIGINT (or `stop`), then drains: sessions may end, new ones are
     refused. A second signal ends at once.
@@ -234,6 +242,7 @@ async def run(
         ready: hears the address of the websocket once it listens.
         stop: another way to tell it to stop.
         reserved: the socket of this address, kept by `reserve` while the service was made.
+        webrtc: takes calls, too.
     """
     stop, at_once, loop = stop or asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
 
@@ -245,7 +254,9 @@ async def run(
             NotImplementedError, RuntimeError
         ):  # not on Windows, and not outside of the main thread
             loop.add_signal_handler(number, told)
-    async with serving(service, host, port, page=page, tls=tls, reserved=reserved) as bound:
+    async with serving(
+        service, host, port, page=page, tls=tls, reserved=reserved, webrtc=webrtc
+    ) as bound:
         name = f"[{host}]" if ":" in host else host
         ready(f"{'ws' if tls is None else 'wss'}://{name}:{bound}{PATH}")
         await stop.wait()

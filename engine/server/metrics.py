@@ -44,6 +44,12 @@ class Metrics:
         self.refusals = Counter("rtvc_refusals", "what was refused, by code", ["code"], **known)
         self.frames = Counter("rtvc_frames", "audio frames", ["direction"], **known)
         self.frames_in, self.frames_out = self.frames.labels("in"), self.frames.labels("out")
+        self.packets = Counter(
+            "rtvc_call_packets",
+            "packets of calls that have ended, by what became of them",
+            ["fate"],
+            **known,
+        )
         self.started = Counter("rtvc_sessions_started", "sessions that were started", **known)
         self.resumed = Counter("rtvc_sessions_resumed", "sessions that were resumed", **known)
         self.uploads = Counter("rtvc_uploads", "reference recordings that became voices", **known)

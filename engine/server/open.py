@@ -1,6 +1,7 @@
 """From settings to a service that is ready to serve: what the command line and a replica of a
 larger service both call."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +28,7 @@ class ServeConfig(BaseModel):
     Attributes:
         voices: folder of the voice files; uploads are stored there, too.
         model: a file of weights; None takes the shipped streaming model.
+        lookahead: milliseconds that a model with a latency dial hears ahead; None: its usual ones.
         backend: what runs the model, `auto` for the fastest of this machine.
         chunk_ms: milliseconds a step; None takes the shortest that is safe here.
         measure: how many sessions the machine holds; otherwise `limits.sessions` is believed.
@@ -43,6 +45,7 @@ class ServeConfig(BaseModel):
 
     voices: Path
     model: str | None = None
+    lookahead: float | None = Field(default=None, ge=0)
     backend: str = "auto"
     chunk_ms: float | None = Field(default=None, gt=0)
     measure: bool = True
@@ -79,7 +82,7 @@ def open_as(make_service: Callable[..., S], config: ServeConfig) -> S:
         EngineError: the backend cannot be had, or is too slow for a single session.
     """
     access = Access(config.token, config.origins, config.host, config.allow_no_origin)
-    loaded, converter = streaming(config.model)
+    loaded, converter = streaming(config.model, config.lookahead)
     if config.fit and not loaded.fittable:
         raise ConfigError(
             f"voices of the model {loaded.model.name!r} cannot be fitted: leave --fit out"
@@ -92,6 +95,10 @@ def open_as(make_service: Callable[..., S], config: ServeConfig) -> S:
         return measure(candidate, most=most) if config.measure else Capacity(tick, {}, most)
 
     capacity = holds(backend)
+    if handover is not None and not capacity.rows:
+        # A machine that is busy now is not slow for that: it begins, with what it holds by the
+        # processor's time.
+        capacity = measure(backend, most=most, clock=time.thread_time)
     if handover is not None and not capacity.rows:
         backend = handover.awaited()
         capacity, handover = holds(backend), None

@@ -1,15 +1,18 @@
-"""The plain-HTTP side of the port: health, metrics, the page's files; and who may open a
-websocket."""
+"""The plain-HTTP side of the port: health, metrics, the page's files; who may open a websocket, or
+offer a call."""
 
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from rtvc.engine.protocol.fields import PATH
+from rtvc.engine.protocol.fields import CALL_PATH, PATH, Code
+from rtvc.engine.protocol.refusals import Refusal
+from rtvc.engine.server.posted import METHODS, Asked, Posted
 from rtvc.engine.server.service import Service
 from rtvc.errors import ConfigError
 
@@ -40,6 +43,8 @@ SECURITY = {
     "Cache-Control": "no-cache",
 }
 LARGEST_FILE = 4 << 20
+STATUS = {Code.MALFORMED: 400, Code.FULL: 503, Code.DRAINING: 503, Code.INTERNAL: 500}
+"""Of the HTTP response to an offer that is refused."""
 
 log = logging.getLogger("rtvc.serve")
 
@@ -70,10 +75,16 @@ class Web:
     Args:
         service: whose health is asked for.
         page: folder of the browser page, served at `/`; None serves none.
+        call: answers an offer, given the client's address; None takes none.
     """
 
-    def __init__(self, service: Service, page: Path | None = None) -> None:
-        self.service, self.page = service, read_page(page)
+    def __init__(
+        self,
+        service: Service,
+        page: Path | None = None,
+        call: Callable[[str, str], Awaitable[str]] | None = None,
+    ) -> None:
+        self.service, self.page, self.call = service, read_page(page), call
 
     def __call__(self, connection: "ServerConnection", request: "Request") -> "Response | None":
         """What `websockets` asks for every request: a response, or None to go on with the
@@ -105,23 +116,58 @@ class Web:
             return self._metrics(connection, request)
         return reply(404, b"there is nothing here\n", "text/plain; charset=utf-8")
 
-    def _metrics(self, connection: "ServerConnection", request: "Request") -> "Response":
-        """For whoever has the token, as `Authorization: Bearer TOKEN`; for everybody where there is
-        none."""
-        service, address = self.service, client_address(connection, self.service.proxies)
+    def reader(self, connection: "ServerConnection", begin: bytes) -> Posted | None:
+        """Who reads a request that begins so; None for those of `__call__`."""
+        if not begin.startswith(METHODS):
+            return None
+        return Posted(connection, self.posted, lambda status, text: plain(status, text))
+
+    async def posted(self, connection: "ServerConnection", asked: Asked) -> "Response":
+        """The answer to an offer, and to what a page elsewhere asks before it makes one."""
+        request, address = asked.request, client_address(connection, self.service.proxies)
+        if request.path.partition("?")[0] != CALL_PATH or self.call is None:
+            return plain(404, b"nothing takes this here: calls need `rtvc serve --webrtc`\n")
+        refused = self._admit(connection, request)
+        if refused is None and asked.method == "POST":
+            refused = self._bearer(address, request, "unauthorized")
+        if refused is None and asked.method == "POST":
+            refused = await self._offered(asked.body, address)
+        response = refused or plain(204, b"")
+        if response.status_code != 403:  # the page may read what it is told, being let in
+            response.headers.update(_for_pages(request))
+        return response
+
+    async def _offered(self, offer: bytes, address: str) -> "Response":
+        assert self.call is not None
+        try:
+            answer = await self.call(offer.decode("utf-8", "replace"), address)
+        except Refusal as refusal:
+            self.service.metrics.refusals.labels(refusal.code.value).inc()
+            log.warning("refused code=%s address=%s", refusal.code.value, address)
+            status = STATUS.get(refusal.code, 403)
+            return reply(status, refusal.error.text().encode() + b"\n", "application/json")
+        return reply(201, answer.encode(), "application/sdp")
+
+    def _bearer(self, address: str, request: "Request", what: str) -> "Response | None":
+        """None for whoever has the token, as `Authorization: Bearer TOKEN`, and for everybody where
+        there is none; otherwise what to say."""
+        service = self.service
         sent = request.headers.get_all("Authorization")
         kind, _, token = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
         given = SecretStr(token.strip()) if kind.lower() == "bearer" else None
         if service.access.token_is_right(given):
-            return reply(200, *service.metrics.text())
+            return None
         if given is not None:
             service.failures.add(address)
         code = 429 if service.failures.too_many(address) else 401
-        response = self._turn_away(
-            code, "metrics", address, b"send `Authorization: Bearer TOKEN`\n"
-        )
+        response = self._turn_away(code, what, address, b"send `Authorization: Bearer TOKEN`\n")
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
+
+    def _metrics(self, connection: "ServerConnection", request: "Request") -> "Response":
+        address = client_address(connection, self.service.proxies)
+        refused = self._bearer(address, request, "metrics")
+        return refused or reply(200, *self.service.metrics.text())
 
     def _admit(self, connection: "ServerConnection", request: "Request") -> "Response | None":
         service, address = self.service, client_address(connection, self.service.proxies)
@@ -162,6 +208,24 @@ def client_address(connection: "ServerConnection", proxies: frozenset[str] = fro
         else []
     )
     return forwarded[-1].rpartition(",")[2].strip()[:64] if forwarded else address
+
+
+def _for_pages(request: "Request") -> dict[str, str]:
+    """What lets a page of the request's origin, which was let in, read the answer."""
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return {}
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Headers": "Authorization, Content-Type",
+        "Access-Control-Allow-Methods": "POST",
+        "Vary": "Origin",
+    }
+
+
+def plain(status: int, text: bytes) -> "Response":
+    """An HTTP response of plain text."""
+    return reply(status, text, "text/plain; charset=utf-8")
 
 
 def reply(status: int, body: bytes, kind: str) -> "Response":

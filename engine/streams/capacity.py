@@ -71,7 +71,13 @@ def step_time(
     return times
 
 
-def measure(backend: Backend, *, most: int = 64, steps: int = 24) -> Capacity:
+def measure(
+    backend: Backend,
+    *,
+    most: int = 64,
+    steps: int = 24,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Capacity:
     """Times steps of 1, 2, 4 ... rows until they no longer fit the tick, and places the capacity
     between the last two.
 
@@ -79,11 +85,12 @@ def measure(backend: Backend, *, most: int = 64, steps: int = 24) -> Capacity:
         backend: what to measure.
         most: rows beyond which it stops asking.
         steps: timed steps for every number of rows.
+        clock: what steps are timed by.
     """
     tick, p95 = backend.chunk / backend.sample_rate, dict[int, float]()
     budget, rows, fits = tick * HEADROOM, 1, 0
     while rows <= most:
-        p95[rows] = step_time(backend, rows, steps).percentile(95)
+        p95[rows] = step_time(backend, rows, steps, clock).percentile(95)
         if p95[rows] > budget:
             break
         fits, rows = rows, rows * 2

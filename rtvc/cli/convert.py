@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rtvc.cli.targets import Force, tell
+from rtvc.cli.targets import Force, Lookahead, tell
 from rtvc.cli.voice import Fit, advise
 
 __all__ = ["convert"]
@@ -44,6 +44,7 @@ def convert(
         str | None,
         typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)"),
     ] = None,
+    lookahead: Lookahead = None,
     timbre: Annotated[
         Path | None,
         typer.Option(help="take the sound of the voice from this recording or voice file instead"),
@@ -86,7 +87,7 @@ def convert(
     check_output(output, sources=[source, *given, *single], force=force)
     recording = open_recording(source)
     with busy("making the voice"):
-        converter = load(model, device)
+        converter = load(model, device, lookahead)
         steps = converter.fit_steps(fit)
         voice = converter.voice(*given, timbre=timbre, prosody=prosody, fit=steps)
     advise(voice)

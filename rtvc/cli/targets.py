@@ -1,4 +1,4 @@
-"""What commands that write have in common: `--force`, and where their words go."""
+"""Options that commands have in common, and where their words go."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +10,14 @@ from rtvc.files import is_standard_output
 
 Force = Annotated[
     bool, typer.Option("--force", help="write even over a file that the command reads")
+]
+Lookahead = Annotated[
+    float | None,
+    typer.Option(
+        help="milliseconds that a model with a latency dial hears ahead; default: its usual ones",
+        min=0,
+        max=1_000,
+    ),
 ]
 
 

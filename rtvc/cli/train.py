@@ -1,5 +1,5 @@
-"""`rtvc train STAGE [CONFIG.toml]`, `rtvc train export RUN… -o FILE`, `rtvc train recipe MANIFEST
--o FILE`, `rtvc train voice RECORDINGS -o FILE`."""
+"""`rtvc train STAGE [CONFIG.toml]`, `rtvc train export RUN… -o FILE`, `rtvc train keep RUN -o
+FILE`, `rtvc train recipe MANIFEST -o FILE`, `rtvc train voice RECORDINGS -o FILE`."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from rtvc.cli import say
 from rtvc.cli.one_voice import voice
 from rtvc.cli.targets import Force, check_weights
 
-__all__ = ["export", "recipe", "stage", "voice"]
+__all__ = ["export", "keep", "recipe", "stage", "voice"]
 
 Json = Annotated[bool, typer.Option("--json", help="print the outcome as JSON")]
 
@@ -129,7 +129,24 @@ def export(
     if empty := [key for key, value in facts.items() if not key or not value]:
         raise ConfigError(f"--fact takes key=value, {', '.join(map(repr, empty))} came")
     check_weights(out, sources=runs, force=force)
-    path = exporting.export(runs, out, facts)
+    tell_file(exporting.export(runs, out, facts), as_json)
+
+
+def keep(
+    run: Annotated[Path, typer.Argument(help="a run's folder")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="safetensors file")],
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Keep a run's weights small, eight bits each, for `[[init]]` on another machine."""
+    from rtvc.train import export as exporting
+
+    check_weights(out, sources=[run], force=force)
+    tell_file(exporting.keep(run, out), as_json)
+
+
+def tell_file(path: Path, as_json: bool) -> None:
+    """Says what was written, and its size."""
     size = path.stat().st_size
     say(
         json.dumps({"path": str(path), "bytes": size})

@@ -1,7 +1,6 @@
 """Recordings as tensors: decoding at 24 kHz, caching, cutting, and stepping over what turns out to
 be corrupt."""
 
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,19 +14,19 @@ from rtvc.audio.check import AudioWarning
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.recording import read
 from rtvc.data.cache import Array, Cache, key_of
-from rtvc.data.manifest import Entry, read_manifest, remark
-from rtvc.data.order import Order
-from rtvc.data.seeds import derive
+from rtvc.data.manifest import Entry, read_manifest
+from rtvc.data.order import Order, Replacing
 from rtvc.errors import AudioError, TrainingError
 
 T = TypeVar("T")
 
 
-class Corpus:
+class Corpus(Replacing):
     """Recordings of a manifest. What cannot be read is remembered in `remarks` and replaced by
     another recording."""
 
     def __init__(self, entries: Sequence[Entry], cache: Cache | None = None) -> None:
+        super().__init__()
         if not entries:
             raise TrainingError(
                 "no recording is left to train on: widen the limits, or look at the manifest"
@@ -39,9 +38,7 @@ class Corpus:
         self.of_speaker: dict[str, list[int]] = {speaker: [] for speaker in self.speakers}
         for number, entry in enumerate(self.entries):
             self.of_speaker[entry.speaker].append(number)
-        self.bad: set[int] = set()
-        self.lines: list[str] = []
-        self.lock = threading.Lock()
+        self.files = [entry.path for entry in self.entries]
 
     @classmethod
     def open(
@@ -116,27 +113,7 @@ class Corpus:
         Raises:
             TrainingError: twenty in a row cannot be used.
         """
-        rng = np.random.default_rng(derive(seed, "instead", number))
-        for _ in range(20):
-            if number not in self.bad:
-                try:
-                    return use(number)
-                except AudioError as error:
-                    with self.lock:
-                        if number not in self.bad:
-                            self.bad.add(number)
-                            self.lines.append(remark(self.entries[number].path, str(error)))
-            number = int(rng.integers(len(self.entries)))
-        raise TrainingError(
-            "twenty recordings in a row cannot be used; the last:"
-            f" {self.lines[-1] if self.lines else 'seen before'}"
-        )
-
-    def remarks(self) -> list[str]:
-        """Recordings that were refused since the last call: path and reason."""
-        with self.lock:
-            lines, self.lines = self.lines, []
-        return lines
+        return self.replaced(number, seed, use, lambda rng: int(rng.integers(len(self.entries))))
 
     def tell_bandwidths(self, numbers: Sequence[int]) -> Tensor:
         """(B,) Hz, twice the highest frequency present in each recording."""

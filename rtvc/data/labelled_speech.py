@@ -13,7 +13,7 @@ import numpy as np
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.data.labelled import TEACHER, Utterance, load_utterance
 from rtvc.data.manifest import remark
-from rtvc.data.speech import Replacing
+from rtvc.data.order import Replacing
 from rtvc.data.utterance import NPY_HEADER
 from rtvc.errors import AudioError, TrainingError
 

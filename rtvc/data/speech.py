@@ -2,7 +2,6 @@
 speed."""
 
 import hashlib
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.data.manifest import remark
-from rtvc.data.seeds import derive
+from rtvc.data.order import Replacing
 from rtvc.data.utterance import Array, Utterance, copies_of, facts_of, load_utterance
 from rtvc.errors import AudioError, TrainingError
 
@@ -125,55 +124,6 @@ class Cut(Piece[Utterance]):
     def within(self, offset: int) -> Tensor:
         """Whether the utterance still lasts at the times of `seconds`, (frames,) bool."""
         return torch.from_numpy(self.seconds(offset) < len(self.utterance.audio) / SAMPLE_RATE)
-
-
-class Replacing:
-    """What cannot be read is remembered in `remarks` and replaced by another utterance.
-
-    Attributes:
-        files: of the utterances, by number.
-        bad: numbers of those that cannot be read.
-        lines: remarks that nobody has asked for yet.
-    """
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.bad: set[int] = set()
-        self.lock = threading.Lock()
-        self.files: list[Path] = []
-
-    def replaced(
-        self,
-        number: int,
-        seed: int,
-        use: Callable[[int], T],
-        pick: Callable[[np.random.Generator], int],
-    ) -> T:
-        """`use(number)`, or of others in a fixed random order when it raises AudioError.
-
-        Raises:
-            TrainingError: twenty in a row cannot be read.
-        """
-        rng = np.random.default_rng(derive(seed, "instead", number))
-        for _ in range(20):
-            if number not in self.bad:
-                try:
-                    return use(number)
-                except AudioError as error:
-                    with self.lock:
-                        if number not in self.bad:
-                            self.bad.add(number)
-                            self.lines.append(remark(self.files[number], str(error)))
-            number = pick(rng)
-        raise TrainingError(
-            f"twenty utterances in a row cannot be used; the last was {self.files[number]}"
-        )
-
-    def remarks(self) -> list[str]:
-        """Files that were refused since the last call: path and reason."""
-        with self.lock:
-            lines, self.lines = self.lines, []
-        return lines
 
 
 class Speech(Replacing):

@@ -57,6 +57,7 @@ class LibraryConverter:
         device: str = "cpu",
         fit: int | None = None,
         open_stepper: Callable[[Converter, int], Stepper] | None = None,
+        lookahead: float | None = None,
     ) -> None:
         """Loads the model.
 
@@ -68,6 +69,7 @@ class LibraryConverter:
             fit: steps of fitting each voice to its references; None takes none.
             open_stepper: makes what runs the steps of a stream of a model, with chunks of so many
                 samples; by default the model does.
+            lookahead: as `rtvc.load` takes it.
 
         Raises:
             ConfigError: no such model; a chunk that is no multiple of 12.5 ms, or for a model that
@@ -75,7 +77,7 @@ class LibraryConverter:
         """
         from rtvc.models_by_name import load
 
-        self._converter = load(model, device)
+        self._converter = load(model, device, lookahead)
         self._fit = self._converter.fit_steps(fit)
         self._samples: int | None = None
         self._stepper: Stepper | None = None
@@ -100,7 +102,8 @@ class LibraryConverter:
             else Path(model).name
         )
         details = (
-            ([] if chunk is None else [f"{chunk:g} ms chunks"])
+            ([] if lookahead is None else [f"{lookahead:g} ms of look-ahead"])
+            + ([] if chunk is None else [f"{chunk:g} ms chunks"])
             + ([self._stepper.name] if self._stepper else [])
             + ([f"voices fitted in {self._fit} steps"] if self._fit else [])
         )

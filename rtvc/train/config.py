@@ -117,7 +117,9 @@ class RunConfig(Section):
     """Largest norm of a phase's gradient; 0 does not clip."""
     ema: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the averaged weights that are exported; 0 exports the last weights."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """`auto` is bfloat16 on GPUs, and on CPUs that multiply it faster; a run that goes on elsewhere
+    may choose the other one."""
     fused: bool | Literal["auto"] = "auto"
     """Adaptive norms and iSTFT as fused operators, forward and backward: `auto` on CUDA, where they
     are kernels; `true` everywhere."""

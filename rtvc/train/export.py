@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
+from safetensors.torch import save
 from torch import Tensor
 
 from rtvc.errors import CheckpointError
+from rtvc.files import write
 from rtvc.models.loading import filled, listed, outlined
 from rtvc.models.streaming.assets import (
     DIAL,
@@ -20,6 +22,7 @@ from rtvc.models.streaming.assets import (
     save_file,
 )
 from rtvc.models.streaming.dial import DialConfig
+from rtvc.models.streaming.eight_bits import packed
 from rtvc.models.streaming.encoder import EncoderConfig
 from rtvc.models.streaming.model import StreamingConfig
 from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
@@ -202,6 +205,27 @@ def export(paths: Sequence[Path], out: Path, facts: Mapping[str, str] | None = N
         out,
         {"parts": json.dumps(origin, sort_keys=True), "commit": commit(), **(facts or {})},
     )
+
+
+def keep(run: Path, out: Path) -> Path:
+    """Writes the averaged weights of a run in eight bits each, every module that it has: small
+    enough for a repository, and what `[[init]]` goes on from where the run itself was lost.
+
+    Args:
+        run: directory of the run.
+        out: safetensors file.
+
+    Raises:
+        CheckpointError: there are no weights in the run.
+    """
+    flat = {
+        f"{module}.{name}": tensor
+        for module, state in load_weights(run).items()
+        for name, tensor in state.items()
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write(out, save(packed(flat), {**_note(run), "commit": commit()}))
+    return out
 
 
 def commit() -> str:

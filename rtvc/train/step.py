@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rtvc.data.seeds import derive
 from rtvc.errors import ConfigError, TrainingError
+from rtvc.processor import bfloat16_is_faster
 from rtvc.train.config import RunConfig, nearest
 from rtvc.train.parallel import World
 from rtvc.train.schedule import learning_rate
@@ -35,6 +36,9 @@ class Stepper:
     def __init__(self, stage: Stage, config: RunConfig, world: World) -> None:
         self.stage, self.config, self.world = stage, config, world
         self.skipped, self.bad_in_row = 0, 0
+        self.bfloat16 = config.precision == "bfloat16" or (
+            config.precision == "auto" and (world.device.type != "cpu" or bfloat16_is_faster())
+        )
         for name in config.optimizers:
             if name not in stage.phases:
                 raise ConfigError(
@@ -124,9 +128,7 @@ class Stepper:
         phase.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for batch in batches:
-            with torch.autocast(
-                self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
-            ):
+            with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bfloat16):
                 losses = self.stage.losses(phase.name, batch, step)
             if not losses:
                 return {}

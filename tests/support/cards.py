@@ -25,7 +25,7 @@ class FakeStream:
     def __init__(self, device, callback, *, rate, block, incoming):
         self.rate, self.block, self.incoming, self.callback = rate, block, incoming, callback
         self.xruns, self.latency, self.alive, self.heard = 0, 0.01, True, []
-        self.running = True
+        self.running, self.held = True, 0.0
         self.thread = threading.Thread(target=self.run, daemon=True)
         FakeStream.made.append(self)
         self.thread.start()

@@ -35,7 +35,7 @@ def formatted(root: Path, to: Path) -> Path:
     (to / "ruff.toml").write_text(
         f"line-length = {WIDTH}\n[format]\nskip-magic-trailing-comma = true\n"
     )
-    subprocess.run(["ruff", "format", "-q", "."], cwd=to, check=True)
+    subprocess.run([sys.executable, "-m", "ruff", "format", "-q", "."], cwd=to, check=True)
     return to
 
 
@@ -47,7 +47,12 @@ def figures(root: Path) -> dict[str, object]:
         tests = sum(path.read_text().count("\n") for path in (same / "tests").rglob("*.py"))
     rooms = Counter(path.parent for path in code(root) if path.name != "__init__.py")
     room, most = max(rooms.items(), key=lambda each: each[1])
-    wide = sum(len(line) > WIDTH for path in code(root) for line in path.read_text().split("\n"))
+    # as ruff counts: what a type checker is told behind a line is not part of it
+    wide = sum(
+        len(line.split("  # type: ignore")[0]) > WIDTH
+        for path in code(root)
+        for line in path.read_text().split("\n")
+    )
     return {
         "files": len(lengths),
         "files in the largest folder": f"{most} ({room.relative_to(root)})",

@@ -67,9 +67,9 @@ def make_service(
 @asynccontextmanager
 async def served(folder, **settings):
     """A running server; gives the service and the websocket's address."""
-    page = settings.pop("page", None)
+    page, webrtc = settings.pop("page", None), settings.pop("webrtc", False)
     service = make_service(folder, **settings)
-    async with serving(service, page=page) as port:
+    async with serving(service, page=page, webrtc=webrtc) as port:
         yield service, f"ws://127.0.0.1:{port}/v1"
 
 

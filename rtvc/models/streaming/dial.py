@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from rtvc.audio.energy import energy as energy_of
-from rtvc.audio.mel import HOP, LOG_STD, SAMPLE_RATE
+from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.layers.contract import Delay, State
 from rtvc.layers.limiter import Limiter
 from rtvc.layers.norm import Statistics
@@ -23,10 +23,9 @@ from rtvc.models.streaming.encoder import (
     EncoderConfig,
     Taps,
 )
-from rtvc.models.streaming.model import QUIETEST, REGISTER, SPEECH_DEPTH
-from rtvc.models.streaming.pitch import F0_CENTRE, F0_SCALE, SEMITONE, PitchNet
+from rtvc.models.streaming.pitch import PitchNet
 from rtvc.models.streaming.prosody import Prosody, ProsodyState
-from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
+from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder, reference_of
 from rtvc.models.streaming.timbre import WIDTH, Memory, ReferenceTokens, StyleTokens
 
 
@@ -172,10 +171,8 @@ class DialConverter(nn.Module):
             pitch: semitones added to the pitch.
             prosody: 0 keeps the source's register and range, 1 takes the voice's.
         """
-        register, spreads = self.targets(prosodic).split([1, 2], -1)
-        register = register.clamp(*REGISTER)
-        controls = acoustic.new_tensor([pitch * SEMITONE, prosody]).expand(len(acoustic), 2)
-        return torch.cat([register, spreads, controls, self.decoding(acoustic)], 1)
+        controls = self.targets.controls(prosodic, pitch, prosody)
+        return torch.cat([controls, self.decoding(acoustic)], 1)
 
     def forward(self, x: Tensor, voice: Tensor, state: DialState) -> tuple[Tensor, DialState]:
         """x (B, 1, N) at 24 kHz, N a multiple of `hop`; voice (B, V) -> y (B, 1, N), `latency`
@@ -213,18 +210,10 @@ class DialConverter(nn.Module):
     def styles_of(self, mel: Tensor, melody: Tensor) -> tuple[Tensor, Tensor]:
         """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic (B, A) and prosodic style (B,
         128)."""
-        energy = energy_of(mel)[:, 0]
-        mask = energy > energy.amax(1, keepdim=True) - SPEECH_DEPTH
-        level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
-        # The style must not depend on how loud the reference was recorded: log-mels are shifted to
-        # a common level.
-        shifted = mel - level[:, None, None] / LOG_STD
-        level_mel = shifted.clamp(min=QUIETEST)[:, : audible_bands()]
-        log_f0, voicing = melody.unbind(1)
-        register = (log_f0 - F0_CENTRE) * F0_SCALE * voicing
-        voiced = torch.stack([register, voicing], 1).to(mel.dtype)
-        style, frames = self.acoustic.with_frames(level_mel, mask)
-        prosodic = self.prosodic(torch.cat([level_mel, voiced], 1), mask)
+        shown = reference_of(mel, melody)
+        style, frames = self.acoustic.with_frames(shown.acoustic, shown.mask)
+        prosodic = self.prosodic(shown.prosodic, shown.mask)
         if self.reference_tokens is None:
             return style, prosodic
-        return torch.cat([style, self.reference_tokens(frames, mask).flatten(1)], 1), prosodic
+        tokens = self.reference_tokens(frames, shown.mask).flatten(1)
+        return torch.cat([style, tokens], 1), prosodic

@@ -22,31 +22,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from rtvc.audio.energy import energy as energy_of
-from rtvc.audio.mel import HOP, LOG_STD, SAMPLE_RATE
+from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.layers.contract import Delay, State
 from rtvc.layers.limiter import Limiter
 from rtvc.layers.norm import Statistics
 from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, AnalysisState, audible_bands
 from rtvc.models.streaming.content import CONTENT, ContentEncoder
 from rtvc.models.streaming.decoder import Decoder, DecoderState
-from rtvc.models.streaming.pitch import F0_BINS, F0_CENTRE, F0_MAX, F0_SCALE, SEMITONE, PitchNet
+from rtvc.models.streaming.pitch import F0_BINS, F0_MAX, PitchNet
 from rtvc.models.streaming.prosody import Prosody, ProsodyState
-from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder
+from rtvc.models.streaming.style import STYLE, ProsodyHead, StyleEncoder, reference_of
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Taps = Annotated[int, Field(ge=1, le=63)]
 Dilation = Annotated[int, Field(ge=1, le=1024)]
 Dilations = Annotated[tuple[Dilation, ...], Field(min_length=1, max_length=64)]
-
-SPEECH_DEPTH = 5.0
-"""Nepers of power (10 / ln 10 dB each, 22 dB in all) below a reference's loudest frame within which
-its frames are speech and not pauses."""
-QUIETEST = -2.0
-"""Least log-mel that the style encoders are shown. Silence is (log FLOOR - LOG_MEAN) / LOG_STD =
--1.9; what the shift to a common level brings below that is silence too."""
-REGISTER = (2.0, 9.0)
-"""Mean log F0 that a voice may ask for, 7 Hz to 8 kHz: no voice is near either end, and what lies
-far beyond has no F0."""
 
 
 class StreamingConfig(BaseModel):
@@ -144,10 +134,8 @@ class StreamingConverter(nn.Module):
             pitch: semitones added to the pitch.
             prosody: 0 keeps the source's register and range, 1 takes the voice's.
         """
-        register, spreads = self.targets(prosodic).split([1, 2], -1)
-        register = register.clamp(*REGISTER)
-        controls = acoustic.new_tensor([pitch * SEMITONE, prosody]).expand(len(acoustic), 2)
-        return torch.cat([register, spreads, controls, self.affine(acoustic)], 1)
+        controls = self.targets.controls(prosodic, pitch, prosody)
+        return torch.cat([controls, self.affine(acoustic)], 1)
 
     def forward(
         self, x: Tensor, voice: Tensor, state: ConverterState
@@ -186,16 +174,8 @@ class StreamingConverter(nn.Module):
     def styles_of(self, mel: Tensor, pitch: Tensor) -> tuple[Tensor, Tensor]:
         """mel (B, M, T) and `PitchNet`'s output (B, 2, T) -> acoustic and prosodic style, (B, 128)
         each."""
-        energy = energy_of(mel)[:, 0]
-        mask = energy > energy.amax(1, keepdim=True) - SPEECH_DEPTH
-        level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
-        # The style must not depend on how loud the reference was recorded: log-mels are shifted to
-        # a common level.
-        shifted = mel - level[:, None, None] / LOG_STD
-        level_mel = shifted.clamp(min=QUIETEST)[:, : audible_bands()]
-        log_f0, voicing = pitch.unbind(1)
-        register = (log_f0 - F0_CENTRE) * F0_SCALE * voicing
-        voiced = torch.stack([register, voicing], 1).to(mel.dtype)
-        return self.acoustic(level_mel, mask), self.prosodic(
-            torch.cat([level_mel, voiced], 1), mask
+        reference = reference_of(mel, pitch)
+        return (
+            self.acoustic(reference.acoustic, reference.mask),
+            self.prosodic(reference.prosodic, reference.mask),
         )

@@ -1,12 +1,57 @@
 """The two style encoders (StyleTTS 2, section 3.1): timbre from mel, prosody from mel, pitch and
 voicing."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtvc.audio.energy import energy as energy_of
+from rtvc.audio.mel import LOG_STD
+from rtvc.models.streaming.analysis import audible_bands
+from rtvc.models.streaming.pitch import F0_CENTRE, F0_SCALE, SEMITONE
+
 STYLE = 128
 """Numbers in either style vector."""
+SPEECH_DEPTH = 5.0
+"""Nepers of power (10 / ln 10 dB each, 22 dB in all) below a reference's loudest frame within which
+its frames are speech and not pauses."""
+QUIETEST = -2.0
+"""Least log-mel that the style encoders are shown. Silence is (log FLOOR - LOG_MEAN) / LOG_STD =
+-1.9; what the shift to a common level brings below that is silence too."""
+REGISTER = (2.0, 9.0)
+"""Mean log F0 that a voice may ask for, 7 Hz to 8 kHz: no voice is near either end, and what lies
+far beyond has no F0."""
+
+
+class Reference(NamedTuple):
+    """What the style encoders are shown of recordings.
+
+    Attributes:
+        acoustic: (B, M, T) log-mel.
+        prosodic: (B, M + 2, T) log-mel, pitch, voicing.
+        mask: (B, T) bool, whether a frame is speech.
+    """
+
+    acoustic: Tensor
+    prosodic: Tensor
+    mask: Tensor
+
+
+def reference_of(mel: Tensor, melody: Tensor) -> Reference:
+    """mel (B, M', T) and `PitchNet`'s output (B, 2, T) -> what the style encoders are shown."""
+    energy = energy_of(mel)[:, 0]
+    mask = energy > energy.amax(1, keepdim=True) - SPEECH_DEPTH
+    level = (energy * mask).sum(1) / mask.sum(1).clamp(min=1)
+    # The style must not depend on how loud the reference was recorded: log-mels are shifted to
+    # a common level.
+    shifted = mel - level[:, None, None] / LOG_STD
+    level_mel = shifted.clamp(min=QUIETEST)[:, : audible_bands()]
+    log_f0, voicing = melody.unbind(1)
+    register = (log_f0 - F0_CENTRE) * F0_SCALE * voicing
+    voiced = torch.stack([register, voicing], 1).to(mel.dtype)
+    return Reference(level_mel, torch.cat([level_mel, voiced], 1), mask)
 
 
 class StyleEncoder(nn.Module):
@@ -59,3 +104,15 @@ class ProsodyHead(nn.Module):
         """style (B, 128) -> (B, 3); deviations are positive."""
         mean, spreads = self.out(style).split([1, 2], -1)
         return torch.cat([mean + 5.0, F.softplus(spreads)], -1)
+
+    def controls(self, style: Tensor, pitch: float, prosody: float) -> Tensor:
+        """style (B, 128) -> (B, `Prosody.TARGETS`), see there.
+
+        Args:
+            style: prosodic.
+            pitch: semitones added to the pitch.
+            prosody: 0 keeps the source's register and range, 1 takes the voice's.
+        """
+        register, spreads = self(style).split([1, 2], -1)
+        said = style.new_tensor([pitch * SEMITONE, prosody]).expand(len(style), 2)
+        return torch.cat([register.clamp(*REGISTER), spreads, said], 1)

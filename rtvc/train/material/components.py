@@ -38,6 +38,18 @@ class ModelConfig(Section):
     dropout: float = Field(default=0.2, ge=0, lt=1)
 
 
+class OpposedWeights(Section):
+    """Factors that every stage with a discriminator of mels has: the authors' configuration, but
+    for feature matching, which they sum over the batch."""
+
+    mel: float = 5.0
+    adversarial: float = 1.0
+    features: float = 0.2
+    """Feature matching; the paper's factor, for a mean over the batch."""
+    discriminator: float = 1.0
+    r1: float = 1.0
+
+
 def text_encoder(config: ModelConfig) -> TextEncoder:
     """Tokens -> content."""
     return TextEncoder(

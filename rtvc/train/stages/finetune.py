@@ -15,7 +15,7 @@ from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.data.dataset import Corpus, piece
 from rtvc.data.seeds import generator
 from rtvc.models.vocoder import GriffinLim
-from rtvc.train.config import DataConfig, RunConfig, Section
+from rtvc.train.config import DataConfig, RunConfig
 from rtvc.train.losses.losses import adversarial, feature_matching, masked_l1, r1
 from rtvc.train.losses.stft import mel_band_limit
 from rtvc.train.material import components
@@ -24,16 +24,11 @@ from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples, Stage
 
 
-class Weights(Section):
+class Weights(components.OpposedWeights):
     """Factors of the losses."""
 
-    mel: float = 5.0
     style: float = 1.0
     """The style of what is made, against that of the reference."""
-    adversarial: float = 1.0
-    features: float = 0.2
-    discriminator: float = 1.0
-    r1: float = 1.0
 
 
 class FinetuneConfig(RunConfig):

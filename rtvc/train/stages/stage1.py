@@ -14,7 +14,7 @@ from torch import Tensor
 from rtvc.audio.energy import energy
 from rtvc.models.styletts_vc.text_encoder import padding_mask
 from rtvc.models.vocoder import GriffinLim
-from rtvc.train.config import DataConfig, RunConfig, Section
+from rtvc.train.config import DataConfig, RunConfig
 from rtvc.train.losses.losses import (
     adversarial,
     energy_band,
@@ -33,14 +33,9 @@ from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples, Stage
 
 
-class Weights(Section):
-    """Factors of the losses: the authors' configuration, but for feature matching, which they sum
-    over the batch."""
+class Weights(components.OpposedWeights):
+    """Factors of the losses."""
 
-    mel: float = 5.0
-    adversarial: float = 1.0
-    features: float = 0.2
-    """Feature matching; the paper's factor, for a mean over the batch."""
     monotonic: float = 1.0
     s2s: float = 1.0
     style: float = 1.0
@@ -48,8 +43,6 @@ class Weights(Section):
     energy: float = 1.0
     content: float = 1.0
     cycle: float = 1.0
-    discriminator: float = 1.0
-    r1: float = 1.0
 
 
 class Stage1Config(RunConfig):

@@ -15,7 +15,7 @@ from torch import Tensor
 from rtvc.audio.energy import energy
 from rtvc.models.styletts_vc.text_encoder import padding_mask
 from rtvc.models.vocoder import GriffinLim
-from rtvc.train.config import DataConfig, RunConfig, Section
+from rtvc.train.config import DataConfig, RunConfig
 from rtvc.train.losses.losses import (
     adversarial,
     feature_matching,
@@ -30,20 +30,14 @@ from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples, Stage
 
 
-class Weights(Section):
-    """Factors of the losses: the authors' configuration, but for feature matching, which they sum
-    over the batch."""
+class Weights(components.OpposedWeights):
+    """Factors of the losses; `mel` is the L1 to the teacher's output under the reference's style
+    (L_en)."""
 
-    mel: float = 5.0
-    """L1 to the teacher's output under the reference's style (L_en)."""
     phonemes: float = 1.0
     """Frame-wise cross entropy (L_MI)."""
     cycle: float = 1.0
-    adversarial: float = 1.0
     adversarial_cycle: float = 1.0
-    features: float = 0.2
-    discriminator: float = 1.0
-    r1: float = 1.0
 
 
 class Stage2Config(RunConfig):

@@ -12,13 +12,13 @@ import soundfile
 from cards import ALL, CARD, MIC, SPEAKER, FakeStream, fake_cards, until
 from converters import DelayConverter, TestVoice
 
-from rtvc.clients.live.audio_streams import Pulse
 from rtvc.clients.live.config import LiveConfig
 from rtvc.clients.live.devices import pick
 from rtvc.clients.live.display import line, meter
 from rtvc.clients.live.duplex_audio import level
 from rtvc.clients.live.keys import pressed, unbuffered
 from rtvc.clients.live.live import Live
+from rtvc.clients.sound.heartbeat import Heartbeat
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.errors import ConfigError, DeviceError
 
@@ -145,13 +145,13 @@ def test_unknown_sound_systems_and_settings_are_refused():
 
 def test_the_heartbeat_mixes_channels_and_doubts_strange_delays():
     got = []
-    pulse = Pulse(lambda block, at: got.append((block.copy(), at)), 2, 1_000, True)
+    beating = Heartbeat(lambda block, at: got.append((block.copy(), at)), 2, 1_000, True)
     before = time.perf_counter()
-    pulse.beat(np.array([[1.0, 0.0]] * 100, np.float32), -5.0, True)
+    beating.beat(np.array([[1.0, 0.0]] * 100, np.float32), -5.0, True)
     assert got[0][0].tolist() == [0.5] * 100 and got[0][1] == pytest.approx(before - 0.1, abs=0.05)
-    assert pulse.xruns == 1 and pulse.fresh
+    assert beating.xruns == 1 and beating.fresh
     out = np.zeros((4, 2), np.float32)
-    player = Pulse(lambda block, at: block.fill(0.25), 2, 1_000, False)
+    player = Heartbeat(lambda block, at: block.fill(0.25), 2, 1_000, False)
     player.beat(out, 0.01, False)
     assert (out == 0.25).all()
 

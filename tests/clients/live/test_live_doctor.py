@@ -68,14 +68,14 @@ def test_a_good_machine_works_and_the_delay_is_the_sum_of_its_parts(
     assert report["works"] and report["problems"] == [] and report["advice"] == []
     assert report["budget_ms"] == {
         "microphone": 10.0,
-        "block": 10.0,
+        "block": 5.0,
         "step": 12.5,
         "look-ahead": 37.5,
         "computing": 4.0,
-        "queue": 10.0,
+        "queue": 4.0,
         "loudspeaker": 12.0,
     }
-    assert report["expected_ms"] == 96.0
+    assert report["expected_ms"] == 85.0
     assert report["speed"]["recommended"] == {
         "chunk_ms": 12.5,
         "engine": "torch-eager",
@@ -86,7 +86,7 @@ def test_a_good_machine_works_and_the_delay_is_the_sum_of_its_parts(
 def test_the_shortest_safe_step_is_recommended(machine: Callable[..., dict[str, Any]]) -> None:
     report = machine(p95={300: 9.0, 600: 10.0, 1200: 10.0})
     assert report["speed"]["recommended"]["chunk_ms"] == 25.0
-    assert report["expected_ms"] == 25 + 37.5 + 10 + 10 + 10 + 22
+    assert report["expected_ms"] == 25 + 37.5 + 10 + 5 + 4 + 22
 
 
 def test_a_machine_without_devices_or_speed_does_not_work(
@@ -175,5 +175,5 @@ def test_the_doctor_prints_eighty_columns_and_ends_with_one_where_live_would_not
     report = machine(devices=[Device(0, "Long " * 30, "ALSA", 1, 2, 48_000, 0.05, 0.05, "both")])
     shown = lines(report)
     assert max(map(len, shown)) <= 80
-    assert shown[0] == "Live conversion works here: about 174 ms from mouth to ear."
+    assert shown[0] == "Live conversion works here: about 163 ms from mouth to ear."
     assert any(" 12.5 ms    a step of the model" in line for line in shown)

@@ -281,7 +281,7 @@ def test_bfloat16_is_built_only_where_the_processor_has_it(monkeypatch):
         ({"avx2", "avx512_bf16"}, ["torch-eager", "onnx", "openvino-bf16"]),
         (None, ["torch-eager", "onnx", "openvino-bf16"]),
     ]:
-        monkeypatch.setattr(choosing, "features", lambda here=here: here)
+        monkeypatch.setattr(choosing.processor, "features", lambda here=here: here)
         monkeypatch.setattr(choosing, "find_spec", lambda package: True)
         assert worthwhile(names) == wanted
 

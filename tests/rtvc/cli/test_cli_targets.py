@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import soundfile
@@ -230,10 +231,11 @@ def test_live_looks_for_devices_first(
 
     asked: list[str] = []
 
-    def pick(wanted: str | None, kind: str, known: None = None) -> None:
+    def pick(wanted: str | None, kind: str, known: None = None) -> SimpleNamespace:
         asked.append(kind)
         if wanted == "gone":
             raise DeviceError("no device fits gone")
+        return SimpleNamespace(by_server=False)
 
     monkeypatch.setattr(stream, "pick", pick)
     for side in ("--input", "--output"):

@@ -298,7 +298,7 @@ def test_hostile_truncated_and_foreign_checkpoints_give_one_clear_error(cache: P
     ):
         import_kokoro(path)
     torch.save({name: {} for name in weights.COMPONENTS if name != "decoder"}, path)
-    with pytest.raises(CheckpointError, match="lacks the components decoder:"):
+    with pytest.raises(CheckpointError, match=r"lacks the components decoder$"):
         import_kokoro(path)
     assert not teacher_file().exists()
 

@@ -217,6 +217,9 @@ def test_texts_come_from_lines_or_tables(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text('speaker\ttext\nen\t"quoted\nde\tzwei\nen\t\n')
     assert read_texts(tmp_path / "a.tsv", "de") == ['"quoted']
     (tmp_path / "b.tsv").write_text("x\ty\n1\t2\n")
-    for name, message in (("b.tsv", "columns x, y"), ("absent.txt", "cannot be read")):
+    for name, message in (
+        ("b.tsv", "expected a column transcript or text"),
+        ("absent.txt", "cannot be read"),
+    ):
         with pytest.raises(TextError, match=message):
             read_texts(tmp_path / name, None)

@@ -14,7 +14,7 @@ from rtvc.cli import main
 from rtvc.errors import VoiceError
 from rtvc.models.streaming import load_default
 from rtvc.models.streaming.interface import conditioned
-from rtvc.models.streaming.model import REGISTER
+from rtvc.models.streaming.style import REGISTER
 from rtvc.voices.provenance import DEEPEST
 from rtvc.voices.voice import LARGEST_FINE, LARGEST_STYLE, Voice
 
