@@ -12,7 +12,7 @@ import rtvc
 from rtvc.audio.mel import HOP
 from rtvc.data.labelled import CONTENT, Utterance, save_utterance
 from rtvc.models.streaming.analysis import BANDS
-from rtvc.models.streaming.assets import load_file, save_file
+from rtvc.models.streaming.assets import DEFAULT, load_file, save_file
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
 from rtvc.train.config import load_config
 from rtvc.train.export import export
@@ -20,9 +20,9 @@ from rtvc.train.loop import Trainer
 from rtvc.train.registry import make_stage, stage_type
 from rtvc.train.streaming.stream_pitch import StreamPitchConfig
 from tests.support.singing import FORMANTS, RATE, sung
-from tests.support.standins import speech
 from tests.support.stream_stages import SIZES, config
 
+ROOT = Path(__file__).parents[3]
 HIGHEST = 1100.0
 WITHIN = 60.0
 """Cents of half a bin of the small network and of what vibrato adds in the time of a window."""
@@ -108,10 +108,20 @@ def test_sung_vowels_up_to_1000_hz_are_followed(singer: Path, tmp_path: Path) ->
         assert np.median([found[pitch, vowel] for vowel in FORMANTS]) < WITHIN, found
 
 
-def test_a_model_that_sings_converts_song(singer: Path, tmp_path: Path) -> None:
-    save_file(StreamingConverter(StreamingConfig(**SIZES)), tmp_path / "speaks.safetensors")
-    out = export([tmp_path / "speaks.safetensors", singer], tmp_path / "sings.safetensors")
-    vc = rtvc.load(out)
-    wave, _ = sung(900.0, seconds=2.0)
-    said = vc.convert(wave, RATE, vc.voice((speech(2.0, RATE), RATE)), prosody=0.0)
-    assert said.shape == wave.shape and np.isfinite(said).all()
+def test_the_shipped_decoder_sings_in_tune_with_it(singer: Path, tmp_path: Path) -> None:
+    """With the speaker's own register kept; told by swift-f0, which no part of the model is."""
+    pytest.importorskip("swift_f0")
+    from rtvc.train.streaming.pseudo_labels import SwiftF0
+
+    out = export([DEFAULT, singer], tmp_path / "sings.safetensors")
+    vc, hears = rtvc.load(out), SwiftF0()
+    voice = vc.voice(ROOT / "examples" / "reference.flac")
+    for pitch in (440, 700, 900):
+        wave, f0 = sung(pitch, seconds=2.0)
+        said = vc.convert(wave, RATE, voice, prosody=0.0)
+        assert said.shape == wave.shape and np.isfinite(said).all()
+        times, told, sure = hears(said)
+        at = (times * RATE).astype(int).clip(max=len(f0) - 1)
+        off = np.abs(1200 * np.log2(told / f0[at]))[(sure > 0.5) & (times > 0.3) & (times < 1.8)]
+        print(f"\nshipped decoder, {pitch} Hz: median {np.median(off):.0f} cents", end="")
+        assert len(off) > 40 and np.median(off) < WITHIN, f"{pitch} Hz"

@@ -20,7 +20,7 @@ from rtvc.train.config import load_config
 from rtvc.train.export import export
 from rtvc.train.recipe import TRAINED, Step, follow, plan, run_step
 from rtvc.train.registry import default_config, stage_type
-from rtvc.train.state import Checkpoints, initialise, load_weights, save_weights
+from rtvc.train.state import Checkpoints, load_weights, save_weights
 from rtvc.train.streaming.stream_config import PARTS
 from tests.rtvc.models.test_dial import small
 from tests.support.stream_stages import SIZES
@@ -102,11 +102,15 @@ def test_what_does_not_make_a_model_is_refused(
     out = tmp_path / "out.safetensors"
     with pytest.raises(CheckpointError, match="runs that give pitch"):
         export([content, stream], out)
-    larger = StreamingConverter(CONFIG.model_copy(update={"content_hidden": 24}))
+    larger = StreamingConverter(
+        CONFIG.model_copy(update={"pitch_hidden": 24, "content_hidden": 24})
+    )
+    wide = run_of(tmp_path / "wide", "StreamContent", larger, ("encoder",))
     with pytest.raises(CheckpointError, match="different sizes"):
-        export(
-            [run_of(tmp_path / "larger", "StreamContent", larger, ("encoder",)), pitch, stream], out
-        )
+        export([wide, pitch, stream], out)
+    sings = run_of(tmp_path / "sings", "StreamPitch", larger, ("pitch",))
+    made = load_file(export([content, sings, stream], tmp_path / "sings.safetensors"))
+    assert made.config == CONFIG.model_copy(update={"pitch_hidden": 24}), "it brings its own sizes"
     with torch.no_grad():
         model.pitch.out.weight[0, 0] = 1e6
     with pytest.raises(CheckpointError, match=r"pitch\.out\.weight cannot be written"):
@@ -262,43 +266,3 @@ def test_runs_of_the_dial_become_one_model_in_eight_bits(tmp_path: Path) -> None
     late = dial_run(tmp_path / "late", "Units", other, model, "encoder")
     with pytest.raises(CheckpointError, match="different sizes"):
         export([melody, joint, late], tmp_path / "none.safetensors")
-
-
-def test_a_run_is_kept_small_and_gone_on_from(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = small()
-    run = dial_run(tmp_path / "units", "Units", model.config.encoder, model, "encoder", "affine")
-    out = tmp_path / "units.safetensors"
-    assert main(["train", "keep", str(run), "-o", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["bytes"] == out.stat().st_size
-    assert out.stat().st_size < 0.6 * (run / "weights.safetensors").stat().st_size
-    other = small()
-    for module in (other.encoder, other.affine):
-        for parameter in module.parameters():
-            torch.nn.init.normal_(parameter)
-    given = {"encoder": other.encoder, "affine": other.affine}
-    assert sorted(initialise(given, out, {})) == ["affine", "encoder"]
-    for name, weight in model.encoder.state_dict().items():
-        step = weight.abs().max() / 127
-        assert (other.encoder.state_dict()[name] - weight).abs().max() <= 0.57 * step + 1e-3, name
-    assert (
-        main(["train", "keep", str(tmp_path / "none"), "-o", str(tmp_path / "x.safetensors")]) == 2
-    )
-    assert not (tmp_path / "x.safetensors").exists()
-
-
-def test_commands_set_the_dial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = small()
-    parts = ("encoder", "pitch", "decoder", "affine", "targets", "acoustic", "prosodic")
-    run = dial_run(tmp_path / "joint", "Joint", model.config, model, *parts, *TIMBRE_PARTS)
-    path = export([run], tmp_path / "dial.safetensors")
-    examples = Path(__file__).parents[3] / "examples"
-    command = ["convert", str(examples / "source.flac"), "-r", str(examples / "reference.flac")]
-    command += ["-o", str(tmp_path / "y.wav"), "--json"]
-    for lookahead, latency in ((0.0, 22.5), (12.5, 35.0)):  # with the block of 12.5 ms
-        assert main([*command, "--model", str(path), "--lookahead", str(lookahead)]) == 0
-        assert json.loads(capsys.readouterr().out)["latency_ms"] == latency
-    assert main([*command, "--model", str(path), "--lookahead", "13"]) == 2
-    assert main([*command, "--lookahead", "12.5"]) == 2
-    assert "for a model with one latency" in capsys.readouterr().err
