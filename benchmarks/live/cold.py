@@ -181,7 +181,7 @@ def voice_file() -> Path:
     return place
 
 
-def convert(*extra: str) -> Callable[[Path], None]:
+def convert(*extra: str) -> Callable[[Path], float]:
     """`rtvc convert` of five seconds."""
     sounds = [str(EXAMPLES / "source.flac"), "-r", str(EXAMPLES / "reference.flac")]
     output = Path(tempfile.gettempdir()) / f"rtvc-cold-{os.getpid()}.wav"
