@@ -22,6 +22,8 @@ BUSY = "while True: pass"
 AWAY_S = 5.0
 """How long the loudspeaker is unplugged."""
 OTHER_RATE = 44_100
+TOLD = ("state", "problem", "level_in_db", "level_out_db", "losses")
+"""What is said of a conversion that does not come back."""
 COUNTED = ("xruns", "underruns", "dropped_ms", "losses")
 """Counts of the state that are told for each part."""
 
@@ -65,7 +67,9 @@ class Watched:
             if any(each["state"] == state and each["level_out_db"] > -60 for each in told):
                 return time.monotonic() - began
             time.sleep(0.1)
-        raise DeviceError(f"the conversion was not {state} within {patience:g} s")
+        last = self.states[-1][1] if self.states else {"problem": "it said nothing"}
+        told = ", ".join(f"{name} {last[name]}" for name in TOLD if name in last)
+        raise DeviceError(f"the conversion was not {state} within {patience:g} s: {told}")
 
     def counts(self) -> dict[str, float]:
         """What it has counted so far."""

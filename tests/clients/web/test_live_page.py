@@ -210,7 +210,7 @@ def test_devices_are_changed_while_somebody_speaks(
         page.select_option("#monitor", "pulse:speaker")
         holds(running, page, monitor="pulse:speaker", state="running")
         page.wait_for_timeout(500)
-        players = running.pactl("list", "sink-inputs").count('application.name = "ALSA plug-in')
+        players = running.pactl("list", "sink-inputs").count('application.name = "rtvc"')
         assert players >= 2, "the loudspeaker and the monitor"
         page.select_option("#monitor", "off")
         holds(running, page, monitor=None, state="running")
