@@ -68,8 +68,8 @@ class Watched:
                 return time.monotonic() - began
             time.sleep(0.1)
         last = self.states[-1][1] if self.states else {"problem": "it said nothing"}
-        told = ", ".join(f"{name} {last[name]}" for name in TOLD if name in last)
-        raise DeviceError(f"the conversion was not {state} within {patience:g} s: {told}")
+        words = ", ".join(f"{name} {last[name]}" for name in TOLD if name in last)
+        raise DeviceError(f"the conversion was not {state} within {patience:g} s: {words}")
 
     def counts(self) -> dict[str, float]:
         """What it has counted so far."""
