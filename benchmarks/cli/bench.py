@@ -1,4 +1,4 @@
-"""`rtvc bench components|stream|loopback|cold|quality|stalls|control|noise`."""
+"""`rtvc bench components|stream|loopback|cold|quality|stalls|soak|control|noise`."""
 
 import json
 import sys
@@ -7,9 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
+from rtvc.benchmarks.cli.soak import soak
 from rtvc.cli.targets import Lookahead, tell
 
-__all__ = ["cold", "components", "control", "loopback", "noise", "quality", "stalls", "stream"]
+__all__ = [
+    "cold",
+    "components",
+    "control",
+    "loopback",
+    "noise",
+    "quality",
+    "soak",
+    "stalls",
+    "stream",
+]
 
 Model = Annotated[
     str | None, typer.Option(help="a file of weights; default: the shipped streaming model")

@@ -133,7 +133,8 @@ def tiny(monkeypatch, tmp_path):
     """The command line with a tiny model in place of the shipped one."""
     loaded = SimpleNamespace(model=SimpleNamespace(name="tiny"))
     monkeypatch.setattr(
-        "rtvc.engine.loading.streaming", lambda model=None: (loaded, TinyConverter())
+        "rtvc.engine.loading.streaming",
+        lambda model=None, lookahead=None: (loaded, TinyConverter()),
     )
     monkeypatch.setenv("RTVC_CACHE", str(tmp_path / "cache"))
     return tmp_path

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,12 @@ import pytest
 import soundfile
 
 from rtvc.benchmarks.live.loopback import delay_of
-from rtvc.benchmarks.live.pulse import recorded, room
+from rtvc.benchmarks.live.pulse import MODULES, recorded, room
+from rtvc.benchmarks.live.soak import replug
+from rtvc.clients.live.devices import Device, own_rate, server_devices
 from rtvc.clients.live.virtual_mic import SINK, SOURCE, TITLE, pactl, remove, virtual_mic
+from rtvc.clients.sound.server_stream import ServerStream
+from rtvc.errors import DeviceError
 
 pytestmark = pytest.mark.skipif(
     shutil.which("pulseaudio") is None,
@@ -23,6 +28,8 @@ pytestmark = pytest.mark.skipif(
 )
 pytest.importorskip("sounddevice", exc_type=(ImportError, OSError))
 ROOT = Path(__file__).parents[3]
+PULSE = Device(0, "pulse", "ALSA", 32, 32, 44_100, 0.009, 0.009, "both")
+"""PortAudio's way to a sound server."""
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +195,60 @@ def test_devices_of_the_server_are_listed(inside):
         check=True,
     )
     assert "pulse" in [row["name"] for row in json.loads(listed.stdout)]
+
+
+def test_a_stream_of_the_server_itself_has_the_buffers_that_were_asked_for(inside):
+    """Blocks of 5 ms come as blocks of 5 ms, and what is played waits 7.5 ms at the server."""
+    heard, block = list[int](), 240
+    settings = {"rate": 48_000, "block": block}
+    microphone = ServerStream(PULSE, lambda x, at: heard.append(len(x)), incoming=True, **settings)
+    speaker = ServerStream(PULSE, lambda out, at: out.fill(0), incoming=False, **settings)
+    try:
+        deadline = time.monotonic() + 30
+        while len(heard) < 100 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(heard) >= 100 and set(heard) == {block}
+        assert microphone.alive and speaker.alive and speaker.held < 0.030
+        listed = pactl("list", "sink-inputs")
+        assert 'application.name = "rtvc"' in listed
+    finally:
+        microphone.stop()
+        speaker.stop()
+    assert not microphone.alive and not speaker.alive
+
+
+def test_a_device_that_the_server_does_not_have_is_refused(inside):
+    nowhere = replace(PULSE, server="nowhere")
+    with pytest.raises(DeviceError, match="nowhere"):
+        ServerStream(nowhere, lambda x, at: None, rate=48_000, block=240, incoming=True)
+
+
+def test_the_rate_is_the_servers_own_not_the_one_that_portaudio_says(inside):
+    speaker = next(found for found in server_devices([PULSE]) if found.server == "speaker")
+    assert PULSE.rate == 44_100 and speaker.rate == 48_000
+    assert own_rate(PULSE, "input") == own_rate(PULSE, "output") == inside.rate == 48_000
+
+
+def test_a_device_that_is_unplugged_is_taken_back_when_it_returns(inside, tmp_path):
+    """The server takes the microphone away, and the conversion has it again when it is back."""
+    code = LIVE.format(
+        tests=str(ROOT / "tests" / "support"), gate=False, sound="auto", seconds=600
+    ).replace("live.supervise()", "live.supervise(); print(live.pump.captured.written, flush=True)")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, **inside.environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline().strip() == "ready"
+        replug(inside, "voice", MODULES[3].format(rate=inside.rate), 1.0)
+        before = int(process.stdout.readline())
+        for _ in range(600):
+            if int(process.stdout.readline()) > before + 96_000:  # two seconds of the microphone
+                break
+        else:
+            raise AssertionError("nothing came from the microphone any more")
+    finally:
+        process.kill()
+        process.wait(10)

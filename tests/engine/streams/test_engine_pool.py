@@ -213,7 +213,7 @@ def test_reset_inside_a_pool_starts_over():
 def test_capacity_is_where_the_measured_p95_meets_the_tick(monkeypatch):
     import rtvc.engine.streams.capacity as capacity
 
-    def timed(backend, rows, steps):
+    def timed(backend, rows, steps, clock):
         times = StepTimes()
         times.add(0.004 * rows)
         return times

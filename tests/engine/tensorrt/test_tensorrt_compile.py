@@ -232,7 +232,7 @@ def test_the_command_line_builds_and_refuses(
 ) -> None:
     from rtvc.cli import main
 
-    monkeypatch.setattr("rtvc.engine.loading.streaming", lambda name: (None, converter))
+    monkeypatch.setattr("rtvc.engine.loading.streaming", lambda *chosen: (None, converter))
     for arguments, message in [
         (
             "--backend tensorrt --precision bf16",
@@ -314,7 +314,7 @@ def test_without_torch_tensorrt_kernels_are_told_by_name(
 ) -> None:
     from rtvc.cli import main
 
-    monkeypatch.setattr("rtvc.engine.loading.streaming", lambda name: (None, Spectral()))
+    monkeypatch.setattr("rtvc.engine.loading.streaming", lambda *chosen: (None, Spectral()))
     assert (
         main(
             [
