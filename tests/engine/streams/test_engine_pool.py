@@ -224,7 +224,7 @@ def test_capacity_is_where_the_measured_p95_meets_the_tick(monkeypatch):
     assert found.rows == 5 and set(found.p95) == {1, 2, 4, 8}
     assert measure(backend, most=3).rows == 2
     monkeypatch.setattr(
-        capacity, "step_time", lambda backend, rows, steps: timed(backend, 99, steps)
+        capacity, "step_time", lambda backend, rows, *others: timed(backend, 99, *others)
     )
     assert measure(backend).rows == 0
 
