@@ -245,7 +245,7 @@ def test_a_server_behind_tls(spoken, tmp_path, capsys):
 def cards(monkeypatch):
     """Sound cards in place of this machine's."""
     made = fake_cards(monkeypatch)
-    monkeypatch.setitem(STREAMS, "sounddevice", FakeStream)
+    monkeypatch.setitem(STREAMS, "auto", FakeStream)
     monkeypatch.setattr(mic_module, "STATS_S", 0.1)
     return made
 
