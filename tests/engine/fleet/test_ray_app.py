@@ -132,7 +132,7 @@ async def conversations(vault, disturb, clients=4):
         await two(vault)
         while len(door.slots) < 2:
             await asyncio.sleep(0.1)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(3.0)  # the door asks a replica several times before it leads any there
         xs, heard = (
             [noise(24_000 * 150, seed) for seed in range(clients)],
             [[] for _ in range(clients)],

@@ -158,6 +158,7 @@ def test_the_shell_completes_commands_and_options(typed: str, index: int, wanted
 
 def test_completion_can_be_shown_and_installed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    environment["SHELL"] = "/bin/bash"  # make says sh, which has no completion
     run = [sys.executable, "-m", "rtvc"]
     for option in ("--show-completion", "--install-completion"):
         done = subprocess.run(
