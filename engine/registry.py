@@ -59,7 +59,8 @@ def entry(name: str) -> tuple[str, str, tuple[str, ...]]:
 def machine() -> str:
     """What an engine's machine code depends on: the operating system, the architecture and the
     CPU's name."""
-    return f"{platform.system()} {platform.machine()} {processor.name()}"
+    name = next(iter(processor.told("model name")), platform.processor())
+    return f"{platform.system()} {platform.machine()} {name}".strip()
 
 
 def versions(backend: str, target: Target | None = None) -> dict[str, str]:

@@ -9,29 +9,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rtvc.clients.webrtc.offer import post
 from rtvc.clients.webrtc.questions import Questions, pieces_of
+from rtvc.clients.websocket.asking import UPLOAD_S, Answer, Asking
 from rtvc.clients.websocket.recording import Recording, named
 from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.fields import VoiceChoice
-from rtvc.engine.protocol.messages import (
-    AskStats,
-    ListVoices,
-    Start,
-    Started,
-    Stats,
-    Stopped,
-    Update,
-    Updated,
-    VoiceList,
-    VoiceReady,
-    Welcome,
-)
+from rtvc.engine.protocol.messages import Message, Start, Started, Stopped, VoiceReady, Welcome
 from rtvc.engine.protocol.refusals import message_of
 from rtvc.engine.streams.block import check_block
 from rtvc.engine.webrtc.jitter import BLOCK, RATE, JitterBuffer
@@ -43,12 +32,9 @@ if TYPE_CHECKING:
     from aiortc import RTCPeerConnection
 
 Samples = NDArray[np.float32]
-Answer = TypeVar("Answer")
 
 OPEN_S = 10.0
 """Within this time a call is open and greeted."""
-UPLOAD_S = 120.0
-"""Within this time an uploaded recording has become a voice."""
 STRAGGLE_S = 0.1
 """Seconds beyond the network's unrest that the last packets of a session may take."""
 GOODBYE_S = 1.0
@@ -90,7 +76,7 @@ class Piece:
     lost: bool
 
 
-class Call:
+class Call(Asking):
     """One call and its session; `call` makes one, and it is used with `async with`.
 
     Iterating over it gives converted blocks, (N,) float32 at 48 kHz, each when it is due.
@@ -259,29 +245,8 @@ class Call:
             round(1000 * buffer.unrest, 1),
         )
 
-    async def update(
-        self,
-        *,
-        voice: VoiceChoice | None = None,
-        pitch: float | None = None,
-        prosody: float | None = None,
-        wet: float | None = None,
-    ) -> Updated:
-        """Changes the running session, without a click; returns what holds now.
-
-        Raises:
-            ConfigError: a value that no session can have.
-        """
-        changes = message_of(Update, voice=voice, pitch=pitch, prosody=prosody, wet=wet)
-        return await self._questions.ask(changes.text(), Updated)
-
-    async def voices(self) -> tuple[str, ...]:
-        """The names of the server's voices."""
-        return (await self._questions.ask(ListVoices().text(), VoiceList)).voices
-
-    async def stats(self) -> Stats:
-        """The session so far."""
-        return await self._questions.ask(AskStats().text(), Stats)
+    async def _ask(self, message: Message, wanted: type[Answer]) -> Answer:
+        return await self._questions.ask(message.text(), wanted)
 
     async def upload(self, recording: Recording, name: str | None = None) -> VoiceReady:
         """Makes a voice of a recording of somebody.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import SecretStr
 
+from rtvc.clients.websocket.asking import UPLOAD_S, Answer, Asking
 from rtvc.clients.websocket.backpressure import PATIENCE_S, Flow
 from rtvc.clients.websocket.dial import Server
 from rtvc.clients.websocket.link import Link
@@ -18,17 +19,12 @@ from rtvc.clients.websocket.refusal import Refusal
 from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.fields import Code, VoiceChoice
 from rtvc.engine.protocol.messages import (
-    AskStats,
     Control,
     Controlled,
-    ListVoices,
+    Message,
     Start,
     Started,
-    Stats,
     Stopped,
-    Update,
-    Updated,
-    VoiceList,
     VoiceReady,
     Welcome,
 )
@@ -43,11 +39,9 @@ FRAME_S = 0.25
 """Seconds of audio in a frame at most; longer blocks are cut."""
 UNKNOWN_SPEECH = 10.0
 """Seconds of speech that a voice counts for, among several, when nobody says."""
-UPLOAD_S = 120.0
-"""Within this time an uploaded recording has become a voice."""
 
 
-class Client:
+class Client(Asking):
     """One connection and its session; `connect` makes one, and it is used as an asynchronous
     context manager.
 
@@ -234,22 +228,8 @@ class Client:
         except Exception as problem:
             self.flow.end(problem)
 
-    async def update(
-        self,
-        *,
-        voice: VoiceChoice | None = None,
-        pitch: float | None = None,
-        prosody: float | None = None,
-        wet: float | None = None,
-    ) -> Updated:
-        """Changes the running session, without a click; returns what holds now.
-
-        Raises:
-            ConfigError: a value that no session can have.
-        """
-        return await self.link.ask(
-            message_of(Update, voice=voice, pitch=pitch, prosody=prosody, wet=wet).text, Updated
-        )
+    async def _ask(self, message: Message, wanted: type[Answer]) -> Answer:
+        return await self.link.ask(message.text, wanted)
 
     async def control(self, secret: str) -> Controlled:
         """From now on `update` and `stats` are about another connection's session, that which was
@@ -258,15 +238,7 @@ class Client:
         Raises:
             Refusal: none runs.
         """
-        return await self.link.ask(message_of(Control, control=SecretStr(secret)).text, Controlled)
-
-    async def voices(self) -> tuple[str, ...]:
-        """The names of the server's voices."""
-        return (await self.link.ask(ListVoices().text, VoiceList)).voices
-
-    async def stats(self) -> Stats:
-        """The session so far."""
-        return await self.link.ask(AskStats().text, Stats)
+        return await self._ask(message_of(Control, control=SecretStr(secret)), Controlled)
 
     async def upload(self, recording: Recording, name: str | None = None) -> VoiceReady:
         """Makes a voice of a recording of somebody.

@@ -1,6 +1,7 @@
 """Batches of whole utterances with their phonemes, speakers and a second recording as style
 reference."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -162,6 +163,16 @@ class Utterances:
     def speaker(self, number: int) -> int:
         """The number of a recording's speaker."""
         return self.corpus.speaker_index[self.corpus.entries[number].speaker]
+
+
+def corpora(config: DataConfig) -> tuple[Corpus, Corpus | None]:
+    """The recordings to train on, and those for held-out measurements where the configuration names
+    some."""
+
+    def opened(manifest: Path) -> Corpus:
+        return Corpus.open(manifest, cache=config.cache, megabytes=config.cache_mb)
+
+    return opened(config.manifest), opened(config.valid) if config.valid else None
 
 
 def held_out(config: DataConfig, **how: Any) -> Utterances | None:

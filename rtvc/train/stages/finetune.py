@@ -19,7 +19,7 @@ from rtvc.train.config import DataConfig, RunConfig
 from rtvc.train.losses.losses import adversarial, feature_matching, masked_l1, r1
 from rtvc.train.losses.stft import mel_band_limit
 from rtvc.train.material import components
-from rtvc.train.material.speech import exact_mel
+from rtvc.train.material.speech import corpora, exact_mel
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples, Stage
 
@@ -48,12 +48,7 @@ class Finetune(Stage):
     def __init__(self, config: FinetuneConfig) -> None:
         self.config = config
         data = config.data
-        self.corpus = Corpus.open(data.manifest, cache=data.cache, megabytes=data.cache_mb)
-        self.valid = (
-            Corpus.open(data.valid, cache=data.cache, megabytes=data.cache_mb)
-            if data.valid
-            else None
-        )
+        self.corpus, self.valid = corpora(data)
         self.order = self.corpus.order(data.batch, config.seed, data.balance)
         self.samples = round(data.seconds * SAMPLE_RATE) // (2 * HOP) * 2 * HOP
         self.mel_encoder = components.mel_encoder(config.model)

@@ -20,7 +20,7 @@ from rtvc.data.seeds import generator
 from rtvc.errors import DependencyError
 from rtvc.train.config import DataConfig, RunConfig, Section
 from rtvc.train.material.components import ModelConfig, pitch_extractor
-from rtvc.train.material.speech import exact_mel
+from rtvc.train.material.speech import corpora, exact_mel
 from rtvc.train.stage import Batch, Samples, Stage
 
 FEWEST = 5
@@ -85,13 +85,8 @@ class Pitch(Stage):
         self.phases = {"pitch": ("pitch_extractor",)}
         self.averaged = ("pitch_extractor",)
         data = config.data
-        self.corpus = Corpus.open(data.manifest, cache=data.cache, megabytes=data.cache_mb)
+        self.corpus, self.valid = corpora(data)
         self.order = self.corpus.order(data.batch, config.seed, data.balance)
-        self.valid = (
-            Corpus.open(data.valid, cache=data.cache, megabytes=data.cache_mb)
-            if data.valid
-            else None
-        )
         self.samples = round(data.seconds * SAMPLE_RATE) // HOP * HOP
 
     def labelled(self, corpus: Corpus, number: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:

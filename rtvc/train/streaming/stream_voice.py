@@ -23,6 +23,7 @@ from rtvc.data.seeds import generator
 from rtvc.models.streaming.assets import DEFAULT, load_file
 from rtvc.train.config import DataConfig, RunConfig, Section
 from rtvc.train.losses.speaker import SpeakerEncoder
+from rtvc.train.material.speech import corpora
 from rtvc.train.material.stream_data import SHIPPED, frozen
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples, Stage
@@ -77,12 +78,7 @@ class StreamVoice(Stage):
     def __init__(self, config: StreamVoiceConfig) -> None:
         self.config = config
         data = config.data
-        self.corpus = Corpus.open(data.manifest, cache=data.cache, megabytes=data.cache_mb)
-        self.valid = (
-            Corpus.open(data.valid, cache=data.cache, megabytes=data.cache_mb)
-            if data.valid
-            else None
-        )
+        self.corpus, self.valid = corpora(data)
         self.order = self.corpus.order(data.batch, config.seed, data.balance)
         with torch.inference_mode(False):
             self.model = load_file(config.model)

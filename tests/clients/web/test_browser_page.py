@@ -1,14 +1,13 @@
 """The page as a thing: who may open it and where, by keyboard, on a phone, and when it rests."""
 
 import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from background import background
 from browser import WEB, contrast
+from certificates import certificate_in
 from pydantic import SecretStr
 
 from rtvc.engine.admission.access import Access
@@ -86,25 +85,7 @@ def test_a_token_is_asked_for_and_stays_out_of_the_address(browser: Any, tmp_pat
 
 
 def test_it_works_behind_tls(browser: Any, tmp_path: Path) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl, which makes the certificate, is not installed")
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    made = [
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-        "-subj",
-        "/CN=localhost",
-    ]
-    subprocess.run(["openssl", *map(str, made)], check=True, capture_output=True)
+    certificate, key = certificate_in(tmp_path)
     with background(tmp_path / "voices", page=WEB, tls=secure(certificate, key)) as (_, url):
         assert url.startswith("wss://")
         with opened(browser, page_of(url), ignore_https_errors=True) as page:

@@ -11,6 +11,7 @@ import soxr
 from background import background
 from calling import noise
 from cards import FakeStream, fake_cards, until
+from certificates import certificate_in
 from converters import DelayConverter
 from pydantic import SecretStr
 from serving import gain_voice
@@ -211,29 +212,9 @@ def test_tokens_come_from_a_file_or_the_environment(spoken, tmp_path, capsys, mo
 
 
 def test_a_server_behind_tls(spoken, tmp_path, capsys):
-    import shutil
-    import subprocess
-
     from rtvc.engine.server.app import secure
 
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl, which makes the certificate, is not installed")
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    made = [
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-    ]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    subprocess.run(["openssl", *map(str, made), *names], check=True, capture_output=True)
+    certificate, key = certificate_in(tmp_path)
     with background(tmp_path / "voices", tls=secure(certificate, key)) as (_, url):
         assert url.startswith("wss://")
         command = [spoken, "--voice", "one", "-o", tmp_path / "out.wav", "--fast", "--url", url]

@@ -7,6 +7,7 @@ import urllib.request
 
 import pytest
 from calling import Client, Refusal, noise
+from certificates import certificate_in
 from serving import make_service, served
 from websockets.asyncio.client import connect
 
@@ -92,31 +93,8 @@ def test_plain_http(tmp_path):
 
 def test_tls(tmp_path):
     import ssl
-    import subprocess
 
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=localhost",
-        "-keyout",
-        str(key),
-        "-out",
-        str(certificate),
-    ]
-    try:
-        subprocess.run(
-            [*command, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True
-        )
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
+    certificate, key = certificate_in(tmp_path)
 
     async def main():
         async with serving(make_service(tmp_path / "voices"), tls=secure(certificate, key)) as port:

@@ -17,25 +17,10 @@ from rtvc.engine.admission.access import Access
 from rtvc.engine.protocol.fields import Code
 from rtvc.engine.protocol.messages import Resume, Resumed
 from rtvc.engine.protocol.refusals import Refusal
-from rtvc.engine.webrtc.door import Door
 from rtvc.errors import ServiceError
 
 ROOT = Path(__file__).parents[3]
 TOKEN = "a-long-and-secret-token"
-
-
-@pytest.fixture
-def doors(monkeypatch):
-    """The doors that are made, to look behind."""
-    made = []
-    initial = Door.__init__
-
-    def remember(self, service):
-        initial(self, service)
-        made.append(self)
-
-    monkeypatch.setattr(Door, "__init__", remember)
-    return made
 
 
 def test_a_call_is_converted_and_says_goodbye(tmp_path, doors):

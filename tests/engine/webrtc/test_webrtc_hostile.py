@@ -20,20 +20,6 @@ from rtvc.engine.webrtc.door import Door, checked
 from rtvc.errors import ServiceError
 
 
-@pytest.fixture
-def doors(monkeypatch):
-    """The doors that are made, to look behind."""
-    made = []
-    initial = Door.__init__
-
-    def remember(self, service):
-        initial(self, service)
-        made.append(self)
-
-    monkeypatch.setattr(Door, "__init__", remember)
-    return made
-
-
 def errors(service):
     """That should not happen."""
     return service.metrics.registry.get_sample_value("rtvc_internal_errors_total") or 0

@@ -1,0 +1,57 @@
+"""What is asked of a server while a session runs, whichever way leads to it."""
+
+from abc import ABC, abstractmethod
+from typing import TypeVar
+
+from rtvc.engine.protocol.fields import VoiceChoice
+from rtvc.engine.protocol.messages import (
+    AskStats,
+    ListVoices,
+    Message,
+    Stats,
+    Update,
+    Updated,
+    VoiceList,
+)
+from rtvc.engine.protocol.refusals import message_of
+
+UPLOAD_S = 120.0
+"""Within this time an uploaded recording has become a voice."""
+Answer = TypeVar("Answer")
+
+
+class Asking(ABC):
+    """The questions of a client."""
+
+    @abstractmethod
+    async def _ask(self, message: Message, wanted: type[Answer]) -> Answer:
+        """Sends a message; returns its answer.
+
+        Raises:
+            Refusal: the server said no.
+            ServiceError: no answer came, or the way is gone for good.
+        """
+
+    async def update(
+        self,
+        *,
+        voice: VoiceChoice | None = None,
+        pitch: float | None = None,
+        prosody: float | None = None,
+        wet: float | None = None,
+    ) -> Updated:
+        """Changes the running session, without a click; returns what holds now.
+
+        Raises:
+            ConfigError: a value that no session can have.
+        """
+        changes = message_of(Update, voice=voice, pitch=pitch, prosody=prosody, wet=wet)
+        return await self._ask(changes, Updated)
+
+    async def voices(self) -> tuple[str, ...]:
+        """The names of the server's voices."""
+        return (await self._ask(ListVoices(), VoiceList)).voices
+
+    async def stats(self) -> Stats:
+        """The session so far."""
+        return await self._ask(AskStats(), Stats)
