@@ -124,3 +124,10 @@ class Client:
 
 def noise(samples, seed=0):
     return (np.random.default_rng(seed).standard_normal(samples) * 0.1).astype(np.float32)
+
+
+async def until(condition, seconds=10.0):
+    """Waits for something that must happen."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)

@@ -57,10 +57,3 @@ def loudness(samples):
     """Of the middle of some samples."""
     middle = samples[len(samples) // 3 : 2 * len(samples) // 3]
     return float(np.sqrt(np.mean(np.square(middle))))
-
-
-async def until(condition, seconds=10.0):
-    """Waits for something that must happen."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)

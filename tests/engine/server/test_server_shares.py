@@ -9,7 +9,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from calling import Client, Refusal, noise
+from calling import Client, Refusal, noise, until
 from serving import make_service, served
 from test_server_uploads import recording, upload
 from websockets.exceptions import ConnectionClosed
@@ -49,6 +49,13 @@ async def status(url, path, token=None):
     return await asyncio.to_thread(get)
 
 
+async def answered(url, path, wanted, seconds=10):
+    """Waits until a path answers with this status."""
+    async with asyncio.timeout(seconds):
+        while await status(url, path) != wanted:
+            await asyncio.sleep(0.05)
+
+
 async def clients(url, count, address=None):
     found = [Client(url, forwarded=address) for _ in range(count)]
     for client in found:
@@ -72,7 +79,7 @@ def test_one_address_cannot_take_all_places_even_at_once(tmp_path):
                 await client.send(
                     client.side.start(Start(sample_rate=24_000, format="f32", voice="one"))
                 )
-            await asyncio.sleep(0.5)
+            await until(lambda: sum(client.messages.qsize() for client in greedy) == 4)
             assert len(server.sessions) == 2
             for client in modest:
                 await client.start()
@@ -167,19 +174,23 @@ def test_uploads_have_shares_and_must_move(tmp_path, monkeypatch):
         async with served(tmp_path) as (server, url):
             behind_proxy(server)
             idle = await clients(url, 3, A)
-            for index, client in enumerate(idle):
-                await client.send(next(iter(client.side.upload(f"idle {index}", bytes(100_000)))))
+
+            async def announce(client, name):
+                await client.send(next(iter(client.side.upload(name, bytes(100_000)))))
+
+            for client in idle[:2]:
+                await announce(client, "idle")
+            # Places are given in the order in which threads answer: the third asks last.
+            await until(lambda: server.uploads.under_way == 2)
+            await announce(idle[2], "idle")
             assert "of your address" in (await idle[2].expect(Error)).message
-            assert server.uploads.under_way == 2
-            # Only now: on a busy machine the third asks late, and must find both places taken.
             monkeypatch.setattr(reception, "UPLOAD_GRACE_S", 0.4)
             (other,) = await clients(url, 1, B)
             assert (await upload(other, "anna", recording())).name == "anna"
             for client in idle[:2]:
                 error = await client.expect(Error)
                 assert error.code is Code.BAD_UPLOAD and error.fatal and "0 bytes" in error.message
-            await asyncio.sleep(0.1)
-            assert server.uploads.under_way == 0
+            await until(lambda: server.uploads.under_way == 0)
             for _ in range(2):  # both places of the address are free again
                 server.uploads.admit(A)
             for client in [*idle, other]:
@@ -210,11 +221,9 @@ def test_a_server_whose_pool_is_not_stepped_says_so_to_everybody(
                 monkeypatch.setattr(call.pooled.chunker, "take", broken)
             await client.speak(noise(1_200))
             assert (await client.expect(Error, 3)).code is Code.INTERNAL
-            await asyncio.sleep(0.3)
-            assert (
-                not server.sessions
-                and server.metrics.registry.get_sample_value("rtvc_internal_errors_total") >= 1
-            )
+            await until(lambda: not server.sessions)
+            count = server.metrics.registry.get_sample_value
+            await until(lambda: count("rtvc_internal_errors_total") >= 1)
             if problem is SystemExit:
                 assert await status(url, "/readyz") == await status(url, "/healthz") == 503
                 assert (await refused(second)).code is Code.INTERNAL
@@ -235,15 +244,12 @@ def test_threads_that_hang_are_noticed(tmp_path, monkeypatch):
             with server.pool.stepping:
                 await asyncio.sleep(0.8)
                 assert not server.ready and await status(url, "/healthz") == 503
-            await asyncio.sleep(0.4)
-            assert await status(url, "/readyz") == 200
+            await answered(url, "/readyz", 200)
             hanging = asyncio.ensure_future(server.workers.control(release.wait))
-            await asyncio.sleep(1.1)
-            assert await status(url, "/readyz") == 503
+            await answered(url, "/readyz", 503)
             release.set()
             await hanging
-            await asyncio.sleep(0.6)
-            assert await status(url, "/readyz") == 200
+            await answered(url, "/readyz", 200)
 
     asyncio.run(main())
 

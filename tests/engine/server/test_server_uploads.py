@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from calling import Client, Refusal, noise
+from calling import Client, Refusal, noise, until
 from serving import served
 from standins import speech
 
@@ -206,12 +206,10 @@ def test_a_file_that_never_arrives_gives_its_place_back(tmp_path):
     async def main():
         async with served(tmp_path, upload_s=0.3) as (service, url), Client(url) as client:
             await client.send(next(iter(client.side.upload("slow", bytes(100_000)))))
-            await asyncio.sleep(0.1)
-            assert service.uploads.under_way == 1
+            await until(lambda: service.uploads.under_way == 1)
             error = await client.expect(Error, 3)
             assert error.code is Code.BAD_UPLOAD and error.fatal
-            await asyncio.sleep(0.1)
-            assert service.uploads.under_way == 0
+            await until(lambda: service.uploads.under_way == 0)
 
     asyncio.run(main())
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from calling import Client
 from calling import Refusal as Refused
-from calls import loudness, say, talk, tone, until
+from calling import until
+from calls import loudness, say, talk, tone
 from pydantic import SecretStr
 from serving import served
 

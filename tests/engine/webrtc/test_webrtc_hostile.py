@@ -8,7 +8,8 @@ import socket
 
 import pytest
 from calls import say as spoken
-from calls import tone, until
+from calling import until
+from calls import tone
 from serving import served
 
 from rtvc.clients.webrtc.call import call
