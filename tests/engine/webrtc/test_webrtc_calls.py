@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calling import Client
+from calling import Client, until
 from calling import Refusal as Refused
-from calling import until
 from calls import loudness, say, talk, tone
 from pydantic import SecretStr
 from serving import served

@@ -7,8 +7,8 @@ import re
 import socket
 
 import pytest
-from calls import say as spoken
 from calling import until
+from calls import say as spoken
 from calls import tone
 from serving import served
 
