@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -151,6 +152,69 @@ def test_strangers_are_sent_away(address, desk, headers, status):
         found, text, _ = ask(address, path, method=method, body='{"mute": true}', **headers)
         assert found == status and address.token.encode() not in text
     assert not desk.told
+
+
+HOSTILE = {
+    "a token that is no text": (b"GET /v1/status", b"Authorization: Bearer \xff\xfe", b"", 401),
+    "half a surrogate": (b"GET /v1/status", b"Authorization: Bearer \xed\xa0\x80", b"", 401),
+    "no request": (b"\x00\xff\x17", b"", b"", 400),
+    "a header without end": (b"GET /", b"X: " + 100_000 * b"a", b"", 400),
+    "compressed": (
+        b"POST /v1/control",
+        b"Content-Encoding: gzip\r\nContent-Length: 3",
+        b"abc",
+        415,
+    ),
+    "too long, announced": (b"POST /v1/control", b"Content-Length: 99999999999", b"", 413),
+    "too long, in chunks": (
+        b"POST /v1/control",
+        b"Transfer-Encoding: chunked",
+        8 * (b"1000\r\n" + 0x1000 * b"a" + b"\r\n") + b"0\r\n\r\n",
+        413,
+    ),
+    "a length below nothing": (b"POST /v1/control", b"Content-Length: -1", b"", 400),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_is_no_request_is_refused_and_fills_no_terminal(address, desk, case, caplog):
+    line, headers, body, status = HOSTILE[case]
+    host = address.url.removeprefix("http://")
+    own = (
+        b""
+        if b"Authorization" in headers
+        else f"Authorization: Bearer {address.token}\r\n".encode()
+    )
+    request = b"%b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n\r\n%b" % (
+        line,
+        host.encode(),
+        own,
+        headers,
+        body,
+    )
+    with socket.create_connection(host.split(":"), timeout=10) as stranger:
+        stranger.sendall(request)
+        answer = stranger.recv(65_536)
+    assert answer.split()[1] == str(status).encode()
+    assert ask(address, "/v1/status")[0] == 200 and not desk.told
+    assert not caplog.records
+
+
+def test_a_recording_that_breaks_off_is_told_to_nobody_and_makes_no_voice(address, desk, caplog):
+    host = address.url.removeprefix("http://")
+    head = f"POST /v1/voices/me HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {address.token}"
+    with socket.create_connection(host.split(":"), timeout=10) as stranger:
+        stranger.sendall(f"{head}\r\nContent-Length: 1000\r\n\r\nabc".encode())
+    assert ask(address, "/v1/status")[0] == 200
+    assert not desk.voices and not caplog.records
+
+
+def test_a_fault_of_ours_is_logged_and_said(address, desk, caplog):
+    desk.problem = RuntimeError("injected")
+    status, body, _ = ask(address, "/v1/control", method="POST", body=b'{"mute": true}')
+    assert status == 500 and b"went wrong" in body and b"injected" not in body
+    assert "injected" in caplog.text
+    assert ask(address, "/v1/status")[0] == 200
 
 
 def test_a_page_under_a_name_that_was_made_to_point_here_gets_nothing(address):
