@@ -28,7 +28,7 @@ from rtvc.arrays import opened_arrays
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.data.utterance import Utterance, load_utterance, save_utterance
 from rtvc.errors import AudioError, CheckpointError, TrainingError
-from rtvc.files import write
+from rtvc.files import read_json, write
 from rtvc.tensorfile import opened
 
 MEGABYTE = 1_000_000
@@ -263,15 +263,15 @@ def join(
                     tensor.float() if tensor.is_floating_point() else tensor
                 )
     try:
-        note = json.loads((folder / "note.json").read_text())
-    except (OSError, ValueError) as error:
+        note = read_json(folder / "note.json")
+        kept = {
+            "stage": str(note["stage"]),
+            "step": str(note["step"]),
+            "config": json.dumps(note["config"]),
+            "device": str(note["device"]),
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} is not whole ({error}): fetch it again") from error
-    kept = {
-        "stage": note["stage"],
-        "step": str(note["step"]),
-        "config": json.dumps(note["config"]),
-        "device": note["device"],
-    }
     save_weights(out, parts, kept)
     typer.echo(json.dumps({"parts": sorted(parts), "out": str(out)}))
 

@@ -1,6 +1,7 @@
 """The local endpoint and `rtvc control`: who is answered, what is refused and why, and how soon."""
 
 import http.client
+import http.server
 import json
 import os
 import socket
@@ -280,6 +281,36 @@ def test_what_a_killed_process_left_behind_is_swept_away(tmp_path, monkeypatch):
         assert addresses() == [] and not path.exists()
     with pytest.raises(ServiceError, match="rtvc live"):
         address_of()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "5", '{"pid": "x"}', "[" * 10**5], ids=len)
+def test_what_is_no_address_is_passed_over(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    right = Address("http://127.0.0.1:1", "x", os.getpid())
+    with announced(right) as path:
+        (path.parent / f"{path.stem}0.json").write_text(content)
+        assert addresses() == [right]
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"5", b"\xff", b"[" * 10**5], ids=len)
+def test_an_answer_that_is_none_is_told(body):
+    class Stranger(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        line = Line(Address(f"http://127.0.0.1:{server.server_port}", "x", os.getpid()))
+        with pytest.raises(ServiceError, match="does not answer"):
+            line.status()
+        line.close()
+        thread.join()
 
 
 def test_the_command_changes_and_tells(address, desk, capsys):
