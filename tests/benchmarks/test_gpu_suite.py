@@ -153,7 +153,7 @@ def test_killed_it_goes_on_where_it_was_and_leaves_no_process(tree: Path, tmp_pa
         stdout=subprocess.DEVNULL,
     )
     first: dict[str, Any] = {}
-    until = time.monotonic() + 90
+    until = time.monotonic() + 240
     while not first and time.monotonic() < until:
         time.sleep(0.02)
         first = {
@@ -165,7 +165,7 @@ def test_killed_it_goes_on_where_it_was_and_leaves_no_process(tree: Path, tmp_pa
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert first and len(children) == 1
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while alive(int(children[0])) and time.monotonic() < until:
         time.sleep(0.02)
     assert not alive(int(children[0])), "the working process dies with the one that watches it"

@@ -199,9 +199,9 @@ def test_the_builder_ends_with_the_process_that_started_it(
     while search._child is None:
         time.sleep(0.01)
     child = search._child
-    began = time.monotonic()
     search.stop()
-    assert child.wait(10) is not None and time.monotonic() - began < 10
+    assert child.wait(120) != 0, "it was interrupted, it did not come to its end"
+    search.join(120)
     assert not search.is_alive() and not search.problem
 
 

@@ -36,7 +36,7 @@ def draining(path: Path) -> Iterator[list[bytes]]:
     reader = threading.Thread(target=lambda: read.append(path.read_bytes()), daemon=True)
     reader.start()
     yield read
-    reader.join(20)
+    reader.join(120)
 
 
 def program(code: str, **streams: object) -> "subprocess.CompletedProcess[bytes]":

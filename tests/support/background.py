@@ -44,7 +44,7 @@ def thread_of(work) -> Iterator:
         yield found[0]
     finally:
         loop.call_soon_threadsafe(leave.set)
-        thread.join(20)
+        thread.join(120)
         assert not thread.is_alive(), "the server does not end"
 
 

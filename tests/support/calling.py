@@ -76,7 +76,7 @@ class Client:
     def heard(self, audio):
         """Called for every frame of audio."""
 
-    async def expect(self, kind, seconds=10.0):
+    async def expect(self, kind, seconds=60.0):
         """The next message, which must be of this kind; other errors become `Refusal`."""
         async with asyncio.timeout(seconds):
             while True:
@@ -126,8 +126,8 @@ def noise(samples, seed=0):
     return (np.random.default_rng(seed).standard_normal(samples) * 0.1).astype(np.float32)
 
 
-async def until(condition, seconds=10.0):
-    """Waits for something that must happen."""
+async def until(condition, seconds=60.0):
+    """Waits for something that must happen; how long it may take is up to the machine."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)

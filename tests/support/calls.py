@@ -46,7 +46,7 @@ async def talk(call, samples):
     try:
         await say(call, samples)
         totals = await call.finish()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await listening
     finally:
         listening.cancel()

@@ -53,7 +53,7 @@ class Running:
         request = urllib.request.Request(
             f"{self.base}/v1/status", headers={"Authorization": f"Bearer {self.token}"}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return dict(json.load(answer))
 
     def pactl(self, *arguments: str) -> str:

@@ -57,6 +57,6 @@ def go(client, service):
 
 
 async def heard(client, samples):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while sum(len(audio.samples) for audio in client.audio) < samples:
             await asyncio.sleep(0.005)

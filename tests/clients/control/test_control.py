@@ -64,7 +64,7 @@ def address(desk, tmp_path, monkeypatch):
 
 def ask(address, path, *, method="GET", body=None, **headers):
     """One request; the token is sent unless another Authorization is."""
-    connection = http.client.HTTPConnection(address.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(address.url.removeprefix("http://"), timeout=60)
     sent = {"Authorization": f"Bearer {address.token}"} | headers
     connection.request(method, path, body, {k: v for k, v in sent.items() if v is not None})
     response = connection.getresponse()
@@ -198,7 +198,7 @@ def test_what_is_no_request_is_refused_and_fills_no_terminal(address, desk, case
         headers,
         body,
     )
-    with socket.create_connection(host.split(":"), timeout=10) as stranger:
+    with socket.create_connection(host.split(":"), timeout=60) as stranger:
         stranger.sendall(request)
         answer = stranger.recv(65_536)
     assert answer.split()[1] == str(status).encode()
@@ -209,7 +209,7 @@ def test_what_is_no_request_is_refused_and_fills_no_terminal(address, desk, case
 def test_a_recording_that_breaks_off_is_told_to_nobody_and_makes_no_voice(address, desk, caplog):
     host = address.url.removeprefix("http://")
     head = f"POST /v1/voices/me HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {address.token}"
-    with socket.create_connection(host.split(":"), timeout=10) as stranger:
+    with socket.create_connection(host.split(":"), timeout=60) as stranger:
         stranger.sendall(f"{head}\r\nContent-Length: 1000\r\n\r\nabc".encode())
     assert ask(address, "/v1/status")[0] == 200
     assert not desk.voices and not said(caplog)
@@ -255,7 +255,7 @@ def test_recordings_become_voices(address, desk):
 
 
 def test_events_come_ten_times_a_second(address, desk):
-    connection = http.client.HTTPConnection(address.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(address.url.removeprefix("http://"), timeout=60)
     connection.request("GET", "/v1/events", headers={"Authorization": f"Bearer {address.token}"})
     response, began = connection.getresponse(), time.monotonic()
     rows = [json.loads(response.readline()) for _ in range(6)]

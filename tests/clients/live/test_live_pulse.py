@@ -101,7 +101,7 @@ def run_live(server, tmp_path, *, sound="sounddevice", gate=False, seconds=4.5):
             player = server.say(said * 0.5)
             out, _ = process.communicate(timeout=60)
             player.terminate()
-            player.wait(10)
+            player.wait(120)
     finally:
         process.kill()
     return json.loads(out.strip().splitlines()[-1]), recorded(path)
@@ -145,7 +145,7 @@ def test_the_virtual_microphone_appears_carries_sound_and_leaves(inside):
             )
         finally:
             player.terminate()
-            player.wait(10)
+            player.wait(120)
         assert np.abs(heard).max() == pytest.approx(0.3, abs=0.06)
     assert SOURCE not in pactl("list", "short", "sources") and os.environ["PULSE_SINK"] == "speaker"
 
@@ -179,7 +179,7 @@ raise SystemExit(rtvc.cli.main(["stats"]))
         assert process.stdout.readline() == "ready\n"
         assert SOURCE in pactl("list", "short", "sources")
         process.terminate()
-        assert process.wait(30) == 143
+        assert process.wait(120) == 143
     assert SOURCE not in pactl("list", "short", "sources") and SINK not in pactl(
         "list", "short", "sinks"
     )
@@ -251,4 +251,4 @@ def test_a_device_that_is_unplugged_is_taken_back_when_it_returns(inside, tmp_pa
             raise AssertionError("nothing came from the microphone any more")
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(120)

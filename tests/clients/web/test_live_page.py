@@ -63,7 +63,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         finally:
             for one in (process, player):
                 one.terminate()
-                one.wait(20)
+                one.wait(120)
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +265,7 @@ def test_without_the_key_nothing_is_shown(running: Running, browser: Any) -> Non
     context.close()
     request = urllib.request.Request(f"{running.base}/v1/status")
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request, timeout=60)
 
 
 def test_everything_is_reached_by_keyboard_and_has_a_name(running: Running, browser: Any) -> None:

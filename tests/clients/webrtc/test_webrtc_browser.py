@@ -87,7 +87,7 @@ def test_a_browser_calls(tmp_path):
             tab = browser.new_page()
             tab.goto(url)
             told = tab.evaluate(CALL)
-        counts = json.loads(server.communicate("", timeout=30)[0])
+        counts = json.loads(server.communicate("", timeout=60)[0])
     finally:
         server.kill()
         server.wait()

@@ -69,7 +69,7 @@ def test_two_threads_pass_every_number_once_and_in_order(capacity, total):
             count += got
             if not got:
                 time.sleep(0)
-        thread.join(30)
+        thread.join(120)
     finally:
         sys.setswitchinterval(interval)
     np.testing.assert_array_equal(np.concatenate(received), numbers)

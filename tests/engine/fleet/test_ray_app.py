@@ -105,7 +105,7 @@ async def speak(client, x, heard, enough):
 
 async def two(vault):
     """The replicas, once there are two that take sessions."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             found = [replica for replica in await vault.replicas() if not replica.draining]
             if len(found) == 2:
@@ -124,6 +124,30 @@ def pid_of(replica):
     )
 
 
+async def led_to_both(vault, port, clients, stack):
+    """So many conversations through the door, of which each replica has one. The door leads nobody
+    to a replica before it asked it several times: until then all are at the other, and begin
+    anew."""
+    async with asyncio.timeout(90):
+        while True:
+            async with AsyncExitStack() as attempt:
+                opened = [
+                    await attempt.enter_async_context(
+                        rtvc.clients.connect(
+                            f"ws://127.0.0.1:{port}", "half", format="f32", window=4.0
+                        )
+                    )
+                    for _ in range(clients)
+                ]
+                counts = [0]
+                while sum(counts) != clients:  # those before may be counted still
+                    await asyncio.sleep(0.2)
+                    counts = [replica.sessions for replica in await two(vault)]
+                if min(counts) >= 1:
+                    stack.push_async_exit(attempt.pop_all())
+                    return opened
+
+
 async def conversations(vault, disturb, clients=4):
     """Several clients through the door while something happens, and a second longer; gives how
     often each had to resume."""
@@ -132,27 +156,17 @@ async def conversations(vault, disturb, clients=4):
         await two(vault)
         while len(door.slots) < 2:
             await asyncio.sleep(0.1)
-        await asyncio.sleep(3.0)  # the door asks a replica several times before it leads any there
         xs, heard = (
             [noise(24_000 * 150, seed) for seed in range(clients)],
             [[] for _ in range(clients)],
         )
-        opened = [
-            await stack.enter_async_context(
-                rtvc.clients.connect(f"ws://127.0.0.1:{port}", "half", format="f32", window=4.0)
-            )
-            for _ in xs
-        ]
+        opened = await led_to_both(vault, port, clients, stack)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(speak(*each, enough))
                 for each in zip(opened, xs, heard, strict=True)
             ]
             await asyncio.sleep(1.0)
-            counts = [replica.sessions for replica in await two(vault)]
-            assert sum(counts) == clients and min(counts) >= 1, (
-                f"the door led all to one replica: {counts}"
-            )
             await disturb()
             await asyncio.sleep(1.0)
             enough.set()
@@ -179,7 +193,7 @@ def test_a_killed_replica_costs_its_clients_no_sample_and_the_others_nothing(clu
         resumed = await conversations(vault, kill)
         assert 1 <= sum(count > 0 for count in resumed) < len(resumed), resumed
 
-    asyncio.run(asyncio.wait_for(main(), 120))
+    asyncio.run(asyncio.wait_for(main(), 240))
 
 
 @pytest.mark.slow
@@ -199,7 +213,7 @@ def test_a_rolling_update_cuts_no_call(cluster):
         resumed = await conversations(vault, update)
         assert all(count >= 1 for count in resumed), resumed
 
-    asyncio.run(asyncio.wait_for(main(), 150))
+    asyncio.run(asyncio.wait_for(main(), 300))
 
 
 def test_the_door_answers_for_the_replicas_and_keeps_their_metrics_to_itself(cluster):
@@ -212,7 +226,7 @@ def test_the_door_answers_for_the_replicas_and_keeps_their_metrics_to_itself(clu
             await asyncio.sleep(1.0)
 
             def get(path, port=port, host="127.0.0.1"):
-                with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=60) as answer:
                     return answer.status, answer.read()
 
             assert (await asyncio.to_thread(get, "/healthz"))[1] == b"ok\n"
@@ -224,7 +238,7 @@ def test_the_door_answers_for_the_replicas_and_keeps_their_metrics_to_itself(clu
                 in (await asyncio.to_thread(get, "/metrics", replicas[0].port, replicas[0].host))[1]
             )
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 120))
 
 
 def test_replicas_follow_the_streams():
@@ -296,4 +310,4 @@ def test_a_vault_that_is_gone_is_an_error_and_not_a_hang(cluster):
         with pytest.raises(ValueError, match="rtvc-vault-99"):
             await vault.replicas()
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 120))

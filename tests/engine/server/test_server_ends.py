@@ -24,7 +24,7 @@ def run(work, seconds=60):
 
 async def settled(service):
     """Waits until no session is kept any more."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(120):
         while service.ended or service.sessions:
             await asyncio.sleep(0.01)
 

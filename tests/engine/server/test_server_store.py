@@ -44,7 +44,7 @@ def add_all(folder, gain, count, barrier, won):
     store = VoiceStore(Path(folder), most=10_000)
     voice = gain_voice(gain)
     for index in range(count):
-        barrier.wait(30)
+        barrier.wait(120)
         try:
             store.add(f"name {index}", voice)
             won.put((index, gain))

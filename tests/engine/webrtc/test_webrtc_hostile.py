@@ -45,7 +45,7 @@ async def exchange(url, data):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             return (await reader.read()).decode()
     finally:
         writer.close()

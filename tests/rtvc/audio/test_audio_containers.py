@@ -101,7 +101,7 @@ def test_a_fifo_and_standard_input_are_read_like_a_file(tmp_path: Path, suffix: 
     feeder = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[data], daemon=True)
     feeder.start()
     np.testing.assert_array_equal(decode(tmp_path / "pipe")[0], wanted)
-    feeder.join(20)
+    feeder.join(120)
     code = "from rtvc.audio.io import decode; w, r = decode('-'); print(*w.shape, r)"
     told = subprocess.run(
         [sys.executable, "-c", code],

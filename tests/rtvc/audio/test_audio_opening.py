@@ -36,7 +36,7 @@ def test_a_fifo_is_read_like_a_file(tmp_path: Path, form: str, subtype: str | No
     feeder = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[data], daemon=True)
     feeder.start()
     wave, rate = decode(tmp_path / "pipe")
-    feeder.join(20)
+    feeder.join(120)
     np.testing.assert_array_equal(wave, decode(tmp_path / "file")[0])
     assert rate == 24_000 and wave.shape == (48_000, 1)
 
@@ -163,7 +163,7 @@ def test_streams_get_wav_unless_their_suffix_says_another(tmp_path: Path) -> Non
         )
         reader.start()
         write(tmp_path / name, WAVE)
-        reader.join(20)
+        reader.join(120)
         assert got[0].startswith(begins)
         (tmp_path / "copy").write_bytes(got[0])
         assert len(read(tmp_path / "copy")) == 48_000

@@ -201,7 +201,7 @@ sys.exit(rtvc.cli.main("convert long.wav -r long.wav -o said.wav --fit 0".split(
         assert running.stdout is not None and running.stderr is not None
         assert running.stdout.readline() == "ready\n", running.stderr.read()
         running.send_signal(signal.SIGINT)
-        assert running.wait(30) == 130
+        assert running.wait(120) == 130
         assert "Traceback" not in running.stderr.read()
     assert os.listdir(tmp_path) == ["long.wav"]
 

@@ -89,7 +89,7 @@ def test_a_fifo_hears_the_conversion_and_stays_a_fifo(files: Path) -> None:
     reader = threading.Thread(target=lambda: heard.append(Path("p.wav").read_bytes()))
     reader.start()
     assert main(["convert", "me.wav", "-r", "anna.wav", "-o", "p.wav"]) == 0
-    reader.join(20)
+    reader.join(120)
     Path("got.wav").write_bytes(heard[0])
     assert soundfile.info("got.wav").frames == 48_000 and stat.S_ISFIFO(os.stat("p.wav").st_mode)
     os.symlink("real.wav", "link.wav")
@@ -340,7 +340,7 @@ sys.exit(rtvc.cli.main(["stats"]))
         assert running.stdout is not None and running.stdout.readline() == b"ready\n"
         running.send_signal(number)
         running.send_signal(number)
-        assert running.wait(20) == 128 + number
+        assert running.wait(120) == 128 + number
     assert os.listdir(tmp_path) == ["down"]
 
 

@@ -179,7 +179,7 @@ def test_a_polite_signal_leaves_a_checkpoint(tmp_path: Path) -> None:
     process = child(run_toy, str(config), str(tmp_path / "r"), "steps=100000")
     wait_for(lambda: last_step(tmp_path / "r") >= 10, process)
     os.kill(process.pid, signal.SIGTERM)
-    process.join(30)
+    process.join(120)
     assert process.exitcode == 0
     assert Checkpoints(tmp_path / "r").steps() and (tmp_path / "r" / "weights.safetensors").exists()
 
