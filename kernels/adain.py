@@ -7,13 +7,15 @@ gamma`. Statistics are float32 whatever the dtype of x. Rows may have lengths of
 past a row's end enter no statistic and come out as zero.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rtvc.kernels.activation import activate, activation_gradient, check_activation
 from rtvc.kernels.style_norm import check, fake_gradients, fake_statistics, register_autograd
-from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
+from rtvc.kernels.toolchain.dispatch import Implementation, register_operator, use_operator
 
 
 def adain(
@@ -153,74 +155,38 @@ def reference_backward(
     )
 
 
-@torch.library.custom_op("rtvc::adain", mutates_args=())
-def adain_operator(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    lengths: Tensor | None,
-    alpha: Tensor | None,
-    activation: str,
-    slope: float,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What `reference` computes, on a GPU by one kernel."""
-    if x.is_cuda and serves(x, gamma, beta):
-        from rtvc.kernels.adain_triton import forward
+def launch(*arguments: Any) -> tuple[Tensor, ...]:
+    """`reference` as one kernel."""
+    from rtvc.kernels.adain_triton import forward
 
-        return forward(x, gamma, beta, lengths, alpha, activation, slope, eps)
-    return reference(x, gamma, beta, lengths, alpha, activation, slope, eps)
+    return forward(*arguments)
 
 
-@adain_operator.register_fake
-def _fake(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    lengths: Tensor | None,
-    alpha: Tensor | None,
-    activation: str,
-    slope: float,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), *fake_statistics(x, *x.shape[:2])
+def launch_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    """`reference_backward` as one kernel, and sums of what it gives."""
+    from rtvc.kernels.adain_triton import backward
+
+    return backward(*arguments)
 
 
-@torch.library.custom_op("rtvc::adain_backward", mutates_args=())
-def backward_operator(
-    dy: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    lengths: Tensor | None,
-    alpha: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    activation: str,
-    slope: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """dx (B, C, T), dgamma (B, C), dbeta (B, C), and dalpha (C,): zeros without snake."""
-    if x.is_cuda and serves(dy, x, gamma, beta):
-        from rtvc.kernels.adain_triton import backward
+adain_operator = register_operator(
+    "adain",
+    reference,
+    kernel=launch,
+    fake=lambda x, *_: (x.new_empty(x.shape), *fake_statistics(x, *x.shape[:2])),
+)
+"""y (B, C, T), mean and reciprocal std (B, C), from the arguments of `reference`."""
 
-        return backward(dy, x, gamma, beta, lengths, alpha, mean, rstd, activation, slope)
-    return reference_backward(dy, x, gamma, beta, lengths, alpha, mean, rstd, activation, slope)
-
-
-@backward_operator.register_fake
-def _fake_backward(
-    dy: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    lengths: Tensor | None,
-    alpha: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    activation: str,
-    slope: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return fake_gradients(x.new_empty(x.shape), gamma, beta, alpha)
-
+backward_operator = register_operator(
+    "adain_backward",
+    reference_backward,
+    kernel=launch_backward,
+    fake=lambda dy, x, gamma, beta, lengths, alpha, *_: fake_gradients(
+        x.new_empty(x.shape), gamma, beta, alpha
+    ),
+    reads=(0, 1, 2, 3),
+)
+"""dx (B, C, T), dgamma (B, C), dbeta (B, C) and dalpha (C,), zeros without snake, from the
+arguments of `reference_backward`."""
 
 register_autograd(adain_operator, backward_operator)

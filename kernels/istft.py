@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rtvc.kernels.forms import FORMS
-from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
+from rtvc.kernels.toolchain.dispatch import Implementation, register_operator, use_operator
 
 Form = Literal["complex", "polar", "sine"]
 """What the two halves of the input are. `complex`: real and imaginary parts. `polar`: log-magnitude
@@ -152,25 +152,34 @@ def reference_backward(
     return torch.cat([real * c + imaginary * s, by_phase], 1).to(x.dtype), first
 
 
-@torch.library.custom_op("rtvc::istft", mutates_args=())
-def istft_operator(
+def samples_and_tail(
     x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str
 ) -> tuple[Tensor, Tensor]:
-    """What `reference` computes, on a GPU by one kernel: in CUDA C++ for small windows where that
-    can be compiled, else in Triton."""
-    if x.is_cuda and serves(x, tail, matrix):
-        from rtvc.kernels import istft_cuda, istft_triton
-
-        if istft_cuda.available(matrix.shape[1], x.dtype):
-            return istft_cuda.forward(x, tail, matrix, hop, form)
-        return istft_triton.forward(x, tail, matrix, hop, form)
+    """What `reference` gives, in memory of its own."""
     y, after = reference(x, tail, matrix, hop, form)
-    return y.clone(), after.clone()  # an operator's results share no memory
+    return y.clone(), after.clone()
 
 
-@istft_operator.register_fake
-def _fake(x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape[0], 1, x.shape[2] * hop), tail.new_empty(tail.shape)
+def launch(x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str) -> tuple[Tensor, Tensor]:
+    """`samples_and_tail` as one kernel: in CUDA C++ for small windows where that can be compiled,
+    else in Triton."""
+    from rtvc.kernels import istft_cuda, istft_triton
+
+    if istft_cuda.available(matrix.shape[1], x.dtype):
+        return istft_cuda.forward(x, tail, matrix, hop, form)
+    return istft_triton.forward(x, tail, matrix, hop, form)
+
+
+istft_operator = register_operator(
+    "istft",
+    samples_and_tail,
+    kernel=launch,
+    fake=lambda x, tail, matrix, hop, form: (
+        x.new_empty(x.shape[0], 1, x.shape[2] * hop),
+        tail.new_empty(tail.shape),
+    ),
+)
+"""Samples (B, 1, T * hop) and the next tail, from the arguments of `reference`."""
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
