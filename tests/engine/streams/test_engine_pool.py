@@ -171,7 +171,7 @@ def test_a_swap_inside_a_pool_is_a_second_row_for_one_tick():
         np.testing.assert_array_equal(got, wanted)
 
 
-def test_park_and_resume_move_a_member_between_pools():
+def test_a_member_moves_between_pools():
     backend = TorchBackend(TinyConverter(), 600)
     x = noise(12_000)
     session = Session(backend, TestVoice(3), sample_rate=48_000)
@@ -184,16 +184,17 @@ def test_park_and_resume_move_a_member_between_pools():
     member = here.join(TestVoice(3), sample_rate=48_000)
     member.push(x[:5_000])
     here.tick()
-    head, data = here.pull(member), here.park(member)
+    with here.stepping:
+        head, data = here.pull(member), member.parked()
     here.leave(member)
-    moved = there.resume(data, TestVoice(8), sample_rate=48_000)
+    moved = there.join(TestVoice(8), sample_rate=48_000)
+    there.restore(moved, data)
     moved.push(x[5_000:])
     moved.finish()
     there.tick()
     np.testing.assert_allclose(np.concatenate([head, there.pull(moved)]), wanted, atol=1e-6)
     with pytest.raises(EngineError, match="expected a parked session"):
-        there.resume(b"junk", TestVoice(1))
-    assert len(there.sessions) == 2
+        there.restore(moved, b"junk")
 
 
 def test_reset_inside_a_pool_starts_over():
