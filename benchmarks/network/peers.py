@@ -87,13 +87,13 @@ async def in_call(url: str, seconds: float) -> dict[str, Any]:
             played.append((time.perf_counter(), piece.timestamp))
             parts.append(piece.samples)
         await saying
-        heard = client.heard
+        packets = client.heard
     back = np.concatenate(parts)
     ahead = shift(said, back)
     first = played[0][1]
     lags = [when - began - (ticks - first + ahead) / RATE for when, ticks in played]
     told = {"lags": lags, "samples": len(back), "said": len(said), "late": late}
-    return told | {"down": asdict(heard)}
+    return told | {"down": asdict(packets)}
 
 
 def shift(said: Samples, back: Samples) -> int:

@@ -60,7 +60,7 @@ def compare(line: Line, seconds: float, kind: str = "auto", seed: int = 0) -> di
         try:
             assert server.stdout is not None
             url = server.stdout.readline().strip()
-            heard = {}
+            results = {}
             for way in WAYS:
                 done = subprocess.run(
                     inside(1, way, url, str(seconds)),
@@ -71,12 +71,12 @@ def compare(line: Line, seconds: float, kind: str = "auto", seed: int = 0) -> di
                 )
                 if done.returncode:
                     raise RuntimeError(f"the client over {way} failed: {done.stderr[-2_000:]}")
-                heard[way] = json.loads(done.stdout)
+                results[way] = json.loads(done.stdout)
             up = json.loads(server.communicate("", timeout=30)[0])
         finally:
             server.kill()
             server.wait()
-    return {"line": made_of, **figures(heard["websocket"], heard["webrtc"], up)}
+    return {"line": made_of, **figures(results["websocket"], results["webrtc"], up)}
 
 
 def figures(

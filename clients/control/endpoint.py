@@ -173,13 +173,13 @@ class Endpoint:
         return await asyncio.get_running_loop().run_in_executor(executor, work, *given)
 
 
-def answer(found: dict[str, Any], status: int = 200) -> "web.Response":
+def answer(content: dict[str, Any], status: int = 200) -> "web.Response":
     """JSON."""
     from aiohttp import web
 
     from rtvc.engine.server.web import SECURITY
 
-    body = json.dumps(found).encode()
+    body = json.dumps(content).encode()
     return web.Response(
         body=body, status=status, headers={**SECURITY, "Content-Type": "application/json"}
     )

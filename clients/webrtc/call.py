@@ -245,8 +245,8 @@ class Call(Asking):
             round(1000 * buffer.unrest, 1),
         )
 
-    async def _ask(self, message: Message, wanted: type[Answer]) -> Answer:
-        return await self._questions.ask(message.text(), wanted)
+    async def _ask(self, message: Message, expected: type[Answer]) -> Answer:
+        return await self._questions.ask(message.text(), expected)
 
     async def upload(self, recording: Recording, name: str | None = None) -> VoiceReady:
         """Makes a voice of a recording of somebody.

@@ -24,7 +24,7 @@ class Asking(ABC):
     """The questions of a client."""
 
     @abstractmethod
-    async def _ask(self, message: Message, wanted: type[Answer]) -> Answer:
+    async def _ask(self, message: Message, expected: type[Answer]) -> Answer:
         """Sends a message; returns its answer.
 
         Raises:

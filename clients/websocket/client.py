@@ -228,8 +228,8 @@ class Client(Asking):
         except Exception as problem:
             self.flow.end(problem)
 
-    async def _ask(self, message: Message, wanted: type[Answer]) -> Answer:
-        return await self.link.ask(message.text, wanted)
+    async def _ask(self, message: Message, expected: type[Answer]) -> Answer:
+        return await self.link.ask(message.text, expected)
 
     async def control(self, secret: str) -> Controlled:
         """From now on `update` and `stats` are about another connection's session, that which was

@@ -92,7 +92,7 @@ class Server:
             ) from error
 
     async def expect(
-        self, socket: "ClientConnection", side: ClientSide, wanted: type[Answer], patience: float
+        self, socket: "ClientConnection", side: ClientSide, expected: type[Answer], patience: float
     ) -> Answer:
         """Reads until a message of the type comes: only while nobody else reads.
 
@@ -106,7 +106,7 @@ class Server:
             async with asyncio.timeout(patience):
                 while True:
                     event = side.receive(await socket.recv())
-                    if isinstance(event, wanted):
+                    if isinstance(event, expected):
                         return event
                     if isinstance(event, Error):
                         raise Refusal.of(event)

@@ -64,8 +64,8 @@ def parsed(model: bytes, trt: Any, log: Log, builder: Any) -> tuple[Any, Any]:
 def described(network: Any, trt: Any) -> dict[str, Any]:
     """A network's inputs and outputs with shapes and types, and its layers by kind and type."""
 
-    def tensor(found: Any) -> dict[str, Any]:
-        return {"shape": list(found.shape), "type": found.dtype.name.lower()}
+    def tensor(value: Any) -> dict[str, Any]:
+        return {"shape": list(value.shape), "type": value.dtype.name.lower()}
 
     inputs, outputs = (
         {one.name: tensor(one) for one in (get(index) for index in range(count))}

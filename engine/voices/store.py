@@ -109,12 +109,12 @@ class Names:
             time.time_ns() - stamp > SETTLED_NS
         )  # otherwise another change may bear the same time
         with os.scandir(self.folder) as entries:
-            found = [
+            names = [
                 entry.name.removesuffix(SUFFIX)
                 for entry in entries
                 if entry.name.endswith(SUFFIX) and entry.is_file()
             ]
-        self._names = sorted(name for name in found if NAME.fullmatch(name))
+        self._names = sorted(name for name in names if NAME.fullmatch(name))
         self._stamp, self._settled, self._read_at = stamp, settled, now
         self.readings += 1
 

@@ -229,9 +229,9 @@ def checked(offer: str) -> str:
 def with_copies(answer: str) -> str:
     """An answer that asks for a copy of each packet in the next one, and for one channel."""
 
-    def ask(found: "re.Match[str]") -> str:
-        line = found.group(0).rstrip("\r")
-        return f"{line}\r\na=fmtp:{found.group(1)} minptime=10;useinbandfec=1;stereo=0\r"
+    def ask(match: "re.Match[str]") -> str:
+        line = match.group(0).rstrip("\r")
+        return f"{line}\r\na=fmtp:{match.group(1)} minptime=10;useinbandfec=1;stereo=0\r"
 
     if "useinbandfec" in answer:
         return answer

@@ -44,9 +44,9 @@ class Inward:
         self._sequence, self._expected = 0, -1
         self._gap = False
 
-    def begin(self, wanted: int) -> None:
-        """A session runs from now on, whose next frame is number `wanted`."""
-        self.live, self._sequence, self._expected, self._gap = True, wanted, -1, False
+    def begin(self, sequence: int) -> None:
+        """A session runs from now on, whose next frame is number `sequence`."""
+        self.live, self._sequence, self._expected, self._gap = True, sequence, -1, False
 
     def end(self) -> None:
         """It is over, or hears no more."""

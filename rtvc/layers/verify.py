@@ -74,11 +74,11 @@ def chunkings(frames: int, unit: int, generator: torch.Generator) -> list[list[i
     return chunks
 
 
-def close(what: str, got: Tensor, wanted: Tensor, tolerance: float) -> None:
+def close(what: str, got: Tensor, expected: Tensor, tolerance: float) -> None:
     """Raises unless the two tensors agree."""
-    if got.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {tuple(got.shape)}, wanted {tuple(wanted.shape)}")
-    error = (got - wanted).abs().max().item() if got.numel() else 0.0
+    if got.shape != expected.shape:
+        raise AssertionError(f"{what}: shape {tuple(got.shape)}, expected {tuple(expected.shape)}")
+    error = (got - expected).abs().max().item() if got.numel() else 0.0
     if not error <= tolerance:
         raise AssertionError(f"{what}: differs by {error:.3g}, allowed {tolerance:.3g}")
 
