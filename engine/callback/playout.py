@@ -88,11 +88,11 @@ class Playout:
         self.asked = True
         if not self._waiting and self._age(at) > STALE_S:
             stale = self.ring.skip(len(self.ring))
-            self.dropped, self.drops, self._waiting = (
-                self.dropped + stale,
-                self.drops + (stale > 0),
-                True,
-            )
+            self.dropped += stale
+            self.drops += stale > 0
+            self._waiting = True
+        # Silence until a block and the margin are there: a level that begins below the margin would
+        # run dry at the first jitter.
         fill, fade = len(self.ring), len(self.rise)
         if self._waiting and fill < len(out) + self.margin:
             self._silence(out)
@@ -100,6 +100,8 @@ class Playout:
         rises, self._waiting = self._waiting, False
         if rises:
             self._lowest, self._seen, self._settling = len(self.ring.data), 0, True
+        # Too much waits: it is dropped here and not played faster, and what would have been heard
+        # next fades into what comes after the gap, so that the cut makes no click.
         excess = self._excess(fill - len(out), len(out))
         fade = min(fade, len(out))
         passed = self._stale[:fade]
@@ -116,6 +118,8 @@ class Playout:
         if rises:
             length = min(fade, got)
             out[:length] *= self.rise[:length]
+        # Run dry: what there is fades out at its end, and the next calls wait until the margin is
+        # there again. One that adapts has shown to be too small, and grows.
         if got < len(out):
             self.underruns += 1
             self._waiting = True

@@ -66,6 +66,7 @@ def fold_constants(graph: fx.GraphModule) -> int:
 
     Parameters stay as they are, so that a runtime may find them by name and replace them.
     """
+    # Forwards through the graph: a node is known when all that it takes is known.
     known: dict[fx.Node, Tensor] = {}
     folded = 0
     for node in list(graph.graph.nodes):
@@ -88,6 +89,7 @@ def fold_constants(graph: fx.GraphModule) -> int:
                 )
                 if isinstance(value, Tensor) and value.numel() <= LARGEST_CONSTANT:
                     known[node] = value
+    # Only the last known nodes become constants: those between have no other reader, and go.
     for node, value in known.items():
         if node.op == "get_attr" or all(user in known for user in node.users):
             continue

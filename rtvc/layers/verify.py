@@ -104,6 +104,7 @@ def check_rows(layer: Streaming, x: Tensor, whole: Tensor, unit: int, tolerance:
     outputs: list[list[Tensor]] = [[] for _ in range(batch)]
     turn = 0
     while any(position < x.shape[-1] for position in at):
+        # Row r steps every (r + 1)-th turn: rows drift apart, and meet in ever other batches.
         active = [r for r in range(batch) if at[r] < x.shape[-1] and (r + turn) % (r + 1) == 0]
         turn += 1
         if not active:
