@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from rtvc.clients.webrtc.offer import post
 from rtvc.clients.webrtc.questions import Questions, pieces_of
 from rtvc.clients.websocket.asking import UPLOAD_S, Answer, Asking
-from rtvc.clients.websocket.recording import Recording, named
 from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.fields import VoiceChoice
 from rtvc.engine.protocol.messages import Message, Start, Started, Stopped, VoiceReady, Welcome
@@ -248,17 +247,7 @@ class Call(Asking):
     async def _ask(self, message: Message, expected: type[Answer]) -> Answer:
         return await self._questions.ask(message.text(), expected)
 
-    async def upload(self, recording: Recording, name: str | None = None) -> VoiceReady:
-        """Makes a voice of a recording of somebody.
-
-        Args:
-            recording: a file in any format that the server can decode, or its bytes.
-            name: of the voice; by default made of the file's name and its contents.
-
-        Raises:
-            Refusal: the server cannot use it, or has such a name.
-        """
-        name, data = named(recording, name)
+    async def _upload(self, name: str, data: bytes) -> VoiceReady:
         announcement = next(iter(self.side.upload(name, data)))
         return await self._questions.ask(str(announcement), VoiceReady, pieces_of(data), UPLOAD_S)
 

@@ -240,17 +240,7 @@ class Client(Asking):
         """
         return await self._ask(message_of(Control, control=SecretStr(secret)), Controlled)
 
-    async def upload(self, recording: Recording, name: str | None = None) -> VoiceReady:
-        """Makes a voice of a recording of somebody.
-
-        Args:
-            recording: a file in any format that the server can decode, or its bytes.
-            name: of the voice; by default made of the file's name and its contents.
-
-        Raises:
-            Refusal: the server cannot use it, or has such a name.
-        """
-        name, data = named(recording, name)
+    async def _upload(self, name: str, data: bytes) -> VoiceReady:
         announcement, *pieces = self.side.upload(name, data)
         ready = await self.link.ask(lambda: str(announcement), VoiceReady, pieces, UPLOAD_S)
         self.made[ready.name] = ready
