@@ -28,7 +28,8 @@ from rtvc.errors import AudioError, RtvcError, VoiceError
 from rtvc.models.streaming.interface import conditioned
 from rtvc.stream_model import StreamModel
 from rtvc.voices.voice import Voice
-from tests.support.streams import noise, voice
+from tests.support.calling import noise
+from tests.support.streams import voice
 
 IMPOSSIBLE: list[Any] = [
     math.nan,

@@ -13,8 +13,9 @@ from rtvc.engine.graph.export import Graph, Part, export_part, export_step, muta
 from rtvc.engine.graph.precision import count_of, in_float16, in_float32
 from rtvc.engine.trial import fidelity, probe
 from rtvc.errors import EngineError
-from rtvc.models.streaming import StreamingConfig, StreamingConverter
+from rtvc.models.streaming import StreamingConverter
 from tests.support.converters import TinyConverter
+from tests.support.small_models import small_converter
 
 CHUNK = 600
 
@@ -22,16 +23,7 @@ CHUNK = 600
 @pytest.fixture(scope="module")
 def model() -> StreamingConverter:
     """The shipped architecture, small."""
-    torch.manual_seed(0)
-    config = StreamingConfig(
-        content_hidden=16,
-        content_dilations=(1,),
-        pitch_hidden=16,
-        pitch_dilations=(1,),
-        decoder_hidden=16,
-        decoder_dilations=(2,),
-    )
-    return StreamingConverter(config).eval().requires_grad_(False)
+    return small_converter(decoder_dilations=(2,)).requires_grad_(False)
 
 
 def snr(got: Tensor, wanted: Tensor) -> float:

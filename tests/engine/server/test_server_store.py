@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from calling import Client, Refusal
+from calling import Client, refused
 from serving import gain_voice, served
 
 from rtvc.engine.protocol.fields import LARGEST_REPLY, Code
@@ -190,9 +190,7 @@ def test_errors_of_the_store_are_no_end_of_a_connection(tmp_path, monkeypatch):
         async with served(tmp_path) as (_, url), Client(url) as client:
             with monkeypatch.context() as bad:
                 bad.setattr(Path, "open", without_links)
-                with pytest.raises(Refusal) as caught:
-                    await client.start()
-                error = caught.value.args[0]
+                error = await refused(client.start())
                 assert error.code is Code.INTERNAL and not error.fatal and "again" in error.advice
             await client.start()
             await client.send(ListVoices().text())
