@@ -39,19 +39,12 @@ class Playout:
         rate: samples a second.
         margin: seconds of audio that should be left after every read: what protects from jitter;
             None adapts it to the jitter.
-        longest: samples of the largest block that `read` will be asked for.
         capacity: seconds that the ring holds.
         window: seconds over which the lowest level is taken.
     """
 
     def __init__(
-        self,
-        rate: int,
-        *,
-        margin: float | None,
-        longest: int = 8192,
-        capacity: float = 4.0,
-        window: float = WINDOW_S,
+        self, rate: int, *, margin: float | None, capacity: float = 4.0, window: float = WINDOW_S
     ) -> None:
         self.adapted = Margin() if margin is None else None
         margin = self.adapted.value if self.adapted else margin or 0.0

@@ -244,9 +244,3 @@ def learned(graph: fx.GraphModule, node: fx.Node, least: int) -> bool:
         return False
     value = attribute(graph, str(node.target))
     return isinstance(value, torch.nn.Parameter) and value.numel() >= least
-
-
-def count_of(program: ExportedProgram, dtype: torch.dtype) -> int:
-    """How many tensors of a type the program computes or holds."""
-    values = [node.meta.get("val") for node in program.graph.nodes]
-    return sum(isinstance(value, Tensor) and value.dtype == dtype for value in values)

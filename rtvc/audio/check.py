@@ -49,12 +49,6 @@ def clipped_share(wave: Samples) -> float:
     return taken_in(wave, 1000).clipped
 
 
-def loudest_level(wave: Samples, rate: int) -> float:
-    """Level of the loudest tenth of a second of wave (N,), in dB below a full-scale square wave
-    (dBFS); -inf for zeros."""
-    return taken_in(wave, rate).level
-
-
 def check_samples(wave: Samples, what: str) -> None:
     """Checks shape and values: wave (N,) or (N, C).
 
