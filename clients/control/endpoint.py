@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rtvc.clients.control.change import Change, parsed
 from rtvc.clients.control.runtime import Address
-from rtvc.errors import ConfigError, DependencyError, RtvcError, ServiceError
+from rtvc.errors import ConfigError, RtvcError, ServiceError, needs_extra
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -207,12 +207,8 @@ def opened(
         DependencyError: aiohttp is not installed.
         ServiceError: the port cannot be had.
     """
-    try:
+    with needs_extra("live", "remote control and the page need aiohttp"):
         from aiohttp import web
-    except ImportError as error:
-        raise DependencyError(
-            "remote control and the page need aiohttp: pip install 'rtvc-engine[live]'"
-        ) from error
     from rtvc.engine.server.web import read_page
 
     files = {} if page is None else read_page(page.parent) | read_page(page)

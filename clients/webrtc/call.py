@@ -25,7 +25,7 @@ from rtvc.engine.streams.block import check_block
 from rtvc.engine.webrtc.jitter import BLOCK, RATE, JitterBuffer
 from rtvc.engine.webrtc.peer import Tap, voice_track
 from rtvc.engine.webrtc.speech import Decoder, Encoder, library
-from rtvc.errors import DependencyError, ServiceError
+from rtvc.errors import ServiceError, needs_extra
 
 if TYPE_CHECKING:
     from aiortc import RTCPeerConnection
@@ -268,8 +268,6 @@ def call(
         DependencyError: aiortc or libopus is missing.
     """
     library()
-    try:
+    with needs_extra("webrtc", "calls need aiortc"):
         import aiortc  # noqa: F401
-    except ImportError as error:
-        raise DependencyError("calls need aiortc: pip install 'rtvc-engine[webrtc]'") from error
     return Call(url, voice, token, settings)

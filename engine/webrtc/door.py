@@ -20,7 +20,7 @@ from rtvc.engine.server.service import Service
 from rtvc.engine.webrtc.media import Inward, Media
 from rtvc.engine.webrtc.peer import Peer, Tap
 from rtvc.engine.webrtc.speech import library
-from rtvc.errors import DependencyError
+from rtvc.errors import DependencyError, needs_extra
 
 if TYPE_CHECKING:
     from aiortc import RTCPeerConnection
@@ -50,10 +50,8 @@ def check_webrtc() -> None:
         DependencyError: it is not installed.
     """
     library()
-    try:
+    with needs_extra("webrtc", "calls need aiortc"):
         import aiortc  # noqa: F401
-    except ImportError as error:
-        raise DependencyError("calls need aiortc: pip install 'rtvc-engine[webrtc]'") from error
 
 
 class Door:
