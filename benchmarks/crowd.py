@@ -19,13 +19,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.benchmarks.serve import RATE, Speaker
 from rtvc.engine.protocol.messages import Error
 from rtvc.engine.protocol.streams import Audio
-
-Samples = NDArray[np.float32]
 
 FULL = 32_768
 """Full scale of 16-bit samples."""

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from rtvc.audio.samples import Samples
 
 RATE = 48_000
 BLOCK = 960

@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rtvc.clients.recording.flac import FlacFile
 from rtvc.engine.callback.placing import Stretch
 from rtvc.errors import OutputError
-
-Samples = NDArray[np.float32]
 
 SOURCE, CONVERSION = "source", "conversion"
 """Ends of the two files' names: what was said, and what was heard."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.webrtc.offer import post
 from rtvc.clients.webrtc.questions import Questions, pieces_of
 from rtvc.clients.websocket.asking import UPLOAD_S, Answer, Asking
@@ -30,7 +31,6 @@ from rtvc.errors import ServiceError, needs_extra
 if TYPE_CHECKING:
     from aiortc import RTCPeerConnection
 
-Samples = NDArray[np.float32]
 
 OPEN_S = 10.0
 """Within this time a call is open and greeted."""

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import SecretStr
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.websocket.asking import UPLOAD_S, Answer, Asking
 from rtvc.clients.websocket.backpressure import PATIENCE_S, Flow
 from rtvc.clients.websocket.dial import Server
@@ -32,8 +33,6 @@ from rtvc.engine.protocol.refusals import message_of
 from rtvc.engine.protocol.streams import Audio
 from rtvc.engine.streams.block import check_block
 from rtvc.errors import ConfigError, RtvcError, ServiceError
-
-Samples = NDArray[np.float32]
 
 FRAME_S = 0.25
 """Seconds of audio in a frame at most; longer blocks are cut."""

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.recording.recorder import Recorder
 from rtvc.clients.websocket.client import Client
 from rtvc.engine.callback.placing import Stretch
 from rtvc.engine.protocol.formats import OPUS_BLOCK_S
 from rtvc.errors import OutputError, ServiceError
-
-Samples = NDArray[np.float32]
 
 PACED_S = 0.020
 """Seconds in a block at the pace of speech."""

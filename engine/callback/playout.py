@@ -9,12 +9,11 @@ stale audio (dropped with a cross-fade, counted).
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.callback.margin import Margin
 from rtvc.engine.callback.ring import Ring
 from rtvc.engine.streams.backlog import FADE_S, splice
 from rtvc.errors import EngineError
-
-Samples = NDArray[np.float32]
 
 WINDOW_S = 0.080
 """Over this stretch the lowest level is taken: longer than a chunk, shorter than half of the

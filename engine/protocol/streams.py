@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.protocol.fields import Format
 from rtvc.engine.protocol.formats import Codec, codec
 from rtvc.engine.protocol.frames import DROPPED, END, FORMATS, LAST_SEQUENCE, SILENCE, Frame
 from rtvc.errors import ProtocolError
-
-Samples = NDArray[np.float32]
 
 LONGEST_S = 1.0
 """Seconds of audio that one frame may hold."""

@@ -9,8 +9,8 @@ from enum import Enum
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.protocol.client_clock import Arrivals, ClientClock
 from rtvc.engine.protocol.messages import Start
 from rtvc.engine.protocol.refusals import Refusal
@@ -18,8 +18,6 @@ from rtvc.engine.protocol.streams import Audio, Incoming, Outgoing
 from rtvc.engine.server.metrics import Metrics
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.pool_session import PoolSession
-
-Samples = NDArray[np.float32]
 
 FRAME_S = 0.1
 """Seconds of audio in the longest frame that is sent."""

@@ -15,8 +15,8 @@ from typing import TypeAlias, Unpack
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.capacity import HEADROOM, Capacity, StepTimes, measure
@@ -26,8 +26,6 @@ from rtvc.engine.streams.health import broken_rows
 from rtvc.engine.streams.pool_session import PoolSession, Progress
 from rtvc.errors import EngineError
 from rtvc.voices.voice import Voice
-
-Samples = NDArray[np.float32]
 
 
 class PoolFullError(EngineError):

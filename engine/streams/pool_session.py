@@ -5,19 +5,17 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Unpack
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rtvc import checks
+from rtvc.audio.samples import Samples
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.block import check_block
 from rtvc.engine.streams.controls import Controls, StreamSettings
 from rtvc.errors import EngineError
 from rtvc.voices.voice import Voice
-
-Samples = NDArray[np.float32]
 
 
 class Progress(Enum):

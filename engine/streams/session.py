@@ -9,9 +9,10 @@ from typing import Unpack
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from rtvc import checks
+from rtvc.audio.samples import Samples
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.block import check_block
@@ -20,8 +21,6 @@ from rtvc.engine.streams.controls import Controls, StreamSettings
 from rtvc.engine.streams.health import is_finite
 from rtvc.errors import EngineError
 from rtvc.voices.voice import Voice
-
-Samples = NDArray[np.float32]
 
 PIECE_S = 1.0
 """Longer blocks are taken in pieces of this many seconds, so that memory does not grow with a

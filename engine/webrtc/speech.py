@@ -4,13 +4,11 @@ what never comes is guessed from what came."""
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.protocol.formats import OPUS_PACKET, opus_library
 from rtvc.engine.webrtc.jitter import BLOCK, RATE, Packet
 from rtvc.errors import DependencyError
-
-Samples = NDArray[np.float32]
 
 LOSSES = 10
 """Per cent of lost packets that the encoder prepares for: from there on the copy is worth its

@@ -8,13 +8,11 @@ about: the recording is usable, the voice or the result may sound rough.
 import warnings
 
 import numpy as np
-import numpy.typing as npt
 
 from rtvc.audio.channels import Mix
 from rtvc.audio.intake import Intake
+from rtvc.audio.samples import Samples
 from rtvc.errors import AudioError
-
-Samples = npt.NDArray[np.float32]
 
 SHORTEST = 0.5
 """Seconds that a recording must last."""

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from rtvc import checks
 from rtvc.audio.channels import mix_of, mixed
-from rtvc.audio.check import Samples, check_intake, check_mix, check_samples
+from rtvc.audio.check import check_intake, check_mix, check_samples
 from rtvc.audio.intake import Intake
 from rtvc.audio.io import as_samples, opened
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.resample import check_rate, resample
+from rtvc.audio.samples import Samples
 from rtvc.errors import AudioError, VoiceError
 from rtvc.voices.report import LOOK_S, Report, advise, figures_of
 from rtvc.voices.speech import RATE, STEP, Speech, closed, find_speech, widened
