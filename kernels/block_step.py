@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtvc.kernels.activation import check_activation
 from rtvc.kernels.forms import ACTIVATIONS, NORMS, Step
 from rtvc.kernels.frame_norm import frame_norm
 from rtvc.kernels.toolchain.dispatch import Implementation, register_operator, use_operator
@@ -107,11 +108,8 @@ def check(
     dilation: int,
 ) -> None:
     """Raises ValueError unless everything fits."""
-    if norm not in NORMS or activation not in ACTIVATIONS:
-        raise ValueError(
-            f"expected a norm of {sorted(NORMS)} and an activation of {sorted(ACTIVATIONS)}, got"
-            f" {norm!r} and {activation!r}"
-        )
+    if norm not in NORMS:
+        raise ValueError(f"expected a norm of {sorted(NORMS)}, got {norm!r}")
     rows, outputs = tuple(x.shape), tuple(weight.shape)
     if len(rows) != 3 or len(outputs) != 3 or outputs[2] != rows[1]:
         raise ValueError(
@@ -138,11 +136,7 @@ def check(
         raise ValueError(
             f"expected a skip of shape {(rows[0], outputs[0], rows[2])}, got {tuple(skip.shape)}"
         )
-    if (alpha is not None) != (activation == "snake"):
-        raise ValueError(
-            f"expected alpha with 'snake' alone, got activation {activation!r}"
-            f" {'without' if alpha is None else 'with'} it"
-        )
+    check_activation(activation, alpha, rows[1], ACTIVATIONS)
 
 
 def reference(

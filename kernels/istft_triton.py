@@ -15,8 +15,7 @@ from torch import Tensor
 
 from rtvc.kernels.activation_triton import cosine_near_zero, reduce_half_turns, sine, sine_near_zero
 from rtvc.kernels.forms import FORMS
-from rtvc.kernels.frame_norm_triton import strides
-from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
+from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two, strides
 
 ROWS, COLUMNS, BINS = 32, 32, 16
 """Blocks, samples of a hop, and bins of the spectrum that a program holds at a time."""

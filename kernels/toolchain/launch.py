@@ -121,3 +121,18 @@ def type_of(name: str, value: Any) -> str:
 def power_of_two(n: int) -> int:
     """The smallest power of two that is at least n."""
     return 1 << max(0, n - 1).bit_length()
+
+
+def strides(name: str, x: Tensor) -> dict[str, int]:
+    """The strides of x (B, C, T) as kernel arguments."""
+    return {
+        f"{name}_row": x.stride(0),
+        f"{name}_channel": x.stride(1),
+        f"{name}_frame": x.stride(2),
+    }
+
+
+def warps(elements: int) -> int:
+    """Warps for a tile: about 16 elements a thread, so that registers leave room for several
+    programs; one to sixteen."""
+    return max(1, min(16, elements // 512))
