@@ -20,6 +20,7 @@ import typer
 
 from rtvc.benchmarks.network.link import ADDRESSES, Line, bad_line
 from rtvc.files import write
+from rtvc.percentiles import percentiles
 
 WAYS = ("websocket", "webrtc")
 PEERS = "rtvc.benchmarks.network.peers"
@@ -85,13 +86,9 @@ def figures(
     """What is told of both."""
 
     def lags(one: dict[str, Any]) -> dict[str, float]:
-        milliseconds = 1000 * np.array(one["lags"])
-        p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99]).round(1).tolist()
         return {
-            "lag_p50_ms": p50,
-            "lag_p95_ms": p95,
-            "lag_p99_ms": p99,
-            "lag_max_ms": round(float(milliseconds.max()), 1),
+            **percentiles(one["lags"], "lag_"),
+            "lag_max_ms": round(1000 * max(one["lags"]), 1),
             "machine_ms": round(1000 * float(np.percentile(one["late"], 99)), 1),
         }
 
