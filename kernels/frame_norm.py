@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from rtvc.kernels.activation import activate, activation_gradient, check_activation
-from rtvc.kernels.style_norm import check, fake_gradients, fake_statistics, register_autograd
-from rtvc.kernels.toolchain.dispatch import Implementation, register_operator, use_operator
+from rtvc.kernels.style_norm import check, register_norm
+from rtvc.kernels.toolchain.dispatch import Implementation, use_operator
 
 
 def frame_norm(
@@ -107,38 +107,20 @@ def reference_backward(
     )
 
 
-def launch(*arguments: Any) -> tuple[Tensor, ...]:
-    """`reference` as one kernel."""
-    from rtvc.kernels.frame_norm_triton import forward
+def kernels() -> Any:
+    """The module of the kernels, which needs Triton."""
+    from rtvc.kernels import frame_norm_triton
 
-    return forward(*arguments)
-
-
-def launch_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    """`reference_backward` as one kernel, and sums of what it gives."""
-    from rtvc.kernels.frame_norm_triton import backward
-
-    return backward(*arguments)
+    return frame_norm_triton
 
 
-frame_norm_operator = register_operator(
+frame_norm_operator, backward_operator = register_norm(
     "frame_norm",
     reference,
-    kernel=launch,
-    fake=lambda x, *_: (torch.empty_like(x), *fake_statistics(x, x.shape[0], x.shape[2])),
-)
-"""y (B, C, T), mean and reciprocal std (B, T), from the arguments of `reference`."""
-
-backward_operator = register_operator(
-    "frame_norm_backward",
     reference_backward,
-    kernel=launch_backward,
-    fake=lambda dy, x, gamma, beta, alpha, *_: fake_gradients(
-        torch.empty_like(x), gamma, beta, alpha
-    ),
-    reads=(0, 1, 2, 3),
+    kernels=kernels,
+    like=torch.empty_like,
+    statistics=lambda x: (x.shape[0], x.shape[2]),
 )
-"""dx (B, C, T), dgamma (B, C), dbeta (B, C) and dalpha (C,), zeros without snake, from the
-arguments of `reference_backward`."""
-
-register_autograd(frame_norm_operator, backward_operator)
+"""y (B, C, T), mean and reciprocal std (B, T) from the arguments of `reference`; dx (B, C, T),
+dgamma and dbeta (B, C) and dalpha (C,) from those of `reference_backward`."""

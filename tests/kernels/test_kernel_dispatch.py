@@ -57,16 +57,16 @@ def of_source() -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     ("operator", "launch", "draw"),
     [
-        (adain.adain_operator, adain.launch, of_adain),
+        (adain.adain_operator, adain.kernels().forward, of_adain),
         (
             adain.backward_operator,
-            adain.launch_backward,
+            adain.kernels().backward,
             lambda: back(of_adain(), adain.adain_operator),
         ),
-        (frame_norm.frame_norm_operator, frame_norm.launch, of_frame_norm),
+        (frame_norm.frame_norm_operator, frame_norm.kernels().forward, of_frame_norm),
         (
             frame_norm.backward_operator,
-            frame_norm.launch_backward,
+            frame_norm.kernels().backward,
             lambda: back(of_frame_norm(), frame_norm.frame_norm_operator),
         ),
         (block_step.block_operator, block_step.launch, of_block_step),
