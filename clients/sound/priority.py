@@ -1,11 +1,15 @@
 """Sound comes before other work, as far as the system allows it."""
 
 import os
+import sys
+import threading
 from collections import deque
 from contextlib import suppress
 
 NICE = -11
 """The nice value that a process with sound asks for."""
+GENTLE = 15
+"""That of a thread that makes voices meanwhile."""
 DEVICE, WORKER = 4, 2
 """Real-time priorities of the threads that serve a device and of the one that converts: above
 ordinary work, below the 5 to 88 of sound servers."""
@@ -28,6 +32,17 @@ def raise_priority() -> bool:
         # Not permitted, or not a POSIX system: nothing is lost but some protection from load.
         return False
     return True
+
+
+def stand_back() -> None:
+    """Lets everything else go before this thread, for good: nobody but root could take that back.
+    The main thread keeps its place, which is its process's, and so does every thread where
+    priorities are those of processes (all systems but Linux)."""
+    if sys.platform != "linux" or threading.current_thread() is threading.main_thread():
+        return
+    this = (os.PRIO_PROCESS, threading.get_native_id())
+    if os.getpriority(*this) < GENTLE:  # nobody may come forward
+        os.setpriority(*this, GENTLE)
 
 
 def ordinary() -> None:

@@ -1,12 +1,22 @@
 """Real time for who leaves others room, and only while it does."""
 
 import os
+import sys
 import threading
 
 import pytest
 
 from rtvc.clients.sound import priority
-from rtvc.clients.sound.priority import GREEDY, JUDGED_S, MODEST, Urgency, ordinary, realtime
+from rtvc.clients.sound.priority import (
+    GENTLE,
+    GREEDY,
+    JUDGED_S,
+    MODEST,
+    Urgency,
+    ordinary,
+    realtime,
+    stand_back,
+)
 
 
 @pytest.fixture
@@ -77,3 +87,21 @@ def test_the_system_is_asked_for_this_thread_alone():
     thread.join()
     assert policies in ([os.SCHED_RR, os.SCHED_OTHER], [os.SCHED_OTHER])
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own here")
+def test_who_stands_back_stands_back_alone():
+    def nice():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before, within = nice(), []
+
+    def work():
+        stand_back()
+        within.append(nice())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    stand_back()  # the main thread could never come back
+    assert within == [max(before, GENTLE)] and nice() == before
