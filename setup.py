@@ -20,14 +20,14 @@ ROOT = Path(__file__).parent
 def packages() -> list[str]:
     """Every folder that holds files, the mapped ones under their `rtvc.` names; the links inside
     `rtvc/` are not followed."""
-    found = []
+    names = []
     for top in ("rtvc", *MAPPED):
         prefix = "" if top == "rtvc" else "rtvc."
         for folder, inner, files in os.walk(ROOT / top):
             inner[:] = sorted(name for name in inner if name != "__pycache__")
             if files:
-                found.append(prefix + ".".join(Path(folder).relative_to(ROOT).parts))
-    return found
+                names.append(prefix + ".".join(Path(folder).relative_to(ROOT).parts))
+    return names
 
 
 def write_commit(folder: str) -> None:

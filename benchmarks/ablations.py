@@ -122,7 +122,7 @@ def table(question: Question, results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def page(
-    found: dict[str, list[dict[str, Any]]], plan: dict[str, Question], facts: dict[str, str]
+    answers: dict[str, list[dict[str, Any]]], plan: dict[str, Question], facts: dict[str, str]
 ) -> str:
     """docs/ablations.md."""
     told = "; ".join(f"{name} {value}" for name, value in facts.items())
@@ -142,8 +142,8 @@ def page(
     parts = [
         line
         for name, question in plan.items()
-        if found.get(name)
-        for line in table(question, found[name])
+        if answers.get(name)
+        for line in table(question, answers[name])
     ]
     return "\n".join([*head, *parts, f"`python -m rtvc.benchmarks.ablations` ({told}).", ""])
 

@@ -202,7 +202,7 @@ def report(inputs: Inputs) -> str:
     return "\n".join(lines) + "\n"
 
 
-def written(text: str, made: str) -> str:
+def written(text: str, tables: str) -> str:
     """A document with the part between the two marks replaced.
 
     Raises:
@@ -212,7 +212,7 @@ def written(text: str, made: str) -> str:
     _, ended, after = rest.partition(END)
     if not old or not ended:
         raise ValueError(f"the document lacks {BEGIN} or {END}")
-    return f"{before}{BEGIN}\n{made}{END}{after}"
+    return f"{before}{BEGIN}\n{tables}{END}{after}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

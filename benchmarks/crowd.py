@@ -19,13 +19,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.benchmarks.serve import RATE, Speaker
 from rtvc.engine.protocol.messages import Error
 from rtvc.engine.protocol.streams import Audio
-
-Samples = NDArray[np.float32]
+from rtvc.percentiles import percentiles
 
 FULL = 32_768
 """Full scale of 16-bit samples."""
@@ -148,18 +147,13 @@ def crowd(
             process.terminate()
             process.join()
     results = [result for some, _ in answers for result in some]
-    lags = 1000 * np.array([lag for _, some in answers for lag in some])
-    p50, p95, p99 = (
-        np.percentile(lags, [50, 95, 99]).round(1).tolist() if len(lags) else (0.0, 0.0, 0.0)
-    )
+    lags = [lag for _, some in answers for lag in some]
     return {
         "sessions": sessions,
         "held": sum(result.get("exact", False) and result["complete"] for result in results),
         "refused": sum("refused" in result for result in results),
-        "lag_p50_ms": p50,
-        "lag_p95_ms": p95,
-        "lag_p99_ms": p99,
-        "lag_max_ms": round(float(lags.max(initial=0)), 1),
+        **percentiles(lags, "lag_"),
+        "lag_max_ms": round(1000 * max(lags, default=0.0), 1),
         "seconds": seconds,
         "lasted_s": round(lasted, 2),
         "chunk_ms": chunk_ms,

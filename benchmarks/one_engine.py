@@ -65,11 +65,11 @@ def compare(
         if against is not None:
             taken[against] = []
         for _ in range(rounds):
-            for root, found in taken.items():
-                found.append(measure(root, backend, streams))
+            for root, runs in taken.items():
+                runs.append(measure(root, backend, streams))
         now, *others = (
-            {name: round(float(np.median([each[name] for each in found])), 2) for name in found[0]}
-            for found in taken.values()
+            {name: round(float(np.median([each[name] for each in runs])), 2) for name in runs[0]}
+            for runs in taken.values()
         )
         rows.append({"backend": backend, **now} | ({"before": others[0]} if others else {}))
     return rows

@@ -22,12 +22,12 @@ def folder() -> Path:
     return here if here.is_dir() else Path("benchmarks/results")
 
 
-def machine_name(found: dict[str, Any]) -> str:
+def machine_name(content: dict[str, Any]) -> str:
     """A file name for a machine: its CPU, its cores, its GPU if any."""
     parts = [
-        str(found["machine"].get("cpu") or "cpu"),
-        f"{found['machine'].get('cores')}-cores",
-        str(found["machine"].get("gpu") or ""),
+        str(content["machine"].get("cpu") or "cpu"),
+        f"{content['machine'].get('cores')}-cores",
+        str(content["machine"].get("gpu") or ""),
     ]
     return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
 
@@ -93,9 +93,9 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def table(found: dict[str, Any]) -> str:
+def table(content: dict[str, Any]) -> str:
     """The component results as a Markdown table, with the ratio to torch-eager of the same file."""
-    rows = found.get("results", [])
+    rows = content.get("results", [])
     base = {
         (r["component"], r["threads"], r["chunk_ms"]): r["p50_ms"]
         for r in rows
@@ -143,13 +143,13 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def picture(found: dict[str, Any], path: Path) -> None:
+def picture(content: dict[str, Any], path: Path) -> None:
     """The step's median time by backend and chunk size, as a picture; the line is real time.
 
     Raises:
         ConfigError: when the file holds no steps.
     """
-    steps = [r for r in found.get("results", []) if r["component"] == "step"]
+    steps = [r for r in content.get("results", []) if r["component"] == "step"]
     if not steps:
         raise ConfigError("the results hold no step: run `rtvc bench components` first")
     from matplotlib.figure import Figure
@@ -174,7 +174,7 @@ def picture(found: dict[str, Any], path: Path) -> None:
         xlabel="chunk (ms)",
         ylabel="median time of a step (ms)",
         yscale="log",
-        title=str(found["machine"].get("cpu")),
+        title=str(content["machine"].get("cpu")),
     )
     axis.legend()
     form = picture_format(path)

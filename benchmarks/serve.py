@@ -27,6 +27,7 @@ from rtvc.engine.protocol.messages import Error, Start, Started, Stopped, VoiceR
 from rtvc.engine.protocol.refusals import Violation
 from rtvc.engine.protocol.streams import Audio
 from rtvc.files import write
+from rtvc.percentiles import percentiles
 
 RATE: Literal[24_000] = 24_000
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -138,14 +139,11 @@ async def round_of(
     results = await asyncio.gather(*[one(index) for index in range(streams)])
     lags = [lag for result, own in results for lag in own[len(own) // 10 :]]
     spoke = [result for result, _ in results if "refused" not in result]
-    p50, p95, p99 = (1000 * np.percentile(lags, [50, 95, 99])).tolist()
     return {
         "streams": len(spoke),
         "refused": [result["refused"] for result, _ in results if "refused" in result],
         "every_sample": all(result["complete"] for result in spoke),
-        "lag_p50_ms": round(p50, 1),
-        "lag_p95_ms": round(p95, 1),
-        "lag_p99_ms": round(p99, 1),
+        **percentiles(lags, "lag_"),
         "xruns": sum(result["xruns"] for result in spoke),
     }
 

@@ -107,10 +107,10 @@ def remembered(cache: Path) -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def remember(cache: Path, name: str, found: dict[str, Any]) -> None:
+def remember(cache: Path, name: str, measurement: dict[str, Any]) -> None:
     """Keeps a measurement beside those of other models and machines."""
     with contextlib.suppress(OutputError):  # then it is measured again the next time
-        write_json(cache / MEMORY, remembered(cache) | {name: found})
+        write_json(cache / MEMORY, remembered(cache) | {name: measurement})
 
 
 def contest(

@@ -31,7 +31,7 @@ def main() -> None:
     order = json.loads(sys.stdin.buffer.readline())
     model = sys.stdin.buffer.read(order["bytes"])
     threading.Thread(target=watch, args=(sys.stdin.buffer,), daemon=True).start()
-    for answer in found(model, order):
+    for answer in improvements(model, order):
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 
@@ -46,7 +46,7 @@ def watch(pipe: BinaryIO) -> None:
     os._exit(1)
 
 
-def found(model: bytes, order: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def improvements(model: bytes, order: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A line whenever a better backend is ready."""
     import torch
 

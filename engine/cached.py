@@ -91,7 +91,7 @@ def place(
     return cache / f"{model_hash(converter)[:12]}-{name}-{chunk}{label}"
 
 
-def found(converter: Converter, name: str, chunk: int, cache: Path) -> Backend | None:
+def prebuilt(converter: Converter, name: str, chunk: int, cache: Path) -> Backend | None:
     """A backend of the CPU that needs no building: torch eager, or one from the cache if it is
     there and fits."""
     if name == TorchBackend.name:

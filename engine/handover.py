@@ -56,7 +56,6 @@ class Handover(threading.Thread):
         self.prepare: Callable[[Backend], None] = warm
         self.problem, self.finished = "", threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
-        self._stopped = False
 
     def run(self) -> None:
         """The search; ends when the other process does."""
@@ -85,7 +84,6 @@ class Handover(threading.Thread):
 
     def stop(self) -> None:
         """Ends the search; what was built so far is kept, and what steps goes on."""
-        self._stopped = True
         if (child := self._child) is not None and child.stdin is not None:
             with contextlib.suppress(OSError):
                 child.stdin.close()  # what it waits for

@@ -8,7 +8,7 @@ from typing import Any
 from rtvc.engine.auto import CANDIDATES, EAGER, cache_folder, choose, key, recall, worthwhile
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.backends.eager import TorchBackend
-from rtvc.engine.cached import found, load, open_backend
+from rtvc.engine.cached import load, open_backend, prebuilt
 from rtvc.engine.graph.manifest import MANIFEST
 from rtvc.engine.handover import Handover
 from rtvc.engine.registry import backend_class
@@ -112,7 +112,7 @@ def begin(
     tried = [chunk] if chunk else CHUNKS
     for samples in tried:
         known = recall(cache, key(converter, samples, names))
-        ready = known and found(converter, known["backend"], samples, cache)
+        ready = known and prebuilt(converter, known["backend"], samples, cache)
         if known and ready:
             step_ms = known["measured"][ready.name]["cpu_ms"]
             if samples == tried[-1] or safe(step_ms, samples, converter):

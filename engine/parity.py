@@ -55,7 +55,7 @@ def parity(built: Backend, model: Backend, voice: Voice, wave: Tensor) -> Parity
     pieces = F.pad(wave, (0, -len(wave) % chunk)).split(chunk)
     conditions = built.condition(voice), model.condition(voice)
     state, own = model.initial(1), built.initial(1)
-    wanted, close, alone = [], [], []
+    exact, close, alone = [], [], []
     for piece in pieces:
         x = piece[None, None]
         same = built.layout.taken(state, model.layout)
@@ -63,10 +63,10 @@ def parity(built: Backend, model: Backend, voice: Voice, wave: Tensor) -> Parity
         y, own = built.step(x.to(built.device), conditions[0], own)
         alone.append(y)
         y, state = model.step(x.to(model.device), conditions[1], state)
-        wanted.append(y)
+        exact.append(y)
     truth, near, drifted = (
         torch.cat([y.cpu() for y in parts], -1).flatten().double().numpy()
-        for parts in (wanted, close, alone)
+        for parts in (exact, close, alone)
     )
     return Parity(
         steps=len(pieces),
@@ -77,7 +77,7 @@ def parity(built: Backend, model: Backend, voice: Voice, wave: Tensor) -> Parity
     )
 
 
-def signal_over_error(got: np.ndarray, wanted: np.ndarray) -> float:
+def signal_over_error(got: np.ndarray, expected: np.ndarray) -> float:
     """Of samples (N,) each, in dB."""
-    error = max(float(np.square(got - wanted).sum()), 1e-30)
-    return 10 * float(np.log10(max(float(np.square(wanted).sum()), 1e-30) / error))
+    error = max(float(np.square(got - expected).sum()), 1e-30)
+    return 10 * float(np.log10(max(float(np.square(expected).sum()), 1e-30) / error))

@@ -52,14 +52,14 @@ def probe(chunk: int, steps: int, rate: int = 24_000) -> Tensor:
     return torch.from_numpy((0.1 * voiced + breath).astype(np.float32)).reshape(steps, 1, 1, chunk)
 
 
-def fidelity(got: NDArray[np.float64], wanted: NDArray[np.float64], size: int = 1024) -> float:
+def fidelity(got: NDArray[np.float64], expected: NDArray[np.float64], size: int = 1024) -> float:
     """Signal over error of the magnitude spectra of two signals (N,), in dB."""
 
     def magnitudes(x: NDArray[np.float64]) -> NDArray[np.float64]:
         frames = np.lib.stride_tricks.sliding_window_view(np.pad(x, (0, size)), size)[:: size // 4]
         return np.abs(np.fft.rfft(frames * np.hanning(size)))
 
-    target = magnitudes(wanted)
+    target = magnitudes(expected)
     error = float(((magnitudes(got) - target) ** 2).sum())
     return 10 * float(np.log10(max((target**2).sum(), 1e-30) / max(error, 1e-30)))
 

@@ -50,20 +50,20 @@ async def from_file(source: str, output: str, seconds: float, make: Maker) -> No
             part = speech[at : at + rate // 100]
             yield rtc.AudioFrameEvent(rtc.AudioFrame(part.tobytes(), rate, 1, len(part)))
 
-    voice, heard = VoiceTrack(make), list[np.ndarray]()
+    voice, blocks = VoiceTrack(make), list[np.ndarray]()
     stream = rtc.AudioStream.from_track(track=voice.track, sample_rate=RATE, num_channels=1)
 
     async def listen() -> None:
         async for event in stream:
-            heard.append(np.frombuffer(event.frame.data, "<i2"))
+            blocks.append(np.frombuffer(event.frame.data, "<i2"))
 
     listening = asyncio.create_task(listen())
     await voice.speak(frames())
     await voice.close()
     await stream.aclose()
     listening.cancel()
-    soundfile.write(output, np.concatenate(heard), RATE)
-    print(f"{sum(map(len, heard)) / RATE:.1f} s of {len(speech) / rate:.1f} s in {output}")
+    soundfile.write(output, np.concatenate(blocks), RATE)
+    print(f"{sum(map(len, blocks)) / RATE:.1f} s of {len(speech) / rate:.1f} s in {output}")
 
 
 async def main() -> None:

@@ -70,9 +70,9 @@ async def main() -> None:
     runner = WorkerRunner()
     await runner.add_workers(worker)
     await runner.run()
-    heard = np.frombuffer(listener.heard, "<i2")
-    soundfile.write(given.output, heard, rate)
-    print(f"{len(heard)} of {len(speech)} samples in {given.output}")
+    samples = np.frombuffer(listener.heard, "<i2")
+    soundfile.write(given.output, samples, rate)
+    print(f"{len(samples)} of {len(speech)} samples in {given.output}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The activations that the fused kernels end in, in plain torch."""
 
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -38,11 +39,13 @@ def activation_gradient(
     return torch.ones_like(z), torch.zeros_like(z)
 
 
-def check_activation(activation: str, alpha: Tensor | None, channels: int) -> None:
-    """Raises ValueError unless the activation exists and alpha is there exactly when it is
+def check_activation(
+    activation: str, alpha: Tensor | None, channels: int, known: Collection[str] = CODES
+) -> None:
+    """Raises ValueError unless the activation is known and alpha is there exactly when it is
     needed."""
-    if activation not in CODES:
-        raise ValueError(f"expected an activation of {sorted(CODES)}, got {activation!r}")
+    if activation not in known:
+        raise ValueError(f"expected an activation of {sorted(known)}, got {activation!r}")
     if (alpha is not None) != (activation == "snake"):
         raise ValueError(
             f"expected alpha with 'snake' and with it alone, got activation {activation!r}"

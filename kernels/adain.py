@@ -7,13 +7,15 @@ gamma`. Statistics are float32 whatever the dtype of x. Rows may have lengths of
 past a row's end enter no statistic and come out as zero.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rtvc.kernels.activation import activate, activation_gradient, check_activation
-from rtvc.kernels.style_norm import check, fake_gradients, fake_statistics, register_autograd
-from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
+from rtvc.kernels.style_norm import check, register_norm
+from rtvc.kernels.toolchain.dispatch import Implementation, use_operator
 
 
 def adain(
@@ -153,74 +155,20 @@ def reference_backward(
     )
 
 
-@torch.library.custom_op("rtvc::adain", mutates_args=())
-def adain_operator(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    lengths: Tensor | None,
-    alpha: Tensor | None,
-    activation: str,
-    slope: float,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What `reference` computes, on a GPU by one kernel."""
-    if x.is_cuda and serves(x, gamma, beta):
-        from rtvc.kernels.adain_triton import forward
+def kernels() -> Any:
+    """The module of the kernels, which needs Triton."""
+    from rtvc.kernels import adain_triton
 
-        return forward(x, gamma, beta, lengths, alpha, activation, slope, eps)
-    return reference(x, gamma, beta, lengths, alpha, activation, slope, eps)
+    return adain_triton
 
 
-@adain_operator.register_fake
-def _fake(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    lengths: Tensor | None,
-    alpha: Tensor | None,
-    activation: str,
-    slope: float,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), *fake_statistics(x, *x.shape[:2])
-
-
-@torch.library.custom_op("rtvc::adain_backward", mutates_args=())
-def backward_operator(
-    dy: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    lengths: Tensor | None,
-    alpha: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    activation: str,
-    slope: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """dx (B, C, T), dgamma (B, C), dbeta (B, C), and dalpha (C,): zeros without snake."""
-    if x.is_cuda and serves(dy, x, gamma, beta):
-        from rtvc.kernels.adain_triton import backward
-
-        return backward(dy, x, gamma, beta, lengths, alpha, mean, rstd, activation, slope)
-    return reference_backward(dy, x, gamma, beta, lengths, alpha, mean, rstd, activation, slope)
-
-
-@backward_operator.register_fake
-def _fake_backward(
-    dy: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    lengths: Tensor | None,
-    alpha: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    activation: str,
-    slope: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return fake_gradients(x.new_empty(x.shape), gamma, beta, alpha)
-
-
-register_autograd(adain_operator, backward_operator)
+adain_operator, backward_operator = register_norm(
+    "adain",
+    reference,
+    reference_backward,
+    kernels=kernels,
+    like=lambda x: x.new_empty(x.shape),
+    statistics=lambda x: x.shape[:2],
+)
+"""y (B, C, T), mean and reciprocal std (B, C) from the arguments of `reference`; dx (B, C, T),
+dgamma and dbeta (B, C) and dalpha (C,) from those of `reference_backward`."""

@@ -14,13 +14,33 @@ from torch import Tensor
 
 from rtvc.kernels.activation import CODES
 from rtvc.kernels.activation_triton import activate, activate_backward
-from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
+from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two, warps
 
 TILE = 4096
 """Elements a program holds in registers at a time: 16 a thread with eight warps."""
 
 LONGEST = 16384
 """Frames up to which a whole row is one tile."""
+
+
+@triton.jit
+def rows_of(
+    gamma, beta, alpha, lengths, rows, channels, frames, ACTIVATION: tl.constexpr,
+    RAGGED: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """A program's rows (ROWS,): their numbers, whether they exist, frames, and place in x; scale,
+    shift and alpha."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    live = row < rows
+    length = tl.zeros((ROWS,), tl.int32) + frames
+    if RAGGED:
+        length = tl.load(lengths + row // channels, live, 0).to(tl.int32)
+    scale = 1.0 + tl.load(gamma + row, live, 0.0).to(tl.float32)
+    shift = tl.load(beta + row, live, 0.0).to(tl.float32)
+    a = tl.full((ROWS,), 1.0, tl.float32)
+    if ACTIVATION == 2:
+        a = tl.load(alpha + row % channels, live, 1.0).to(tl.float32)
+    return row, live, length, row.to(tl.int64)[:, None] * frames, scale, shift, a
 
 
 @triton.jit
@@ -31,18 +51,10 @@ def forward_kernel(
 ):  # fmt: skip
     """x, y (rows, frames); gamma, beta, mean, rstd (rows,); alpha (channels,); lengths (rows /
     channels,)."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    live = row < rows
-    length = tl.zeros((ROWS,), tl.int32) + frames
-    if RAGGED:
-        length = tl.load(lengths + row // channels, live, 0).to(tl.int32)
+    row, live, length, at, scale, shift, a = rows_of(
+        gamma, beta, alpha, lengths, rows, channels, frames, ACTIVATION, RAGGED, ROWS
+    )
     count = tl.maximum(length, 1).to(tl.float32)
-    at = row.to(tl.int64)[:, None] * frames
-    scale = 1.0 + tl.load(gamma + row, live, 0.0).to(tl.float32)
-    shift = tl.load(beta + row, live, 0.0).to(tl.float32)
-    a = tl.full((ROWS,), 1.0, tl.float32)
-    if ACTIVATION == 2:
-        a = tl.load(alpha + row % channels, live, 1.0).to(tl.float32)
     if WHOLE:
         t = tl.arange(0, BLOCK)[None]
         inside = live[:, None] & (t < length[:, None])
@@ -115,19 +127,11 @@ def backward_kernel(
 ):  # fmt: skip
     """dgamma, dbeta, dalpha (rows,): the gradients of each row; the rest as in the forward
     kernel."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    live = row < rows
-    length = tl.zeros((ROWS,), tl.int32) + frames
-    if RAGGED:
-        length = tl.load(lengths + row // channels, live, 0).to(tl.int32)
+    row, live, length, at, scale, shift, a = rows_of(
+        gamma, beta, alpha, lengths, rows, channels, frames, ACTIVATION, RAGGED, ROWS
+    )
     count = tl.maximum(length, 1).to(tl.float32)
-    at = row.to(tl.int64)[:, None] * frames
-    scale = 1.0 + tl.load(gamma + row, live, 0.0).to(tl.float32)
-    shift = tl.load(beta + row, live, 0.0).to(tl.float32)
     m, r = tl.load(mean + row, live, 0.0), tl.load(rstd + row, live, 0.0)
-    a = tl.full((ROWS,), 1.0, tl.float32)
-    if ACTIVATION == 2:
-        a = tl.load(alpha + row % channels, live, 1.0).to(tl.float32)
     if WHOLE:
         t = tl.arange(0, BLOCK)[None]
         inside = live[:, None] & (t < length[:, None])
@@ -235,9 +239,3 @@ def backward(
     start(backward_kernel, (triton.cdiv(rows, per),), arguments, num_warps=warps(per * block))
     like = gamma if alpha is None else alpha
     return dx, dgamma.to(gamma.dtype), dbeta.to(beta.dtype), dalpha.sum(0).to(like.dtype)
-
-
-def warps(elements: int) -> int:
-    """Warps for a tile: about 16 elements a thread, so that registers leave room for several
-    programs; one to sixteen."""
-    return max(1, min(16, elements // 512))

@@ -7,15 +7,16 @@ convolution; then norm or activation, pointwise convolution and the skip. Where 
 wanted, a styled norm runs as `frame_norm`'s operator and the rest as plain torch.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtvc.kernels.activation import check_activation
 from rtvc.kernels.forms import ACTIVATIONS, NORMS, Step
 from rtvc.kernels.frame_norm import frame_norm
-from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
+from rtvc.kernels.toolchain.dispatch import Implementation, register_operator, use_operator
 
 Norm = Literal["none", "affine", "frame"]
 """What happens before the activation. `affine`: scale and shift alone. `frame`: mean and deviation
@@ -107,11 +108,8 @@ def check(
     dilation: int,
 ) -> None:
     """Raises ValueError unless everything fits."""
-    if norm not in NORMS or activation not in ACTIVATIONS:
-        raise ValueError(
-            f"expected a norm of {sorted(NORMS)} and an activation of {sorted(ACTIVATIONS)}, got"
-            f" {norm!r} and {activation!r}"
-        )
+    if norm not in NORMS:
+        raise ValueError(f"expected a norm of {sorted(NORMS)}, got {norm!r}")
     rows, outputs = tuple(x.shape), tuple(weight.shape)
     if len(rows) != 3 or len(outputs) != 3 or outputs[2] != rows[1]:
         raise ValueError(
@@ -138,11 +136,7 @@ def check(
         raise ValueError(
             f"expected a skip of shape {(rows[0], outputs[0], rows[2])}, got {tuple(skip.shape)}"
         )
-    if (alpha is not None) != (activation == "snake"):
-        raise ValueError(
-            f"expected alpha with 'snake' alone, got activation {activation!r}"
-            f" {'without' if alpha is None else 'with'} it"
-        )
+    check_activation(activation, alpha, rows[1], ACTIVATIONS)
 
 
 def reference(
@@ -182,40 +176,12 @@ def reference(
     return (y if skip is None else y + skip), past
 
 
-@torch.library.custom_op("rtvc::block_step", mutates_args=())
-def block_operator(
-    x: Tensor,
-    past: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    skip: Tensor | None,
-    alpha: Tensor | None,
-    norm: str,
-    activation: str,
-    dilation: int,
-    slope: float,
-    eps: float,
-    plus_one: bool,
-) -> tuple[Tensor, Tensor]:
-    """What `reference` computes, on a GPU by one kernel; both results lie frames first."""
-    step = Step(norm, activation, dilation, slope, eps, plus_one)
-    if x.is_cuda and serves(x, past, weight):
-        from rtvc.kernels.block_step_triton import forward
-
-        return forward(x, past, weight, bias, scale, shift, skip, alpha, step)
-    y, after = reference(x, past, weight, bias, scale, shift, skip, alpha, step)
-    return frames_first(y), frames_first(after)
-
-
 def frames_first(x: Tensor) -> Tensor:
     """x (B, C, T) copied so that the channels of a frame lie side by side."""
     return x.mT.clone(memory_format=torch.contiguous_format).mT
 
 
-@block_operator.register_fake
-def _fake(
+def step_frames_first(
     x: Tensor,
     past: Tensor,
     weight: Tensor,
@@ -231,5 +197,29 @@ def _fake(
     eps: float,
     plus_one: bool,
 ) -> tuple[Tensor, Tensor]:
-    y = x.new_empty(x.shape[0], x.shape[2], weight.shape[0]).mT
-    return y, x.new_empty(x.shape[0], past.shape[2], x.shape[1]).mT
+    """What `reference` gives, both frames first; an operator's schema knows no `Step`."""
+    step = Step(norm, activation, dilation, slope, eps, plus_one)
+    y, after = reference(x, past, weight, bias, scale, shift, skip, alpha, step)
+    return frames_first(y), frames_first(after)
+
+
+def launch(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """`step_frames_first` as one kernel."""
+    from rtvc.kernels.block_step_triton import forward
+
+    *tensors, norm, activation, dilation, slope, eps, plus_one = arguments
+    step = Step(norm, activation, dilation, slope, eps, plus_one)
+    return forward(*tensors, step)  # type: ignore[call-arg,arg-type]
+
+
+block_operator = register_operator(
+    "block_step",
+    step_frames_first,
+    kernel=launch,
+    fake=lambda x, past, weight, *_: (
+        x.new_empty(x.shape[0], x.shape[2], weight.shape[0]).mT,
+        x.new_empty(x.shape[0], past.shape[2], x.shape[1]).mT,
+    ),
+)
+"""y (B, C', T) and the next past (B, C, P), frames first in memory, from the arguments of
+`step_frames_first`."""

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from rtvc.kernels.activation_triton import activate
 from rtvc.kernels.forms import ACTIVATIONS, NORMS, Step
-from rtvc.kernels.frame_norm_triton import strides
-from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
+from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two, strides
 
 
 @triton.jit

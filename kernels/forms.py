@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+from rtvc.kernels.activation import CODES
+
 FORMS: dict[str, int] = {"complex": 0, "polar": 1, "sine": 2}
 """The forms as compile-time constants of the kernels."""
 NORMS: dict[str, int] = {"none": 0, "affine": 1, "frame": 2}
-ACTIVATIONS: dict[str, int] = {"none": 0, "leaky": 1, "snake": 2, "gelu": 3}
-"""As in `rtvc.kernels.activation`, and the exact GELU."""
+ACTIVATIONS: dict[str, int] = CODES | {"gelu": 3}
+"""Those of `block_step`: the exact GELU besides."""
 
 
 class Step(NamedTuple):

@@ -7,12 +7,14 @@ Memory may lie frames first or channels
 first: the output lies like x.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from rtvc.kernels.activation import activate, activation_gradient, check_activation
-from rtvc.kernels.style_norm import check, fake_gradients, fake_statistics, register_autograd
-from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
+from rtvc.kernels.style_norm import check, register_norm
+from rtvc.kernels.toolchain.dispatch import Implementation, use_operator
 
 
 def frame_norm(
@@ -105,70 +107,20 @@ def reference_backward(
     )
 
 
-@torch.library.custom_op("rtvc::frame_norm", mutates_args=())
-def frame_norm_operator(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    alpha: Tensor | None,
-    activation: str,
-    slope: float,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What `reference` computes, on a GPU by one kernel."""
-    if x.is_cuda and serves(x, gamma, beta):
-        from rtvc.kernels.frame_norm_triton import forward
+def kernels() -> Any:
+    """The module of the kernels, which needs Triton."""
+    from rtvc.kernels import frame_norm_triton
 
-        return forward(x, gamma, beta, alpha, activation, slope, eps)
-    return reference(x, gamma, beta, alpha, activation, slope, eps)
+    return frame_norm_triton
 
 
-@frame_norm_operator.register_fake
-def _fake(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    alpha: Tensor | None,
-    activation: str,
-    slope: float,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), *fake_statistics(x, x.shape[0], x.shape[2])
-
-
-@torch.library.custom_op("rtvc::frame_norm_backward", mutates_args=())
-def backward_operator(
-    dy: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    alpha: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    activation: str,
-    slope: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `reference_backward` computes, on a GPU by one kernel and sums of its results."""
-    if x.is_cuda and serves(dy, x, gamma, beta):
-        from rtvc.kernels.frame_norm_triton import backward
-
-        return backward(dy, x, gamma, beta, alpha, mean, rstd, activation, slope)
-    return reference_backward(dy, x, gamma, beta, alpha, mean, rstd, activation, slope)
-
-
-@backward_operator.register_fake
-def _fake_backward(
-    dy: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    alpha: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    activation: str,
-    slope: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return fake_gradients(torch.empty_like(x), gamma, beta, alpha)
-
-
-register_autograd(frame_norm_operator, backward_operator)
+frame_norm_operator, backward_operator = register_norm(
+    "frame_norm",
+    reference,
+    reference_backward,
+    kernels=kernels,
+    like=torch.empty_like,
+    statistics=lambda x: (x.shape[0], x.shape[2]),
+)
+"""y (B, C, T), mean and reciprocal std (B, T) from the arguments of `reference`; dx (B, C, T),
+dgamma and dbeta (B, C) and dalpha (C,) from those of `reference_backward`."""

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from rtvc.kernels.activation import CODES
 from rtvc.kernels.activation_triton import activate, activate_backward
-from rtvc.kernels.adain_triton import warps
-from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
+from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two, strides, warps
 
 TILE = 4096
 """Elements a program holds at a time."""
@@ -148,12 +147,3 @@ def rows(x: Tensor) -> Tensor:
     """x (B, C) with its channels side by side; slices of a wider style tensor stay where they
     are."""
     return x if x.stride(1) == 1 else x.contiguous()
-
-
-def strides(name: str, x: Tensor) -> dict[str, int]:
-    """The strides of x (B, C, T) as kernel arguments."""
-    return {
-        f"{name}_row": x.stride(0),
-        f"{name}_channel": x.stride(1),
-        f"{name}_frame": x.stride(2),
-    }

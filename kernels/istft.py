@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rtvc.kernels.forms import FORMS
-from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
+from rtvc.kernels.toolchain.dispatch import Implementation, register_operator, use_operator
 
 Form = Literal["complex", "polar", "sine"]
 """What the two halves of the input are. `complex`: real and imaginary parts. `polar`: log-magnitude
@@ -118,6 +118,9 @@ def reference(
     parts = spectrum(x.to(matrix.dtype), form).mT @ matrix
     if count * hop > size:
         parts = F.pad(parts, (0, count * hop - size))
+    # A frame reaches over `count` hops: its k-th part is added to the block of output k hops after
+    # the frame's first. So part k of all frames is shifted by k blocks, and the sum over k is the
+    # overlap-add. The tail that came in is what earlier frames had left for the first blocks.
     parts = parts.unflatten(-1, (count, hop))  # (B, T, count, hop)
     blocks = F.pad(tail.to(matrix.dtype)[:, 0], (0, (count + frames - 1) * hop - tail.shape[-1]))
     shifted = [F.pad(parts[:, :, k], (0, 0, k, count - 1 - k)) for k in range(count)]
@@ -135,6 +138,8 @@ def reference_backward(
     """Plain torch: dx (B, 2 * bins, T), and the gradient of the tail that came in."""
     wide, size, frames = matrix.dtype, matrix.shape[1], x.shape[2]
     count = -(-size // hop)
+    # Backwards a sample gives its gradient to every frame that covers it: frame t takes the `count`
+    # blocks from t on. The tail that came in was added as it is.
     rest = F.pad(dtail.to(wide), (0, (count - 1) * hop - dtail.shape[-1]))
     blocks = torch.cat([dy.to(wide), rest], -1)[:, 0].unflatten(-1, (-1, hop))
     parts = torch.cat([blocks[:, k : k + frames] for k in range(count)], -1)[..., :size]
@@ -142,6 +147,8 @@ def reference_backward(
     first = blocks.flatten(1)[:, None, : dtail.shape[-1]].to(dtail.dtype)
     if form == "complex":
         return back.to(x.dtype), first
+    # By e^a cos p and e^a sin p: the derivative by a is the spectrum itself, by p a quarter turn of
+    # it; `sine` has p = sin(angle) inside.
     real, imaginary = back.chunk(2, 1)
     magnitude, angle = x.to(wide).chunk(2, 1)
     magnitude, phase = torch.exp(magnitude), torch.sin(angle) if form == "sine" else angle
@@ -152,25 +159,34 @@ def reference_backward(
     return torch.cat([real * c + imaginary * s, by_phase], 1).to(x.dtype), first
 
 
-@torch.library.custom_op("rtvc::istft", mutates_args=())
-def istft_operator(
+def samples_and_tail(
     x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str
 ) -> tuple[Tensor, Tensor]:
-    """What `reference` computes, on a GPU by one kernel: in CUDA C++ for small windows where that
-    can be compiled, else in Triton."""
-    if x.is_cuda and serves(x, tail, matrix):
-        from rtvc.kernels import istft_cuda, istft_triton
-
-        if istft_cuda.available(matrix.shape[1], x.dtype):
-            return istft_cuda.forward(x, tail, matrix, hop, form)
-        return istft_triton.forward(x, tail, matrix, hop, form)
+    """What `reference` gives, in memory of its own."""
     y, after = reference(x, tail, matrix, hop, form)
-    return y.clone(), after.clone()  # an operator's results share no memory
+    return y.clone(), after.clone()
 
 
-@istft_operator.register_fake
-def _fake(x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape[0], 1, x.shape[2] * hop), tail.new_empty(tail.shape)
+def launch(x: Tensor, tail: Tensor, matrix: Tensor, hop: int, form: str) -> tuple[Tensor, Tensor]:
+    """`samples_and_tail` as one kernel: in CUDA C++ for small windows where that can be compiled,
+    else in Triton."""
+    from rtvc.kernels import istft_cuda, istft_triton
+
+    if istft_cuda.available(matrix.shape[1], x.dtype):
+        return istft_cuda.forward(x, tail, matrix, hop, form)
+    return istft_triton.forward(x, tail, matrix, hop, form)
+
+
+istft_operator = register_operator(
+    "istft",
+    samples_and_tail,
+    kernel=launch,
+    fake=lambda x, tail, matrix, hop, form: (
+        x.new_empty(x.shape[0], 1, x.shape[2] * hop),
+        tail.new_empty(tail.shape),
+    ),
+)
+"""Samples (B, 1, T * hop) and the next tail, from the arguments of `reference`."""
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from rtvc.kernels.activation_triton import cosine_near_zero, reduce_half_turns, sine, sine_near_zero
 from rtvc.kernels.forms import FORMS
-from rtvc.kernels.frame_norm_triton import strides
-from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two
+from rtvc.kernels.toolchain.launch import Launch, launch, power_of_two, strides
 
 ROWS, COLUMNS, BINS = 32, 32, 16
 """Blocks, samples of a hop, and bins of the spectrum that a program holds at a time."""
@@ -58,9 +57,9 @@ def kernel(
             a = tl.where(mask, magnitude * cosine_near_zero(r), 0.0)
             b = tl.where(mask, magnitude * sine_near_zero(r), 0.0)
         weights = matrix + k[:, None] * size + sample[None]
-        found = (k < bins)[:, None] & known[None]
-        acc = tl.dot(a, tl.load(weights, found, 0.0), acc, input_precision="tf32x3")
-        acc = tl.dot(b, tl.load(weights + bins * size, found, 0.0), acc, input_precision="tf32x3")
+        valid = (k < bins)[:, None] & known[None]
+        acc = tl.dot(a, tl.load(weights, valid, 0.0), acc, input_precision="tf32x3")
+        acc = tl.dot(b, tl.load(weights + bins * size, valid, 0.0), acc, input_precision="tf32x3")
     back = tl.arange(0, ROWS)[:, None] - segment[None]
     acc = tl.where(
         (back >= 0) & (segment < COUNT)[None], tl.gather(acc, tl.maximum(back, 0), 0), 0.0

@@ -7,10 +7,12 @@ move linearly over a segment of `hop` samples. A phase in float32 would let the 
 drift within seconds, so F0 and phases are float64 whatever the pulses are.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from rtvc.kernels.toolchain.dispatch import Implementation, serves, use_operator
+from rtvc.kernels.toolchain.dispatch import Implementation, register_operator, use_operator
 
 TWO_PI = 2 * torch.pi
 
@@ -117,8 +119,7 @@ def dirichlet(cycles: Tensor, harmonics: Tensor) -> Tensor:
     return total * torch.sqrt(2 / harmonics)
 
 
-@torch.library.custom_op("rtvc::harmonic_source", mutates_args=())
-def source_operator(
+def pulses_and_phase(
     f0: Tensor,
     voicing: Tensor,
     last_f0: Tensor,
@@ -127,23 +128,26 @@ def source_operator(
     sample_rate: int,
     hop: int,
 ) -> tuple[Tensor, Tensor]:
-    """What `reference` computes, on a GPU by one kernel."""
-    if f0.is_cuda and serves(voicing, last_voicing):
-        from rtvc.kernels.source_triton import forward
-
-        return forward(f0, voicing, last_f0, last_voicing, phase, sample_rate, hop)
+    """What `reference` gives, in memory of its own."""
     pulses, after = reference(f0, voicing, last_f0, last_voicing, phase, sample_rate, hop)
     return pulses, after.clone()
 
 
-@source_operator.register_fake
-def _fake(
-    f0: Tensor,
-    voicing: Tensor,
-    last_f0: Tensor,
-    last_voicing: Tensor,
-    phase: Tensor,
-    sample_rate: int,
-    hop: int,
-) -> tuple[Tensor, Tensor]:
-    return voicing.new_empty(f0.shape[0], f0.shape[1] * hop), phase.new_empty(phase.shape)
+def launch(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """`pulses_and_phase` as one kernel."""
+    from rtvc.kernels.source_triton import forward
+
+    return forward(*arguments)
+
+
+source_operator = register_operator(
+    "harmonic_source",
+    pulses_and_phase,
+    kernel=launch,
+    fake=lambda f0, voicing, last_f0, last_voicing, phase, sample_rate, hop: (
+        voicing.new_empty(f0.shape[0], f0.shape[1] * hop),
+        phase.new_empty(phase.shape),
+    ),
+    reads=(1, 3),  # F0 and phase are float64, which this kernel reads
+)
+"""Pulses (B, T * hop) and the phase (B, 1), from the arguments of `reference` without `steps`."""

@@ -5,12 +5,14 @@ have a backward operator dx, dgamma, dbeta, dalpha = b(dy, x, gamma, beta, …, 
 activation, slope).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from rtvc.kernels.toolchain.dispatch import register_operator
 
 
 def check(x: Tensor, gamma: Tensor, beta: Tensor) -> None:
@@ -43,9 +45,41 @@ def fake_gradients(
     )
 
 
-def register_autograd(operator: Any, backward: Callable[..., tuple[Tensor, ...]]) -> None:
-    """Lets gradients of an operator run through its backward operator."""
+def register_norm(
+    name: str,
+    reference: Callable[..., Any],
+    reference_backward: Callable[..., Any],
+    *,
+    kernels: Callable[[], Any],
+    like: Callable[[Tensor], Tensor],
+    statistics: Callable[[Tensor], Sequence[int]],
+) -> tuple[Any, Any]:
+    """The operators of a norm and of its gradient, from which gradients of the first run.
+
+    Args:
+        name: of the first; the other's ends in `_backward`.
+        reference: see `register_operator`.
+        reference_backward: the same of the gradient.
+        kernels: imports the module that launches them, as `forward` and `backward`.
+        like: x -> an empty tensor as y and dx lie in memory.
+        statistics: x -> the shape of mean and rstd.
+    """
+    operator = register_operator(
+        name,
+        reference,
+        kernel=lambda *given: kernels().forward(*given),
+        fake=lambda x, *_: (like(x), *fake_statistics(x, *statistics(x))),
+    )
+    backward = register_operator(
+        f"{name}_backward",
+        reference_backward,
+        kernel=lambda *given: kernels().backward(*given),
+        # alpha stands before mean, rstd, activation and slope
+        fake=lambda dy, x, gamma, beta, *rest: fake_gradients(like(x), gamma, beta, rest[-5]),
+        reads=(0, 1, 2, 3),
+    )
     operator.register_autograd(partial(_differentiate, backward), setup_context=_keep)
+    return operator, backward
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -58,14 +58,15 @@ CLIENTS = {
 
 
 def client_name(name: str) -> Any:
-    """`rtvc.clients.__getattr__`: that folder has no `__init__.py` of its own (see setup.py), so
-    its public names are answered here."""
+    """Imports a name of `rtvc.clients` when it is first asked for."""
     if name not in CLIENTS:
         raise AttributeError(f"module 'rtvc.clients' has no attribute {name!r}")
     return getattr(import_module(CLIENTS[name]), name)
 
 
-with suppress(
-    ModuleNotFoundError
-):  # a checkout whose links were not made: everything but the folders works
+# That folder can have no `__init__.py` to say this itself: at the top of a checkout it would shadow
+# an installed package called `clients`. Whoever imports `rtvc.clients` imports `rtvc` first, so the
+# empty module is given its `__getattr__` here, and `CLIENTS` names modules as text: rtvc imports
+# nothing from above. Without links in the checkout (setup.py) everything but the folders works.
+with suppress(ModuleNotFoundError):
     vars(import_module("rtvc.clients"))["__getattr__"] = client_name

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +19,7 @@ from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.recording import Recording as Source
 from rtvc.audio.recording import recording_of
 from rtvc.audio.resample import check_rate, resample, resampled_length
+from rtvc.audio.samples import Samples
 from rtvc.errors import ConfigError, VoiceError
 from rtvc.layers.limiter import limited
 from rtvc.stream_model import CHUNK, Model, StreamModel
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from rtvc.engine.streams.session import Session
     from rtvc.models.streaming.model import StreamingConverter as FittableConverter
 
-Samples = npt.NDArray[np.float32]
 Recording = StrPath | tuple[Any, int]
 """A file, or samples (N,) or (N, C) with their rate in Hz."""
 Reference = Recording | Voice

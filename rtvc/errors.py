@@ -18,6 +18,9 @@ A message says what was expected, what came, and what to do. It may quote a file
 what it quotes is shown with escapes (`rtvc.printable`), whoever prints the message.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rtvc.printable import printable
 
 LONGEST = 10_000
@@ -47,6 +50,25 @@ class ConfigError(RtvcError):
 
 class DependencyError(RtvcError):
     """An optional package that a command needs and this machine lacks."""
+
+
+@contextmanager
+def needs_extra(extra: str, what: str, otherwise: str = "") -> Iterator[None]:
+    """Around imports of an optional package.
+
+    Args:
+        extra: of rtvc-engine, which brings it.
+        what: needs it, in words.
+        otherwise: what may be done without it.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        advice = f"pip install 'rtvc-engine[{extra}]'" + (otherwise and f", {otherwise}")
+        raise DependencyError(f"{what}: {advice}") from error
 
 
 class TextError(RtvcError):

@@ -18,7 +18,7 @@ from standins import recording, speech
 from rtvc.cli import main
 from rtvc.models.streaming import assets
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
-from tests.support.stream_stages import SIZES
+from tests.support.small_models import SIZES
 from tests.support.train_speech import make_corpus
 
 ROOT = Path(__file__).parent.parent

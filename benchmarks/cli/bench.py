@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rtvc.benchmarks.cli.soak import soak
-from rtvc.cli.targets import Lookahead, tell
+from rtvc.cli.targets import Lookahead, Weights, tell
 
 __all__ = [
     "cold",
@@ -22,9 +22,7 @@ __all__ = [
     "stream",
 ]
 
-Model = Annotated[
-    str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
-]
+Model = Weights
 Output = Annotated[Path | None, typer.Option("--json", help="write the result here")]
 
 

@@ -15,9 +15,9 @@ GOALS = {"large": 0.8, "streaming": 0.5, "step_ms": 2.0, "streams": 1000}
 least."""
 
 
-def results(found: dict[str, Any], prefix: str) -> dict[str, Any]:
+def results(record: dict[str, Any], prefix: str) -> dict[str, Any]:
     """The results of the finished parts below a prefix, by the rest of their names."""
-    parts = found["parts"].items()
+    parts = record["parts"].items()
     return {
         name.removeprefix(prefix): part["result"]
         for name, part in parts
@@ -36,14 +36,14 @@ def fastest(row: dict[str, Any]) -> dict[str, Any]:
     return min(timed, key=lambda way: float(way["device_us"]), default={})
 
 
-def kernels(found: dict[str, Any]) -> list[str]:
+def kernels(record: dict[str, Any]) -> list[str]:
     """Device time of every kernel against eager and `torch.compile`, and its share of the floor."""
     lines = [
         "| kernel | case | dtype | ours us | eager us | compile us | ours / compile | share of the"
         " copy's speed |"
     ]
     lines += ["|---|---|---|---|---|---|---|---|"]
-    for row in (row for rows in results(found, "kernels/").values() for row in rows):
+    for row in (row for rows in results(record, "kernels/").values() for row in rows):
         ours, eager, compiled = (
             fastest(row),
             *(row.get(way, {}).get("device_us") for way in ("eager", "compile")),
@@ -58,9 +58,9 @@ def kernels(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def ladders(found: dict[str, Any], prefix: str) -> list[str]:
+def ladders(record: dict[str, Any], prefix: str) -> list[str]:
     """Median milliseconds by batch size, as launched and as a CUDA graph."""
-    parts = results(found, prefix)
+    parts = results(record, prefix)
     batches = sorted({row["batch"] for rows in parts.values() for row in rows})
     lines = [
         "| " + " | ".join(["", "", *map(str, batches)]) + " |",
@@ -78,13 +78,13 @@ def ladders(found: dict[str, Any], prefix: str) -> list[str]:
     return lines
 
 
-def streams(found: dict[str, Any]) -> list[str]:
+def streams(record: dict[str, Any]) -> list[str]:
     """Sessions whose 99th percentile fits the tick."""
     lines = [
         "| backend | streams through the pool | streams by steps alone | p99 ms there |",
         "|---|---|---|---|",
     ]
-    for name, result in results(found, "streams/").items():
+    for name, result in results(record, "streams/").items():
         last: dict[str, Any] = next((row for row in reversed(result["rows"]) if row["fits"]), {})
         lines.append(
             f"| {name} | {result['sustained']} | {result['by_steps']} |"
@@ -93,12 +93,12 @@ def streams(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def goals(found: dict[str, Any]) -> list[str]:
+def goals(record: dict[str, Any]) -> list[str]:
     """Each goal, and what was reached."""
     lines = []
     for row in (
         row
-        for rows in results(found, "kernels/").values()
+        for rows in results(record, "kernels/").values()
         for row in rows
         if row["kernel"] in ("adain", "istft")
     ):
@@ -117,7 +117,7 @@ def goals(found: dict[str, Any]) -> list[str]:
             )
     steps = [
         row.get("graph_p50_ms", row.get("p50_ms"))
-        for rows in results(found, "step/").values()
+        for rows in results(record, "step/").values()
         for row in rows
         if row["batch"] == 1
     ]
@@ -126,7 +126,7 @@ def goals(found: dict[str, Any]) -> list[str]:
         lines.append(
             f"- {verdict(best <= GOALS['step_ms'])}: {best:.2f} ms a step at batch 1 (2 ms)"
         )
-    sustained = [result["sustained"] for result in results(found, "streams/").values()]
+    sustained = [result["sustained"] for result in results(record, "streams/").values()]
     if sustained:
         lines.append(
             f"- {verdict(max(sustained) >= GOALS['streams'])}: {max(sustained)} concurrent streams"
@@ -140,23 +140,25 @@ def verdict(reached: bool) -> str:
     return "reached" if reached else "missed"
 
 
-def table(found: dict[str, Any]) -> str:
+def table(record: dict[str, Any]) -> str:
     """The whole page."""
     where = (
         "dry run on a CPU: no figure here says anything of a GPU"
-        if found["dry_run"]
-        else found["gpu"]
+        if record["dry_run"]
+        else record["gpu"]
     )
-    wrong = [name for name, result in results(found, "correctness/").items() if not result["right"]]
+    wrong = [
+        name for name, result in results(record, "correctness/").items() if not result["right"]
+    ]
     others = [
         f"- {name}: {part['status']}, {part.get('error', '')}"
-        for name, part in found["parts"].items()
+        for name, part in record["parts"].items()
         if part["status"] != "done"
     ]
-    checked = len(results(found, "correctness/"))
+    checked = len(results(record, "correctness/"))
     lines = [
         f"## {where}",
-        f"Commit {found.get('commit')}, {found.get('date')}, {found.get('versions')}",
+        f"Commit {record.get('commit')}, {record.get('date')}, {record.get('versions')}",
         "",
     ]
     lines += [
@@ -164,23 +166,23 @@ def table(found: dict[str, Any]) -> str:
         + (f"; wrong: {', '.join(wrong)}" if wrong else ""),
         "",
     ]
-    if not found["dry_run"]:
-        lines += ["### Goals", *goals(found), ""]
+    if not record["dry_run"]:
+        lines += ["### Goals", *goals(record), ""]
     lines += [
         "### Kernels",
-        *kernels(found),
+        *kernels(record),
         "",
         "### The streaming step, ms",
-        *ladders(found, "step/"),
+        *ladders(record, "step/"),
         "",
         "### Streams",
-        *streams(found),
+        *streams(record),
         "",
     ]
-    lines += ["### Components of the streaming model, ms", *ladders(found, "components/"), ""]
+    lines += ["### Components of the streaming model, ms", *ladders(record, "components/"), ""]
     lines += [
         "### The paper's model, 2.4 s a row, ms",
-        *ladders(found, "paper/"),
+        *ladders(record, "paper/"),
         "",
         "### Not measured",
         *others,

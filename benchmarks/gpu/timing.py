@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+
+from rtvc.percentiles import percentiles
 
 SLOW = 1.0
 """Seconds a call beyond which larger batches are not tried."""
@@ -57,8 +58,7 @@ def latency(bench: Bench, call: Callable[[], Any], prefix: str = "") -> dict[str
         call()
         bench.wait()
         times.append(time.perf_counter() - began)
-    p50, p99 = (1000 * np.percentile(times, [50, 99])).tolist()
-    return {f"{prefix}p50_ms": round(p50, 4), f"{prefix}p99_ms": round(p99, 4)}
+    return percentiles(times, prefix, digits=4, shares=(50, 99))
 
 
 def captured(call: Callable[[], Any]) -> Callable[[], Any]:

@@ -68,12 +68,12 @@ def cases(stem: str, size: Size) -> Iterator[Case]:
     yield from import_module(f"rtvc.benchmarks.kernel.{stem}").cases(size)
 
 
-def error(found: Tensor, exact: Tensor) -> float:
+def error(got: Tensor, exact: Tensor) -> float:
     """Root mean square of the difference; infinite where something is not a number or shapes
     differ."""
-    if found.shape != exact.shape or not found.isfinite().all():
+    if got.shape != exact.shape or not got.isfinite().all():
         return float("inf")
-    return (found.double() - exact.double()).square().mean().sqrt().item()
+    return (got.double() - exact.double()).square().mean().sqrt().item()
 
 
 def allowed(plain: Tensor, exact: Tensor, dtype: torch.dtype) -> float:

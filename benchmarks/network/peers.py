@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from rtvc.audio.samples import Samples
 
 RATE = 48_000
 BLOCK = 960
@@ -87,13 +86,13 @@ async def in_call(url: str, seconds: float) -> dict[str, Any]:
             played.append((time.perf_counter(), piece.timestamp))
             parts.append(piece.samples)
         await saying
-        heard = client.heard
+        packets = client.heard
     back = np.concatenate(parts)
     ahead = shift(said, back)
     first = played[0][1]
     lags = [when - began - (ticks - first + ahead) / RATE for when, ticks in played]
     told = {"lags": lags, "samples": len(back), "said": len(said), "late": late}
-    return told | {"down": asdict(heard)}
+    return told | {"down": asdict(packets)}
 
 
 def shift(said: Samples, back: Samples) -> int:

@@ -20,6 +20,7 @@ import typer
 
 from rtvc.benchmarks.network.link import ADDRESSES, Line, bad_line
 from rtvc.files import write
+from rtvc.percentiles import percentiles
 
 WAYS = ("websocket", "webrtc")
 PEERS = "rtvc.benchmarks.network.peers"
@@ -60,7 +61,7 @@ def compare(line: Line, seconds: float, kind: str = "auto", seed: int = 0) -> di
         try:
             assert server.stdout is not None
             url = server.stdout.readline().strip()
-            heard = {}
+            results = {}
             for way in WAYS:
                 done = subprocess.run(
                     inside(1, way, url, str(seconds)),
@@ -71,12 +72,12 @@ def compare(line: Line, seconds: float, kind: str = "auto", seed: int = 0) -> di
                 )
                 if done.returncode:
                     raise RuntimeError(f"the client over {way} failed: {done.stderr[-2_000:]}")
-                heard[way] = json.loads(done.stdout)
+                results[way] = json.loads(done.stdout)
             up = json.loads(server.communicate("", timeout=30)[0])
         finally:
             server.kill()
             server.wait()
-    return {"line": made_of, **figures(heard["websocket"], heard["webrtc"], up)}
+    return {"line": made_of, **figures(results["websocket"], results["webrtc"], up)}
 
 
 def figures(
@@ -85,13 +86,9 @@ def figures(
     """What is told of both."""
 
     def lags(one: dict[str, Any]) -> dict[str, float]:
-        milliseconds = 1000 * np.array(one["lags"])
-        p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99]).round(1).tolist()
         return {
-            "lag_p50_ms": p50,
-            "lag_p95_ms": p95,
-            "lag_p99_ms": p99,
-            "lag_max_ms": round(float(milliseconds.max()), 1),
+            **percentiles(one["lags"], "lag_"),
+            "lag_max_ms": round(1000 * max(one["lags"]), 1),
             "machine_ms": round(1000 * float(np.percentile(one["late"], 99)), 1),
         }
 

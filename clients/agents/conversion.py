@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.protocol.fields import VoiceChoice
 from rtvc.engine.protocol.formats import S16
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rtvc.engine.streams.session import Session
     from rtvc.voices.voice import Voice
 
-Samples = NDArray[np.float32]
 Result = TypeVar("Result")
 
 PCM = S16()

@@ -54,16 +54,16 @@ def control(
     typer.echo(json.dumps(state) if as_json else summary(state))
 
 
-def summary(found: dict[str, Any]) -> str:
+def summary(state: dict[str, Any]) -> str:
     """A state in a line for people."""
     from rtvc.printable import printable
 
-    voice = found.get("voice", "")
+    voice = state.get("voice", "")
     if isinstance(voice, dict):
         voice = " + ".join(f"{name}:{share:g}" for name, share in voice.items())
-    flags = [name for name in ("bypass", "muted") if found.get(name)]
-    if found.get("recording", {}).get("on"):
+    flags = [name for name in ("bypass", "muted") if state.get(name)]
+    if state.get("recording", {}).get("on"):
         flags.append("recording")
-    lag = f"lag {found['lag_p50_ms']:.0f} ms" if "lag_p50_ms" in found else ""
-    parts = [voice, f"pitch {found.get('pitch', 0.0):+g}", lag, *flags, found.get("problem", "")]
+    lag = f"lag {state['lag_p50_ms']:.0f} ms" if "lag_p50_ms" in state else ""
+    parts = [voice, f"pitch {state.get('pitch', 0.0):+g}", lag, *flags, state.get("problem", "")]
     return printable(" · ".join(part for part in parts if part), 200)

@@ -1,16 +1,15 @@
 """`rtvc devices`."""
 
 import json
-from typing import Annotated
 
 import typer
+
+from rtvc.cli.targets import Json
 
 __all__ = ["devices"]
 
 
-def devices(
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
-) -> None:
+def devices(as_json: Json = False) -> None:
     """List the audio devices that `rtvc live` can use."""
     from rtvc.clients.live.devices import devices as found_devices
 

@@ -7,14 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from rtvc.cli import say
+from rtvc.cli.targets import Json, Weights
 
 __all__ = ["doctor"]
 
 
 def doctor(
-    model: Annotated[
-        str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
-    ] = None,
+    model: Weights = None,
     speed: Annotated[
         bool,
         typer.Option(help="time the model's step with every backend (a minute the first time)"),
@@ -22,7 +21,7 @@ def doctor(
     again: Annotated[
         bool, typer.Option(help="measure even if this machine was measured before")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say whether live conversion works here, the delay to expect, and what to buy or to change.
 
@@ -102,9 +101,9 @@ def held(report: dict[str, Any]) -> list[str]:
             f"the processor holds it: {best['step_p95_ms']:.1f} of {best['chunk_ms']:g} ms with"
             f" {best['engine']} ({share:.0%}); rtvc live --chunk {best['chunk_ms']:g}",
         )
-    for milliseconds, found in report.get("speed", {}).get("chunks", {}).items():
-        for name, figures in found["measured"].items():
-            mark = "  <- taken" if name == found["backend"] else ""
+    for milliseconds, measurement in report.get("speed", {}).get("chunks", {}).items():
+        for name, figures in measurement["measured"].items():
+            mark = "  <- taken" if name == measurement["backend"] else ""
             said += wrapped(
                 f"{milliseconds:>5s} ms",
                 f"{name:14s} p50 {figures['p50_ms']:7.2f}  p95 {figures['p95_ms']:7.2f} ms{mark}",

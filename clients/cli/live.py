@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rtvc.cli.targets import Lookahead
+from rtvc.cli.targets import EngineName, Lookahead, Recordings, Semitones, StepMs, Weights
 from rtvc.cli.voice import Fit, advise
 
 __all__ = ["live"]
@@ -39,12 +39,7 @@ def live(
             max=200,
         ),
     ] = None,
-    chunk: Annotated[
-        float | None,
-        typer.Option(
-            help="milliseconds a step of the model; default: the shortest that is safe here"
-        ),
-    ] = None,
+    chunk: StepMs = None,
     margin: Annotated[
         float | None,
         typer.Option(
@@ -54,17 +49,11 @@ def live(
             max=500,
         ),
     ] = None,
-    engine: Annotated[
-        str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")
-    ] = "auto",
+    engine: EngineName = "auto",
     backend: Annotated[str, typer.Option(help="auto, server, sounddevice or pyaudio")] = "auto",
-    model: Annotated[
-        str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
-    ] = None,
+    model: Weights = None,
     lookahead: Lookahead = None,
-    pitch: Annotated[
-        float, typer.Option(help="semitones added to the pitch", min=-24, max=24)
-    ] = 0.0,
+    pitch: Semitones = 0.0,
     fit: Fit = None,
     gate: Annotated[bool, typer.Option(help="be silent while nobody speaks")] = True,
     lookback: Annotated[
@@ -76,9 +65,7 @@ def live(
     monitor: Annotated[
         bool, typer.Option("--monitor", help="let the default speaker sound too")
     ] = False,
-    record: Annotated[
-        Path | None, typer.Option(help="folder for recordings of what is said and heard, FLAC")
-    ] = None,
+    record: Recordings = None,
     denoise: Annotated[
         bool, typer.Option("--denoise", help="take noise out of the input; adds 22 ms")
     ] = False,
@@ -151,8 +138,8 @@ def live(
         denoise=denoise,
         agc=agc,
     )
-    found = check_devices(config, voices)
-    config = config.model_copy(update={"block_ms": block_ms(block, backend, found)})
+    devices = check_devices(config, voices)
+    config = config.model_copy(update={"block_ms": block_ms(block, backend, devices)})
     typer.echo(PREPARING, err=True)
     converter, steps = streaming(model, lookahead)
     samples = chunk_of(chunk, steps) if chunk else None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtvc.cli.targets import Force, tell
+from rtvc.cli.targets import Force, Json, Recordings, Semitones, SoundOut, tell
 from rtvc.cli.voice import say_advice
 from rtvc.errors import ConfigError
 
@@ -42,14 +42,7 @@ def stream(
             help="voice of the server; several are blended, with --mic they fill the slots 1-9",
         ),
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--output",
-            help="where to write; the suffix chooses the format, - is WAV to standard output",
-        ),
-    ] = Path("out.wav"),
+    output: SoundOut = Path("out.wav"),
     url: Annotated[str, typer.Option(help="address of the server")] = "ws://127.0.0.1:8765",
     token: Annotated[
         str | None,
@@ -67,9 +60,7 @@ def stream(
     mic: Annotated[
         bool, typer.Option("--mic", help="send the microphone and play what comes back")
     ] = False,
-    pitch: Annotated[
-        float, typer.Option(help="semitones added to the pitch", min=-24, max=24)
-    ] = 0.0,
+    pitch: Semitones = 0.0,
     prosody: Annotated[
         float,
         typer.Option(help="0 keeps your own register and range, 1 takes the voice's", min=0, max=1),
@@ -96,9 +87,7 @@ def stream(
         ),
     ] = 30.0,
     seconds: Annotated[float | None, typer.Option(help="stop after this long (with --mic)")] = None,
-    record: Annotated[
-        Path | None, typer.Option(help="folder for recordings of what is said and heard, FLAC")
-    ] = None,
+    record: Recordings = None,
     denoise: Annotated[
         bool, typer.Option("--denoise", help="take noise out of the microphone (with --mic)")
     ] = False,
@@ -109,7 +98,7 @@ def stream(
         Path | None, typer.Option(help="file with a token by which others may control the session")
     ] = None,
     force: Force = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    as_json: Json = False,
 ) -> None:
     """Send a recording or the microphone through a server.
 

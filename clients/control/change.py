@@ -102,7 +102,7 @@ def of_words(words: Sequence[str]) -> Change:
             raise ConfigError(f"expected {name} {'|'.join(ON)}, got {word!r}")
         return Change.model_validate({name: ON[word]})
     if name == "mix":
-        return made("voice", dict(share(part) for part in rest))
+        return change_of("voice", dict(share(part) for part in rest))
     if name not in Change.model_fields or name in SWITCHES:
         raise ConfigError(
             f"expected one of {', '.join([*Change.model_fields, 'mix', 'status'])}, got"
@@ -115,7 +115,7 @@ def of_words(words: Sequence[str]) -> Change:
         value = None
     elif name in ("input", "output", "monitor") and value == "default":
         value = ""
-    return made(name, value)
+    return change_of(name, value)
 
 
 def share(part: str) -> tuple[str, str]:
@@ -124,7 +124,7 @@ def share(part: str) -> tuple[str, str]:
     return (name, weight) if colon else (part, "1")
 
 
-def made(name: str, value: Any) -> Change:
+def change_of(name: str, value: Any) -> Change:
     """A change of one field.
 
     Raises:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.control.change import Change, Switch, switched
 from rtvc.clients.control.speaking import Speaking, stepped
-from rtvc.clients.control.voicebook import Samples
 from rtvc.clients.live import devices as sound
 from rtvc.clients.live.duplex_audio import DuplexAudio
 from rtvc.clients.live.live import Live

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rtvc.clients.control.change import Change, parsed
 from rtvc.clients.control.runtime import Address
-from rtvc.errors import ConfigError, DependencyError, RtvcError, ServiceError
+from rtvc.errors import ConfigError, RtvcError, ServiceError, needs_extra
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -218,13 +218,13 @@ async def body_of(request: "web.Request", most: int, what: str) -> bytes:
     raise TooLargeError(f"{what} has at most {most} bytes")
 
 
-def answer(found: dict[str, Any], status: int = 200) -> "web.Response":
+def answer(content: dict[str, Any], status: int = 200) -> "web.Response":
     """JSON."""
     from aiohttp import web
 
     from rtvc.engine.server.web import SECURITY
 
-    body = json.dumps(found).encode()
+    body = json.dumps(content).encode()
     return web.Response(
         body=body, status=status, headers={**SECURITY, "Content-Type": "application/json"}
     )
@@ -252,12 +252,8 @@ def opened(
         DependencyError: aiohttp is not installed.
         ServiceError: the port cannot be had.
     """
-    try:
+    with needs_extra("live", "remote control and the page need aiohttp"):
         from aiohttp import web
-    except ImportError as error:
-        raise DependencyError(
-            "remote control and the page need aiohttp: pip install 'rtvc-engine[live]'"
-        ) from error
     from rtvc.engine.server.web import read_page
 
     files = {} if page is None else read_page(page.parent) | read_page(page)

@@ -2,9 +2,10 @@
 
 from typing import Any, Protocol
 
+from rtvc.audio.samples import Samples
 from rtvc.checks import PITCH
 from rtvc.clients.control.change import Step
-from rtvc.clients.control.voicebook import Samples, Voicebook
+from rtvc.clients.control.voicebook import Voicebook
 from rtvc.clients.live.live import Live
 from rtvc.clients.websocket.mic import RemoteLive
 from rtvc.engine.protocol.fields import VoiceChoice

@@ -6,17 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.sound.priority import stand_back
 from rtvc.engine.protocol.fields import VoiceChoice
 from rtvc.engine.voices.store import VoiceStore, check_name
 from rtvc.errors import VoiceError
 from rtvc.voices.voice import Voice
 
-Samples = NDArray[np.float32]
 Maker = Callable[[Path, str], Voice]
 """Makes a voice of a recording, and gives it a name."""
 

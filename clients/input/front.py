@@ -5,11 +5,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.input.gain import SlowGain
-
-Samples = NDArray[np.float32]
 
 FADE_S = 0.020
 """Seconds in which one treatment gives way to another."""

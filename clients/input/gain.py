@@ -6,9 +6,8 @@ how the input is cut into blocks.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from rtvc.audio.samples import Samples
 
 WINDOW_S = 0.05
 """Seconds of a window: one gain each, reached along a straight line."""

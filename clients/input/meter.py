@@ -3,9 +3,8 @@
 from collections import deque
 
 import numpy as np
-from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from rtvc.audio.samples import Samples
 
 WINDOW_S = 0.05
 """Seconds over which one level is taken: about a syllable."""

@@ -16,12 +16,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.streams.resampler import Resampler
 from rtvc.errors import DependencyError
-
-Samples = NDArray[np.float32]
 
 HUSH, ALONE = "livekit.plugins.hush", "rtvc_hush"
 """The package, and the name under which its parts are imported without its door."""

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from rtvc.audio.samples import Samples
 
 FRAME = 4_096
 """Samples of a frame, as the encoder chooses at its usual setting; it keeps the last one to

@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rtvc.clients.recording.flac import FlacFile
 from rtvc.engine.callback.placing import Stretch
 from rtvc.errors import OutputError
-
-Samples = NDArray[np.float32]
 
 SOURCE, CONVERSION = "source", "conversion"
 """Ends of the two files' names: what was said, and what was heard."""
@@ -85,7 +82,7 @@ class Take:
         self._thread = threading.Thread(target=self._write, name="rtvc-recorder", daemon=True)
         self._thread.start()
 
-    def put(self, said: Stretch, heard: list[Stretch], *, wait: bool = False) -> None:
+    def put(self, said: Stretch, played: list[Stretch], *, wait: bool = False) -> None:
         """Queues what was said and what was heard meanwhile.
 
         When the disk is too slow it is counted and let go, unless told to `wait`: its place is
@@ -94,7 +91,7 @@ class Take:
         if self.problem:
             return
         try:
-            self._waiting.put((said, heard), block=wait)
+            self._waiting.put((said, played), block=wait)
         except queue.Full:
             self.lost += len(said.samples)
 
@@ -124,13 +121,13 @@ class Take:
             while self._waiting.get() is not None:
                 pass
 
-    def _place(self, said: Stretch, heard: list[Stretch]) -> None:
+    def _place(self, said: Stretch, played: list[Stretch]) -> None:
         if self._tracks is None:
             rate_in, rate_out = self.rates
             origins = (said.at, round(said.at * rate_out / rate_in))
             self._tracks = [Track(*both) for both in zip(self.files, origins, strict=True)]
         self._tracks[0].place(said)
-        for stretch in heard:
+        for stretch in played:
             self._tracks[1].place(stretch)
         self.seconds = self.files[0].samples / self.rates[0]
 
@@ -210,10 +207,10 @@ class Recorder:
             take.stop()
             self.problem = take.problem
 
-    def __call__(self, said: Stretch, heard: list[Stretch], *, wait: bool = False) -> None:
+    def __call__(self, said: Stretch, played: list[Stretch], *, wait: bool = False) -> None:
         """See `Take.put`; nothing happens while nothing is recorded."""
         if self.take is not None:
-            self.take.put(said, heard, wait=wait)
+            self.take.put(said, played, wait=wait)
 
     def status(self) -> dict[str, Any]:
         """Plain values: whether it is on, for how many seconds, what the disk was too slow for,

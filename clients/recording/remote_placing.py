@@ -2,13 +2,9 @@
 
 from collections import deque
 
-import numpy as np
-from numpy.typing import NDArray
-
+from rtvc.audio.samples import Samples
 from rtvc.engine.callback.placing import Stretch
 from rtvc.engine.protocol.streams import Audio
-
-Samples = NDArray[np.float32]
 
 REMEMBERED = 256
 """Blocks that were left out, and whose output has not come yet."""

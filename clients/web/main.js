@@ -9,7 +9,7 @@ const SETTLE_MS = 120; // sliders send what they come to rest at
 
 const $ = (id) => document.getElementById(id);
 const live = new Live($, { status, trouble });
-const voices = new Voices($("voices"), $("mix"));
+const voices = new Voices($("voice"));
 
 /** One line on how things are; screen readers hear it. */
 function status(state, text) {
@@ -54,16 +54,15 @@ async function list(wanted = null) {
 
 const settings = () => ({
   voice: voices.choice,
-  pitch: Number($("pitch").value),
-  prosody: Number($("prosody").value),
+  pitch: voices.pitch,
+  prosody: voices.prosody,
   wet: document.querySelector("[name=heard]:checked").value === "wet" ? 1 : 0,
 });
 
 /** Shows the settings, and sends what changed once it has come to rest. */
 function update() {
-  const { voice, pitch, prosody, wet } = settings();
-  $("pitch-now").textContent = `${pitch > 0 ? "+" : ""}${pitch} semitone${Math.abs(pitch) === 1 ? "" : "s"}`;
-  $("prosody-now").textContent = prosody === 0 ? "yours" : prosody === 1 ? "theirs" : `${Math.round(100 * prosody)} % theirs`;
+  const { voice, wet } = settings();
+  voices.say();
   $("speaking").textContent = voice && wet ? voices.title : "";
   live.can(voice !== null);
   clearTimeout(update.timer);

@@ -1,14 +1,33 @@
-// The list of voices: one of them, or a mix of several by share.
+// The card of the voices: one of them, or a mix of several by share; its pitch, and whose melody it speaks.
+
+const CARD = `
+  <div class="head">
+    <h2 id="voice-title">Voice</h2>
+    <label class="switch"><input id="mix" type="checkbox" role="switch" /><span>Mix</span></label>
+  </div>
+  <fieldset id="voices" class="voices">
+    <legend class="unseen">Voices</legend>
+    <p class="hint">No voice yet: record or drop a reference below.</p>
+  </fieldset>
+  <label class="slide" for="pitch">Pitch <output id="pitch-now">0 semitones</output></label>
+  <input id="pitch" type="range" min="-12" max="12" step="1" value="0" />
+  <label class="slide" for="prosody">Melody <output id="prosody-now">theirs</output></label>
+  <input id="prosody" type="range" min="0" max="1" step="0.05" value="1" aria-describedby="prosody-hint" />
+  <p id="prosody-hint" class="hint">Left keeps your own register and range, right takes theirs.</p>
+`;
 
 export class Voices extends EventTarget {
-  constructor(box, mix) {
+  /** Fills `card`, above what it has already. */
+  constructor(card) {
     super();
-    this.box = box;
-    this.mix = mix;
-    this.empty = box.querySelector(".hint");
+    card.insertAdjacentHTML("afterbegin", CARD);
+    this.card = card;
+    this.box = card.querySelector("#voices");
+    this.mix = card.querySelector("#mix");
+    this.empty = this.box.querySelector(".hint");
     this.names = [];
     this.chosen = new Map(); // name -> share in percent; exactly one entry without mixing
-    mix.addEventListener("change", () => this.remix());
+    this.mix.addEventListener("change", () => this.remix());
   }
 
   /** What the protocol calls a voice: a name, or names with shares; null without voices. */
@@ -21,6 +40,24 @@ export class Voices extends EventTarget {
   /** The choice in words. */
   get title() {
     return [...this.chosen.keys()].join(" + ");
+  }
+
+  /** In semitones. */
+  get pitch() {
+    return Number(this.card.querySelector("#pitch").value);
+  }
+
+  /** 0 keeps the speaker's own melody, 1 takes the voice's. */
+  get prosody() {
+    return Number(this.card.querySelector("#prosody").value);
+  }
+
+  /** Shows the words beside the sliders. */
+  say() {
+    const { pitch, prosody } = this;
+    const now = (name, words) => (this.card.querySelector(`#${name}-now`).textContent = words);
+    now("pitch", `${pitch > 0 ? "+" : ""}${pitch} semitone${Math.abs(pitch) === 1 ? "" : "s"}`);
+    now("prosody", prosody === 0 ? "yours" : prosody === 1 ? "theirs" : `${Math.round(100 * prosody)} % theirs`);
   }
 
   /** Shows these voices; `wanted` is chosen, or else what was, or else the first. */

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.webrtc.offer import post
 from rtvc.clients.webrtc.questions import Questions, pieces_of
 from rtvc.clients.websocket.asking import UPLOAD_S, Answer, Asking
-from rtvc.clients.websocket.recording import Recording, named
 from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.fields import VoiceChoice
 from rtvc.engine.protocol.messages import Message, Start, Started, Stopped, VoiceReady, Welcome
@@ -26,12 +26,11 @@ from rtvc.engine.streams.block import check_block
 from rtvc.engine.webrtc.jitter import BLOCK, RATE, JitterBuffer
 from rtvc.engine.webrtc.peer import Tap, voice_track
 from rtvc.engine.webrtc.speech import Decoder, Encoder, library
-from rtvc.errors import DependencyError, ServiceError
+from rtvc.errors import ServiceError, needs_extra
 
 if TYPE_CHECKING:
     from aiortc import RTCPeerConnection
 
-Samples = NDArray[np.float32]
 
 OPEN_S = 10.0
 """Within this time a call is open and greeted."""
@@ -245,20 +244,10 @@ class Call(Asking):
             round(1000 * buffer.unrest, 1),
         )
 
-    async def _ask(self, message: Message, wanted: type[Answer]) -> Answer:
-        return await self._questions.ask(message.text(), wanted)
+    async def _ask(self, message: Message, expected: type[Answer]) -> Answer:
+        return await self._questions.ask(message.text(), expected)
 
-    async def upload(self, recording: Recording, name: str | None = None) -> VoiceReady:
-        """Makes a voice of a recording of somebody.
-
-        Args:
-            recording: a file in any format that the server can decode, or its bytes.
-            name: of the voice; by default made of the file's name and its contents.
-
-        Raises:
-            Refusal: the server cannot use it, or has such a name.
-        """
-        name, data = named(recording, name)
+    async def _upload(self, name: str, data: bytes) -> VoiceReady:
         announcement = next(iter(self.side.upload(name, data)))
         return await self._questions.ask(str(announcement), VoiceReady, pieces_of(data), UPLOAD_S)
 
@@ -279,8 +268,6 @@ def call(
         DependencyError: aiortc or libopus is missing.
     """
     library()
-    try:
+    with needs_extra("webrtc", "calls need aiortc"):
         import aiortc  # noqa: F401
-    except ImportError as error:
-        raise DependencyError("calls need aiortc: pip install 'rtvc-engine[webrtc]'") from error
     return Call(url, voice, token, settings)

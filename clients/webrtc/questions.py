@@ -69,7 +69,7 @@ class Questions:
     async def ask(
         self,
         text: str,
-        wanted: type[Answer],
+        expected: type[Answer],
         pieces: Sequence[bytes] = (),
         patience: float = ANSWER_S,
     ) -> Answer:
@@ -83,7 +83,7 @@ class Questions:
             if self.problem:
                 raise self.problem
             answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            self._asked = wanted, answer
+            self._asked = expected, answer
             try:
                 self.channel.send(text)
                 for piece in pieces:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import TypeVar
 
+from rtvc.clients.websocket.recording import Recording, named
 from rtvc.engine.protocol.fields import VoiceChoice
 from rtvc.engine.protocol.messages import (
     AskStats,
@@ -12,6 +13,7 @@ from rtvc.engine.protocol.messages import (
     Update,
     Updated,
     VoiceList,
+    VoiceReady,
 )
 from rtvc.engine.protocol.refusals import message_of
 
@@ -24,13 +26,29 @@ class Asking(ABC):
     """The questions of a client."""
 
     @abstractmethod
-    async def _ask(self, message: Message, wanted: type[Answer]) -> Answer:
+    async def _ask(self, message: Message, expected: type[Answer]) -> Answer:
         """Sends a message; returns its answer.
 
         Raises:
             Refusal: the server said no.
             ServiceError: no answer came, or the way is gone for good.
         """
+
+    @abstractmethod
+    async def _upload(self, name: str, data: bytes) -> VoiceReady:
+        """Sends the bytes of a recording; errors as of `_ask`."""
+
+    async def upload(self, recording: Recording, name: str | None = None) -> VoiceReady:
+        """Makes a voice of a recording of somebody.
+
+        Args:
+            recording: a file in any format that the server can decode, or its bytes.
+            name: of the voice; by default made of the file's name and its contents.
+
+        Raises:
+            Refusal: the server cannot use it, or has such a name.
+        """
+        return await self._upload(*named(recording, name))
 
     async def update(
         self,

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import SecretStr
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.websocket.asking import UPLOAD_S, Answer, Asking
 from rtvc.clients.websocket.backpressure import PATIENCE_S, Flow
 from rtvc.clients.websocket.dial import Server
@@ -32,8 +33,6 @@ from rtvc.engine.protocol.refusals import message_of
 from rtvc.engine.protocol.streams import Audio
 from rtvc.engine.streams.block import check_block
 from rtvc.errors import ConfigError, RtvcError, ServiceError
-
-Samples = NDArray[np.float32]
 
 FRAME_S = 0.25
 """Seconds of audio in a frame at most; longer blocks are cut."""
@@ -228,8 +227,8 @@ class Client(Asking):
         except Exception as problem:
             self.flow.end(problem)
 
-    async def _ask(self, message: Message, wanted: type[Answer]) -> Answer:
-        return await self.link.ask(message.text, wanted)
+    async def _ask(self, message: Message, expected: type[Answer]) -> Answer:
+        return await self.link.ask(message.text, expected)
 
     async def control(self, secret: str) -> Controlled:
         """From now on `update` and `stats` are about another connection's session, that which was
@@ -240,17 +239,7 @@ class Client(Asking):
         """
         return await self._ask(message_of(Control, control=SecretStr(secret)), Controlled)
 
-    async def upload(self, recording: Recording, name: str | None = None) -> VoiceReady:
-        """Makes a voice of a recording of somebody.
-
-        Args:
-            recording: a file in any format that the server can decode, or its bytes.
-            name: of the voice; by default made of the file's name and its contents.
-
-        Raises:
-            Refusal: the server cannot use it, or has such a name.
-        """
-        name, data = named(recording, name)
+    async def _upload(self, name: str, data: bytes) -> VoiceReady:
         announcement, *pieces = self.side.upload(name, data)
         ready = await self.link.ask(lambda: str(announcement), VoiceReady, pieces, UPLOAD_S)
         self.made[ready.name] = ready

@@ -11,7 +11,7 @@ from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.fields import LARGEST_REPLY
 from rtvc.engine.protocol.messages import Error, Welcome
 from rtvc.engine.protocol.refusals import Violation
-from rtvc.errors import DependencyError, ProtocolError, ServiceError
+from rtvc.errors import ProtocolError, ServiceError, needs_extra
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -57,13 +57,9 @@ class Server:
         return socket
 
     async def _connect(self, patience: float) -> "ClientConnection":
-        try:
+        with needs_extra("serve", "the websocket client needs websockets"):
             from websockets.asyncio.client import connect
             from websockets.exceptions import InvalidHandshake, InvalidStatus
-        except ImportError as error:
-            raise DependencyError(
-                "the websocket client needs websockets: pip install 'rtvc-engine[serve]'"
-            ) from error
         address = websocket_address(self.url)
         settings: dict[str, Any] = {"ssl": self.tls} if self.tls else {}
         try:
@@ -92,7 +88,7 @@ class Server:
             ) from error
 
     async def expect(
-        self, socket: "ClientConnection", side: ClientSide, wanted: type[Answer], patience: float
+        self, socket: "ClientConnection", side: ClientSide, expected: type[Answer], patience: float
     ) -> Answer:
         """Reads until a message of the type comes: only while nobody else reads.
 
@@ -106,7 +102,7 @@ class Server:
             async with asyncio.timeout(patience):
                 while True:
                     event = side.receive(await socket.recv())
-                    if isinstance(event, wanted):
+                    if isinstance(event, expected):
                         return event
                     if isinstance(event, Error):
                         raise Refusal.of(event)

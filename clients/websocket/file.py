@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.recording.recorder import Recorder
 from rtvc.clients.websocket.client import Client
 from rtvc.engine.callback.placing import Stretch
 from rtvc.engine.protocol.formats import OPUS_BLOCK_S
 from rtvc.errors import OutputError, ServiceError
-
-Samples = NDArray[np.float32]
+from rtvc.percentiles import percentiles
 
 PACED_S = 0.020
 """Seconds in a block at the pace of speech."""
@@ -41,12 +41,7 @@ class Outcome:
 
     def percentiles(self) -> dict[str, float]:
         """p50, p95 and p99 of the lag in milliseconds; nothing unless paced."""
-        if not len(self.lags):
-            return {}
-        return {
-            f"lag_p{share}_ms": round(float(np.percentile(self.lags, share)), 1)
-            for share in (50, 95, 99)
-        }
+        return percentiles(self.lags / 1000, "lag_") if len(self.lags) else {}
 
 
 async def paced(wave: Samples, rate: int, began: float) -> AsyncIterator[Samples]:

@@ -86,7 +86,7 @@ class Link:
     async def ask(
         self,
         text: Callable[[], str],
-        wanted: type[Answer],
+        expected: type[Answer],
         more: Iterable[str | bytes] = (),
         patience: float = ANSWER_S,
     ) -> Answer:
@@ -104,9 +104,9 @@ class Link:
             await self.up.wait()
             question = text()
             again = (
-                question if not more and wanted is not Stopped else None
+                question if not more and expected is not Stopped else None
             )  # `stop` is repeated by the protocol's side
-            self._asked = (wanted, answer, again)
+            self._asked = (expected, answer, again)
             try:
                 await self.send(question)
                 for frame in more:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.live.audio_streams import stream_type
 from rtvc.clients.live.config import LiveConfig
 from rtvc.clients.live.devices import own_rate, pick
@@ -25,8 +25,6 @@ from rtvc.engine.callback.placing import Stretch
 from rtvc.engine.protocol.fields import RATES
 from rtvc.engine.protocol.streams import Audio
 from rtvc.errors import ServiceError
-
-Samples = NDArray[np.float32]
 
 WAITING = 200
 """Blocks of the microphone that may wait for the network; more are left out."""

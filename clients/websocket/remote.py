@@ -8,13 +8,13 @@ from concurrent.futures import Future
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.websocket.client import Client, connect
 from rtvc.clients.websocket.recording import Recording
 from rtvc.engine.protocol.messages import Stopped, VoiceReady
 
-Samples = NDArray[np.float32]
 Result = TypeVar("Result")
 
 

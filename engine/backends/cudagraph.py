@@ -69,8 +69,8 @@ class CudaGraphBackend(Backend):
 
     def launch(self, x: Tensor, voice: Tensor, state: Tensor, y: Tensor, after: Tensor) -> None:
         """One step of the model into given memory."""
-        made, new = self.module(x, voice, state)
-        y.copy_(made)
+        output, new = self.module(x, voice, state)
+        y.copy_(output)
         after.copy_(new)
 
     def stream(self, rows: int) -> PingPong:

@@ -11,7 +11,7 @@ from torch import Tensor
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.graph.export import weights
 from rtvc.engine.graph.onnxgraph import write_onnx
-from rtvc.errors import DependencyError
+from rtvc.errors import needs_extra
 from rtvc.models.streaming.interface import Converter
 
 FILE = "step.onnx"
@@ -26,12 +26,8 @@ def runtime() -> Any:
     Raises:
         DependencyError: when it is not installed.
     """
-    try:
+    with needs_extra("onnx", "the onnx backends need onnxruntime"):
         import onnxruntime
-    except ImportError as error:
-        raise DependencyError(
-            "the onnx backends need onnxruntime: pip install 'rtvc-engine[onnx]'"
-        ) from error
     return onnxruntime
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.backends.onnx import MINIMUM, matrices
 from rtvc.engine.graph.onnxgraph import write_onnx
-from rtvc.errors import DependencyError, EngineError
+from rtvc.errors import EngineError, needs_extra
 from rtvc.models.streaming.interface import Converter
 
 FILE = "step.xml"
@@ -25,12 +25,8 @@ def runtime() -> Any:
     Raises:
         DependencyError: when it is not installed.
     """
-    try:
+    with needs_extra("openvino", "the openvino backends need openvino"):
         import openvino
-    except ImportError as error:
-        raise DependencyError(
-            "the openvino backends need openvino: pip install 'rtvc-engine[openvino]'"
-        ) from error
     return openvino
 
 
@@ -141,12 +137,8 @@ class OpenvinoInt8Backend(OpenvinoBackend):
     @classmethod
     def compress(cls, model: Any, converter: Converter) -> Any:
         """Weights as int8 with a scale and an offset a channel (nncf)."""
-        try:
+        with needs_extra("openvino", "the openvino-int8 backend needs nncf"):
             import nncf
-        except ImportError as error:
-            raise DependencyError(
-                "the openvino-int8 backend needs nncf: pip install 'rtvc-engine[openvino]'"
-            ) from error
         # Not `nncf.set_log_level`: that also changes the handlers that others have hung there.
         logging.getLogger("nncf").setLevel(logging.ERROR)
         shapes, kept = matrices(converter), []

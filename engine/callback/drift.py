@@ -9,7 +9,7 @@ pitch, 3 cents).
 import numpy as np
 from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from rtvc.audio.samples import Samples
 
 HALF = 16
 """Taps on each side of the interpolation kernel."""

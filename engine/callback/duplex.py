@@ -11,15 +11,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.callback.drift import HALF, DriftControl, DriftResampler
 from rtvc.engine.callback.placing import Placing, Stretch
 from rtvc.engine.callback.playout import Playout
 from rtvc.engine.callback.ring import Ring
 from rtvc.engine.streams.session import Session
-
-Samples = NDArray[np.float32]
 
 DELAYS = 128
 """Blocks over which the least delay of the input device is taken."""

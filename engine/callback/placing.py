@@ -2,12 +2,8 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from rtvc.audio.samples import Samples
 from rtvc.engine.streams.chunker import Chunker
-
-Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

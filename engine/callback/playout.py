@@ -9,12 +9,11 @@ stale audio (dropped with a cross-fade, counted).
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.callback.margin import Margin
 from rtvc.engine.callback.ring import Ring
 from rtvc.engine.streams.backlog import FADE_S, splice
 from rtvc.errors import EngineError
-
-Samples = NDArray[np.float32]
 
 WINDOW_S = 0.080
 """Over this stretch the lowest level is taken: longer than a chunk, shorter than half of the
@@ -39,19 +38,12 @@ class Playout:
         rate: samples a second.
         margin: seconds of audio that should be left after every read: what protects from jitter;
             None adapts it to the jitter.
-        longest: samples of the largest block that `read` will be asked for.
         capacity: seconds that the ring holds.
         window: seconds over which the lowest level is taken.
     """
 
     def __init__(
-        self,
-        rate: int,
-        *,
-        margin: float | None,
-        longest: int = 8192,
-        capacity: float = 4.0,
-        window: float = WINDOW_S,
+        self, rate: int, *, margin: float | None, capacity: float = 4.0, window: float = WINDOW_S
     ) -> None:
         self.adapted = Margin() if margin is None else None
         margin = self.adapted.value if self.adapted else margin or 0.0
@@ -88,11 +80,11 @@ class Playout:
         self.asked = True
         if not self._waiting and self._age(at) > STALE_S:
             stale = self.ring.skip(len(self.ring))
-            self.dropped, self.drops, self._waiting = (
-                self.dropped + stale,
-                self.drops + (stale > 0),
-                True,
-            )
+            self.dropped += stale
+            self.drops += stale > 0
+            self._waiting = True
+        # Silence until a block and the margin are there: a level that begins below the margin would
+        # run dry at the first jitter.
         fill, fade = len(self.ring), len(self.rise)
         if self._waiting and fill < len(out) + self.margin:
             self._silence(out)
@@ -100,6 +92,8 @@ class Playout:
         rises, self._waiting = self._waiting, False
         if rises:
             self._lowest, self._seen, self._settling = len(self.ring.data), 0, True
+        # Too much waits: it is dropped here and not played faster, and what would have been heard
+        # next fades into what comes after the gap, so that the cut makes no click.
         excess = self._excess(fill - len(out), len(out))
         fade = min(fade, len(out))
         passed = self._stale[:fade]
@@ -116,6 +110,8 @@ class Playout:
         if rises:
             length = min(fade, got)
             out[:length] *= self.rise[:length]
+        # Run dry: what there is fades out at its end, and the next calls wait until the margin is
+        # there again. One that adapts has shown to be too small, and grows.
         if got < len(out):
             self.underruns += 1
             self._waiting = True

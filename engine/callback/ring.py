@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rtvc.errors import DependencyError, EngineError
+from rtvc.errors import EngineError, needs_extra
 
 
 @cache
@@ -24,12 +24,8 @@ def compiled() -> tuple[Any, Any, Any, Any]:
     Raises:
         DependencyError: when numba is not installed.
     """
-    try:
+    with needs_extra("live", "the ring buffer of live conversion needs numba"):
         from rtvc.engine.callback.ring_native import fill, read, skip, write
-    except ImportError as error:
-        raise DependencyError(
-            "the ring buffer of live conversion needs numba: pip install 'rtvc-engine[live]'"
-        ) from error
 
     return write, read, skip, fill
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from rtvc.cli.targets import Lookahead
+from rtvc.cli.targets import Json, Lookahead, Weights
 
 if TYPE_CHECKING:
     from rtvc.converter import VoiceConverter
@@ -64,9 +64,7 @@ def build(
         typer.Option("-o", "--output", help="directory of the engine; default: the cache"),
     ] = None,
     backend: Annotated[str, typer.Option(help=BACKENDS)] = "auto",
-    model: Annotated[
-        str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
-    ] = None,
+    model: Weights = None,
     lookahead: Lookahead = None,
     chunk: Annotated[float, typer.Option(help="milliseconds a step, a multiple of 12.5")] = 25.0,
     again: Annotated[
@@ -108,7 +106,7 @@ def build(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compile the streaming model's step for this machine, or for GPUs.
 

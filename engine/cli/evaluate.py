@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtvc.cli.targets import Lookahead
+from rtvc.cli.targets import AnyModel, Device, Lookahead
 from rtvc.cli.voice import Fit
 from rtvc.engine.cli.studies import (
     picture_of,
@@ -30,10 +30,7 @@ def evaluate(
         Path,
         typer.Option(help="list of conversions (tab-separated); recordings under eval/ beside it"),
     ] = Path("../shared/corpus/eval_pairs.tsv"),
-    model: Annotated[
-        str | None,
-        typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)"),
-    ] = None,
+    model: AnyModel = None,
     lookahead: Lookahead = None,
     more: Annotated[
         int,
@@ -71,7 +68,7 @@ def evaluate(
     ] = None,
     fit: Fit = None,
     threads: Annotated[int, typer.Option(help="threads that convert", min=1)] = 1,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    device: Device = "cpu",
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import rtvc
-from rtvc.cli.targets import Lookahead
+from rtvc.cli.targets import EngineName, Lookahead, StepMs, Weights
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -46,18 +46,9 @@ def serve(
             help="measure how many sessions this machine holds; otherwise trust --max-sessions"
         ),
     ] = True,
-    backend: Annotated[
-        str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")
-    ] = "auto",
-    chunk: Annotated[
-        float | None,
-        typer.Option(
-            help="milliseconds a step of the model; default: the shortest that is safe here"
-        ),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
-    ] = None,
+    backend: EngineName = "auto",
+    chunk: StepMs = None,
+    model: Weights = None,
     lookahead: Lookahead = None,
     origins: Annotated[
         list[str] | None,

@@ -88,13 +88,13 @@ def show_comparison(first: Path, second: Path, json: Path | None) -> None:
     from rtvc.evaluate.tables import of_comparison
     from rtvc.files import write_json
 
-    found = compare(read_result(first), read_result(second))
+    comparison = compare(read_result(first), read_result(second))
     if json:
         differences = {
-            metric: difference and difference._asdict() for metric, difference in found.items()
+            metric: difference and difference._asdict() for metric, difference in comparison.items()
         }
         write_json(json, {"before": str(first), "after": str(second), "metrics": differences})
-    console_beside(json).print(of_comparison(found, first.stem, second.stem))
+    console_beside(json).print(of_comparison(comparison, first.stem, second.stem))
 
 
 def show_where(

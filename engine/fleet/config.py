@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rtvc.errors import ConfigError, DependencyError
+from rtvc.errors import ConfigError, needs_extra
 
 NAME = "rtvc"
 """Of the application, its deployment and, with a number, its vaults."""
@@ -70,9 +70,7 @@ def ray_modules() -> tuple[Any, Any]:
     Raises:
         DependencyError: not installed.
     """
-    try:
+    with needs_extra("ray", "many machines need Ray"):
         import ray
         from ray import serve
-    except ImportError as error:
-        raise DependencyError("many machines need Ray: pip install 'rtvc-engine[ray]'") from error
     return ray, serve

@@ -12,14 +12,12 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.protocol.messages import Start
 from rtvc.engine.protocol.streams import SequenceError
 from rtvc.engine.server.session import Output, ServerSession
 from rtvc.engine.streams.state_bytes import from_bytes, to_bytes
-
-Samples = NDArray[np.float32]
 
 AHEAD_S = 12.0
 """Seconds of output by which a client can be ahead of a saved session: what clients keep of their

@@ -26,15 +26,16 @@ def rfft(x: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None
             f"an FFT of {size} samples over axis {dim} with norm {norm} cannot be exported: use the"
             " torch-eager backend"
         )
-    columns, last = (
-        size // rows,
-        size // rows // 2 + 1,
-    )  # bin k = k1 + rows * k2; k2 up to half of the columns is enough
+    # Sample n = n1 * columns + n2, bin k = k1 + rows * k2. Then e^(-2 pi i n k / size) falls into
+    # three factors, by n1 k1, n2 k1 and n2 k2: a product over n1, a turn, and a product over n2.
+    # A real signal's upper half mirrors the lower, so half of the k2 is enough.
+    columns, last = size // rows, size // rows // 2 + 1
     x = torch.nn.functional.pad(x[..., :size], (0, max(0, size - x.shape[-1]))).unflatten(
         -1, (rows, columns)
     )
 
     def wave(a: int, b: int, period: int) -> tuple[Tensor, Tensor]:
+        # In float64, modulo the period: the cosine of a large angle is as exact as of a small one.
         angle = (
             -2
             * torch.pi
@@ -52,6 +53,7 @@ def rfft(x: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None
     cosine, sine = wave(rows, columns, size)
     real, imaginary = real * cosine - imaginary * sine, real * sine + imaginary * cosine
     cosine, sine = wave(columns, last, columns)
+    # The last product is of complex numbers: as one of real matrices with both parts side by side
     parts = torch.cat([real, imaginary], -1) @ torch.cat(
         [torch.cat([cosine, sine], 1), torch.cat([-sine, cosine], 1)]
     )

@@ -66,6 +66,7 @@ def fold_constants(graph: fx.GraphModule) -> int:
 
     Parameters stay as they are, so that a runtime may find them by name and replace them.
     """
+    # Forwards through the graph: a node is known when all that it takes is known.
     known: dict[fx.Node, Tensor] = {}
     folded = 0
     for node in list(graph.graph.nodes):
@@ -88,6 +89,7 @@ def fold_constants(graph: fx.GraphModule) -> int:
                 )
                 if isinstance(value, Tensor) and value.numel() <= LARGEST_CONSTANT:
                     known[node] = value
+    # Only the last known nodes become constants: those between have no other reader, and go.
     for node, value in known.items():
         if node.op == "get_attr" or all(user in known for user in node.users):
             continue
@@ -242,9 +244,3 @@ def learned(graph: fx.GraphModule, node: fx.Node, least: int) -> bool:
         return False
     value = attribute(graph, str(node.target))
     return isinstance(value, torch.nn.Parameter) and value.numel() >= least
-
-
-def count_of(program: ExportedProgram, dtype: torch.dtype) -> int:
-    """How many tensors of a type the program computes or holds."""
-    values = [node.meta.get("val") for node in program.graph.nodes]
-    return sum(isinstance(value, Tensor) and value.dtype == dtype for value in values)

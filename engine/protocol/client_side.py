@@ -4,10 +4,9 @@ bytes and texts of what is asked for."""
 import hashlib
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import SecretStr
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.protocol.fields import LARGEST_REPLY, VERSION, Code
 from rtvc.engine.protocol.frames import END, UPLOAD, Frame, parse
 from rtvc.engine.protocol.messages import (
@@ -28,8 +27,6 @@ from rtvc.engine.protocol.refusals import Violation, message_of, read_message, v
 from rtvc.engine.protocol.streams import Audio, Incoming, Outgoing, SequenceError
 from rtvc.engine.protocol.upload import PIECE
 from rtvc.errors import ProtocolError
-
-Samples = NDArray[np.float32]
 
 ACKNOWLEDGE_S = 2.0
 """Seconds of audio after which a client says that they have come, long before a server would have

@@ -1,28 +1,11 @@
 """Protocol version 1: what control messages are made of, and how large anything may be."""
 
 from enum import StrEnum
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import Field
 
 VERSION = 1
-RATES = (
-    8_000,
-    11_025,
-    12_000,
-    16_000,
-    22_050,
-    24_000,
-    32_000,
-    44_100,
-    48_000,
-    88_200,
-    96_000,
-    176_400,
-    192_000,
-)
-"""Sample rates in Hz that a stream may have: a closed list, because a resampler between odd rates
-costs a hundred megabytes."""
 Rate: TypeAlias = Literal[
     8_000,
     11_025,
@@ -38,6 +21,9 @@ Rate: TypeAlias = Literal[
     176_400,
     192_000,
 ]
+"""Sample rates in Hz that a stream may have: a closed list, because a resampler between odd rates
+costs a hundred megabytes."""
+RATES: tuple[int, ...] = get_args(Rate)
 Format: TypeAlias = Literal["s16", "f32", "opus"]
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=128)]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]

@@ -4,12 +4,10 @@ from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.protocol.fields import Format
 from rtvc.errors import DependencyError, ProtocolError
-
-Samples = NDArray[np.float32]
 
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 """Sample rates in Hz that Opus knows (RFC 6716, section 2)."""

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.protocol.fields import Format
 from rtvc.engine.protocol.formats import Codec, codec
 from rtvc.engine.protocol.frames import DROPPED, END, FORMATS, LAST_SEQUENCE, SILENCE, Frame
 from rtvc.errors import ProtocolError
-
-Samples = NDArray[np.float32]
 
 LONGEST_S = 1.0
 """Seconds of audio that one frame may hold."""
@@ -143,18 +141,18 @@ class Outgoing:
         while self._kept and self._kept[0][0] < before:
             self._drop()
 
-    def again(self, wanted: int) -> list[bytes]:
-        """The frames from number `wanted` on, as they were sent.
+    def again(self, start: int) -> list[bytes]:
+        """The frames from number `start` on, as they were sent.
 
         Raises:
             SequenceError: they are no longer kept, or were never sent.
         """
-        if not self.first <= wanted <= self.sequence:
+        if not self.first <= start <= self.sequence:
             raise SequenceError(
-                f"expected a frame from {self.first} to {self.sequence}, got a demand for {wanted}:"
+                f"expected a frame from {self.first} to {self.sequence}, got a demand for {start}:"
                 " start a new session"
             )
-        return [data for sequence, data, _ in self._kept if sequence >= wanted]
+        return [data for sequence, data, _ in self._kept if sequence >= start]
 
 
 class Incoming:
@@ -171,9 +169,9 @@ class Incoming:
         self.wanted = 0  # number of the next frame
         self.ended = False
 
-    def restore(self, wanted: int, ended: bool) -> None:
-        """Goes on with frame number `wanted`, or with none."""
-        self.wanted, self.ended = wanted, ended
+    def restore(self, sequence: int, ended: bool) -> None:
+        """Goes on with frame number `sequence`, or with none."""
+        self.wanted, self.ended = sequence, ended
 
     def accept(self, frame: Frame) -> Audio | None:
         """The audio of a frame; None for one that came before (after a resumption).

@@ -26,7 +26,7 @@ from rtvc.engine.server.service import Service
 from rtvc.engine.server.transport import Gone
 from rtvc.engine.server.web import Web, client_address
 from rtvc.engine.webrtc.door import Door
-from rtvc.errors import ConfigError, DependencyError
+from rtvc.errors import ConfigError, needs_extra
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import Server, ServerConnection
@@ -130,12 +130,8 @@ async def serving(
         DependencyError: when websockets is not installed, or what calls need.
         ConfigError: the address cannot be had, or the page is none.
     """
-    try:
+    with needs_extra("serve", "the server needs websockets"):
         from websockets.asyncio.server import serve
-    except ImportError as error:
-        raise DependencyError(
-            "the server needs websockets: pip install 'rtvc-engine[serve]'"
-        ) from error
 
     quiet = logging.getLogger("rtvc.serve.websockets")
     quiet.setLevel(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from rtvc.errors import DependencyError
+from rtvc.errors import needs_extra
 
 LAG = (0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 STEP = (0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.016, 0.025, 0.05, 0.1)
@@ -18,12 +18,8 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        try:
+        with needs_extra("serve", "the server's metrics need prometheus-client"):
             from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-        except ImportError as error:
-            raise DependencyError(
-                "the server's metrics need prometheus-client: pip install 'rtvc-engine[serve]'"
-            ) from error
         self.registry = CollectorRegistry()
         known: dict[str, Any] = {"registry": self.registry}
         self._gauge: Callable[[str, str], Any] = lambda name, text: Gauge(name, text, **known)

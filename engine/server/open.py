@@ -124,9 +124,9 @@ def open_as(make_service: Callable[..., S], config: ServeConfig) -> S:
     if handover is not None:
 
         def prepare(better: Backend) -> None:
-            found = holds(better)  # measured beside those who speak: if anything too low
-            if found.rows > service.pool.capacity.rows:
-                service.pool.capacity = found
+            capacity = holds(better)  # measured beside those who speak: if anything too low
+            if capacity.rows > service.pool.capacity.rows:
+                service.pool.capacity = capacity
 
         handover.prepare = prepare
         handover.start()

@@ -61,11 +61,11 @@ class Posted:
         if self._over:
             return
         self._data += data
-        head, found, body = bytes(self._data).partition(b"\r\n\r\n")
+        head, separator, body = bytes(self._data).partition(b"\r\n\r\n")
         if len(head) > LARGEST_HEAD:
             self._end(self.refuse(431, b"the headers are too large\n"))
             return
-        if not found:
+        if not separator:
             return
         try:
             method, request, length = parse(head)

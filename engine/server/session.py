@@ -9,8 +9,8 @@ from enum import Enum
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.protocol.client_clock import Arrivals, ClientClock
 from rtvc.engine.protocol.messages import Start
 from rtvc.engine.protocol.refusals import Refusal
@@ -18,8 +18,7 @@ from rtvc.engine.protocol.streams import Audio, Incoming, Outgoing
 from rtvc.engine.server.metrics import Metrics
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.pool_session import PoolSession
-
-Samples = NDArray[np.float32]
+from rtvc.percentiles import percentiles
 
 FRAME_S = 0.1
 """Seconds of audio in the longest frame that is sent."""
@@ -265,9 +264,6 @@ class ServerSession:
 
     def totals(self) -> dict[str, Any]:
         """The fields of `Totals`."""
-        p50, p95, p99 = (
-            np.percentile(self.lags, [50, 95, 99]).tolist() if self.lags else (0.0, 0.0, 0.0)
-        )
         return {
             "frames_in": self.incoming.wanted,
             "frames_out": self.outgoing.sequence,
@@ -275,9 +271,7 @@ class ServerSession:
             "samples_out": self.samples_out,
             "dropped_ms": round(1000 * self.dropped, 3),
             "xruns": self.pooled.late,
-            "lag_p50_ms": round(1000 * p50, 2),
-            "lag_p95_ms": round(1000 * p95, 2),
-            "lag_p99_ms": round(1000 * p99, 2),
+            **percentiles(self.lags, "lag_", digits=2),
         }
 
     def _take(self) -> tuple[Samples, float] | None:

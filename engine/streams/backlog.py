@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.errors import EngineError
-
-Samples = NDArray[np.float32]
 
 FADE_S = 0.005
 """Length of the cross-fade at a cut."""

@@ -1,14 +1,13 @@
 """What a caller may push: blocks of mono samples, asked at every door of a stream."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rtvc import checks
 from rtvc.audio.check import LOUDEST
+from rtvc.audio.samples import Samples
 from rtvc.errors import AudioError
-
-Samples = NDArray[np.float32]
 
 
 def check_block(block: ArrayLike) -> Samples:

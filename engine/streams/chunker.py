@@ -14,15 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.gate import Gate
 from rtvc.engine.streams.resampler import Resampler
 from rtvc.errors import EngineError
-
-Samples = NDArray[np.float32]
 
 FADE_S = 0.020
 """A swap of voices, a change of the dry/wet mix: done within this many seconds."""

@@ -2,7 +2,7 @@
 from elsewhere."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -18,19 +18,34 @@ from rtvc.errors import EngineError
 from rtvc.voices.voice import Voice, check_voice, common_space
 
 
+class StreamSettings(TypedDict, total=False):
+    """What every stream may be opened with, alone or in a pool.
+
+    Attributes:
+        sample_rate: of the blocks that come, in Hz; by default 24,000.
+        output_rate: of what leaves, in Hz; by default the same.
+        pitch: semitones added to the pitch; by default none.
+        prosody: 0 keeps the speaker's own register and range, 1 takes the voice's, the default.
+        wet: 1 is the converted voice, the default, 0 the input, equally late.
+        gate: skips silence; by default everything is converted.
+    """
+
+    sample_rate: float
+    output_rate: float | None
+    pitch: float
+    prosody: float
+    wet: float
+    gate: Gate | None
+
+
 class Controls:
     """Voice, pitch and mix of one stream: the part that a `Session` and a pool's sessions share.
 
     Args:
         backend: what runs the steps.
         voice: the voice to speak with.
-        sample_rate: of the blocks that come, in Hz.
-        output_rate: of what leaves, in Hz; by default the same.
-        pitch: semitones added to the pitch.
-        prosody: 0 keeps the speaker's own register and range, 1 takes the voice's.
-        wet: 1 is the converted voice, 0 the input, equally late.
-        gate: skips silence; None converts everything.
         backlog: bounds the lag; by default nothing is ever dropped.
+        sample_rate, output_rate, pitch, prosody, wet, gate: see `StreamSettings`.
 
     Attributes:
         chunker: the stream's samples on their way to the backend and back.
@@ -43,13 +58,13 @@ class Controls:
         backend: Backend,
         voice: Voice,
         *,
-        sample_rate: float,
-        output_rate: float | None,
-        pitch: float,
-        prosody: float,
-        wet: float,
-        gate: Gate | None,
-        backlog: Backlog | None,
+        backlog: Backlog | None = None,
+        sample_rate: float = 24_000,
+        output_rate: float | None = None,
+        pitch: float = 0.0,
+        prosody: float = 1.0,
+        wet: float = 1.0,
+        gate: Gate | None = None,
     ) -> None:
         self.backend, self._voice = backend, check_voice(voice)
         self._pitch, self._prosody = checks.pitch(pitch), checks.prosody(prosody)

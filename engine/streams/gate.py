@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.streams.resampler import Resampler
 from rtvc.errors import DependencyError
-
-Samples = NDArray[np.float32]
 
 VAD_RATE, FRAME, CONTEXT = 16_000, 512, 64
 """The detector's sample rate in Hz, its frame and the samples of the frame before that it wants to

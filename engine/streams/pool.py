@@ -11,23 +11,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, Unpack
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.capacity import HEADROOM, Capacity, StepTimes, measure
 from rtvc.engine.streams.chunker import Work
-from rtvc.engine.streams.gate import Gate
+from rtvc.engine.streams.controls import StreamSettings
 from rtvc.engine.streams.health import broken_rows
 from rtvc.engine.streams.pool_session import PoolSession, Progress
 from rtvc.errors import EngineError
 from rtvc.voices.voice import Voice
-
-Samples = NDArray[np.float32]
 
 
 class PoolFullError(EngineError):
@@ -94,29 +92,19 @@ class Pool:
         self,
         voice: Voice,
         *,
-        sample_rate: float = 24_000,
-        output_rate: float | None = None,
-        pitch: float = 0.0,
-        prosody: float = 1.0,
-        wet: float = 1.0,
-        gate: Gate | None = None,
         max_lag: float | None = None,
         deadline: float | None = None,
+        **settings: Unpack[StreamSettings],
     ) -> PoolSession:
         """A place for one more session.
 
         Args:
             voice: the voice to speak with.
-            sample_rate: of the blocks that come, in Hz.
-            output_rate: of what leaves, in Hz; by default the same.
-            pitch: semitones added to the pitch.
-            prosody: 0 keeps the speaker's own register and range, 1 takes the voice's.
-            wet: 1 is the converted voice, 0 the input, equally late.
-            gate: skips silence.
             max_lag: seconds of age above which queued audio is dropped down to one chunk; None
                 never drops.
             deadline: seconds after a chunk's last sample was captured by which it should be
                 converted; by default two ticks.
+            settings: sample_rate, output_rate, pitch, prosody, wet, gate: see `StreamSettings`.
 
         Raises:
             PoolFullError: when the measured capacity or the slots are used up.
@@ -132,13 +120,8 @@ class Pool:
                 clock=self.clock,
                 changed=self.wake.set,
                 deadline=2 * self.tick_s if deadline is None else deadline,
-                sample_rate=sample_rate,
-                output_rate=output_rate,
-                pitch=pitch,
-                prosody=prosody,
-                wet=wet,
-                gate=gate,
                 backlog=Backlog(self.backend.sample_rate, nominal=nominal, limit=max_lag),
+                **settings,
             )
         except BaseException:
             with self._registry:
@@ -161,30 +144,9 @@ class Pool:
                 )
             return self._free.pop()
 
-    def park(self, session: PoolSession) -> bytes:
-        """A whole session as bytes, for `resume` here or on another machine; waits for a tick that
-        is under way."""
-        with self.stepping:
-            session.apply_changes()
-            return session.parked()
-
-    def resume(self, data: bytes, voice: Voice, **settings: object) -> PoolSession:
-        """A place for a session that was parked; `voice` and settings as for `join`, the parked
-        voice and controls win.
-
-        Raises:
-            EngineError: the bytes are no session, or one of another kind.
-        """
-        session = self.join(voice, **settings)  # type: ignore[arg-type]
-        try:
-            self.restore(session, data)
-        except BaseException:
-            self.leave(session)
-            raise
-        return session
-
     def restore(self, session: PoolSession, data: bytes) -> None:
-        """Lets a session go on from what `park` returned.
+        """Lets a session go on from what its `parked` returned, here or on another machine; its
+        voice and controls come along.
 
         Raises:
             EngineError: the bytes are no session, or one of another kind.

@@ -3,21 +3,19 @@
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from typing import Unpack
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rtvc import checks
+from rtvc.audio.samples import Samples
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.block import check_block
-from rtvc.engine.streams.controls import Controls
-from rtvc.engine.streams.gate import Gate
+from rtvc.engine.streams.controls import Controls, StreamSettings
 from rtvc.errors import EngineError
 from rtvc.voices.voice import Voice
-
-Samples = NDArray[np.float32]
 
 
 class Progress(Enum):
@@ -39,13 +37,8 @@ class PoolSession(Controls):
         clock: seconds, the pool's.
         changed: called when there is something to do.
         deadline: seconds after a chunk's last sample came by which it should be converted.
-        sample_rate: of the blocks that come, in Hz.
-        output_rate: of what leaves, in Hz; by default the same.
-        pitch: semitones added to the pitch.
-        prosody: 0 keeps the speaker's own register and range, 1 takes the voice's.
-        wet: 1 is the converted voice, 0 the input, equally late.
-        gate: skips silence.
         backlog: bounds the lag.
+        settings: see `StreamSettings`.
 
     Attributes:
         progress: how far it is; the pool moves it on.
@@ -62,25 +55,10 @@ class PoolSession(Controls):
         clock: Callable[[], float],
         changed: Callable[[], None],
         deadline: float,
-        sample_rate: float,
-        output_rate: float | None,
-        pitch: float,
-        prosody: float,
-        wet: float,
-        gate: Gate | None,
         backlog: Backlog,
+        **settings: Unpack[StreamSettings],
     ) -> None:
-        super().__init__(
-            backend,
-            voice,
-            sample_rate=sample_rate,
-            output_rate=output_rate,
-            pitch=pitch,
-            prosody=prosody,
-            wet=wet,
-            gate=gate,
-            backlog=backlog,
-        )
+        super().__init__(backend, voice, backlog=backlog, **settings)
         self.state, self.clock, self.changed, self.deadline = state, clock, changed, deadline
         self.tick_s = backend.chunk / backend.sample_rate
         self.progress = Progress.RUNNING

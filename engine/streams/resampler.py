@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtvc.audio.resample import check_rate
-
-Samples = NDArray[np.float32]
+from rtvc.audio.samples import Samples
 
 ZEROS = 16
 """Zero crossings of the sinc on each side, at the lower of the two rates: 0.67 ms at 24 kHz."""

@@ -5,23 +5,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Unpack
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from rtvc import checks
+from rtvc.audio.samples import Samples
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.block import check_block
 from rtvc.engine.streams.chunker import Work
-from rtvc.engine.streams.controls import Controls
-from rtvc.engine.streams.gate import Gate
+from rtvc.engine.streams.controls import Controls, StreamSettings
 from rtvc.engine.streams.health import is_finite
 from rtvc.errors import EngineError
 from rtvc.voices.voice import Voice
-
-Samples = NDArray[np.float32]
 
 PIECE_S = 1.0
 """Longer blocks are taken in pieces of this many seconds, so that memory does not grow with a
@@ -36,16 +35,11 @@ class Session(Controls):
     Args:
         backend: what runs the steps.
         voice: the voice to speak with.
-        sample_rate: of the blocks that come, in Hz.
-        output_rate: of what leaves, in Hz; by default the same.
-        pitch: semitones added to the pitch.
-        prosody: 0 keeps the speaker's own register and range, 1 takes the voice's.
-        wet: 1 is the converted voice, 0 the input, equally late.
-        gate: skips silence; None converts everything.
-        backlog: bounds the lag for callers that pass `now`; by default nothing is ever dropped.
         together: chunks that one step may take where so many wait and the backend can: twice as
             fast, and the same but for the last bits of floats. One chunk a step gives the same bits
             however the input is cut.
+        backlog: bounds the lag for callers that pass `now`; by default nothing is ever dropped.
+        settings: sample_rate, output_rate, pitch, prosody, wet, gate: see `StreamSettings`.
     """
 
     def __init__(
@@ -54,25 +48,10 @@ class Session(Controls):
         voice: Voice,
         *,
         together: int = 1,
-        sample_rate: float = 24_000,
-        output_rate: float | None = None,
-        pitch: float = 0.0,
-        prosody: float = 1.0,
-        wet: float = 1.0,
-        gate: Gate | None = None,
         backlog: Backlog | None = None,
+        **settings: Unpack[StreamSettings],
     ) -> None:
-        super().__init__(
-            backend,
-            voice,
-            sample_rate=sample_rate,
-            output_rate=output_rate,
-            pitch=pitch,
-            prosody=prosody,
-            wet=wet,
-            gate=gate,
-            backlog=backlog,
-        )
+        super().__init__(backend, voice, backlog=backlog, **settings)
         self.state = backend.initial(1)
         self.steps, self.together = 0, together
         self._entered = threading.Lock()

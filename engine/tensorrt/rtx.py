@@ -61,11 +61,11 @@ def parsed(model: bytes, trt: Any, log: Log, builder: Any) -> tuple[Any, Any]:
     return network, parser
 
 
-def described(network: Any, trt: Any) -> dict[str, Any]:
+def described(network: Any) -> dict[str, Any]:
     """A network's inputs and outputs with shapes and types, and its layers by kind and type."""
 
-    def tensor(found: Any) -> dict[str, Any]:
-        return {"shape": list(found.shape), "type": found.dtype.name.lower()}
+    def tensor(value: Any) -> dict[str, Any]:
+        return {"shape": list(value.shape), "type": value.dtype.name.lower()}
 
     inputs, outputs = (
         {one.name: tensor(one) for one in (get(index) for index in range(count))}
@@ -112,7 +112,7 @@ def build_engine(model: bytes, target: Target, trt: Any) -> tuple[bytes, dict[st
     config.clear_flag(
         trt.BuilderFlag.TF32
     )  # it would round the inputs of float32 products to ten bits
-    facts = described(network, trt)
+    facts = described(network)
     serialized = builder.build_serialized_network(network, config)
     del parser
     if serialized is None:

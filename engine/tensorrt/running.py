@@ -135,6 +135,6 @@ class ModuleRunner:
 
     def launch(self, x: Tensor, voice: Tensor, state: Tensor, y: Tensor, after: Tensor) -> None:
         """One step into given tensors."""
-        made, new = self.module(x, voice, state)
-        y.copy_(made)
+        output, new = self.module(x, voice, state)
+        y.copy_(output)
         after.copy_(new)

@@ -81,7 +81,6 @@ class Names:
 
     def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
         self.folder, self.clock = folder, clock
-        self.readings = 0
         self._lock = threading.Lock()
         self._names: list[str] = []
         self._stamp, self._read_at, self._settled = -1, float("-inf"), False
@@ -109,14 +108,13 @@ class Names:
             time.time_ns() - stamp > SETTLED_NS
         )  # otherwise another change may bear the same time
         with os.scandir(self.folder) as entries:
-            found = [
+            names = [
                 entry.name.removesuffix(SUFFIX)
                 for entry in entries
                 if entry.name.endswith(SUFFIX) and entry.is_file()
             ]
-        self._names = sorted(name for name in found if NAME.fullmatch(name))
+        self._names = sorted(name for name in names if NAME.fullmatch(name))
         self._stamp, self._settled, self._read_at = stamp, settled, now
-        self.readings += 1
 
     def added(self, name: str) -> None:
         """A name that has just come about."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import rtvc
+from rtvc.audio.samples import Samples
 from rtvc.engine.admission.limits import ServerLimits
 from rtvc.engine.protocol.fields import Code
 from rtvc.engine.protocol.messages import VoiceReady
@@ -24,7 +24,6 @@ from rtvc.engine.voices.store import VoiceStore
 from rtvc.errors import AudioError, VoiceError
 from rtvc.voices.voice import Voice
 
-Samples = NDArray[np.float32]
 Maker = Callable[[Samples, int, str], Voice]
 """Samples (N,), their rate in Hz and a name -> a voice."""
 

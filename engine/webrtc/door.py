@@ -20,7 +20,7 @@ from rtvc.engine.server.service import Service
 from rtvc.engine.webrtc.media import Inward, Media
 from rtvc.engine.webrtc.peer import Peer, Tap
 from rtvc.engine.webrtc.speech import library
-from rtvc.errors import DependencyError
+from rtvc.errors import DependencyError, needs_extra
 
 if TYPE_CHECKING:
     from aiortc import RTCPeerConnection
@@ -50,10 +50,8 @@ def check_webrtc() -> None:
         DependencyError: it is not installed.
     """
     library()
-    try:
+    with needs_extra("webrtc", "calls need aiortc"):
         import aiortc  # noqa: F401
-    except ImportError as error:
-        raise DependencyError("calls need aiortc: pip install 'rtvc-engine[webrtc]'") from error
 
 
 class Door:
@@ -229,9 +227,9 @@ def checked(offer: str) -> str:
 def with_copies(answer: str) -> str:
     """An answer that asks for a copy of each packet in the next one, and for one channel."""
 
-    def ask(found: "re.Match[str]") -> str:
-        line = found.group(0).rstrip("\r")
-        return f"{line}\r\na=fmtp:{found.group(1)} minptime=10;useinbandfec=1;stereo=0\r"
+    def ask(match: "re.Match[str]") -> str:
+        line = match.group(0).rstrip("\r")
+        return f"{line}\r\na=fmtp:{match.group(1)} minptime=10;useinbandfec=1;stereo=0\r"
 
     if "useinbandfec" in answer:
         return answer

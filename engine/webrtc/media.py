@@ -12,15 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rtvc.engine.protocol.fields import LARGEST_TEXT
 from rtvc.engine.protocol.frames import DROPPED, END, FORMATS, SILENCE, Frame, parse
 from rtvc.engine.protocol.streams import COUNT
 from rtvc.engine.webrtc.jitter import BLOCK, RATE, JitterBuffer, Packet
 from rtvc.engine.webrtc.speech import Decoder, Encoder
-
-Samples = NDArray[np.float32]
 
 LONGEST_PAUSE = RATE
 """Ticks of a pause between two packets that is filled with silence; a longer one is left out, and
@@ -44,9 +41,9 @@ class Inward:
         self._sequence, self._expected = 0, -1
         self._gap = False
 
-    def begin(self, wanted: int) -> None:
-        """A session runs from now on, whose next frame is number `wanted`."""
-        self.live, self._sequence, self._expected, self._gap = True, wanted, -1, False
+    def begin(self, sequence: int) -> None:
+        """A session runs from now on, whose next frame is number `sequence`."""
+        self.live, self._sequence, self._expected, self._gap = True, sequence, -1, False
 
     def end(self) -> None:
         """It is over, or hears no more."""

@@ -4,13 +4,11 @@ what never comes is guessed from what came."""
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.protocol.formats import OPUS_PACKET, opus_library
 from rtvc.engine.webrtc.jitter import BLOCK, RATE, Packet
 from rtvc.errors import DependencyError
-
-Samples = NDArray[np.float32]
 
 LOSSES = 10
 """Per cent of lost packets that the encoder prepares for: from there on the copy is worth its
@@ -27,26 +25,26 @@ def library() -> Any:
     Raises:
         DependencyError: it, or libopus, is missing.
     """
-    found = opus_library()
-    if found is None:
+    opus = opus_library()
+    if opus is None:
         raise DependencyError(
             "WebRTC needs libopus and opuslib: install the package libopus0 and pip install"
             " 'rtvc-engine[webrtc]'"
         )
-    return found
+    return opus
 
 
 class Encoder:
     """One direction of one call, to packets of 20 ms."""
 
     def __init__(self) -> None:
-        found = library()
-        self._encoder = found.Encoder(RATE, 1, "voip")
+        opus = library()
+        self._encoder = opus.Encoder(RATE, 1, "voip")
         self._encoder.bitrate = BITS
         # Not by opuslib's properties: two of these do not pass the value on.
-        ctl, state = found.api.ctl, self._encoder.encoder_state
+        ctl, state = opus.api.ctl, self._encoder.encoder_state
         for change, value in ((ctl.set_inband_fec, 1), (ctl.set_packet_loss_perc, LOSSES)):
-            found.api.encoder.encoder_ctl(state, change, value)
+            opus.api.encoder.encoder_ctl(state, change, value)
 
     def encode(self, samples: Samples) -> bytes:
         """samples (960,) in [-1, 1] at 48 kHz -> a packet."""
@@ -62,24 +60,24 @@ class Decoder:
     """
 
     def __init__(self) -> None:
-        found = library()
-        self._decoder = found.Decoder(RATE, 1)
+        opus = library()
+        self._decoder = opus.Decoder(RATE, 1)
         # Past opuslib's own function, which makes a list of Python's floats of every packet.
-        self._decode = found.api.decoder.libopus_decode_float
-        self._pointer = found.api.c_float_pointer
+        self._decode = opus.api.decoder.libopus_decode_float
+        self._pointer = opus.api.c_float_pointer
         self.recovered = self.concealed = 0
 
     def decode(self, packet: Packet) -> Samples:
         """(N,) float32 in [-1, 1] at 48 kHz; of a packet that never came 20 ms."""
         if packet.payload is None and packet.following:
-            found = self._try(packet.following, BLOCK, fec=True)
-            if found is not None:
+            samples = self._try(packet.following, BLOCK, fec=True)
+            if samples is not None:
                 self.recovered += 1
-                return found
+                return samples
         elif packet.payload and len(packet.payload) <= OPUS_PACKET:
-            found = self._try(packet.payload, LONGEST)
-            if found is not None:
-                return found
+            samples = self._try(packet.payload, LONGEST)
+            if samples is not None:
+                return samples
         self.concealed += 1
         guessed = self._try(b"", BLOCK)
         return np.zeros(BLOCK, np.float32) if guessed is None else guessed

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from rtvc.kernels.forms import Step
-from rtvc.kernels.toolchain.launch import Recorded, Recorder
+from rtvc.kernels.toolchain.launch import STAGES, Recorded, Recorder
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 """Compute capabilities times ten: A100, RTX 30, RTX 40 and L4, H100, B200, RTX 50."""
@@ -175,7 +175,7 @@ def compile_one(launch: Recorded, architecture: int) -> dict[str, Any]:
     compiled = compile(
         source,
         target=GPUTarget("cuda", architecture, 32),
-        options={"num_warps": launch.num_warps, "num_stages": launch.num_stages},
+        options={"num_warps": launch.num_warps, "num_stages": STAGES},
     )
     return {
         "cubin": compiled.asm["cubin"],

@@ -7,43 +7,34 @@ without a GPU.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+
+Grid: TypeAlias = tuple[int, ...]
+STAGES = 2
+"""Of the software pipeline of every kernel."""
 
 
 class Launch(Protocol):
     """Starts `kernel` over `grid` with named arguments."""
 
     def __call__(
-        self,
-        kernel: Any,
-        grid: tuple[int, ...],
-        arguments: Mapping[str, Any],
-        *,
-        num_warps: int = 4,
-        num_stages: int = 2,
+        self, kernel: Any, grid: Grid, arguments: Mapping[str, Any], *, num_warps: int
     ) -> None:
         """Arguments named in capitals are compile-time constants."""
         ...
 
 
-def launch(
-    kernel: Any,
-    grid: tuple[int, ...],
-    arguments: Mapping[str, Any],
-    *,
-    num_warps: int = 4,
-    num_stages: int = 2,
-) -> None:
+def launch(kernel: Any, grid: Grid, arguments: Mapping[str, Any], *, num_warps: int) -> None:
     """Runs the kernel on the device and the current stream of its first tensor."""
     device = next(x for x in arguments.values() if isinstance(x, Tensor)).device
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
-            kernel[grid](**arguments, num_warps=num_warps, num_stages=num_stages)
+            kernel[grid](**arguments, num_warps=num_warps, num_stages=STAGES)
     else:
-        kernel[grid](**arguments, num_warps=num_warps, num_stages=num_stages)
+        kernel[grid](**arguments, num_warps=num_warps, num_stages=STAGES)
 
 
 @dataclass(frozen=True)
@@ -51,10 +42,9 @@ class Recorded:
     """One launch that was asked for."""
 
     kernel: Any
-    grid: tuple[int, ...]
+    grid: Grid
     arguments: dict[str, Any]
     num_warps: int
-    num_stages: int
 
     def signature(self) -> dict[str, str]:
         """Triton's type of every argument, by name."""
@@ -86,16 +76,10 @@ class Recorder:
     launches: list[Recorded] = field(default_factory=list)
 
     def __call__(
-        self,
-        kernel: Any,
-        grid: tuple[int, ...],
-        arguments: Mapping[str, Any],
-        *,
-        num_warps: int = 4,
-        num_stages: int = 2,
+        self, kernel: Any, grid: Grid, arguments: Mapping[str, Any], *, num_warps: int
     ) -> None:
         """Appends to `launches`."""
-        self.launches.append(Recorded(kernel, grid, dict(arguments), num_warps, num_stages))
+        self.launches.append(Recorded(kernel, grid, dict(arguments), num_warps))
 
 
 TYPES = {
@@ -121,3 +105,18 @@ def type_of(name: str, value: Any) -> str:
 def power_of_two(n: int) -> int:
     """The smallest power of two that is at least n."""
     return 1 << max(0, n - 1).bit_length()
+
+
+def strides(name: str, x: Tensor) -> dict[str, int]:
+    """The strides of x (B, C, T) as kernel arguments."""
+    return {
+        f"{name}_row": x.stride(0),
+        f"{name}_channel": x.stride(1),
+        f"{name}_frame": x.stride(2),
+    }
+
+
+def warps(elements: int) -> int:
+    """Warps for a tile: about 16 elements a thread, so that registers leave room for several
+    programs; one to sixteen."""
+    return max(1, min(16, elements // 512))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Samples = npt.NDArray[np.float32]
+from rtvc.audio.samples import Samples
 
 FRAME = 64
 """Samples over which a channel's mean and slope are taken out before its power is measured: DC and

@@ -8,13 +8,11 @@ about: the recording is usable, the voice or the result may sound rough.
 import warnings
 
 import numpy as np
-import numpy.typing as npt
 
 from rtvc.audio.channels import Mix
 from rtvc.audio.intake import Intake
+from rtvc.audio.samples import Samples
 from rtvc.errors import AudioError
-
-Samples = npt.NDArray[np.float32]
 
 SHORTEST = 0.5
 """Seconds that a recording must last."""
@@ -47,12 +45,6 @@ def clipped_share(wave: Samples) -> float:
     wave (N,) or (N, C), before any resampling, which would round the tops.
     """
     return taken_in(wave, 1000).clipped
-
-
-def loudest_level(wave: Samples, rate: int) -> float:
-    """Level of the loudest tenth of a second of wave (N,), in dB below a full-scale square wave
-    (dBFS); -inf for zeros."""
-    return taken_in(wave, rate).level
 
 
 def check_samples(wave: Samples, what: str) -> None:

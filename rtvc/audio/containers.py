@@ -14,14 +14,13 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from rtvc.audio.samples import Samples
 from rtvc.errors import AudioError, DependencyError
 
 if TYPE_CHECKING:
     from av import AudioFrame
 
-Samples = npt.NDArray[np.float32]
 
 HEAD = 1 << 16
 """Bytes at the beginning of a file that tell its container: tags before AAC may be that long."""

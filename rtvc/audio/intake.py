@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtvc.audio.channels import PIECE, Channels
-
-Samples = npt.NDArray[np.float32]
+from rtvc.audio.samples import Samples
 
 FLAT = 3
 """Neighbouring samples at the same extreme that make a clipped peak."""

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from rtvc.audio import opening
 from rtvc.audio.channels import mix_of, mixed
-from rtvc.audio.check import Samples, check_mix, check_samples
+from rtvc.audio.check import check_mix, check_samples
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.resample import check_rate
+from rtvc.audio.samples import Samples
 from rtvc.errors import AudioError, OutputError
 from rtvc.files import StrPath as StrPath
 from rtvc.files import check_target, is_stream, named, replacing

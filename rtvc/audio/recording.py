@@ -15,12 +15,13 @@ from torch import Tensor
 
 from rtvc.audio import opening
 from rtvc.audio.channels import PIECE, Mix, mixed
-from rtvc.audio.check import Samples, check_intake, check_mix, check_samples, check_values
+from rtvc.audio.check import check_intake, check_mix, check_samples, check_values
 from rtvc.audio.intake import Intake
 from rtvc.audio.io import SUFFIXES, StrPath, as_samples, opened, reason, suffix_of
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.opening import name_of
 from rtvc.audio.resample import check_rate, resampled, resampled_length
+from rtvc.audio.samples import Samples
 from rtvc.errors import AudioError, OutputError
 from rtvc.files import kind, named, replacing
 

@@ -8,12 +8,10 @@ by sample instead.
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 
+from rtvc.audio.samples import Samples as Samples
 from rtvc.checks import real
 from rtvc.errors import AudioError
-
-Samples = npt.NDArray[np.float32]
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 768_000
 

@@ -20,15 +20,15 @@ class BandedSTFT(nn.Module):
         for size, _ in RESOLUTIONS:
             self.register_buffer(f"window{size}", torch.hann_window(size), persistent=False)
 
-    def forward(self, made: Tensor, true: Tensor, cutoff: Tensor) -> Tensor:
-        """made and true (B, N) at 24 kHz, cutoff (B,) in Hz above which nothing counts -> a
+    def forward(self, predicted: Tensor, true: Tensor, cutoff: Tensor) -> Tensor:
+        """predicted and true (B, N) at 24 kHz, cutoff (B,) in Hz above which nothing counts -> a
         scalar."""
-        with torch.autocast(made.device.type, enabled=False):
-            made, true = made.float(), true.float()
-            total = made.new_zeros(())
+        with torch.autocast(predicted.device.type, enabled=False):
+            predicted, true = predicted.float(), true.float()
+            total = predicted.new_zeros(())
             for size, hop in RESOLUTIONS:
                 window = self.get_buffer(f"window{size}")
-                x, y = (magnitude(wave, size, hop, window) for wave in (made, true))
+                x, y = (magnitude(wave, size, hop, window) for wave in (predicted, true))
                 mask = within(cutoff, size)
                 logs = ((x + QUIET).log() - (y + QUIET).log()).abs() * mask
                 total = total + logs.sum() / (mask.sum() * x.shape[-1]).clamp_min(1)

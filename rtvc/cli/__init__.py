@@ -100,9 +100,9 @@ def application(requested: str | None = None) -> typer.Typer:
     return app
 
 
-def show_version(wanted: bool) -> None:
+def show_version(asked: bool) -> None:
     """Prints the version, with the commit where it is known, and ends."""
-    if wanted:
+    if asked:
         from rtvc.version import commit, version
 
         typer.echo(f"{version()} ({known})" if (known := commit()) else version())

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from rtvc.cli.targets import Force, Lookahead, tell
+from rtvc.cli.targets import (
+    AnyModel,
+    Device,
+    Force,
+    Json,
+    Lookahead,
+    ProsodyFrom,
+    Semitones,
+    SoundOut,
+    tell,
+)
 from rtvc.cli.voice import Fit, advise
 
 __all__ = ["convert"]
@@ -32,30 +42,15 @@ def convert(
             help="recording of the voice wanted, or a voice file; several are blended",
         ),
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--output",
-            help="where to write; the suffix chooses the format, - is WAV to standard output",
-        ),
-    ] = Path("out.wav"),
-    model: Annotated[
-        str | None,
-        typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)"),
-    ] = None,
+    output: SoundOut = Path("out.wav"),
+    model: AnyModel = None,
     lookahead: Lookahead = None,
     timbre: Annotated[
         Path | None,
         typer.Option(help="take the sound of the voice from this recording or voice file instead"),
     ] = None,
-    prosody: Annotated[
-        Path | None,
-        typer.Option(help="take pitch register and range, energy and rhythm from this one instead"),
-    ] = None,
-    pitch: Annotated[
-        float, typer.Option(help="semitones added to the pitch", min=-24, max=24)
-    ] = 0.0,
+    prosody: ProsodyFrom = None,
+    pitch: Semitones = 0.0,
     keep_register: Annotated[
         bool,
         typer.Option(
@@ -64,9 +59,9 @@ def convert(
         ),
     ] = False,
     fit: Fit = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    device: Device = "cpu",
     force: Force = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    as_json: Json = False,
 ) -> None:
     """Convert a recording to the voice of one or more references.
 

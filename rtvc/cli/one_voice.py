@@ -101,8 +101,8 @@ def voice(
         highlight=False,
     )
     with busy("making the voice"):
-        made = one_voice.make_voice(converter, split, name)
-    made.save(folder / "voice.voice")
+        target = one_voice.make_voice(converter, split, name)
+    target.save(folder / "voice.voice")
     outcome = train(folder, model, steps, overrides or (), resume)
     one_voice.export(
         outcome["base"],
@@ -110,7 +110,7 @@ def voice(
         out,
         {"stage": STAGE, "step": str(outcome["step"]), "minutes": f"{split.minutes:.1f}"},
     )
-    made.save(beside)
+    target.save(beside)
     result: dict[str, Any] = {
         "weights": str(out),
         "voice": str(beside),
@@ -121,9 +121,9 @@ def voice(
         "seconds": round(outcome["seconds"], 1),
     }
     if evaluators is not None:
-        found = before_and_after(converter, split, folder, out, sources, evaluators)
+        comparison = before_and_after(converter, split, folder, out, sources, evaluators)
         result["metrics"] = {
-            metric: difference and difference._asdict() for metric, difference in found.items()
+            metric: difference and difference._asdict() for metric, difference in comparison.items()
         }
         write_json(folder / "result.json", result)
     if as_json:
@@ -132,7 +132,7 @@ def voice(
     if evaluators is not None:
         from rtvc.evaluate.tables import of_comparison
 
-        Console().print(of_comparison(found, "before", "after"))
+        Console().print(of_comparison(comparison, "before", "after"))
     Console(soft_wrap=True).print(f"{out}, {beside}", highlight=False, markup=False)
 
 
@@ -193,9 +193,9 @@ def before_and_after(
     others = [entry for entry in find(sources) if isinstance(entry, Entry)] if sources else None
     if others == []:
         raise TrainingError(f"expected recordings in {sources}, got none that can be read")
-    made = Voice.load(folder / "voice.voice")
+    target = Voice.load(folder / "voice.voice")
     conversions = one_voice.pairs(
-        one_voice.spoken(others or split.held_out, known), split, made.name
+        one_voice.spoken(others or split.held_out, known), split, target.name
     )
     results = {}
     with stages(["before", "after"], 2 * len(conversions)) as advance:
@@ -206,7 +206,7 @@ def before_and_after(
 
             results[when] = one_voice.measure(
                 model,
-                made,
+                target,
                 conversions,
                 title=when,
                 cache=folder / "measured",
@@ -215,6 +215,6 @@ def before_and_after(
                 progress=told,
             )
             write_json(folder / f"{when}.json", results[when])
-    found = compare(results["before"], results["after"])
-    found.pop("rtf")  # both are of one size: what differs is what else the machine did
-    return found
+    comparison = compare(results["before"], results["after"])
+    comparison.pop("rtf")  # both are of one size: what differs is what else the machine did
+    return comparison

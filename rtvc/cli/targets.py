@@ -19,6 +19,36 @@ Lookahead = Annotated[
         max=1_000,
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+Device = Annotated[str, typer.Option(help="cpu or cuda")]
+Weights = Annotated[
+    str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
+]
+AnyModel = Annotated[
+    str | None,
+    typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)"),
+]
+EngineName = Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")]
+StepMs = Annotated[
+    float | None,
+    typer.Option(help="milliseconds a step of the model; default: the shortest that is safe here"),
+]
+Semitones = Annotated[float, typer.Option(help="semitones added to the pitch", min=-24, max=24)]
+ProsodyFrom = Annotated[
+    Path | None,
+    typer.Option(help="take pitch register and range, energy and rhythm from this one instead"),
+]
+SoundOut = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--output",
+        help="where to write; the suffix chooses the format, - is WAV to standard output",
+    ),
+]
+Recordings = Annotated[
+    Path | None, typer.Option(help="folder for recordings of what is said and heard, FLAC")
+]
 
 
 def tell(text: str, output: Path | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rtvc.cli.targets import Device, Json
 from rtvc.cli.targets import tell as printed
 from rtvc.files import is_standard_output
 
@@ -29,8 +30,6 @@ Prosody = Annotated[
 Speed = Annotated[float, typer.Option(help="1 is natural")]
 Seed = Annotated[int, typer.Option(help="of the noise; the same gives the same speech")]
 Ipa = Annotated[bool, typer.Option("--ipa", help="the text is IPA")]
-Device = Annotated[str, typer.Option(help="cpu or cuda")]
-Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
 def say(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtvc.cli import say
-from rtvc.cli.targets import Force, tell
+from rtvc.cli.targets import Device, Force, Json, ProsodyFrom, tell
 
 if TYPE_CHECKING:
     from rtvc.voices.voice import Voice
@@ -27,7 +27,6 @@ Fit = Annotated[
         show_default="0",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
 def create(
@@ -39,10 +38,7 @@ def create(
     timbre: Annotated[
         Path | None, typer.Option(help="take the sound of the voice from this recording instead")
     ] = None,
-    prosody: Annotated[
-        Path | None,
-        typer.Option(help="take pitch register and range, energy and rhythm from this one instead"),
-    ] = None,
+    prosody: ProsodyFrom = None,
     name: Annotated[
         str | None, typer.Option(help="shown to people; default: the file's name")
     ] = None,
@@ -50,7 +46,7 @@ def create(
     model: Annotated[
         str | None, typer.Option(help="stream (default), studio, or a file of weights")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    device: Device = "cpu",
     force: Force = False,
     as_json: Json = False,
 ) -> None:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rtvc.cli import say
+from rtvc.cli.targets import Json
 
 if TYPE_CHECKING:
     from rtvc.teacher.weights import Imported
 
 __all__ = ["export_studio", "import_kokoro", "show"]
-
-Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
 def import_kokoro(

@@ -8,7 +8,6 @@ All effects keep time: sample n of the output is sample n of the input, so label
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -97,20 +96,3 @@ def decibels(level: Tensor) -> Tensor:
     """dB -> amplitude factor."""
     factor: Tensor = 10 ** (level / 20)
     return factor
-
-
-def stretched(wave: Tensor, factor: float) -> Tensor:
-    """A whole recording (N,) played `factor` times as fast: pitch, formants and tempo rise together
-    -> (round(N / factor),).
-
-    Labels must be stretched with it. Uses the spectrum, exact for band-limited sound but for the
-    ends.
-    """
-    samples = max(1, round(wave.shape[-1] / factor))
-    spectrum = torch.fft.rfft(wave)
-    bins = samples // 2 + 1
-    fitted = F.pad(torch.view_as_real(spectrum), (0, 0, 0, max(0, bins - len(spectrum))))[:bins]
-    read: Tensor = torch.fft.irfft(torch.view_as_complex(fitted.contiguous()), samples) * (
-        samples / wave.shape[-1]
-    )
-    return read

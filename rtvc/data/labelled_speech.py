@@ -76,8 +76,8 @@ class Labelled(Replacing):
             key=lambda k: hashlib.blake2b(self.files[k].stem.encode()).digest(),
         )
         exact, real = (
-            [k for k in order if (self.speakers[k] == TEACHER) == wanted]
-            for wanted in (True, False)
+            [k for k in order if (self.speakers[k] == TEACHER) == by_teacher]
+            for by_teacher in (True, False)
         )
         some = min(len(exact), held_out // 2 if real else held_out)
         self.held_out = [*exact[:some], *real[: held_out - some]]

@@ -120,14 +120,14 @@ def _piped(line: str, columns: list[str]) -> Mapping[str, str] | str:
 
 def _object(line: str) -> Mapping[str, str] | str:
     try:
-        found = parsed(line)
+        content = parsed(line)
     except ValueError as error:
         return f"it cannot be read as JSON ({error})"
-    if not isinstance(found, dict):
-        return f"expected a JSON object, got a {type(found).__name__}"
-    if odd := [key for key, value in found.items() if isinstance(value, dict | list)]:
+    if not isinstance(content, dict):
+        return f"expected a JSON object, got a {type(content).__name__}"
+    if odd := [key for key, value in content.items() if isinstance(value, dict | list)]:
         return f"expected a text or number as {odd[0]!r}, got a list or an object"
-    return {key: "" if value is None else str(value) for key, value in found.items()}
+    return {key: "" if value is None else str(value) for key, value in content.items()}
 
 
 def _entry(manifest: Path, row: Mapping[str, str]) -> Entry:

@@ -170,12 +170,12 @@ def check(entry: Entry, limits: Limits) -> Entry | Refusal:
             entry.path,
             f"expected speech {limits.quietest_snr:g} dB above the noise, got {report.snr:.0f} dB",
         )
-    heard = next((r for r in RATES if r / 2 >= report.bandwidth - 250), SAMPLE_RATE)
-    return replace(entry, seconds=seconds, bandwidth_rate=min(heard, entry.bandwidth_rate))
+    needed = next((r for r in RATES if r / 2 >= report.bandwidth - 250), SAMPLE_RATE)
+    return replace(entry, seconds=seconds, bandwidth_rate=min(needed, entry.bandwidth_rate))
 
 
 def check_all(
-    found: Sequence[Entry | Refusal],
+    entries: Sequence[Entry | Refusal],
     limits: Limits,
     jobs: int,
     each: Callable[[], None],
@@ -184,7 +184,7 @@ def check_all(
     """Checks recordings in threads, keeping their order.
 
     Args:
-        found: by `find`.
+        entries: by `find`.
         limits: what is accepted.
         jobs: threads.
         each: called after every recording.
@@ -204,7 +204,7 @@ def check_all(
         warnings.simplefilter("ignore", AudioWarning)
         warnings.simplefilter("error", DamagedWarning)
         with ThreadPoolExecutor(jobs) as pool:
-            for checked in pool.map(one, found):
+            for checked in pool.map(one, entries):
                 if isinstance(checked, Entry):
                     kept.append(checked)
                 else:
@@ -247,7 +247,7 @@ def write_refusals(path: Path, refused: Sequence[Refusal]) -> None:
     Raises:
         TrainingError: it cannot be written.
     """
-    rows = [remark(found.path, found.reason) for found in refused]
+    rows = [remark(refusal.path, refusal.reason) for refusal in refused]
     try:
         write(path, "".join(f"{row}\n" for row in ("path\treason", *rows)))
     except OutputError as error:

@@ -75,8 +75,8 @@ class Piece(Generic[U]):
     def wave(self) -> Tensor:
         """(frames * HOP,) float32 at 24 kHz, linearly interpolated."""
         samples, needed = self.frames * HOP, self.needed(self.frames, self.speed)
-        heard = self.utterance.audio[self.start : self.start + needed]
-        x = torch.from_numpy(heard.astype(np.float32) / 32768)
+        audio = self.utterance.audio[self.start : self.start + needed]
+        x = torch.from_numpy(audio.astype(np.float32) / 32768)
         x = F.pad(x, (0, needed - len(x)))
         if self.speed == 1:
             return x[:samples]

@@ -68,7 +68,7 @@ class AttentionBlock(Streaming):
         past = self.span - 1
         query, new = self.qkv(self.norm(x.mT)).mT.split([channels, 2 * channels], 1)
         memory = torch.cat([state.past.to(new.dtype), new], -1)
-        heard = torch.cat([state.heard, state.heard.new_ones(batch, frames)], -1)
+        mask = torch.cat([state.heard, state.heard.new_ones(batch, frames)], -1)
         key, value = memory.unflatten(1, (2, self.heads, -1)).mT.unbind(
             1
         )  # (B, H, past + T, C / H)
@@ -82,8 +82,8 @@ class AttentionBlock(Streaming):
         )
         outside = ((distance < 0) | (distance > past)).to(query.dtype) * HIDDEN
         bias = outside - self.slopes.to(query.dtype)[:, None, None] * distance.to(query.dtype)
-        bias = bias + ((1 - heard) * HIDDEN).to(query.dtype)[:, None, None]
+        bias = bias + ((1 - mask) * HIDDEN).to(query.dtype)[:, None, None]
         y = F.scaled_dot_product_attention(query, key, value, bias)
         x = x + self.projection(y.transpose(1, 2).flatten(2)).mT
         x = x + self.down(F.gelu(self.up(self.mlp_norm(x.mT)))).mT
-        return x, AttentionState(memory[..., frames:].to(state.past.dtype), heard[..., frames:])
+        return x, AttentionState(memory[..., frames:].to(state.past.dtype), mask[..., frames:])

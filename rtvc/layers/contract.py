@@ -4,12 +4,12 @@ x and y are (B, C, T); state is a pytree of tensors, batch first in every leaf, 
 place. There is no streaming mode: a whole utterance is one big chunk that starts from
 `layer.initial(batch)`, so training, offline conversion, live streaming and exported engines run the
 same lines. Look-ahead is a causal layer plus an integer `latency`, declared by each layer and added
-up by `Serial` and `Residual`.
+up by `Serial`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,21 +43,9 @@ class Streaming(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define forward")
 
 
-class Pointwise(Streaming):
-    """A function of single frames: no state, no latency."""
-
-    def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """x (B, C, T) -> fn(x)."""
-        return self.fn(x), state
-
-
 class Delay(Streaming):
-    """Lets frames through `frames` later. Its own latency is declared, so that `Residual` and
-    callers can count on it."""
+    """Lets frames through `frames` later. Its own latency is declared, so that callers
+    can count on it."""
 
     like: Tensor
 
@@ -111,36 +99,6 @@ class Serial(Streaming):
         return x, tuple(states)
 
 
-class ResidualState(NamedTuple):
-    """The state of `Residual`: its body's, and the delayed skip."""
-
-    body: State
-    skip: Tensor
-
-
-class Residual(Streaming):
-    """x + body(x), the skip delayed by the body's latency."""
-
-    def __init__(self, channels: int, body: Streaming) -> None:
-        super().__init__()
-        if body.ratio != 1:
-            raise ValueError(
-                f"a residual body must keep the frame rate, this one changes it by {body.ratio}"
-            )
-        self.body, self.latency = body, body.latency
-        self.skip = Delay(channels, body.latency)
-
-    def initial(self, batch: int) -> ResidualState:
-        """The body's state and the skip's."""
-        return ResidualState(self.body.initial(batch), self.skip.initial(batch))
-
-    def forward(self, x: Tensor, state: ResidualState) -> tuple[Tensor, ResidualState]:
-        """x (B, C, T) -> x (delayed) + body(x)."""
-        y, body = self.body(x, state.body)
-        skipped, skip = self.skip(x, state.skip)
-        return skipped + y, ResidualState(body, skip)
-
-
 def offline(layer: Streaming, x: Tensor) -> Tensor:
     """The whole utterance as one big chunk: latency is flushed with zeros and trimmed.
 
@@ -178,12 +136,3 @@ def take_rows(pool: State, rows: Tensor) -> State:
 def put_rows(pool: State, rows: Tensor, state: State) -> State:
     """A new pool in which the given rows are replaced by `state`'s."""
     return pytree.tree_map(lambda leaf, new: leaf.index_copy(0, rows, new), pool, state)
-
-
-def where_active(active: Tensor, new: State, old: State) -> State:
-    """Rows where `active` (B,) bool is true take the new state; idle rows keep the old one."""
-
-    def choose(fresh: Tensor, kept: Tensor) -> Tensor:
-        return torch.where(active.view(-1, *[1] * (fresh.ndim - 1)), fresh, kept)
-
-    return pytree.tree_map(choose, new, old)

@@ -82,29 +82,3 @@ class Conv(Streaming):
                 -1,
             )
         return F.linear(frames, self.weight.flatten(1), self.bias).mT, state
-
-
-class ConvTranspose(Streaming):
-    """Upsampling by overlap-add: the tail that later frames still add to is the state."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        if kernel < stride:
-            raise ValueError(
-                f"kernel {kernel} is shorter than stride {stride}: output frames would stay empty"
-            )
-        self.conv = nn.ConvTranspose1d(inputs, outputs, kernel, stride)
-        self.tail, self.stride, self.ratio = kernel - stride, stride, Fraction(stride)
-
-    def initial(self, batch: int) -> Tensor:
-        """Zeros, (B, C', kernel - stride)."""
-        return self.conv.weight.new_zeros(batch, self.conv.out_channels, self.tail)
-
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, C, T) -> y (B, C', T * stride)."""
-        y = F.conv_transpose1d(x, self.conv.weight, None, self.stride)
-        if self.tail:
-            y = torch.cat([y[..., : self.tail] + state, y[..., self.tail :]], -1)
-        ready = x.shape[-1] * self.stride
-        y, tail = y[..., :ready], y[..., ready:]
-        return (y if self.conv.bias is None else y + self.conv.bias[:, None]), tail

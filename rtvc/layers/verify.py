@@ -74,11 +74,11 @@ def chunkings(frames: int, unit: int, generator: torch.Generator) -> list[list[i
     return chunks
 
 
-def close(what: str, got: Tensor, wanted: Tensor, tolerance: float) -> None:
+def close(what: str, got: Tensor, expected: Tensor, tolerance: float) -> None:
     """Raises unless the two tensors agree."""
-    if got.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {tuple(got.shape)}, wanted {tuple(wanted.shape)}")
-    error = (got - wanted).abs().max().item() if got.numel() else 0.0
+    if got.shape != expected.shape:
+        raise AssertionError(f"{what}: shape {tuple(got.shape)}, expected {tuple(expected.shape)}")
+    error = (got - expected).abs().max().item() if got.numel() else 0.0
     if not error <= tolerance:
         raise AssertionError(f"{what}: differs by {error:.3g}, allowed {tolerance:.3g}")
 
@@ -104,6 +104,7 @@ def check_rows(layer: Streaming, x: Tensor, whole: Tensor, unit: int, tolerance:
     outputs: list[list[Tensor]] = [[] for _ in range(batch)]
     turn = 0
     while any(position < x.shape[-1] for position in at):
+        # Row r steps every (r + 1)-th turn: rows drift apart, and meet in ever other batches.
         active = [r for r in range(batch) if at[r] < x.shape[-1] and (r + turn) % (r + 1) == 0]
         turn += 1
         if not active:

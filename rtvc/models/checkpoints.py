@@ -1,15 +1,11 @@
 """Loading and saving components: the authors' `.pth` files and safetensors."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import save
 from torch import nn
 
-from rtvc.errors import CheckpointError, OutputError
-from rtvc.files import replacing
+from rtvc.errors import CheckpointError
 from rtvc.models.build import BUILDERS, build
 from rtvc.models.loading import filled, listed, misfits
 from rtvc.models.read_checkpoint import StrPath, read_states
@@ -96,31 +92,3 @@ def load_converter(path: StrPath) -> VoiceConversion:
 def load_components(path: StrPath) -> dict[str, nn.Module]:
     """`load_checkpoint(path).components`."""
     return load_checkpoint(path).components
-
-
-def save_components(path: StrPath, components: Mapping[str, nn.Module]) -> None:
-    """Writes components, whole or not at all: `.safetensors`, or any other suffix in the authors'
-    form {"net": {component: state}}.
-
-    Raises:
-        CheckpointError: the file cannot be written.
-    """
-    file = Path(path)
-    states = {name: module.state_dict() for name, module in components.items()}
-    try:
-        with replacing(file) as fresh, open(fresh, "wb") as sink:
-            if file.suffix == ".safetensors":
-                # Cloned, since tensors under two names may not share memory there.
-                sink.write(
-                    save(
-                        {
-                            f"{name}.{key}": x.contiguous().clone()
-                            for name, state in states.items()
-                            for key, x in state.items()
-                        }
-                    )
-                )
-            else:
-                torch.save({"net": states}, sink)
-    except OutputError as error:
-        raise CheckpointError(str(error)) from error

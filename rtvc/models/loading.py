@@ -85,27 +85,27 @@ def misfits(module: nn.Module, came: Mapping[str, Described]) -> list[str]:
         "missing": [name for name in expected if name not in came],
         "unexpected": [name for name in came if name not in expected],
         "of another shape": [
-            f"{name} (expected {tuple(tensor.shape)}, got {tuple(found.shape)})"
-            for name, found, tensor in both
-            if found.shape != tensor.shape
+            f"{name} (expected {tuple(tensor.shape)}, got {tuple(stored.shape)})"
+            for name, stored, tensor in both
+            if stored.shape != tensor.shape
         ],
         "of another type": [
             f"{name} (expected {'floats' if tensor.is_floating_point() else kind(tensor)}, got"
-            f" {kind(found)})"
-            for name, found, tensor in both
+            f" {kind(stored)})"
+            for name, stored, tensor in both
             if (
-                found.dtype not in FLOATS
+                stored.dtype not in FLOATS
                 if tensor.is_floating_point()
-                else found.dtype != tensor.dtype
+                else stored.dtype != tensor.dtype
             )
         ],
     }
     return [f"{len(names)} {what}: {listed(names)}" for what, names in groups.items() if names]
 
 
-def kind(found: Described) -> str:
+def kind(tensor: Described) -> str:
     """The name of a tensor's type."""
-    return str(found.dtype).removeprefix("torch.")
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def listed(names: list[str]) -> str:

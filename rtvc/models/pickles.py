@@ -168,6 +168,9 @@ def _check_name(argument: str, allowed: Collection[str], where: Path) -> None:
 
 def _follow(opcode: pickletools.OpcodeInfo, stack: list[Extent]) -> None:
     """Does to a stack of extents what an opcode does to one of objects."""
+    # `stack_before` names what the opcode takes, from the bottom up. Where a mark is among it, all
+    # that lies above the topmost mark is taken as parts of a container, and what is named before
+    # the mark lies below it.
     needed = list(opcode.stack_before)
     parts: list[Extent] = []
     if pickletools.markobject in needed:
@@ -182,6 +185,7 @@ def _follow(opcode: pickletools.OpcodeInfo, stack: list[Extent]) -> None:
         stack.append(MARK)
     elif opcode.name == "BUILD":  # the object, whose state is not looked into
         stack.append(held[-1])
+    # What a call gives is one object, however large its arguments were
     elif opcode.name in ("REDUCE", "NEWOBJ", "BINPERSID") or not opcode.stack_after:
         stack.extend(LEAF for _ in opcode.stack_after)
     elif opcode.name.startswith("TUPLE"):

@@ -7,7 +7,6 @@ encoders, so voices are shared with the streaming model; an affine map takes the
 into the decoder's style space.
 """
 
-import math
 import os
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from rtvc.models.loading import check_fit, load_into
 from rtvc.models.streaming import StreamingConverter
 from rtvc.models.streaming import load_default as load_stream
 from rtvc.models.streaming.analysis import BANDS
+from rtvc.models.streaming.pitch import SEMITONE
 from rtvc.models.styletts2.decoder import ISTFTNetDecoder
 from rtvc.models.styletts2.source import Draws
 from rtvc.models.styletts_vc.mel_encoder import MelEncoder
@@ -84,13 +84,17 @@ class StudioConverter(nn.Module):
         mel, log_f0, voiced, loudness = self.listen(wave)
         log_f0 = (
             self.mapped(log_f0, voiced, self.stream.targets(prosodic)[0], prosody)
-            + pitch * math.log(2) / 12
+            + pitch * SEMITONE
         )
         f0 = torch.where(voiced, torch.exp(log_f0), torch.zeros_like(log_f0))
+        # The decoder was trained on speech of one level: it is shown the source at that level, and
+        # its output goes back by as much.
         gain = self.level - speech_level(loudness)
         style = self.style_map(acoustic)
         content = self.content(mel)
         out, fade = torch.zeros_like(wave), torch.linspace(0, 1, OVERLAP, device=wave.device)
+        # Piece by piece, so that the decoder's memory does not grow with the recording; neighbours
+        # overlap and fade into each other.
         for start in range(0, wave.shape[-1], PIECE - OVERLAP):
             stop = min(start + PIECE, wave.shape[-1])
             a, b = start // HOP, stop // HOP

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtvc.errors import CheckpointError, DependencyError
+from rtvc.errors import CheckpointError, needs_extra
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -37,13 +37,9 @@ def dequantise(path: Path) -> dict[str, NDArray[np.float32]]:
         DependencyError: without the onnx package.
         CheckpointError: if the file is not the ONNX graph of Kokoro.
     """
-    try:
+    with needs_extra("train", "reading the ONNX weights needs the onnx package"):
         import onnx
         from onnx import numpy_helper
-    except ImportError as error:
-        raise DependencyError(
-            "reading the ONNX weights needs the onnx package: pip install 'rtvc-engine[train]'"
-        ) from error
     try:
         graph = onnx.load(str(path)).graph
     except Exception as error:  # protobuf raises its own, unrelated classes

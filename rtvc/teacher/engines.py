@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rtvc.errors import ConfigError, DependencyError
+from rtvc.errors import ConfigError, needs_extra
 from rtvc.teacher.bank import STYLE, VoiceBank
 from rtvc.teacher.kokoro import Teacher, check_device
 from rtvc.teacher.phonemes import Alphabet
@@ -101,13 +101,9 @@ class OnnxEngine:
         """Raises:
         DependencyError: without onnx and onnxruntime.
         """
-        try:
+        with needs_extra("train", "the ONNX engine needs onnx and onnxruntime"):
             import onnx
             import onnxruntime
-        except ImportError as error:
-            raise DependencyError(
-                "the ONNX engine needs onnx and onnxruntime: pip install 'rtvc-engine[train]'"
-            ) from error
         self.bank, self.alphabet, self.batch = bank, alphabet, 1
         model = onnx.load(str(onnx_path()))
         (maker,) = (node for node in model.graph.node if CONTENT in node.output)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from rtvc.errors import CheckpointError, DependencyError, TextError
+from rtvc.errors import CheckpointError, TextError, needs_extra
 from rtvc.models.styletts_vc.text_encoder import TOKENS
 from rtvc.printable import first_problem
 
@@ -27,14 +27,10 @@ _ESPEAK = threading.Lock()
 @cache
 def _backend(language: str) -> Any:
     """phonemizer's eSpeak NG backend with the library that the espeakng-loader package carries."""
-    try:
+    with needs_extra("train", "text needs eSpeak NG to become phonemes", "or give IPA"):
         import espeakng_loader
         from phonemizer.backend import EspeakBackend
         from phonemizer.backend.espeak.wrapper import EspeakWrapper
-    except ImportError as error:
-        raise DependencyError(
-            "text needs eSpeak NG to become phonemes: pip install 'rtvc-engine[train]', or give IPA"
-        ) from error
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
     EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
     return EspeakBackend(language, preserve_punctuation=True, with_stress=True)

@@ -176,13 +176,13 @@ def read_voice(path: Path) -> Tensor:
     return torch.frombuffer(data, dtype=torch.float32).view(ROWS, 2 * STYLE)
 
 
-def fit(wanted: nn.Module, came: Mapping[str, Tensor], source: str) -> None:
+def fit(network: nn.Module, came: Mapping[str, Tensor], source: str) -> None:
     """Checks that every expected tensor came in its shape, finite, and no other.
 
     Raises:
         CheckpointError: naming what is missing, unexpected, of another shape or not finite.
     """
-    if said := misfits(wanted, came):
+    if said := misfits(network, came):
         raise CheckpointError(f"{source} does not fit the network of Kokoro-82M. {'; '.join(said)}")
     check_finite(came, source)
 
@@ -199,7 +199,7 @@ def load(path: Path | None = None) -> tuple[Kokoro, VoiceBank, Alphabet]:
         spoken = [name for name in file.described if name.startswith(VOICE)]
         check_fit(
             network,
-            {name: found for name, found in file.described.items() if name not in spoken},
+            {name: described for name, described in file.described.items() if name not in spoken},
             str(path),
         )
         if other := [

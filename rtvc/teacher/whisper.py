@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.resample import resample
 from rtvc.data.cache import Array
-from rtvc.errors import CheckpointError, DependencyError
+from rtvc.errors import CheckpointError, needs_extra
 from rtvc.processor import bfloat16_is_faster
 from rtvc.teacher.whisper_base import whisper_base
 
@@ -186,12 +186,8 @@ class Listener:
         Raises:
             DependencyError: faster-whisper, whose features are used, is not installed.
         """
-        try:
+        with needs_extra("train", "unit labels need faster-whisper"):
             from faster_whisper.feature_extractor import FeatureExtractor
-        except ImportError as error:
-            raise DependencyError(
-                "unit labels need faster-whisper: pip install 'rtvc-engine[train]'"
-            ) from error
         self.features, self.layers = FeatureExtractor(), layers
         self.encoder = WhisperEncoder.pretrained(folder)
         self.bfloat16 = bfloat16_is_faster() if bfloat16 is None else bfloat16

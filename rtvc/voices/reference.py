@@ -17,11 +17,12 @@ from torch import Tensor
 
 from rtvc import checks
 from rtvc.audio.channels import mix_of, mixed
-from rtvc.audio.check import Samples, check_intake, check_mix, check_samples
+from rtvc.audio.check import check_intake, check_mix, check_samples
 from rtvc.audio.intake import Intake
 from rtvc.audio.io import as_samples, opened
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.resample import check_rate, resample
+from rtvc.audio.samples import Samples
 from rtvc.errors import AudioError, VoiceError
 from rtvc.voices.report import LOOK_S, Report, advise, figures_of
 from rtvc.voices.speech import RATE, STEP, Speech, closed, find_speech, widened
@@ -99,7 +100,7 @@ def search(blocks: Iterable[Samples], rate: int, frames: int, what: str, name: s
         AudioError: as `find_reference`.
     """
     intake: Intake | None = None
-    kept, found, length, warned = list[Samples](), list[Speech](), 0, False
+    kept, speeches, length, warned = list[Samples](), list[Speech](), 0, False
     most = int(LONGEST_S * rate)
     for window in windows(blocks, int(LOOK_S * rate)):
         intake = intake or Intake(window.shape[1], rate)
@@ -112,7 +113,7 @@ def search(blocks: Iterable[Samples], rate: int, frames: int, what: str, name: s
             warned = True
         listened = mixed(window, mix)
         speech = find_speech(listened, rate)
-        found.append(speech)
+        speeches.append(speech)
         for stretch in stretches(listened, rate, speech):
             kept.append(stretch[: most - length])
             length += len(kept[-1])
@@ -120,7 +121,7 @@ def search(blocks: Iterable[Samples], rate: int, frames: int, what: str, name: s
             break
     intake = intake or Intake(1, rate)
     check_intake(intake, what)
-    seconds = sum(speech.seconds for speech in found)
+    seconds = sum(speech.seconds for speech in speeches)
     if seconds < LEAST_S:
         raise AudioError(
             f"no speech was found in {intake.frames / rate:.1f} s of {what}: noise, music or"
@@ -153,13 +154,13 @@ def windows(blocks: Iterable[Samples], size: int) -> Iterator[Samples]:
         yield np.concatenate(waiting)
 
 
-def stretches(heard: Samples, rate: int, speech: Speech) -> Iterator[Samples]:
-    """The parts of heard (N,) in which somebody speaks, with short pauses."""
+def stretches(samples: Samples, rate: int, speech: Speech) -> Iterator[Samples]:
+    """The parts of samples (N,) in which somebody speaks, with short pauses."""
     mask = closed(widened(speech.frames, MARGIN), GAP) if speech.frames.any() else speech.frames
     edges = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
     for start, stop in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
-        end = len(heard) if stop == len(mask) else round(stop * STEP * rate / RATE)
-        yield heard[round(start * STEP * rate / RATE) : end]
+        end = len(samples) if stop == len(mask) else round(stop * STEP * rate / RATE)
+        yield samples[round(start * STEP * rate / RATE) : end]
 
 
 def compared(reference: Reference, styles: Styles, space: str, device: torch.device) -> Reference:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from rtvc.audio.check import Samples, clipped_share
+from rtvc.audio.check import clipped_share
 from rtvc.audio.io import StrPath, decode, mono
+from rtvc.audio.samples import Samples
 from rtvc.printable import printable
 from rtvc.voices.speech import find_speech
 

@@ -96,6 +96,8 @@ def pitch(
     window = np.hanning(FRAME + 2)[1:-1]
     hertz = np.fft.rfftfreq(FFT, 1 / RATE)
     tilt = np.where((hertz >= LOWEST) & (hertz <= HIGHEST), hertz / HIGHEST, 0.0)
+    # A windowed signal's autocorrelation falls with the window's own, at every lag; divided by it,
+    # a long period is no worse than a short one (Boersma 1993).
     own = np.fft.irfft(np.square(np.abs(np.fft.rfft(window, FFT))))[: LONGEST + 2]
     products = []
     for part in np.array_split(frames, max(1, len(frames) // 1000)):
@@ -112,6 +114,7 @@ def pitch(
         correlations[rows, at],
         correlations[rows, at + 1],
     )
+    # The maximum of a parabola through the three points: periods are finer than samples.
     curve = before - 2 * peak + after
     shift = np.where(curve < 0, (before - after) / (2 * np.minimum(curve, -1e-12)), 0.0)
     return peak, at + shift.clip(-0.5, 0.5)

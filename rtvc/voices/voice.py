@@ -15,14 +15,7 @@ from rtvc.errors import OutputError, VoiceError
 from rtvc.files import write
 from rtvc.printable import printable
 from rtvc.voices.provenance import fitted_weights, mix_parts, reference_reports
-from rtvc.voices.voice_file import (
-    Contents,
-    check_voice_file,
-    contents_of,
-    encoded,
-    read_file,
-    shown_name,
-)
+from rtvc.voices.voice_file import Contents, check_voice_file, encoded, read_file, shown_name
 
 STYLE = 128
 """Numbers in either style vector, and in a token of timbre."""
@@ -133,17 +126,6 @@ class Voice:
                 version.
         """
         return cls._of(read_file(path))
-
-    @classmethod
-    def from_parts(
-        cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where: str
-    ) -> "Voice":
-        """Builds a voice of a file's contents, believing none of them.
-
-        Raises:
-            VoiceError: they are not those of a voice.
-        """
-        return cls._of(contents_of(tensors, metadata, where))
 
     @classmethod
     def _of(cls, contents: Contents) -> "Voice":

@@ -17,6 +17,7 @@ from rtvc.benchmarks.live.stalls import Accountant, random_stalls, stalls
 from rtvc.benchmarks.stream import stream
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.errors import ConfigError
+from tests.support.small_models import small_converter
 
 ROW = {
     "component": "step",
@@ -109,17 +110,7 @@ def test_every_edge_case_runs():
 
 
 def test_the_parts_of_the_shipped_model_run():
-    from rtvc.models.streaming import StreamingConfig, StreamingConverter
-
-    small = StreamingConfig(
-        content_hidden=16,
-        content_dilations=(1,),
-        pitch_hidden=16,
-        pitch_dilations=(1,),
-        decoder_hidden=16,
-        decoder_dilations=(1,),
-    )
-    converter = StreamingConverter(small).eval()
+    converter = small_converter(decoder_dilations=(1,))
     names = set()
     for case in cases(converter, ("torch-eager",), (25.0,)):
         case.make()()

@@ -162,7 +162,7 @@ def test_an_answer_of_the_builder_is_taken_over_between_two_steps(
     search = Handover(eager, converter, [CHUNK, 300], tmp_path, ("onnx",))
     told, weights = packed(converter)
     order = {"chunks": [CHUNK], "cache": str(tmp_path), "candidates": ["onnx"], "model": told}
-    answers = list(builder.found(weights, order))
+    answers = list(builder.improvements(weights, order))
     assert answers[-1]["chunk"] == CHUNK and answers[-1]["backend"] in ("torch-eager", "onnx")
     session, x = Session(eager, TestVoice(1)), signal()
     begun = session.push(x[: 5 * CHUNK])

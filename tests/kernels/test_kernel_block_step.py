@@ -102,7 +102,8 @@ def test_what_does_not_fit_is_refused() -> None:
         ({"scale": None}, "with the norms affine and frame alone"),
         ({"scale": scale[:, :3]}, "scale of shape"),
         ({"skip": x}, "skip of shape"),
-        ({"activation": "snake"}, "expected alpha with 'snake' alone"),
+        ({"activation": "relu"}, "expected an activation of"),
+        ({"activation": "snake"}, "expected alpha with 'snake' and with it alone"),
     ):
         with pytest.raises(ValueError, match=match):
             block_step(x, past, weight, **{"dilation": 4, **style, **wrong})  # type: ignore[arg-type, call-arg]

@@ -15,27 +15,11 @@ from rtvc.layers.dispatch import set_implementation
 from rtvc.layers.norm import Statistics
 from rtvc.layers.synthesis import Istft
 from rtvc.layers.verify import verify_contract
-from rtvc.models.streaming import StreamingConfig, StreamingConverter
+from rtvc.models.streaming import StreamingConverter
 from rtvc.models.styletts2.generator import AdaINResBlock, ISTFTNetGenerator
 from rtvc.models.styletts_vc.blocks import AdainResBlk1d
 from tests.support.kernel_checks import as_good_as_torch
-
-
-def converter(statistics: Statistics = "frame") -> StreamingConverter:
-    torch.manual_seed(0)
-    return StreamingConverter(
-        StreamingConfig(
-            content_hidden=16,
-            content_dilations=(1, 2),
-            pitch_hidden=16,
-            pitch_dilations=(1,),
-            decoder_hidden=16,
-            decoder_dilations=(1, 2),
-            acoustic_hidden=16,
-            prosodic_hidden=16,
-            statistics=statistics,
-        )
-    ).eval()
+from tests.support.small_models import small_converter
 
 
 def operators(model: StreamingConverter) -> StreamingConverter:
@@ -54,7 +38,7 @@ def test_the_operators_sound_and_remember_like_plain_torch(
     statistics: Statistics, grad: bool
 ) -> None:
     """In float64, where the operators run their references: three chunks, states carried."""
-    model = converter(statistics).double()
+    model = small_converter(statistics=statistics).double()
     model.decoder.source.ramp = (
         torch.arange(1, 301, dtype=torch.float64) / 300
     )  # voicing moves along it: no float32 rounding here
@@ -77,7 +61,7 @@ def test_the_operators_sound_and_remember_like_plain_torch(
 
 
 def test_in_float32_the_operators_are_as_exact_as_plain_torch_and_keep_its_types() -> None:
-    model, best = converter(), converter().double()
+    model, best = small_converter(), small_converter().double()
     best.decoder.source.ramp = torch.arange(1, 301, dtype=torch.float64) / 300
     other = operators(model)
     with torch.inference_mode():
@@ -157,7 +141,7 @@ def test_the_istftnet_head_equals_torch_istft_to_the_last_sample(
 
 @pytest.mark.parametrize("kind", [ConvBlock, Istft])
 def test_layers_on_the_operators_keep_the_contract(kind: type[nn.Module]) -> None:
-    model = operators(converter())
+    model = operators(small_converter())
     layer: Any = next(module for module in model.modules() if type(module) is kind)
     with torch.no_grad():
         verify_contract(layer, 16 if kind is ConvBlock else 602, frames=12, gradients=False)

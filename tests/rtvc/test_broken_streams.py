@@ -17,7 +17,7 @@ from rtvc.engine.streams.capacity import Capacity
 from rtvc.engine.streams.health import broken_rows, is_finite
 from rtvc.engine.streams.session import Session
 from rtvc.errors import AudioError, EngineError
-from tests.support.streams import noise
+from tests.support.calling import noise
 
 
 class Breaking(DelayConverter):

@@ -29,7 +29,8 @@ from rtvc.models.streaming.interface import conditioned
 from rtvc.models_by_name import load
 from rtvc.stream_model import StreamModel
 from rtvc.voices.voice import Voice
-from tests.support.streams import noise, voice
+from tests.support.calling import noise
+from tests.support.streams import voice
 
 IMPOSSIBLE: list[Any] = [
     math.nan,

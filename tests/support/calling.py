@@ -122,8 +122,17 @@ class Client:
         return np.concatenate([np.zeros(0, np.float32), *[audio.samples for audio in self.audio]])
 
 
-def noise(samples, seed=0):
-    return (np.random.default_rng(seed).standard_normal(samples) * 0.1).astype(np.float32)
+def noise(samples, seed=0, level=0.1):
+    return (np.random.default_rng(seed).standard_normal(samples) * level).astype(np.float32)
+
+
+async def refused(answer):
+    """The error with which the server refuses what is awaited."""
+    try:
+        await answer
+    except Refusal as refusal:
+        return refusal.args[0]
+    raise AssertionError("nothing was refused")
 
 
 async def until(condition, seconds=60.0):

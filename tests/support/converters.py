@@ -1,15 +1,28 @@
 """A tiny converter under the same protocol as the shipped model: 24 kHz, hop 300, latency 900
 samples, a few convolutions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from rtvc.layers.contract import Pointwise, Serial, State
+from rtvc.layers.contract import Serial, State, Streaming
 from rtvc.layers.conv import Conv
 from rtvc.voices.voice import Voice
+
+
+class Pointwise(Streaming):
+    """A function of single frames: no state, no latency."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """x (B, C, T) -> function(x)."""
+        return self.function(x), state
 
 
 class TinyConfig(BaseModel):

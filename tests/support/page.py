@@ -22,15 +22,20 @@ def page_of(url: str) -> str:
 
 
 @contextmanager
-def opened(browser: Any, url: str, **settings: Any) -> Iterator[Any]:
-    """The page at `url`; nothing it does may end in an error in the console."""
+def opened(
+    browser: Any, url: str, *, wait: int = WAIT, console: bool = True, **settings: Any
+) -> Iterator[Any]:
+    """The page at `url`, whose waits take `wait` milliseconds at most; nothing it does may end in
+    an error, nor in the console, unless that is to be expected of what it is refused."""
     context = browser.new_context(**settings)
     page, problems = context.new_page(), list[str]()
-    page.set_default_timeout(WAIT)
+    page.set_default_timeout(wait)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on(
         "console",
-        lambda message: problems.append(message.text) if message.type == "error" else None,
+        lambda message: (
+            problems.append(message.text) if console and message.type == "error" else None
+        ),
     )
     page.goto(url)
     try:

@@ -13,6 +13,18 @@ from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
+PARAMETERS = [
+    4_529_408,
+    91_314,
+    5_606_400,
+    13_845_440,
+    13_835_180,
+    32_719_026,
+    5_248_067,
+    7_865_252,
+]
+"""Of the paper's components, in the order of its table."""
+
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "parity"
 needs_vectors = pytest.mark.skipif(
     not FOLDER.is_dir(), reason="the golden vectors (../shared/parity) are not on this machine"

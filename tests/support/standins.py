@@ -29,6 +29,20 @@ class TinyModel(TinyConverter):
         return tilt[:, None] * ramp, level[:, None] * (1 - ramp)
 
 
+REPORT = {
+    "path": "a.wav",
+    "seconds": 7.0,
+    "speech": 5.5,
+    "snr": 40.0,
+    "bandwidth": 8000.0,
+    "clipped": 0.0,
+    "level": -20.0,
+    "grade": "good",
+    "advice": [],
+}
+"""What a voice says of the recording that it was made of."""
+
+
 class WholeModel:
     """A model that needs whole recordings: it returns them in reverse, times the first number of
     the acoustic style."""
@@ -74,3 +88,13 @@ def recording(
     """Writes `speech` to a file."""
     soundfile.write(path, gain * speech(seconds, rate, pitch), rate, subtype="FLOAT")
     return path
+
+
+def recordings_here(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """me.wav, anna.wav and bob.wav in the folder, which is the working directory from now on, and
+    the tiny models behind the command line."""
+    use_tiny_models(monkeypatch)
+    for name, pitch in (("me", 120.0), ("anna", 220.0), ("bob", 90.0)):
+        recording(folder / f"{name}.wav", 2, pitch=pitch)
+    monkeypatch.chdir(folder)
+    return folder

@@ -2,51 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.console import Console
 
-from rtvc.train.config import load_config
-from rtvc.train.loop import Trainer
-from rtvc.train.registry import stage_type
-
-SIZES = {
-    "content_hidden": 16,
-    "content_dilations": (1, 2),
-    "pitch_hidden": 16,
-    "pitch_dilations": (1, 2),
-    "decoder_hidden": 16,
-    "decoder_dilations": (1, 2),
-    "acoustic_hidden": 8,
-    "prosodic_hidden": 8,
-}
-
-TINY = """
-steps = {steps}
-device = "cpu"
-workers = 0
-ema = 0.5
-{top}
-[checkpoint]
-every = 1000
-[log]
-every = 2
-sample_every = 0
-validate_every = 0
-tensorboard = false
-[optimizer]
-lr = {lr}
-schedule = "constant"
-[data]
-labelled = ["{folder}"]
-batch = 3
-frames = 64
-held_out = 2
-[weights]
-{weights}
-[model]
-"""
+from tests.support.small_models import SIZES
+from tests.support.train_runs import labelled_settings, run_settings
 
 
 class Stand(torch.nn.Module):
@@ -69,14 +29,6 @@ def config(
     sizes = "".join(f"{name} = {json.dumps(value)}\n" for name, value in SIZES.items())
     path.mkdir(exist_ok=True)
     file = path / "config.toml"
-    file.write_text(
-        TINY.format(steps=steps, lr=lr, folder=folder, weights=weights, top=top) + sizes
-    )
+    run = run_settings(steps, lr, top=top) + labelled_settings(folder)
+    file.write_text(f"{run}[weights]\n{weights}\n[model]\n{sizes}")
     return file
-
-
-def trainer(name: str, file: Path, run: Path, *overrides: str) -> Trainer:
-    kind: Any = stage_type(name)
-    settings = load_config(kind.config_type, file, overrides)
-    torch.manual_seed(settings.seed)
-    return Trainer(kind(settings), settings, run, console=Console(quiet=True))

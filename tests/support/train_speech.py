@@ -7,6 +7,7 @@ import numpy as np
 import soundfile
 
 from rtvc.data.manifest import Entry, write_manifest
+from tests.support.train_runs import run_settings
 
 RATE = 24_000
 PHONEMES = "aeioumn"
@@ -27,18 +28,21 @@ pitch_width = 2
 dropout = 0.0
 """
 
-TINY_RUN = """
-device = "cpu"
-workers = 0
-ema = 0.5
-[checkpoint]
-every = 1000
-[log]
-every = 2
-sample_every = 0
-validate_every = 0
-tensorboard = false
+PROSODY = """
+decoder_width = 16
+generator_channels = 8
+block_kernels = [3]
+predictor_layers = 1
+bert_width = 8
+bert_hidden = 16
+bert_heads = 2
+bert_inner = 16
+bert_depth = 1
+diffusion_layers = 1
+diffusion_heads = 2
+diffusion_head_features = 8
 """
+"""Further sizes, which `stage2_styletts2` has."""
 
 
 def spoken(phonemes: str, pitch: float, rng: np.random.Generator) -> np.ndarray:
@@ -81,6 +85,5 @@ def tiny_config(
     """A configuration for tiny models on the corpus; `extra` is appended, and holds tables only."""
     path = folder / "config.toml"
     data = f'[data]\nmanifest = "{manifest}"\nvalid = "{manifest}"\nbatch = 2\n'
-    optimizer = f'[optimizer]\nlr = {lr}\nschedule = "constant"\n'
-    path.write_text(f"steps = {steps}\n{TINY_RUN}{optimizer}{data}{extra}{TINY_MODEL}")
+    path.write_text(f"{run_settings(steps, lr)}{data}{extra}{TINY_MODEL}")
     return path

@@ -12,7 +12,7 @@ const DEVICES = ["input", "output", "monitor"];
 
 const $ = (id) => document.getElementById(id);
 const api = new Api();
-const voices = new Voices($("voices"), $("mix"));
+const voices = new Voices($("voice"));
 const lags = new LagChart($("lags"));
 const sending = new Map(); // field -> changes under way: until they are answered, the state is old
 const resting = new Map(); // field -> timer of a slider that has not come to rest
@@ -134,11 +134,9 @@ function showLookahead({ lookaheads_ms: settings, lookahead_ms: now }) {
   $("lookahead-hint").hidden = settings.length > 1;
 }
 
-/** The words beside the sliders. */
+/** The words beside the sliders, and who speaks. */
 function say() {
-  const [pitch, prosody] = [Number($("pitch").value), Number($("prosody").value)];
-  $("pitch-now").textContent = `${pitch > 0 ? "+" : ""}${pitch} semitone${Math.abs(pitch) === 1 ? "" : "s"}`;
-  $("prosody-now").textContent = prosody === 0 ? "yours" : prosody === 1 ? "theirs" : `${Math.round(100 * prosody)} % theirs`;
+  voices.say();
   $("speaking").textContent = heard?.bypass ? "" : voices.title;
 }
 

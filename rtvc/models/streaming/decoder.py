@@ -152,6 +152,7 @@ class Decoder(nn.Module):
             else ()
         )
         answers, style = iter(memory), voice[:, self.memory_size :]
+        # Unvoiced frames have no F0: zero is the middle of the register, and voicing says why.
         register = (log_f0 - F0_CENTRE) * F0_SCALE * voicing
         pitch = torch.stack([register, voicing], 1).to(content.dtype)
         x, inputs = self.inputs(torch.cat([content, pitch, energy * 0.3], 1), state.inputs)
@@ -174,6 +175,9 @@ class Decoder(nn.Module):
             if self.free is None
             else self.precise(self.free(x)).reshape(x.shape[0], -1, self.phase_bins)
         )
+        # Source and filter: the network says how loud every frequency of the pulses and of the
+        # noise is, and the pitch comes from the source alone, so that no filter can put it out of
+        # tune.
         pulses, source = self.source(torch.exp(log_f0), voicing.to(filters.dtype), state.source)
         spectrum, analysis = self.stft(pulses[:, None], state.analysis)
         spectrum, noise = self.filtered(spectrum.mT, filters, state.noise, free)

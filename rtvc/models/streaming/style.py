@@ -103,7 +103,7 @@ class ProsodyHead(nn.Module):
     def forward(self, style: Tensor) -> Tensor:
         """style (B, 128) -> (B, 3); deviations are positive."""
         mean, spreads = self.out(style).split([1, 2], -1)
-        return torch.cat([mean + 5.0, F.softplus(spreads)], -1)
+        return torch.cat([mean + F0_CENTRE, F.softplus(spreads)], -1)
 
     def controls(self, style: Tensor, pitch: float, prosody: float) -> Tensor:
         """style (B, 128) -> (B, `Prosody.TARGETS`), see there.

@@ -1,6 +1,6 @@
 """Content, F0, energy and style -> waveform: the two decoders of StyleTTS 2."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -94,47 +94,37 @@ class Decoder(nn.Module):
         return y
 
 
-class ISTFTNetDecoder(Decoder):
-    """The decoder with the iSTFTNet generator: 53,276,190 parameters as published, also Kokoro's.
+class PublishedDecoder(Decoder):
+    """A decoder with a generator of its kind.
 
     Args:
         style_dim: length of the style vector.
         content_dim: channels of the content.
         width: channels at 40 Hz.
-        generator: settings of `ISTFTNetGenerator` that differ from the published ones.
+        generator: settings of the generator that differ from the published ones.
     """
+
+    kind: ClassVar[type[ISTFTNetGenerator | HiFiGANGenerator]]
 
     def __init__(
         self, style_dim: int = 128, content_dim: int = 512, width: int = 1024, **generator: Any
     ) -> None:
-        channels = generator.get("channels", 512)
         super().__init__(
-            ISTFTNetGenerator(style_dim, **generator),
+            self.kind(style_dim, **generator),
             content_dim,
             style_dim,
             width,
-            generator_channels=channels,
+            generator_channels=generator.get("channels", 512),
         )
 
 
-class HiFiGANDecoder(Decoder):
-    """The decoder with the HiFi-GAN generator: 54,289,492 parameters in the LibriTTS settings.
+class ISTFTNetDecoder(PublishedDecoder):
+    """With the iSTFTNet generator: 53,276,190 parameters as published, also Kokoro's."""
 
-    Args:
-        style_dim: length of the style vector.
-        content_dim: channels of the content.
-        width: channels at 40 Hz.
-        generator: settings of `HiFiGANGenerator` that differ from the published ones.
-    """
+    kind = ISTFTNetGenerator
 
-    def __init__(
-        self, style_dim: int = 128, content_dim: int = 512, width: int = 1024, **generator: Any
-    ) -> None:
-        channels = generator.get("channels", 512)
-        super().__init__(
-            HiFiGANGenerator(style_dim, **generator),
-            content_dim,
-            style_dim,
-            width,
-            generator_channels=channels,
-        )
+
+class HiFiGANDecoder(PublishedDecoder):
+    """With the HiFi-GAN generator: 54,289,492 parameters in the LibriTTS settings."""
+
+    kind = HiFiGANGenerator

@@ -126,9 +126,3 @@ class TextAligner(nn.Module):
         """
         x = self.features(mel).mT
         return Alignment(self.ctc_linear(x), *self.asr_s2s(x, mask, tokens))
-
-    def recognise(self, mel: Tensor) -> Tensor:
-        """mel (B, 80, T) -> CTC logits (B, ceil(T / 2), tokens): phonemes where no text is
-        known."""
-        logits: Tensor = self.ctc_linear(self.features(mel).mT)
-        return logits

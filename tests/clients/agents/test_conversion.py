@@ -24,6 +24,14 @@ def conversions(url):
     return Here(session), there(url, "half", format="f32")(RATE)
 
 
+async def ends_whole(conversion):
+    """A last stream that lacks nothing."""
+    x = noise(3_000, 3)
+    y = np.concatenate([await conversion.push(x), await conversion.flush()])
+    np.testing.assert_allclose(y, 0.5 * x, atol=1e-6)
+    await conversion.close()
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_streams_follow_each_other_and_no_sample_is_lost(tmp_path, which):
     async def main():
@@ -37,10 +45,7 @@ def test_streams_follow_each_other_and_no_sample_is_lost(tmp_path, which):
                 np.testing.assert_allclose(np.concatenate(parts), 0.5 * x, atol=1e-6)
             await conversion.push(noise(5_000, 2))
             await conversion.drop()
-            x = noise(3_000, 3)
-            y = np.concatenate([await conversion.push(x), await conversion.flush()])
-            np.testing.assert_allclose(y, 0.5 * x, atol=1e-6)
-            await conversion.close()
+            await ends_whole(conversion)
 
     asyncio.run(main())
 
@@ -56,10 +61,7 @@ def test_who_is_cancelled_leaves_it_whole(tmp_path, which):
             with pytest.raises(asyncio.CancelledError):
                 await pushing
             await conversion.drop()
-            x = noise(3_000, 3)
-            y = np.concatenate([await conversion.push(x), await conversion.flush()])
-            np.testing.assert_allclose(y, 0.5 * x, atol=1e-6)
-            await conversion.close()
+            await ends_whole(conversion)
 
     asyncio.run(main())
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from calling import noise
 from converters import DelayConverter, TestVoice
 
 from rtvc.clients.recording.recorder import WAITING, Recorder, Take
@@ -21,10 +22,6 @@ from rtvc.engine.streams.session import Session
 from rtvc.errors import OutputError
 
 ROOT = Path(__file__).parents[3]
-
-
-def noise(count: int, seed: int = 0) -> np.ndarray:
-    return (0.1 * np.random.default_rng(seed).standard_normal(count)).astype(np.float32)
 
 
 def files(folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ import soxr
 from browser import chromium, contrast
 
 from rtvc.benchmarks.live.pulse import recorded, room
+from tests.support import page as page_support
 from tests.support.live_page import LIVE, Running
 
 pytestmark = [
@@ -74,18 +75,10 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def opened(browser: Any, url: str, **settings: Any) -> Iterator[Any]:
-    """The page; nothing it does may end in an error in the console, but for what is refused."""
-    context = browser.new_context(**settings)
-    page, problems = context.new_page(), list[str]()
-    page.set_default_timeout(WAIT)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.goto(url)
-    page.wait_for_selector("#status[data-state=live]")
-    try:
+    """The page, once it shows the conversion."""
+    with page_support.opened(browser, url, wait=WAIT, console=False, **settings) as page:
+        page_support.reach(page, "live")
         yield page
-        assert not problems, problems
-    finally:
-        context.close()
 
 
 def shows(page: Any, expression: str) -> None:

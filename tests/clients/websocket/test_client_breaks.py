@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
@@ -15,6 +16,17 @@ from rtvc.errors import ServiceError
 from tests.support.timed import run
 
 F32 = {"format": "f32"}
+
+
+@asynccontextmanager
+async def routed(folder, voice="one", **limits):
+    """A service, the way to it, and a client on that way."""
+    async with (
+        served(folder, **limits) as (service, url),
+        Route(url) as route,
+        rtvc.clients.connect(route.url, voice, **F32) as client,
+    ):
+        yield service, route, client
 
 
 def test_connections_that_break_lose_nothing(tmp_path):
@@ -37,11 +49,7 @@ def test_a_path_that_falls_silent_is_left_for_another(tmp_path, monkeypatch):
     monkeypatch.setattr(dial, "BEAT_S", 0.2)
 
     async def main():
-        async with (
-            served(tmp_path) as (_, url),
-            Route(url) as route,
-            rtvc.clients.connect(route.url, "half", **F32) as c,
-        ):
+        async with routed(tmp_path, "half") as (_, route, c):
             x = noise(48_000)
             await c.send(x[:24_000])
             route.stalled = True
@@ -58,11 +66,7 @@ def test_a_path_that_falls_silent_is_left_for_another(tmp_path, monkeypatch):
 
 def test_a_question_and_the_end_survive_a_break(tmp_path):
     async def main():
-        async with (
-            served(tmp_path) as (_, url),
-            Route(url) as route,
-            rtvc.clients.connect(route.url, "one", **F32) as c,
-        ):
+        async with routed(tmp_path) as (_, route, c):
             x = noise(24_000)
             await c.send(x[:12_000])
             route.open = False
@@ -81,12 +85,7 @@ def test_a_question_and_the_end_survive_a_break(tmp_path):
 
 def test_a_connection_that_stays_away_ends_with_a_clear_error(tmp_path):
     async def main():
-        settings = {"resume_s": 0.8}
-        async with (
-            served(tmp_path, **settings) as (_, url),
-            Route(url) as route,
-            rtvc.clients.connect(route.url, "one", **F32) as c,
-        ):
+        async with routed(tmp_path, resume_s=0.8) as (_, route, c):
             await c.send(noise(4_800))
             route.open = False
             route.cut()
@@ -105,11 +104,7 @@ def test_a_connection_that_stays_away_ends_with_a_clear_error(tmp_path):
 
 def test_a_session_that_is_gone_when_its_client_returns(tmp_path):
     async def main():
-        async with (
-            served(tmp_path) as (service, url),
-            Route(url) as route,
-            rtvc.clients.connect(route.url, "one", **F32) as c,
-        ):
+        async with routed(tmp_path) as (service, route, c):
             await c.send(noise(480))
             route.open = False
             route.cut()
@@ -127,11 +122,7 @@ def test_a_session_that_is_gone_when_its_client_returns(tmp_path):
 
 def test_live_audio_is_left_out_while_there_is_no_connection(tmp_path):
     async def main():
-        async with (
-            served(tmp_path) as (_, url),
-            Route(url) as route,
-            rtvc.clients.connect(route.url, "one", **F32) as c,
-        ):
+        async with routed(tmp_path) as (_, route, c):
             x = noise(24_000)
             assert await c.offer(x[:4_800], 1.0)
             route.open = False

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from rtvc.engine.backends.base import Layout
-from rtvc.engine.graph.export import Graph, Part, export_part, export_step, mutations, parts
-from rtvc.engine.graph.precision import count_of, in_float16, in_float32
+from rtvc.engine.graph.export import Graph, export_step, program_of
+from rtvc.engine.graph.precision import in_float16, in_float32
 from rtvc.engine.trial import fidelity, probe
 from rtvc.errors import EngineError
-from rtvc.models.streaming import StreamingConfig, StreamingConverter
+from rtvc.models.streaming import StreamingConverter
 from tests.support.converters import TinyConverter
+from tests.support.small_models import small_converter
 
 CHUNK = 600
 
@@ -22,16 +22,7 @@ CHUNK = 600
 @pytest.fixture(scope="module")
 def model() -> StreamingConverter:
     """The shipped architecture, small."""
-    torch.manual_seed(0)
-    config = StreamingConfig(
-        content_hidden=16,
-        content_dilations=(1,),
-        pitch_hidden=16,
-        pitch_dilations=(1,),
-        decoder_hidden=16,
-        decoder_dilations=(2,),
-    )
-    return StreamingConverter(config).eval().requires_grad_(False)
+    return small_converter(decoder_dilations=(2,)).requires_grad_(False)
 
 
 def snr(got: Tensor, wanted: Tensor) -> float:
@@ -41,6 +32,12 @@ def snr(got: Tensor, wanted: Tensor) -> float:
     return float(
         10 * torch.log10(wanted.square().sum() / (got - wanted).square().sum().clamp(min=1e-30))
     )
+
+
+def count_of(program: torch.export.ExportedProgram, dtype: torch.dtype) -> int:
+    """How many tensors of a type the program computes or holds."""
+    values = [node.meta.get("val") for node in program.graph.nodes]
+    return sum(isinstance(value, Tensor) and value.dtype == dtype for value in values)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +50,8 @@ def test_the_whole_step_runs_two_chunks_like_the_model(
 ) -> None:
     """The program's own state goes back in; the batch is another than the one it was traced
     with."""
-    assert mutations(step) == {}
+    signature = step.program.graph_signature
+    assert not signature.buffers_to_mutate and not signature.user_inputs_to_mutate
     assert (step.inputs, step.outputs) == (("x", "voice", "state"), ("y", "next"))
     layout = Layout.of(model.initial(1))
     voice = model.condition(torch.randn(5, 128) * 0.1, torch.randn(5, 128) * 0.1)
@@ -156,32 +154,6 @@ def test_our_kernels_keep_their_float64_phase() -> None:
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["encoder", "pitch", "decoder"])
-def test_every_part_exports_with_its_state_leaf_by_leaf(
-    model: StreamingConverter, name: str
-) -> None:
-    part = parts(model, CHUNK)[name]
-    graph = export_part(name, part)
-    assert mutations(graph) == {}
-    states = [
-        binding.removeprefix("state") for binding in graph.inputs if binding.startswith("state")
-    ]
-    assert (
-        states
-        == [binding.removeprefix("next") for binding in graph.outputs if binding.startswith("next")]
-        != []
-    )
-    state = pytree.tree_map(lambda leaf: leaf[:1].repeat(2, *[1] * (leaf.ndim - 1)), part.state)
-    leaves = pytree.tree_leaves(state)
-    for _ in range(2):
-        inputs = [torch.rand(2, *x.shape[1:]) for x in part.inputs.values()]
-        wanted, state = part.module(*inputs, state)
-        got, *leaves = graph(*inputs, *leaves)
-        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
-    for mine, theirs in zip(leaves, pytree.tree_leaves(state), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
-
-
 def test_any_converter_exports() -> None:
     converter: Any = TinyConverter().eval()
     graph = export_step(converter, 300)
@@ -190,18 +162,8 @@ def test_any_converter_exports() -> None:
     torch.testing.assert_close(
         graph(x, voice, Layout.of(state).pack(state))[0], converter(x, voice, state)[0]
     )
-    with pytest.raises(EngineError, match="parts are known of StreamingConverter"):
-        parts(converter, 300)
     with pytest.raises(EngineError, match="multiple of the model's hop of 300"):
         export_step(converter, 400)
-
-
-class Mutating(nn.Module):
-    """Writes into the state that it was given."""
-
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        state.add_(x)
-        return x + state, state.clone()
 
 
 class Branching(nn.Module):
@@ -211,12 +173,6 @@ class Branching(nn.Module):
         return (x, state) if x.sum() > 0 else (-x, state)
 
 
-def test_what_is_not_functional_is_found() -> None:
-    graph = export_part(
-        "a mutating layer", Part(Mutating(), {"x": torch.zeros(3, 4)}, torch.zeros(3, 4))
-    )
-    assert mutations(graph)
+def test_a_graph_that_depends_on_the_data_is_refused() -> None:
     with pytest.raises(EngineError, match="cannot export a branching layer for any batch"):
-        export_part(
-            "a branching layer", Part(Branching(), {"x": torch.zeros(3, 4)}, torch.zeros(3, 4))
-        )
+        program_of(Branching(), (torch.zeros(3, 4), torch.zeros(3, 4)), "a branching layer")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from calling import Client, Refusal, noise
+from calling import Client, noise, refused
 
 SERVER, CLIENTS = (
     str(Path(__file__).parents[2] / "support" / name)
@@ -83,9 +83,7 @@ def test_32_clients_get_every_sample_and_the_33rd_is_told_that_it_is_full(tmp_pa
 
         async def late():
             async with Client(server.url) as client:
-                with pytest.raises(Refusal) as refused:
-                    await client.start()
-                return refused.value.args[0]
+                return await refused(client.start())
 
         error = asyncio.run(late())
         assert error.code.value == "full" and error.fatal and "try again later" in error.advice

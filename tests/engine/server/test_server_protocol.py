@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 import pytest
+from calling import noise
+from hostile_messages import LIMITS as ONES
 from pydantic import SecretStr
 
 from rtvc.engine.protocol.client_side import ClientSide
@@ -14,7 +16,6 @@ from rtvc.engine.protocol.formats import codec, offered, opus_library
 from rtvc.engine.protocol.frames import HEADER, Flag, Frame, parse
 from rtvc.engine.protocol.messages import (
     Hello,
-    Limits,
     Ping,
     Resume,
     Resumed,
@@ -31,22 +32,8 @@ from rtvc.engine.protocol.streams import Audio, Incoming, Outgoing, SequenceErro
 from rtvc.engine.protocol.upload import Uploaded
 from rtvc.errors import ProtocolError
 
-LIMITS = Limits(
-    frame_bytes=1,
-    upload_bytes=1,
-    upload_seconds=1,
-    frames_per_second=1,
-    messages_per_second=1,
-    idle_ms=1,
-    resume_ms=10_000,
-)
+LIMITS = ONES.model_copy(update={"resume_ms": 10_000})
 WELCOME = Welcome(server="test", formats=offered(), limits=LIMITS, chunk_ms=25, latency_ms=62.5)
-
-
-def noise(samples, seed=0):
-    return (
-        (np.random.default_rng(seed).standard_normal(samples) * 0.1).clip(-1, 1).astype(np.float32)
-    )
 
 
 def live(format="f32", rate=24_000):

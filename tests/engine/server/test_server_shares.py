@@ -9,7 +9,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from calling import Client, Refusal, noise, until
+from calling import Client, noise, refused, until
 from serving import make_service, served
 from test_server_uploads import recording, upload
 from websockets.exceptions import ConnectionClosed
@@ -25,12 +25,6 @@ A, B = "10.0.0.1", "10.0.0.2"
 def behind_proxy(service):
     """Clients may say from where they are."""
     service.proxies = frozenset({"127.0.0.1"})
-
-
-async def refused(client, **settings):
-    with pytest.raises(Refusal) as caught:
-        await client.start(**settings)
-    return caught.value.args[0]
 
 
 async def status(url, path, token=None):
@@ -79,7 +73,8 @@ def test_one_address_cannot_take_all_places_even_at_once(tmp_path):
                 await client.send(
                     client.side.start(Start(sample_rate=24_000, format="f32", voice="one"))
                 )
-            await until(lambda: sum(client.messages.qsize() for client in greedy) == 4)
+            # An answer each: who is refused is told, and then that the connection ends.
+            await until(lambda: all(client.messages.qsize() for client in greedy))
             assert len(server.sessions) == 2
             for client in modest:
                 await client.start()
@@ -109,7 +104,7 @@ def test_a_session_without_audio_gives_its_place_to_who_speaks(tmp_path, monkeyp
             await silent.start()
             await speaker.start()
             speaking = asyncio.create_task(speaker.speak(x := noise(24_000), paced=True))
-            assert (await refused(late)).code is Code.FULL
+            assert (await refused(late.start())).code is Code.FULL
             await late.connect()
             for _ in range(8):
                 await silent.send(Ping().text())  # pings are no audio
@@ -226,7 +221,7 @@ def test_a_server_whose_pool_is_not_stepped_says_so_to_everybody(
             await until(lambda: count("rtvc_internal_errors_total") >= 1)
             if problem is SystemExit:
                 assert await status(url, "/readyz") == await status(url, "/healthz") == 503
-                assert (await refused(second)).code is Code.INTERNAL
+                assert (await refused(second.start())).code is Code.INTERNAL
             elif where == "take":  # the thread goes on: sessions that begin now are served
                 assert await status(url, "/readyz") == 200
 

@@ -37,27 +37,17 @@ def test_what_clients_claim_of_time_does_not_reach_the_operators_numbers(tmp_pat
 
 def test_who_claims_to_be_late_is_neither_first_nor_counted(tmp_path):
     from converters import DelayConverter
+    from pooling import OneByOne
 
-    from rtvc.engine.backends.eager import TorchBackend
     from rtvc.engine.streams.capacity import Capacity
 
-    order = []
-
-    class Single(TorchBackend):
-        batches = (1,)
-
-        def step(self, x, voice, state):
-            order.append(float(x[0, 0, 0]))
-            return super().step(x, voice, state)
-
-    pool = Pool(
-        Single(DelayConverter(), 600), slots=3, capacity=Capacity(0.025, {}, 3), clock=lambda: 100.0
-    )
+    single = OneByOne(DelayConverter(), 600)
+    pool = Pool(single, slots=3, capacity=Capacity(0.025, {}, 3), clock=lambda: 100.0)
     honest, forger = (pool.join(gain_voice(1.0)) for _ in range(2))
     honest.push(np.full(600, 0.1, np.float32), captured=99.975, arrived=100.0)
     forger.push(np.full(600, 0.2, np.float32), captured=90.0, arrived=100.0)
     pool.tick()
-    assert order == pytest.approx([0.1, 0.2])  # as they came
+    assert single.order == pytest.approx([0.1, 0.2])  # as they came
     assert honest.late == forger.late == 0
 
 

@@ -3,8 +3,9 @@ their promises."""
 
 import numpy as np
 import pytest
+from calling import noise
 from converters import DelayConverter, TestVoice, TinyConverter
-from pooling import KeptPool
+from pooling import KeptPool, OneByOne
 
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.engine.streams.capacity import Capacity, StepTimes, measure
@@ -18,10 +19,6 @@ EIGHT = Capacity(0.025, {}, 8)
 def still():
     """A clock by which steps take no time, so that a tick always empties the queues."""
     return 0.0
-
-
-def noise(samples, seed=0):
-    return (np.random.default_rng(seed).standard_normal(samples) * 0.1).astype(np.float32)
 
 
 class FixedBatches(TorchBackend):
@@ -110,21 +107,13 @@ def test_a_member_that_floods_waits_and_the_others_do_not():
 
 
 def test_the_most_urgent_chunk_goes_first_when_a_batch_is_too_small():
-    order = []
-
-    class Single(TorchBackend):
-        batches = (1,)
-
-        def step(self, x, voice, state):
-            order.append(float(x[0, 0, 0]))
-            return super().step(x, voice, state)
-
-    pool = KeptPool(Single(DelayConverter(), 600), capacity=EIGHT, clock=lambda: 1.0)
+    single = OneByOne(DelayConverter(), 600)
+    pool = KeptPool(single, capacity=EIGHT, clock=lambda: 1.0)
     for value, captured, deadline in [(1.0, 0.9, 0.1), (2.0, 0.8, 0.1), (3.0, 0.95, 0.01)]:
         member = pool.join(TestVoice(gain=1.0), deadline=deadline)
         member.push(np.full(600, value, np.float32), captured=captured)
     pool.tick()
-    assert order == [2.0, 3.0, 1.0]
+    assert single.order == [2.0, 3.0, 1.0]
 
 
 def test_late_chunks_are_counted_and_stale_audio_is_dropped():
@@ -171,7 +160,7 @@ def test_a_swap_inside_a_pool_is_a_second_row_for_one_tick():
         np.testing.assert_array_equal(got, wanted)
 
 
-def test_park_and_resume_move_a_member_between_pools():
+def test_a_member_moves_between_pools():
     backend = TorchBackend(TinyConverter(), 600)
     x = noise(12_000)
     session = Session(backend, TestVoice(3), sample_rate=48_000)
@@ -184,16 +173,17 @@ def test_park_and_resume_move_a_member_between_pools():
     member = here.join(TestVoice(3), sample_rate=48_000)
     member.push(x[:5_000])
     here.tick()
-    head, data = here.pull(member), here.park(member)
+    with here.stepping:
+        head, data = here.pull(member), member.parked()
     here.leave(member)
-    moved = there.resume(data, TestVoice(8), sample_rate=48_000)
+    moved = there.join(TestVoice(8), sample_rate=48_000)
+    there.restore(moved, data)
     moved.push(x[5_000:])
     moved.finish()
     there.tick()
     np.testing.assert_allclose(np.concatenate([head, there.pull(moved)]), wanted, atol=1e-6)
     with pytest.raises(EngineError, match="expected a parked session"):
-        there.resume(b"junk", TestVoice(1))
-    assert len(there.sessions) == 2
+        there.restore(moved, b"junk")
 
 
 def test_reset_inside_a_pool_starts_over():

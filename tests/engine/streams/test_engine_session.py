@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from calling import noise
 from converters import DelayConverter, TestVoice, TinyConverter
 
 from rtvc.engine.backends.base import Layout
@@ -14,10 +15,6 @@ from rtvc.layers.contract import offline
 from rtvc.voices.voice import Voice
 
 RATES = [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000]
-
-
-def noise(samples, seed=0, level=0.1):
-    return (np.random.default_rng(seed).standard_normal(samples) * level).astype(np.float32)
 
 
 def in_blocks(session, x, seed, longest=3000):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from rtvc.engine.backends.tensorrt import ENGINE, NETWORK, graph, plan_of
 from rtvc.engine.build import build
@@ -18,9 +17,9 @@ from rtvc.engine.tensorrt import flavours
 from rtvc.engine.tensorrt.plan import by_parser
 from rtvc.engine.tensorrt.rtx import build_engine
 from rtvc.errors import ConfigError, EngineError
-from rtvc.models.streaming import StreamingConfig, StreamingConverter
 from tests.support.converters import TinyConverter
 from tests.support.gpus import on_machine
+from tests.support.small_models import small_converter
 
 CHUNK = 600
 pytest.importorskip(
@@ -51,16 +50,7 @@ def engine(converter: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_real_engine_of_the_streaming_step_is_built_and_inspected(tmp_path: Path) -> None:
     """The shipped architecture, small, compiled for three generations of GPUs on a machine that has
     none."""
-    torch.manual_seed(0)
-    config = StreamingConfig(
-        content_hidden=16,
-        content_dilations=(1,),
-        pitch_hidden=16,
-        pitch_dilations=(1,),
-        decoder_hidden=16,
-        decoder_dilations=(2,),
-    )
-    model = StreamingConverter(config).eval().requires_grad_(False)
+    model = small_converter(decoder_dilations=(2,)).requires_grad_(False)
     manifest = build(
         model,
         "tensorrt",

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from rtvc.audio.check import AudioWarning, check_recording, clipped_share, loudest_level
+from rtvc.audio.check import AudioWarning, check_recording, clipped_share, taken_in
 from rtvc.errors import AudioError
 
 RATE = 16000
@@ -86,5 +86,5 @@ def test_the_share_of_clipped_samples() -> None:
 def test_the_level_is_that_of_the_loudest_part() -> None:
     wave = np.zeros(16000, np.float32)
     wave[4800:6400] = 0.1
-    assert loudest_level(wave, RATE) == pytest.approx(-20)
-    assert loudest_level(np.zeros(10, np.float32), RATE) == -math.inf
+    assert taken_in(wave, RATE).level == pytest.approx(-20)
+    assert taken_in(np.zeros(10, np.float32), RATE).level == -math.inf

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import typer
-from standins import recording, speech, use_tiny_models
+from standins import recordings_here, speech
 
 import rtvc.cli
 from rtvc.audio.check import AudioWarning
@@ -116,11 +116,7 @@ def test_it_runs_as_a_module() -> None:
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder with recordings, the tiny models behind the command line."""
-    use_tiny_models(monkeypatch)
-    for name, pitch in (("me", 120.0), ("anna", 220.0), ("bob", 90.0)):
-        recording(tmp_path / f"{name}.wav", 2, pitch=pitch)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return recordings_here(monkeypatch, tmp_path)
 
 
 def test_convert(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import soundfile
-from standins import recording, use_tiny_models
+from standins import recordings_here
 
 import rtvc.engine.loading
 import rtvc.models_by_name
@@ -26,12 +26,8 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder with recordings, the tiny models behind the command line, a cache of its own."""
-    use_tiny_models(monkeypatch)
-    for name, pitch in (("me", 120.0), ("anna", 220.0), ("bob", 90.0)):
-        recording(tmp_path / f"{name}.wav", 2, pitch=pitch)
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RTVC_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+    return recordings_here(monkeypatch, tmp_path)
 
 
 @pytest.fixture

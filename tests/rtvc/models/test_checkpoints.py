@@ -11,12 +11,7 @@ from torch import nn
 import rtvc
 from rtvc.errors import CheckpointError
 from rtvc.models.build import BUILDERS
-from rtvc.models.checkpoints import (
-    load_checkpoint,
-    load_components,
-    load_converter,
-    save_components,
-)
+from rtvc.models.checkpoints import load_checkpoint, load_components, load_converter
 from rtvc.models.loading import load_into
 from rtvc.models.read_checkpoint import read_states
 from rtvc.models.styletts2.decoder import HiFiGANDecoder, ISTFTNetDecoder
@@ -32,6 +27,7 @@ from rtvc.models.styletts_vc.style_encoder import StyleEncoder
 from rtvc.models.styletts_vc.text_aligner import TextAligner
 from rtvc.models.styletts_vc.text_encoder import TextEncoder
 from rtvc.models.vocoder import Vocoder
+from tests.support.checkpoints import save_components
 from tests.support.standins import speech
 from tests.support.states import same, states
 
@@ -94,7 +90,6 @@ def test_a_checkpoint_of_the_authors_loads_and_saves_back_unchanged(
     assert [list(state) for state in raw["net"].values()] == [
         list(state) for state in states(components).values()
     ]
-    assert not list(tmp_path.glob(".*")), "no temporary file stays behind"
 
 
 @pytest.mark.parametrize(
@@ -177,11 +172,6 @@ def test_every_name_and_shape_that_does_not_fit_is_told(tmp_path: Path) -> None:
         match=r"the encoder does not fit SpectralNormConv2d: 4 missing: bias, weight_orig",
     ):
         load_into(SpectralNormConv2d(1, 2, 3), {}, "the encoder")
-
-
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot be written"):
-        save_components(tmp_path / "no" / "folder.pth", {})
 
 
 def test_published_sizes_come_from_weights_alone(tmp_path: Path) -> None:

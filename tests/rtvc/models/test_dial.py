@@ -1,18 +1,16 @@
 """The converter with a latency dial: the contract at every setting, and latency as declared, to the
 sample."""
 
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file as save_tensors
-from torch import Tensor, nn
+from torch import nn
 
 from rtvc.errors import CheckpointError, ConfigError, VoiceError
 from rtvc.layers.attention import AttentionBlock
-from rtvc.layers.contract import State, Streaming
 from rtvc.layers.verify import verify_contract
 from rtvc.models.streaming import StreamingConfig, StreamingConverter, load_file, save_file
 from rtvc.models.streaming.analysis import Analysis, asymmetric_window
@@ -20,6 +18,7 @@ from rtvc.models.streaming.dial import DialConfig, DialConverter
 from rtvc.models.streaming.encoder import LOOKAHEADS, ContentEncoder, EncoderConfig, RightContext
 from rtvc.models.streaming.interface import conditioned
 from rtvc.voices.voice import Voice
+from tests.support.small_models import WithVoice
 
 
 def small(**changes: object) -> DialConverter:
@@ -46,32 +45,11 @@ def small(**changes: object) -> DialConverter:
     return model
 
 
-class WithVoice(Streaming):
-    """The model with a voice fixed: waveform to waveform, an ordinary layer under the contract."""
-
-    ratio = Fraction(1)
-
-    def __init__(self, model: DialConverter) -> None:
-        super().__init__()
-        self.model, self.latency = model, model.latency
-
-    def initial(self, batch: int) -> State:
-        return self.model.initial(batch)
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        generator = torch.Generator().manual_seed(1)
-        acoustic = torch.randn(1, self.model.acoustic_size, generator=generator, dtype=x.dtype)
-        prosodic = torch.randn(1, 128, generator=generator, dtype=x.dtype)
-        voice = self.model.condition(acoustic, prosodic, pitch=2.0, prosody=0.5).expand(len(x), -1)
-        y, state = self.model(x * 0.1, voice, state)
-        return y / 8, state  # to a size of about 1: random weights are loud
-
-
 @pytest.mark.parametrize("lookahead", LOOKAHEADS)
 def test_the_converter_keeps_the_contract_at_every_setting(lookahead: int) -> None:
     model = small()
     model.set_lookahead(lookahead)
-    verify_contract(WithVoice(model), 1, frames=24 * 300, unit=300, gradients=False)
+    verify_contract(WithVoice(model, loudness=8), 1, frames=24 * 300, unit=300, gradients=False)
 
 
 @pytest.mark.parametrize("lookahead", LOOKAHEADS)
@@ -109,7 +87,7 @@ def test_declared_latency_is_the_measured_one(lookahead: int, milliseconds: floa
     model = small().double()
     model.set_lookahead(lookahead)
     assert model.latency == 24 * milliseconds
-    layer, at = WithVoice(model), 40 * 300
+    layer, at = WithVoice(model, loudness=8), 40 * 300
     x = torch.randn(1, 1, 80 * 300, dtype=torch.float64)
     whole, _ = layer(x, layer.initial(1))
     # From one sample before the last of a chunk on: the frame that hears it is the first that may

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from rtvc.errors import CheckpointError
-from rtvc.models.checkpoints import load_components, save_components
+from rtvc.models.checkpoints import load_components
 from rtvc.models.styletts_vc.mel_encoder import MelEncoder
+from tests.support.checkpoints import save_components
 from tests.support.states import same, states
 
 

@@ -11,17 +11,8 @@ from torch import Tensor, nn
 from rtvc.cli import main
 from rtvc.models import cost_tables as catalog
 from rtvc.models.summary import Part, Published, measure, summarise
+from tests.support.parity import PARAMETERS
 
-PARAMETERS = [
-    4_529_408,
-    91_314,
-    5_606_400,
-    13_845_440,
-    13_835_180,
-    32_719_026,
-    5_248_067,
-    7_865_252,
-]
 PUBLISHED = [2.08e9, 8.77e6, 82.75e9, 6.72e9, 6.72e9, 55.54e9, 7.24e9, 5.83e9]
 
 

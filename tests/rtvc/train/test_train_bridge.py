@@ -24,30 +24,7 @@ from rtvc.train.streaming import pseudo_labels as labels
 from rtvc.train.streaming.bridge import Bridge, BridgeConfig, BridgeNet, Listener, at_40
 from rtvc.train.streaming.pseudo_labels import file_name, interleaved, label_all, on_frames
 from tests.support.labelled_speech import make_labelled, utterance
-
-TINY = """
-steps = 80
-device = "cpu"
-workers = 0
-ema = 0.5
-[log]
-every = 2
-sample_every = 0
-validate_every = 10
-tensorboard = false
-[optimizer]
-lr = 1e-2
-schedule = "constant"
-[data]
-labelled = ["{folder}"]
-cache = "{folder}/heard"
-batch = 3
-frames = 60
-held_out = 1
-[model]
-hidden = 16
-blocks = 1
-"""
+from tests.support.train_runs import labelled_settings, run_settings
 
 
 def hears(wave: np.ndarray) -> np.ndarray:
@@ -68,7 +45,12 @@ def sings(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bridge")
     speech = make_labelled(folder / "speech")
-    (folder / "config.toml").write_text(TINY.format(folder=speech / "teacher"))
+    speech /= "teacher"
+    (folder / "config.toml").write_text(
+        run_settings(80, 1e-2, validate_every=10)
+        + labelled_settings(speech, frames=60, held_out=1)
+        + f'cache = "{speech}/heard"\n[model]\nhidden = 16\nblocks = 1\n'
+    )
     config = load_config(BridgeConfig, folder / "config.toml")
     torch.manual_seed(0)
     Trainer(Bridge(config, hears), config, folder / "run", console=Console(quiet=True)).fit()

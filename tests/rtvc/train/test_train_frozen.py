@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from rtvc.models.styletts2.discriminators import MultiPeriodDiscriminator, PeriodDiscriminator
-from rtvc.train.config import load_config
 from rtvc.train.loop import Trainer
-from rtvc.train.registry import stage_type
-from tests.support.train_speech import make_corpus, tiny_config
+from tests.support.train_runs import begin
+from tests.support.train_speech import PROSODY, make_corpus, tiny_config
 
 STAGES = {
     "stage2": (),
@@ -21,20 +19,6 @@ STAGES = {
     "finetune": ("data.seconds=1.0",),
 }
 """The stages that stand on others, and settings that bring all of their parts into play."""
-PROSODY = """
-decoder_width = 16
-generator_channels = 8
-block_kernels = [3]
-predictor_layers = 1
-bert_width = 8
-bert_hidden = 16
-bert_heads = 2
-bert_inner = 16
-bert_depth = 1
-diffusion_layers = 1
-diffusion_heads = 2
-diffusion_head_features = 8
-"""
 
 
 def small_judge() -> MultiPeriodDiscriminator:
@@ -50,10 +34,7 @@ def started(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer
     config = tiny_config(folder, make_corpus(folder), steps=4)
     if name == "stage2_styletts2":
         config.write_text(config.read_text() + PROSODY)
-    kind: Any = stage_type(name)
-    settings = load_config(kind.config_type, config, STAGES[name])
-    torch.manual_seed(settings.seed)
-    return Trainer(kind(settings), settings, folder / "run", console=Console(quiet=True))
+    return begin(name, config, folder / "run", *STAGES[name])
 
 
 def kept(trainer: Trainer, names: set[str]) -> dict[str, Tensor]:

@@ -20,7 +20,8 @@ from rtvc.train.loop import Trainer
 from rtvc.train.registry import make_stage, stage_type
 from rtvc.train.streaming.stream_pitch import StreamPitchConfig
 from tests.support.singing import FORMANTS, RATE, sung
-from tests.support.stream_stages import SIZES, config
+from tests.support.small_models import SIZES
+from tests.support.stream_stages import config
 
 ROOT = Path(__file__).parents[3]
 HIGHEST = 1100.0

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from rtvc.cli import main
 from rtvc.models.checkpoints import load_converter
@@ -20,33 +19,12 @@ from rtvc.train.material.components import ModelConfig
 from rtvc.train.registry import default_config, stage_type
 from rtvc.train.stages.pitch import world_f0
 from rtvc.train.state import Checkpoints, load_weights
-from tests.support.train_speech import PITCH, make_corpus, spoken, tiny_config
-
-PROSODY = """
-decoder_width = 16
-generator_channels = 8
-block_kernels = [3]
-predictor_layers = 1
-bert_width = 8
-bert_hidden = 16
-bert_heads = 2
-bert_inner = 16
-bert_depth = 1
-diffusion_layers = 1
-diffusion_heads = 2
-diffusion_head_features = 8
-"""
-
-
-def start(name: str, config: Path, run: Path, *overrides: str) -> Trainer:
-    kind: Any = stage_type(name)
-    settings = load_config(kind.config_type, config, overrides)
-    torch.manual_seed(settings.seed)
-    return Trainer(kind(settings), settings, run, console=Console(quiet=True))
+from tests.support.train_runs import begin
+from tests.support.train_speech import PITCH, PROSODY, make_corpus, spoken, tiny_config
 
 
 def fit(name: str, config: Path, run: Path, *overrides: str, **how: Any) -> tuple[Trainer, Outcome]:
-    trainer = start(name, config, run, *overrides)
+    trainer = begin(name, config, run, *overrides)
     return trainer, trainer.fit(**how)
 
 
@@ -189,7 +167,7 @@ def test_stage2_styletts2(
     extra = f'[[init]]\npath = "{first_stage}"\nmodules = {{ {pairs} }}\n'
     config = tiny_config(tmp_path, manifest, extra, steps=8, lr=3e-3)
     config.write_text(config.read_text() + PROSODY)
-    first = start(
+    first = begin(
         "stage2_styletts2",
         config,
         tmp_path / "run",
@@ -255,7 +233,7 @@ def test_parts_equal_the_whole(tmp_path: Path, manifest: Path, name: str) -> Non
 def test_samples_and_measurements(tmp_path: Path, manifest: Path) -> None:
     config = tiny_config(tmp_path, manifest, steps=1)
     for name in ("aligner", "stage1", "stage2", "finetune"):
-        stage = start(name, config, tmp_path / name).stage
+        stage = begin(name, config, tmp_path / name).stage
         for module in stage.modules.values():
             module.eval()
         with torch.no_grad():

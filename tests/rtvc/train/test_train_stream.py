@@ -12,7 +12,9 @@ from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
 from rtvc.train.state import Checkpoints, load_weights
 from rtvc.train.streaming import stream
 from rtvc.train.streaming.stream_config import PARTS
-from tests.support.stream_stages import SIZES, Stand, config, trainer
+from tests.support.small_models import SIZES
+from tests.support.stream_stages import Stand, config
+from tests.support.train_runs import begin
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +49,9 @@ def test_content_learns_and_tells_bad_files(content_run: Path) -> None:
 
 def test_content_goes_on_identically(tmp_path: Path, folder: Path) -> None:
     file = config(tmp_path, folder, 6)
-    trainer("stream_content", file, tmp_path / "whole").fit()
-    trainer("stream_content", file, tmp_path / "parts").fit(max_steps=3)
-    trainer("stream_content", file, tmp_path / "parts").fit()
+    begin("stream_content", file, tmp_path / "whole").fit()
+    begin("stream_content", file, tmp_path / "parts").fit(max_steps=3)
+    begin("stream_content", file, tmp_path / "parts").fit()
     whole, parts = whole_state(tmp_path / "whole"), whole_state(tmp_path / "parts")
     assert whole.keys() == parts.keys() and all(
         torch.equal(whole[name], parts[name]) for name in whole
@@ -58,7 +60,7 @@ def test_content_goes_on_identically(tmp_path: Path, folder: Path) -> None:
 
 def test_content_is_aligned_with_its_labels(tmp_path: Path, folder: Path) -> None:
     """Frame t of what is found has heard exactly up to its declared look-ahead."""
-    made: Any = trainer("stream_content", config(tmp_path, folder), tmp_path / "run").stage
+    made: Any = begin("stream_content", config(tmp_path, folder), tmp_path / "run").stage
     made.encoder.eval()
     with torch.no_grad():
         assert set(made.validate(0)) == {"content", "phonemes", "phonemes_right", "content_exact"}
@@ -75,7 +77,7 @@ def test_content_is_aligned_with_its_labels(tmp_path: Path, folder: Path) -> Non
 
 def test_pitch_learns(tmp_path: Path, folder: Path) -> None:
     file = config(tmp_path, folder, 90, lr=1e-2)
-    made = trainer("stream_pitch", file, tmp_path / "run", "data.warp=0.4", "warm=8")
+    made = begin("stream_pitch", file, tmp_path / "run", "data.warp=0.4", "warm=8")
     made.fit()
     run = tmp_path / "run"
     assert falls(curve(run, "f0"), 0.8) and falls(curve(run, "voicing"), 0.9)
@@ -97,7 +99,7 @@ def test_stream_learns_from_what_the_encoder_hears(
     tmp_path: Path, folder: Path, content_run: Path
 ) -> None:
     init = f'init = [{{path = "{content_run}"}}]\nconsistency_from = 0\nreference_frames = 96'
-    made = trainer(
+    made = begin(
         "stream",
         config(tmp_path, folder, 30, 5e-3, "matching = 0.3\nforeign = 0.1", init),
         tmp_path / "run",
@@ -150,9 +152,9 @@ def test_stream_against_a_discriminator_goes_on_identically(tmp_path: Path, fold
     )
     file = config(tmp_path, folder, 4, weights=weights, top=top)
     file.write_text(file.read_text().replace("frames = 64\nheld", "frames = 24\nheld"))
-    trainer("stream", file, tmp_path / "whole").fit()
-    trainer("stream", file, tmp_path / "parts").fit(max_steps=3)
-    trainer("stream", file, tmp_path / "parts").fit()
+    begin("stream", file, tmp_path / "whole").fit()
+    begin("stream", file, tmp_path / "parts").fit(max_steps=3)
+    begin("stream", file, tmp_path / "parts").fit()
     whole, parts = whole_state(tmp_path / "whole"), whole_state(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole) and not any(
         name.startswith("speaker.") for name in whole
@@ -163,7 +165,7 @@ def test_stream_against_a_discriminator_goes_on_identically(tmp_path: Path, fold
     assert "discriminator" not in first and {"discriminator", "adversarial", "features"} <= set(
         last
     )
-    fresh = trainer("stream", file, tmp_path / "fresh").stage.modules["encoder"].state_dict()
+    fresh = begin("stream", file, tmp_path / "fresh").stage.modules["encoder"].state_dict()
     assert any(not torch.equal(fresh[name], whole[f"encoder.{name}"]) for name in fresh), (
         "the encoder learns as well"
     )
@@ -179,7 +181,7 @@ def test_the_encoder_learns_from_another_speakers_version(
         "low_pass = 0, codec = 0, mu_law = 0, clip = 0}"
     )
     weights, init = "embedding = 0.0\nconsistency = 0.0", f'init = [{{path = "{content_run}"}}]\n'
-    made: Any = trainer(
+    made: Any = begin(
         "stream", config(tmp_path, folder, 4, weights=weights, top=init + top), tmp_path / "run"
     ).stage
     batch = made.batch(1)

@@ -23,7 +23,7 @@ from rtvc.train.registry import default_config, stage_type
 from rtvc.train.state import Checkpoints, load_weights, save_weights
 from rtvc.train.streaming.stream_config import PARTS
 from tests.rtvc.models.test_dial import small
-from tests.support.stream_stages import SIZES
+from tests.support.small_models import SIZES
 
 CONFIG = StreamingConfig(**SIZES)  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ import torch
 from rtvc.benchmarks import normalisation
 from rtvc.errors import ConfigError
 from tests.support.labelled_speech import make_labelled
-from tests.support.stream_stages import SIZES
+from tests.support.small_models import SIZES
 
 
 def test_the_comparison(

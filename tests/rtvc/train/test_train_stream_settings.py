@@ -13,7 +13,9 @@ from rtvc.train.losses.prosody_targets import manner
 from rtvc.train.state import load_weights
 from rtvc.train.streaming import stream
 from rtvc.train.streaming.stream_config import PARTS, STYLES
-from tests.support.stream_stages import SIZES, Stand, config, trainer
+from tests.support.small_models import SIZES
+from tests.support.stream_stages import Stand, config
+from tests.support.train_runs import begin
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +25,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stream_needs_an_encoder_that_has_learnt(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ConfigError, match="stream_content"):
-        trainer("stream", config(tmp_path, folder), tmp_path / "run").fit()
+        begin("stream", config(tmp_path, folder), tmp_path / "run").fit()
 
 
 def test_output_matching_needs_something_heard(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ConfigError, match="labels_every"):
-        trainer(
+        begin(
             "stream",
             config(tmp_path, folder, weights="matching = 0.1", top="labels_every = 1"),
             tmp_path / "run",
@@ -40,7 +42,7 @@ def test_a_foreign_voice_is_asked_for_in_its_own_register(
 ) -> None:
     weights = "foreign = 1.0\nmatching = 0.0\nembedding = 0.0\nconsistency = 0.0"
     top = f'init = [{{path = "{content_run}"}}]\nreference_frames = 96'
-    made: Any = trainer(
+    made: Any = begin(
         "stream", config(tmp_path, folder, 2, weights=weights, top=top), tmp_path / "run"
     ).stage
     batch = made.forward(made.batch(1), 1)
@@ -65,7 +67,7 @@ def test_a_foreign_voice_is_asked_for_in_its_own_register(
 
 def test_only_the_head_learns_from_embeddings_at_first(tmp_path: Path, folder: Path) -> None:
     top = "labels_every = 1\nhead_steps = 3\nreference_frames = 48"
-    made: Any = trainer("stream", config(tmp_path, folder, top=top), tmp_path / "run").stage
+    made: Any = begin("stream", config(tmp_path, folder, top=top), tmp_path / "run").stage
     for step, learns in ((0, False), (3, True)):
         loss = made.losses("generator", made.batch(0), step)["embedding"]
         gradient = torch.autograd.grad(
@@ -81,9 +83,7 @@ def test_stream_goes_on_from_shipped_weights(
     model = StreamingConverter(StreamingConfig(**SIZES))  # type: ignore[arg-type]
     shipped = save_file(model, tmp_path / "stream.safetensors")
     monkeypatch.setattr("rtvc.train.material.stream_data.DEFAULT", shipped)
-    made = trainer(
-        "stream", config(tmp_path, folder, 1), tmp_path / "run", 'init=[{path="shipped"}]'
-    )
+    made = begin("stream", config(tmp_path, folder, 1), tmp_path / "run", 'init=[{path="shipped"}]')
     made.begin(resume=False)
     for name in (*PARTS, "encoder"):
         for key, weight in getattr(model, name).state_dict().items():
@@ -99,10 +99,10 @@ def test_style_encoders_can_stay_as_they_are(tmp_path: Path, folder: Path) -> No
     )
     file = config(tmp_path, folder, 2, weights=weights, top=top)
     with pytest.raises(ConfigError, match="weights of acoustic, prosodic, targets in"):
-        trainer("stream", file, tmp_path / "none").fit()
+        begin("stream", file, tmp_path / "none").fit()
     model = StreamingConverter(StreamingConfig(**SIZES))  # type: ignore[arg-type]
     before = save_file(model, tmp_path / "before.safetensors")
-    made = trainer("stream", file, tmp_path / "run", f'init=[{{path="{before}"}}]')
+    made = begin("stream", file, tmp_path / "run", f'init=[{{path="{before}"}}]')
     made.fit()
     assert set(load_weights(tmp_path / "run")) == {"decoder", "affine"}
     for name in STYLES:
@@ -113,7 +113,7 @@ def test_style_encoders_can_stay_as_they_are(tmp_path: Path, folder: Path) -> No
 
 
 def test_pieces_and_references_are_of_one_speaker(tmp_path: Path, folder: Path) -> None:
-    made: Any = trainer(
+    made: Any = begin(
         "stream", config(tmp_path, folder, top="reference_frames = 100"), tmp_path / "run"
     ).stage
     first, again, other = made.batch(5), made.batch(5), made.batch(6)

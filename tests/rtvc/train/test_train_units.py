@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from rtvc.errors import ConfigError
 from rtvc.train.config import load_config
@@ -18,30 +17,9 @@ from rtvc.train.streaming import joint
 from rtvc.train.streaming.units import effective_rank, same_speaker_nearest
 from tests.rtvc.train.test_train_stream import curve, falls, whole_state
 from tests.support.stream_stages import Stand
+from tests.support.train_runs import begin, labelled_settings, run_settings
 from tests.support.unit_speech import make_unit_speech
 
-TOP = """
-steps = {steps}
-device = "cpu"
-workers = 0
-ema = 0.5
-{top}
-[checkpoint]
-every = 1000
-[log]
-every = 2
-sample_every = 0
-validate_every = 10
-tensorboard = false
-[optimizer]
-lr = {lr}
-schedule = "constant"
-[data]
-labelled = ["{folder}"]
-batch = 3
-frames = 64
-held_out = 3
-"""
 ENCODER = "hidden = 16\ndilations = [1, 2]\ncontent = 8\n"
 SIZES = {
     "units": f"grow = false\n[model]\n{ENCODER}",
@@ -73,16 +51,13 @@ def trainer(
     """A stage at a size that trains in seconds."""
     run.parent.mkdir(exist_ok=True, parents=True)
     file = run.with_suffix(".toml")
-    sizes = SIZES[name]
-    first, _, rest = sizes.partition("[")
+    first, _, rest = SIZES[name].partition("[")
     file.write_text(
-        TOP.format(steps=steps, lr=lr, folder=folder, top=top + first)
+        run_settings(steps, lr, validate_every=10, top=top + first)
+        + labelled_settings(folder, held_out=3)
         + ("[" + rest if rest else "")
     )
-    kind: Any = stage_type(name)
-    settings = load_config(kind.config_type, file, overrides)
-    torch.manual_seed(settings.seed)
-    return Trainer(kind(settings), settings, run, console=Console(quiet=True))
+    return begin(name, file, run, *overrides)
 
 
 @pytest.fixture(scope="module")

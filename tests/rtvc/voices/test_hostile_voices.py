@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from standins import REPORT
 
 from rtvc.cli import main
 from rtvc.errors import VoiceError
@@ -17,19 +18,6 @@ from rtvc.models.streaming.interface import conditioned
 from rtvc.models.streaming.style import REGISTER
 from rtvc.voices.provenance import DEEPEST
 from rtvc.voices.voice import LARGEST_FINE, LARGEST_STYLE, Voice
-
-REPORT: dict[str, Any] = {
-    **{
-        "path": "a.wav",
-        "seconds": 7.0,
-        "speech": 5.5,
-        "snr": 40.0,
-        "bandwidth": 8000.0,
-        "clipped": 0.0,
-        "level": -20.0,
-    },
-    **{"grade": "good", "advice": []},
-}
 
 
 def written(

@@ -12,23 +12,12 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import save_file
-from standins import recording, speech
+from standins import REPORT, recording, speech
 
 from rtvc.errors import AudioError, VoiceError
 from rtvc.voices.report import Report, advise, measure, report
 from rtvc.voices.voice import Voice
 from rtvc.voices.voice_file import LARGEST_FILE
-
-ENTRY = {
-    "path": "a.wav",
-    "seconds": 7.0,
-    "speech": 5.5,
-    "snr": 40.0,
-    "bandwidth": 8000.0,
-    "clipped": 0.0,
-    "level": -20.0,
-    "grade": "good",
-}
 
 
 def a_voice(seed: int = 0, name: str = "anna", **source: Any) -> Voice:
@@ -40,7 +29,7 @@ def a_voice(seed: int = 0, name: str = "anna", **source: Any) -> Voice:
 
 
 def test_a_voice_survives_its_file(tmp_path: Path) -> None:
-    voice = a_voice(name="Änne 🎤", space="stream", references=[ENTRY | {"advice": []}])
+    voice = a_voice(name="Änne 🎤", space="stream", references=[REPORT])
     path = voice.save(tmp_path / "anna.voice")
     assert os.listdir(tmp_path) == ["anna.voice"] and path.stat().st_size < 4096
     again = Voice.load(path)
@@ -72,7 +61,7 @@ def test_vectors_are_float32_and_checked() -> None:
 
 
 def test_mixing() -> None:
-    a, b = a_voice(1, "a", space="s", references=[ENTRY | {"advice": []}]), a_voice(2, "b")
+    a, b = a_voice(1, "a", space="s", references=[REPORT]), a_voice(2, "b")
     mixed = Voice.mix({a: 3, b: 1})
     torch.testing.assert_close(mixed.acoustic, 0.75 * a.acoustic + 0.25 * b.acoustic)
     torch.testing.assert_close(mixed.prosodic, 0.75 * a.prosodic + 0.25 * b.prosodic)
@@ -95,7 +84,7 @@ def test_impossible_weights_are_refused(weights: list[float]) -> None:
 
 
 def test_timbre_of_one_and_prosody_of_another() -> None:
-    a, b = a_voice(1, "a", space="s"), a_voice(2, "b", references=[ENTRY | {"advice": []}])
+    a, b = a_voice(1, "a", space="s"), a_voice(2, "b", references=[REPORT])
     both = a.with_prosody_of(b)
     assert torch.equal(both.acoustic, a.acoustic) and torch.equal(both.prosodic, b.prosodic)
     assert both.name == "a with the prosody of b" and both.space == "s" and both.speech == 5.5
@@ -189,11 +178,12 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
 
 
 def test_nothing_in_a_source_is_believed(tmp_path: Path) -> None:
-    deep: dict[str, Any] = {"references": [ENTRY | {"advice": []}]}
+    deep: dict[str, Any] = {"references": [REPORT]}
     for _ in range(200):
         deep = {"mix": [deep]}
+    incomplete = {name: value for name, value in REPORT.items() if name != "advice"}
     source = {
-        "references": [1, {"path": 3}, ENTRY, ENTRY | {"advice": [], "speech": "long"}],
+        "references": [1, {"path": 3}, incomplete, REPORT | {"speech": "long"}],
         "mix": {"a": 1},
         "deep": deep,
     }
