@@ -164,10 +164,15 @@ def by_speaker(all_of_them: Sequence[Recording]) -> dict[str, list[Recording]]:
     return groups
 
 
-def median_f0(said: Sequence[Recording]) -> float:
-    """Of some recordings of a person, in Hz."""
-    tracks = np.concatenate([f0(read(recording.path)) for recording in said])
-    return float(np.median(tracks[tracks > 0])) if (tracks > 0).any() else 0.0
+def median_f0(waves: Sequence[Wave]) -> float:
+    """Of some recordings (N,) of a person at 24 kHz, in Hz; 0 where nobody speaks."""
+    track = np.concatenate([f0(wave) for wave in waves])
+    return float(np.median(track[track > 0])) if (track > 0).any() else 0.0
+
+
+def pitch_of(said: Sequence[Recording]) -> float:
+    """The median F0 of some recordings of a person, in Hz."""
+    return median_f0([read(recording.path) for recording in said])
 
 
 def nearest(said: Sequence[Recording], seconds: float) -> Recording:
@@ -178,7 +183,7 @@ def nearest(said: Sequence[Recording], seconds: float) -> Recording:
 def chosen(
     english: Sequence[Recording],
     others: Sequence[Recording],
-    pitch: Callable[[Sequence[Recording]], float] = median_f0,
+    pitch: Callable[[Sequence[Recording]], float] = pitch_of,
 ) -> list[SamplePair]:
     """A pair for each of `ROLES`.
 

@@ -16,7 +16,15 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import typer
 
-from rtvc.benchmarks.pages.sample_pairs import CHANGES, FASTER, Clip, SamplePair, chosen, corpora
+from rtvc.benchmarks.pages.sample_pairs import (
+    CHANGES,
+    FASTER,
+    Clip,
+    SamplePair,
+    chosen,
+    corpora,
+    median_f0,
+)
 from rtvc.converter import VoiceConverter
 from rtvc.errors import ConfigError
 from rtvc.evaluate.audio import RATE, Wave
@@ -101,7 +109,7 @@ def columns_of(
             " look-aheads."
         )
     if before is None or named(before) == named(model):
-        remarks.append("There is no generation before it to compare with.")
+        remarks.append("It stands alone: no generation before it was named.")
     else:
         found.append(column("before", "the generation before", load(named(before))))
     return found, remarks
@@ -181,7 +189,7 @@ def players(sounds: Sequence[Sound]) -> list[str]:
     """A row of players; where a page shows none of them, links."""
     figures = [
         f'<figure style="margin: 0"><figcaption style="margin: 0">{html.escape(sound.title)}'
-        f'</figcaption><audio controls preload="none" src="{sound.name}" style="width: 15rem;'
+        f'</figcaption><audio controls preload="metadata" src="{sound.name}" style="width: 10.4rem;'
         f' max-width: 100%"><a href="{sound.name}">{sound.name}</a></audio></figure>'
         for sound in sounds
     ]
@@ -191,6 +199,7 @@ def players(sounds: Sequence[Sound]) -> list[str]:
 def page(
     pairs: Sequence[SamplePair],
     sounds: Sequence[Sequence[Sound]],
+    pitches: Mapping[str, float],
     remarks: Sequence[str],
     command: str,
     facts: Mapping[str, str],
@@ -199,7 +208,8 @@ def page(
 
     Args:
         pairs: that are heard.
-        sounds: of each pair.
+        sounds: of each pair, source and reference first.
+        pitches: median F0 in Hz by the name of a sound.
         remarks: sentences about the columns.
         command: that made it.
         facts: about how.
@@ -234,17 +244,18 @@ def page(
         "",
         "## Recordings",
         "",
-        "| pair | as | recording | speaker | from | licence | changed |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| pair | as | recording | speaker | median F0 | from | licence | changed |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for number, pair in enumerate(pairs, start=1):
-        for part, clip in (("source", pair.source), ("reference", pair.reference)):
+    for number, (pair, row) in enumerate(zip(pairs, sounds, strict=True), start=1):
+        for clip, sound in zip(pair[1:], row[:2], strict=True):
             recording = clip.recording
             cells = (
                 str(number),
-                part,
+                sound.title,
                 recording.path.stem,
                 recording.speaker,
+                f"{pitches[sound.name]:.0f} Hz",
                 recording.origin,
                 recording.licence,
                 CHANGES[clip.change][0] if clip.change else "",
@@ -327,7 +338,8 @@ def main(
     }
     command = " ".join(["python -m rtvc.benchmarks.pages.samples", *words])
     store(out, files)
-    write(out / PAGE, page(pairs, sounds, remarks, command, facts))
+    pitches = {sound.name: median_f0([waves[sound.name]]) for row in sounds for sound in row[:2]}
+    write(out / PAGE, page(pairs, sounds, pitches, remarks, command, facts))
     typer.echo(f"{out / PAGE} is written: {facts['size']}")
 
 
