@@ -6,9 +6,10 @@ from. A message says what was expected, what came, and what to pass instead.
 """
 
 import math
+import os
 from numbers import Integral, Real
 
-from rtvc.errors import AudioError, ConfigError
+from rtvc.errors import AudioError, ConfigError, RtvcError
 
 PITCH = (-24.0, 24.0)
 """Semitones that may be added to the pitch: those of the protocol (docs/protocol.md)."""
@@ -90,6 +91,20 @@ def moment(seconds: object, name: str) -> float | None:
     if time is None or not math.isfinite(time):
         raise AudioError(f"expected a finite number of seconds as `{name}`, got {what(seconds)}")
     return time
+
+
+def path(value: object, what_for: str, error: type[RtvcError] = ConfigError) -> str:
+    """A path, or a name, as a text.
+
+    Args:
+        value: what came.
+        what_for: what it is of, with its article, for the message.
+        error: raised unless it is one.
+    """
+    given = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(given, str):
+        raise error(f"expected a path or a name as {what_for}, got {what(given)}: pass a text")
+    return given
 
 
 def count(value: object, name: str, lowest: int = 0) -> int:

@@ -225,6 +225,7 @@ class VoiceConverter:
                 f"expected settings among {', '.join(sorted(SETTINGS))}, got"
                 f" {', '.join(sorted(unknown))}"
             )
+        backend = checks.path(backend, "the backend")
         chunk = None if chunk is None else checks.count(chunk, "chunk", 1)
         streaming = self._streaming()
         voice = self._usable(voice)

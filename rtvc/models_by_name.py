@@ -1,12 +1,12 @@
 """Models by name or by file: `load`."""
 
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rtvc import checks
 from rtvc.audio.io import StrPath
 from rtvc.converter import VoiceConverter
 from rtvc.errors import ConfigError
@@ -46,11 +46,16 @@ def load(
         CheckpointError: weights that are missing, truncated, foreign or hostile.
     """
     check_device(device)
-    name = DEFAULT if name_or_path is None else os.fspath(name_or_path)
+    name = DEFAULT if name_or_path is None else checks.path(name_or_path, "the model")
     suffix = Path(name).suffix
-    if lookahead is not None and (name in MODELS or suffix in set(FILES) - BARE):
+    milliseconds = None if lookahead is None else checks.real(lookahead)
+    if lookahead is not None and milliseconds is None:
         raise ConfigError(
-            f"got a look-ahead of {lookahead:g} ms for a model with one latency: leave it out"
+            f"expected milliseconds as the look-ahead, got {checks.what(lookahead)}: pass a number"
+        )
+    if milliseconds is not None and (name in MODELS or suffix in set(FILES) - BARE):
+        raise ConfigError(
+            f"got a look-ahead of {milliseconds:g} ms for a model with one latency: leave it out"
         )
     if name in MODELS:
         loaded = call(MODELS[name])
@@ -59,7 +64,7 @@ def load(
             raise ConfigError(
                 f"expected a file of weights, got {name}, which is not there: check the path"
             )
-        setting = () if lookahead is None else (lookahead,)
+        setting = () if milliseconds is None else (milliseconds,)
         loaded = call(FILES[suffix], Path(name), *setting)
     else:
         raise ConfigError(

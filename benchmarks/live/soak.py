@@ -24,6 +24,8 @@ AWAY_S = 5.0
 OTHER_RATE = 44_100
 TOLD = ("state", "problem", "level_in_db", "level_out_db", "losses")
 """What is said of a conversion that does not come back."""
+LAST_WORDS = 2_000
+"""Characters of what a process complained of that are told."""
 COUNTED = ("xruns", "underruns", "dropped_ms", "losses")
 """Counts of the state that are told for each part."""
 
@@ -35,14 +37,16 @@ class Watched:
         arguments = ["live", "--voice", str(voice_file()), "--no-gate", "--json"]
         arguments += ["--chunk", "12.5", "--seconds", str(seconds)]
         environment = {**os.environ, **place.environment, "PYTHONPATH": str(root)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN, *arguments],
-            env=environment,
-            cwd=root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self.complaints = place.folder / "live.log"
+        with self.complaints.open("w") as complaints:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", RUN, *arguments],
+                env=environment,
+                cwd=root,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+            )
         self.states = list[tuple[float, dict[str, Any]]]()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -62,14 +66,25 @@ class Watched:
             DeviceError: it never does.
         """
         began = time.monotonic()
-        while time.monotonic() - began < patience:
+        while time.monotonic() - began < patience and self.process.poll() is None:
             told = [each for at, each in self.states if at > max(began, after)]
             if any(each["state"] == state and each["level_out_db"] > -60 for each in told):
                 return time.monotonic() - began
             time.sleep(0.1)
         last = self.states[-1][1] if self.states else {"problem": "it said nothing"}
         words = ", ".join(f"{name} {last[name]}" for name in TOLD if name in last)
-        raise DeviceError(f"the conversion was not {state} within {patience:g} s: {words}")
+        waited = time.monotonic() - began
+        raise DeviceError(
+            f"the conversion was not {state} within {waited:.0f} s: {words}{self.end()}"
+        )
+
+    def end(self) -> str:
+        """How its process ended and what it said last, or nothing while it goes on."""
+        status = self.process.poll()
+        if status is None:
+            return ""
+        said = self.complaints.read_text(errors="replace")[-LAST_WORDS:].strip()
+        return f"; it ended with {status}: {said!r}"
 
     def counts(self) -> dict[str, float]:
         """What it has counted so far."""

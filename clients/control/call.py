@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from rtvc.clients.control.runtime import Address
 from rtvc.errors import ConfigError, ServiceError
+from rtvc.files import parsed
 
 PATIENCE_S = 30.0
 """Seconds that an answer may take: a device may be slow to open."""
@@ -50,7 +51,9 @@ class Line:
         try:
             self._connection.request(method, path, body, headers)
             response = self._connection.getresponse()
-            answer = json.loads(response.read())
+            answer = parsed(response.read().decode())
+            if not isinstance(answer, dict):
+                raise ValueError("expected a state")
         except (OSError, HTTPException, ValueError) as error:
             raise ServiceError(
                 f"the conversion of process {self.address.pid} does not answer"
@@ -59,4 +62,4 @@ class Line:
         if response.status != 200:
             kind = ServiceError if response.status >= 500 else ConfigError
             raise kind(str(answer.get("error", response.reason)))
-        return dict(answer)
+        return answer

@@ -8,6 +8,7 @@ away; it could not send the token either, which travels in a header that no form
 import asyncio
 import hmac
 import json
+import logging
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -34,6 +35,12 @@ LARGEST_RECORDING = 64 << 20
 """Bytes of a recording that is to become a voice."""
 START_S = 10.0
 """Seconds within which it must listen."""
+SILENT = logging.getLogger("rtvc.control.http")
+"""Takes what the HTTP library says of requests that are none: any program on this machine may send
+some, and they shall not fill a terminal with tracebacks."""
+SILENT.setLevel(logging.CRITICAL + 1)
+
+log = logging.getLogger("rtvc.control")
 
 
 class Desk(Protocol):
@@ -83,7 +90,7 @@ class Endpoint:
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await self._guard(request, handler)
 
-        app = web.Application(middlewares=[guard], client_max_size=LARGEST_RECORDING)
+        app = web.Application(middlewares=[guard])
         app.router.add_get("/v1/status", self._status)
         app.router.add_get("/v1/events", self._events)
         app.router.add_post("/v1/control", self._control)
@@ -107,15 +114,33 @@ class Endpoint:
             return refused(403, "pages of other origins are not answered")
         if request.path.startswith("/v1/"):
             kind, _, given = request.headers.get("Authorization", "").partition(" ")
-            right = hmac.compare_digest(given.strip().encode(), self.token.encode())
+            sent = given.strip().encode("utf-8", "surrogateescape")  # bytes, whatever they are
+            right = hmac.compare_digest(sent, self.token.encode())
             if kind.lower() != "bearer" or not right:
                 return refused(401, "send `Authorization: Bearer TOKEN`, see docs/live.md")
+        if "Content-Encoding" in request.headers:
+            return refused(415, "send it as it is, without a Content-Encoding")
+        return await self._answered(request, handler)
+
+    async def _answered(self, request: "web.Request", handler: Handler) -> "web.StreamResponse":
+        """What a handler says, or why it does not."""
+        from aiohttp import web
+
         try:
             return await handler(request)
+        except TooLargeError as error:
+            return refused(413, str(error))
         except (ConfigError, ServiceError) as error:
             return refused(400 if isinstance(error, ConfigError) else 502, str(error))
         except RtvcError as error:
             return refused(409, str(error))
+        except web.RequestPayloadError:
+            return refused(400, "what was announced did not come whole: send it again")
+        except (web.HTTPException, ConnectionError):
+            raise
+        except Exception:
+            log.exception("%s %r failed", request.method, request.path)
+            return refused(500, "something went wrong here: see what `rtvc live` says")
 
     async def _status(self, request: "web.Request") -> "web.Response":
         return answer(self.desk.status())
@@ -136,9 +161,7 @@ class Endpoint:
             return response
 
     async def _control(self, request: "web.Request") -> "web.Response":
-        if (request.content_length or 0) > LARGEST_CHANGE:
-            return refused(413, f"a change has at most {LARGEST_CHANGE} bytes")
-        change = parsed(await request.read())
+        change = parsed(await body_of(request, LARGEST_CHANGE, "a change"))
         await self._in(self._changes, self.desk.change, change)
         return answer(self.desk.status())
 
@@ -146,7 +169,8 @@ class Endpoint:
         return answer({"devices": await self._in(self._changes, self.desk.devices)})
 
     async def _voice(self, request: "web.Request") -> "web.Response":
-        name, data = request.match_info["name"], await request.read()
+        name = request.match_info["name"]
+        data = await body_of(request, LARGEST_RECORDING, "a recording")
         return answer(await self._in(self._voices, self.desk.voice_of, name, data))
 
     async def _microphone(self, request: "web.Request") -> "web.Response":
@@ -171,6 +195,27 @@ class Endpoint:
 
     async def _in(self, executor: ThreadPoolExecutor, work: Callable[..., Any], *given: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(executor, work, *given)
+
+
+class TooLargeError(Exception):
+    """More came than is taken."""
+
+
+async def body_of(request: "web.Request", most: int, what: str) -> bytes:
+    """The bytes that came with a request, however they were sent.
+
+    Raises:
+        TooLargeError: they are more than `most`; the rest is not read.
+    """
+    body = bytearray()
+    if (request.content_length or 0) <= most:
+        async for part in request.content.iter_any():
+            body += part
+            if len(body) > most:
+                break
+        else:
+            return bytes(body)
+    raise TooLargeError(f"{what} has at most {most} bytes")
 
 
 def answer(found: dict[str, Any], status: int = 200) -> "web.Response":
@@ -218,7 +263,9 @@ def opened(
     files = {} if page is None else read_page(page.parent) | read_page(page)
     endpoint = Endpoint(desk, token or secrets.token_urlsafe(24), files)
     loop, ready, problems = asyncio.new_event_loop(), threading.Event(), list[OSError]()
-    runner = web.AppRunner(endpoint.application(), access_log=None, shutdown_timeout=0.5)
+    runner = web.AppRunner(
+        endpoint.application(), access_log=None, logger=SILENT, shutdown_timeout=0.5
+    )
 
     async def listen() -> None:
         await runner.setup()

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rtvc.errors import ServiceError
+from rtvc.files import read_json
 
 PREFIX = "control-"
 
@@ -76,7 +77,7 @@ def addresses() -> list[Address]:
     dated = list[tuple[float, Address]]()
     for path in runtime_folder().glob(f"{PREFIX}*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            address = Address(**json.loads(path.read_text()))
+            address = Address(**read_json(path))
             if alive(address.pid):
                 dated.append((path.stat().st_mtime, address))
             else:

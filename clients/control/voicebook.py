@@ -1,7 +1,6 @@
 """The voices of a conversion by name: those it was started with, those in a folder, and those that
 are made meanwhile."""
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from rtvc.clients.sound.priority import stand_back
 from rtvc.engine.protocol.fields import VoiceChoice
 from rtvc.engine.voices.store import VoiceStore, check_name
 from rtvc.errors import VoiceError
@@ -19,9 +19,6 @@ from rtvc.voices.voice import Voice
 Samples = NDArray[np.float32]
 Maker = Callable[[Path, str], Voice]
 """Makes a voice of a recording, and gives it a name."""
-
-GENTLE = 10
-"""The nice value at which voices are made: sound comes first."""
 
 
 def numbered(voices: Sequence[Voice]) -> list[str]:
@@ -85,8 +82,7 @@ class Voicebook:
         name = check_name(name)
         if name in self.names():
             raise VoiceError(f"expected a new name, got {name!r}, which a voice has: take another")
-        if hasattr(os, "setpriority"):
-            os.setpriority(os.PRIO_PROCESS, 0, GENTLE)  # of this thread alone, on Linux
+        stand_back()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.wav"
             if isinstance(recording, bytes):

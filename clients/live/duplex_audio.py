@@ -20,7 +20,7 @@ from rtvc.clients.live.config import LiveConfig
 from rtvc.clients.live.open_devices import Devices, Opener, Role, Route
 from rtvc.clients.live.status import Status
 from rtvc.clients.recording.recorder import Recorder
-from rtvc.clients.sound.priority import WORKER, ordinary, raise_priority, realtime
+from rtvc.clients.sound.priority import WORKER, Urgency, raise_priority
 from rtvc.engine.callback.duplex import Front as FrontOf
 from rtvc.engine.callback.duplex import Outlet
 from rtvc.engine.callback.placing import Stretch
@@ -31,8 +31,6 @@ Samples = NDArray[np.float32]
 NAP_S = 0.001
 """How long the worker sleeps when there is nothing to do: it is never woken by a lock that the
 audio callback holds."""
-HOPELESS, ENOUGH = 0.95, 200
-"""Share of real time from which on converting is hopeless here, and the turns that say so."""
 SWITCH_S = 0.001
 """How long a thread of Python may keep an audio callback waiting."""
 RECORDINGS = Path("rtvc-recordings")
@@ -254,16 +252,15 @@ class DuplexAudio:
         self.pump.capture(block, at, time.perf_counter())
 
     def _work(self) -> None:
-        first = realtime(WORKER)
+        urgency = Urgency(WORKER)
         try:
             while not self._stop.is_set():
-                began = time.perf_counter()
+                began, spent = time.perf_counter(), time.thread_time()
                 converted = self.pump.turn(began)
                 if converted:
-                    self._busy.append((time.perf_counter() - began, converted / self.rate_out))
-                    if first and len(self._busy) > ENOUGH and self.rtf > HOPELESS:
-                        first = False
-                        ordinary()  # too slow for this machine: others shall not suffer as well
+                    audio = converted / self.rate_out
+                    self._busy.append((time.perf_counter() - began, audio))
+                    urgency.turn(time.thread_time() - spent, audio)
                 else:
                     time.sleep(NAP_S)
         except BaseException as error:  # `supervise` of the conversion raises it where it is seen

@@ -1,17 +1,13 @@
 """Voices are fitted to their recordings while somebody already speaks with them, and taken over
 when they are ready."""
 
-import os
-import sys
 import threading
 from collections.abc import Sequence
 from typing import Protocol
 
+from rtvc.clients.sound.priority import stand_back
 from rtvc.errors import RtvcError
 from rtvc.voices.voice import Voice
-
-NICE = 15
-"""How far fitting stands back behind the sound."""
 
 
 class VoiceMaker(Protocol):
@@ -61,8 +57,7 @@ class Fitting(threading.Thread):
 
     def run(self) -> None:
         """Ends when all are fitted."""
-        if sys.platform == "linux":  # where a thread has a priority of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        stand_back()
         for index, name in enumerate(self.names):
             if name.endswith(".voice"):
                 continue

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rtvc.arrays import read_arrays
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.data.speech import Piece
-from rtvc.data.utterance import Array, Voiced, read_arrays
+from rtvc.data.utterance import Array, Voiced
 from rtvc.errors import AudioError
 from rtvc.files import replacing
 

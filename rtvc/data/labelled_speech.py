@@ -2,7 +2,6 @@
 back."""
 
 import hashlib
-import zipfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from rtvc.arrays import opened_arrays
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.data.labelled import TEACHER, Utterance, load_utterance
 from rtvc.data.manifest import remark
 from rtvc.data.order import Replacing
-from rtvc.data.utterance import NPY_HEADER
 from rtvc.errors import AudioError, TrainingError
 
 T = TypeVar("T")
@@ -131,10 +130,6 @@ class Labelled(Replacing):
 
 def _facts(path: Path) -> tuple[str, int]:
     """Speaker and samples of a file, without reading the rest of it."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            speaker = str(file["speaker"]) if "speaker" in file.files else TEACHER
-            samples = (file.zip.getinfo("audio.npy").file_size - NPY_HEADER) // 2
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise AudioError(f"cannot be read as labelled speech ({error}): make it again") from error
-    return speaker, samples
+    with opened_arrays(path) as arrays:
+        (samples,) = arrays.shape("audio")
+        return str(arrays["speaker"]) if "speaker" in arrays.names else TEACHER, samples

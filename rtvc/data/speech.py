@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtvc.arrays import read_array
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.data.manifest import remark
 from rtvc.data.order import Replacing
@@ -216,7 +217,7 @@ class Speech(Replacing):
         if number not in self._copies:
             self._copies[number] = copies_of(self.files[number])
         paths = self._copies[number]
-        return np.load(paths[int(rng.integers(len(paths)))], allow_pickle=False) if paths else None
+        return read_array(paths[int(rng.integers(len(paths)))]) if paths else None
 
     def beside(self, number: int, rng: np.random.Generator) -> int:
         """Another utterance of the same speaker where there is one, else the same."""

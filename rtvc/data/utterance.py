@@ -12,7 +12,6 @@
 Frame k of units speaks for the time k / 50 s, of F0 for (k + 0.5) / 80 s.
 """
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.arrays import opened_arrays, read_arrays
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.errors import AudioError
 from rtvc.files import replacing
@@ -39,8 +39,6 @@ not known."""
 COPIES = "copies"
 """Folder beside the files: the same words in other voices, (N,) int16 each; an empty file stands
 for a copy that said something else."""
-NPY_HEADER = 128
-"""Bytes before the samples of a one-dimensional array."""
 
 
 class Voiced:
@@ -67,21 +65,6 @@ class Voiced:
         confidence = np.interp(seconds, times, self.confidence)
         voiced = (confidence > SURE) & ((self.f0 > 0).sum() >= 2)
         return voiced.astype(np.float32), (voiced | (confidence < UNSURE)).astype(np.float32)
-
-
-def read_arrays(path: Path) -> dict[str, Array]:
-    """All arrays of an .npz of labelled speech; nothing in it is unpickled.
-
-    Raises:
-        AudioError: it cannot be read.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise AudioError(
-            f"{path} cannot be read as labelled speech ({error}): make it again"
-        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,14 +148,9 @@ def facts_of(path: Path) -> tuple[str, int, bool]:
     Raises:
         AudioError: it is not a file of labelled speech.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            samples = (file.zip.getinfo("audio.npy").file_size - NPY_HEADER) // 2
-            return str(file["speaker"]), samples, bool(str(file["text"]))
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise AudioError(
-            f"{path} cannot be read as labelled speech ({error}): make it again"
-        ) from error
+    with opened_arrays(path) as arrays:
+        (samples,) = arrays.shape("audio")
+        return str(arrays["speaker"]), samples, bool(str(arrays["text"]))
 
 
 def copy_path(utterance: Path, number: int) -> Path:

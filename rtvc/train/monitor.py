@@ -20,6 +20,7 @@ from rich.progress import (
 from torch import Tensor
 
 from rtvc.errors import LONGEST, DependencyError
+from rtvc.files import parsed
 from rtvc.printable import printable
 from rtvc.train.parallel import World
 from rtvc.train.stage import Samples
@@ -75,9 +76,9 @@ class Monitor:
         kept = []
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
-                if json.loads(line)["step"] <= start:
+                if parsed(line)["step"] <= start:
                     kept.append(line + "\n")
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError):
                 continue  # half a line, cut off by the kill
         path.write_text("".join(kept))
 

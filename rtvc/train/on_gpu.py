@@ -24,10 +24,11 @@ import numpy as np
 import torch
 import typer
 
+from rtvc.arrays import opened_arrays
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.data.utterance import Utterance, load_utterance, save_utterance
 from rtvc.errors import AudioError, CheckpointError, TrainingError
-from rtvc.files import write
+from rtvc.files import read_json, write
 from rtvc.tensorfile import opened
 
 MEGABYTE = 1_000_000
@@ -69,8 +70,8 @@ def unpacked(audio: bytes, labels: bytes) -> Utterance:
     import soundfile
 
     wave, _ = soundfile.read(io.BytesIO(audio), dtype="int16")
-    with np.load(io.BytesIO(labels), allow_pickle=False) as file:
-        return Utterance.of(wave, {name: file[name] for name in file.files})
+    with opened_arrays(io.BytesIO(labels)) as arrays:
+        return Utterance.of(wave, {name: arrays[name] for name in arrays.names})
 
 
 def in_turn(folders: Sequence[Path]) -> Iterator[Path]:
@@ -157,7 +158,7 @@ def unpack(
                             ),
                         )
                         made += 1
-        except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        except (AudioError, zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
             raise TrainingError(
                 f"{path} is no whole piece ({error}): pack or fetch it again"
             ) from error
@@ -262,15 +263,15 @@ def join(
                     tensor.float() if tensor.is_floating_point() else tensor
                 )
     try:
-        note = json.loads((folder / "note.json").read_text())
-    except (OSError, ValueError) as error:
+        note = read_json(folder / "note.json")
+        kept = {
+            "stage": str(note["stage"]),
+            "step": str(note["step"]),
+            "config": json.dumps(note["config"]),
+            "device": str(note["device"]),
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} is not whole ({error}): fetch it again") from error
-    kept = {
-        "stage": note["stage"],
-        "step": str(note["step"]),
-        "config": json.dumps(note["config"]),
-        "device": note["device"],
-    }
     save_weights(out, parts, kept)
     typer.echo(json.dumps({"parts": sorted(parts), "out": str(out)}))
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from rtvc import checks
 from rtvc.errors import CheckpointError, OutputError, VoiceError
 from rtvc.files import StrPath, check_target, is_stream, kind
 from rtvc.models.loading import kind as type_of
@@ -48,7 +49,7 @@ def check_voice_file(
     Raises:
         VoiceError: it does not end in `.voice`, cannot be written, or is a source.
     """
-    path = Path(path)
+    path = Path(checks.path(path, "the file of a voice", VoiceError))
     if path.suffix != SUFFIX and not is_stream(path):
         got = repr(path.suffix) if path.suffix else "no suffix"
         better = path.with_name(f"{path.name}{SUFFIX}") if path.name else f"NAME{SUFFIX}"
@@ -90,7 +91,7 @@ def read_file(path: str | os.PathLike[str]) -> Contents:
     Raises:
         VoiceError: no such file, or one that is truncated, foreign, hostile or of a later version.
     """
-    path = Path(path)
+    path = Path(checks.path(path, "a voice", VoiceError))
     if (there := kind(path)) != "file":
         got = f"a {there}" if there else "nothing there"
         advice = "make one with `rtvc voice create REFERENCE… -o NAME.voice`"

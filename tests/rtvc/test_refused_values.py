@@ -24,8 +24,9 @@ from rtvc.engine.streams.chunker import Chunker
 from rtvc.engine.streams.pool import Pool
 from rtvc.engine.streams.resampler import Resampler
 from rtvc.engine.streams.session import Session
-from rtvc.errors import AudioError, RtvcError, VoiceError
+from rtvc.errors import AudioError, ConfigError, RtvcError, VoiceError
 from rtvc.models.streaming.interface import conditioned
+from rtvc.models_by_name import load
 from rtvc.stream_model import StreamModel
 from rtvc.voices.voice import Voice
 from tests.support.streams import noise, voice
@@ -43,6 +44,10 @@ IMPOSSIBLE: list[Any] = [
     torch.tensor(1.0),
 ]
 """Values that no control takes."""
+
+
+NO_PATHS: list[Any] = [None, 1, b"x", 1.5, ["a"], True]
+"""What is neither a path nor a name."""
 
 
 @pytest.fixture
@@ -272,3 +277,23 @@ def test_steps_of_the_pitch_end_at_the_limits() -> None:
 def test_a_line_takes_whole_float_rates() -> None:
     chunker = Chunker(24_000, 600, 0, torch.zeros(1, 1), rate_in=48_000.0, rate_out=44_100.0)
     assert chunker.exit.rate_out == 44_100
+
+
+@pytest.mark.parametrize("value", NO_PATHS, ids=repr)
+def test_what_is_no_path_is_refused_at_every_door(vc: VoiceConverter, value: Any) -> None:
+    expected = "expected a path or a name as"
+    if value is not None:  # which is the model that ships
+        with pytest.raises(ConfigError, match=expected):
+            load(value)
+    with pytest.raises(VoiceError, match=expected):
+        Voice.load(value)
+    with pytest.raises(VoiceError, match=expected):
+        voice().save(value)
+    with pytest.raises(ConfigError, match=expected):
+        vc.stream(voice(), backend=value)
+
+
+@pytest.mark.parametrize("value", ["a", "25", True, [25], 1j], ids=repr)
+def test_a_look_ahead_is_a_number(value: Any) -> None:
+    with pytest.raises(ConfigError, match="expected milliseconds as the look-ahead"):
+        load("stream", lookahead=value)

@@ -8,6 +8,7 @@ import numpy as np
 
 from rtvc.clients.live import config, duplex_audio, live, open_devices
 from rtvc.clients.live.devices import Device, pick
+from rtvc.clients.sound import priority
 from rtvc.clients.websocket import mic
 
 MIC = Device(0, "Blue mic", "ALSA", 1, 0, 48_000, 0.01, 0.0, "input")
@@ -59,7 +60,9 @@ def until(condition, seconds=60):
 
 def fake_cards(monkeypatch):
     """Lets conversions find these; gives the list of those that were opened, in order."""
-    monkeypatch.setattr(duplex_audio, "raise_priority", lambda: False)  # this process keeps its own
+    # This process keeps its own place among others.
+    monkeypatch.setattr(duplex_audio, "raise_priority", lambda: False)
+    monkeypatch.setattr(priority, "realtime", lambda *_, **__: False)
     FakeStream.made.clear()
     for module in (config, live, mic, open_devices):
         monkeypatch.setattr(

@@ -5,7 +5,6 @@ Efron and Tibshirani 1993, chapter 13 (percentile intervals), and for word error
       words, and the two quotients subtracted.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 
 from rtvc.errors import ConfigError
 from rtvc.evaluate.summary import parts, quotient
+from rtvc.files import read_json
 
 DIRECTIONS = {
     "wer": -1,
@@ -63,7 +63,7 @@ def read_result(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, or is no such result.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(path)
         if all(pair["pair"] for pair in content["pairs"]) and content["pairs"]:
             return content
     except (OSError, ValueError, KeyError, TypeError) as error:

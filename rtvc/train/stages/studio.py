@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rtvc.arrays import opened_arrays
 from rtvc.audio.energy import energy
 from rtvc.audio.mel import HOP
 from rtvc.errors import TrainingError
@@ -44,12 +45,12 @@ class StyleMap:
 def teacher_styles(files: Iterable[Path]) -> Iterator[tuple[Tensor, Tensor]]:
     """Waves (1, 1, N) and acoustic styles (128,) of files that `rtvc teacher generate` wrote."""
     for path in files:
-        with np.load(path, allow_pickle=False) as file:
-            if "style" not in file.files:
+        with opened_arrays(path) as arrays:
+            if "style" not in arrays.names:
                 continue
             wave, style = (
-                file["audio"].astype(np.float32) / 32768,
-                file["style"][:128].astype(np.float32),
+                arrays["audio"].astype(np.float32) / 32768,
+                arrays["style"][:128].astype(np.float32),
             )
         yield torch.from_numpy(wave[: len(wave) // HOP * HOP])[None, None], torch.from_numpy(style)
 

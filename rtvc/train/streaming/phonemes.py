@@ -13,7 +13,6 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from rtvc.arrays import opened_arrays
 from rtvc.data.cache import Array
 from rtvc.data.seeds import numpy_generator
 from rtvc.data.speech import Speech
@@ -283,10 +283,10 @@ def align_all(
     done, files = 0, sorted(path for path in folder.rglob("*.npz") if not path.name.startswith("."))
     for number, path in enumerate(files, 1):
         try:
-            with np.load(path, allow_pickle=False) as file:
-                wanted = bool(str(file["text"])) and bool((file["phonemes"] == UNKNOWN).all())
+            with opened_arrays(path) as arrays:
+                wanted = bool(str(arrays["text"])) and bool((arrays["phonemes"] == UNKNOWN).all())
             done += wanted and align(path, net)
-        except (AudioError, OSError, ValueError, KeyError, BadZipFile):
+        except AudioError:
             pass  # stages remark on files that cannot be read
         if progress:
             progress(number, len(files))

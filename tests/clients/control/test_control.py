@@ -1,8 +1,10 @@
 """The local endpoint and `rtvc control`: who is answered, what is refused and why, and how soon."""
 
 import http.client
+import http.server
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -153,6 +155,74 @@ def test_strangers_are_sent_away(address, desk, headers, status):
     assert not desk.told
 
 
+def said(caplog):
+    """What we and the HTTP library logged."""
+    return [entry for entry in caplog.records if entry.name.startswith(("rtvc", "aiohttp"))]
+
+
+HOSTILE = {
+    "a token that is no text": (b"GET /v1/status", b"Authorization: Bearer \xff\xfe", b"", 401),
+    "half a surrogate": (b"GET /v1/status", b"Authorization: Bearer \xed\xa0\x80", b"", 401),
+    "no request": (b"\x00\xff\x17", b"", b"", 400),
+    "a header without end": (b"GET /", b"X: " + 100_000 * b"a", b"", 400),
+    "compressed": (
+        b"POST /v1/control",
+        b"Content-Encoding: gzip\r\nContent-Length: 3",
+        b"abc",
+        415,
+    ),
+    "too long, announced": (b"POST /v1/control", b"Content-Length: 99999999999", b"", 413),
+    "too long, in chunks": (
+        b"POST /v1/control",
+        b"Transfer-Encoding: chunked",
+        8 * (b"1000\r\n" + 0x1000 * b"a" + b"\r\n") + b"0\r\n\r\n",
+        413,
+    ),
+    "a length below nothing": (b"POST /v1/control", b"Content-Length: -1", b"", 400),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_is_no_request_is_refused_and_fills_no_terminal(address, desk, case, caplog):
+    line, headers, body, status = HOSTILE[case]
+    host = address.url.removeprefix("http://")
+    own = (
+        b""
+        if b"Authorization" in headers
+        else f"Authorization: Bearer {address.token}\r\n".encode()
+    )
+    request = b"%b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n\r\n%b" % (
+        line,
+        host.encode(),
+        own,
+        headers,
+        body,
+    )
+    with socket.create_connection(host.split(":"), timeout=10) as stranger:
+        stranger.sendall(request)
+        answer = stranger.recv(65_536)
+    assert answer.split()[1] == str(status).encode()
+    assert ask(address, "/v1/status")[0] == 200 and not desk.told
+    assert not said(caplog)
+
+
+def test_a_recording_that_breaks_off_is_told_to_nobody_and_makes_no_voice(address, desk, caplog):
+    host = address.url.removeprefix("http://")
+    head = f"POST /v1/voices/me HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {address.token}"
+    with socket.create_connection(host.split(":"), timeout=10) as stranger:
+        stranger.sendall(f"{head}\r\nContent-Length: 1000\r\n\r\nabc".encode())
+    assert ask(address, "/v1/status")[0] == 200
+    assert not desk.voices and not said(caplog)
+
+
+def test_a_fault_of_ours_is_logged_and_said(address, desk, caplog):
+    desk.problem = RuntimeError("injected")
+    status, body, _ = ask(address, "/v1/control", method="POST", body=b'{"mute": true}')
+    assert status == 500 and b"went wrong" in body and b"injected" not in body
+    assert "injected" in caplog.text
+    assert ask(address, "/v1/status")[0] == 200
+
+
 def test_a_page_under_a_name_that_was_made_to_point_here_gets_nothing(address):
     """DNS rebinding: the attacker's host name, our port; not even the page's files."""
     port = address.url.rpartition(":")[2]
@@ -216,6 +286,36 @@ def test_what_a_killed_process_left_behind_is_swept_away(tmp_path, monkeypatch):
         assert addresses() == [] and not path.exists()
     with pytest.raises(ServiceError, match="rtvc live"):
         address_of()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "5", '{"pid": "x"}', "[" * 10**5], ids=len)
+def test_what_is_no_address_is_passed_over(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    right = Address("http://127.0.0.1:1", "x", os.getpid())
+    with announced(right) as path:
+        (path.parent / f"{path.stem}0.json").write_text(content)
+        assert addresses() == [right]
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"5", b"\xff", b"[" * 10**5], ids=len)
+def test_an_answer_that_is_none_is_told(body):
+    class Stranger(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        line = Line(Address(f"http://127.0.0.1:{server.server_port}", "x", os.getpid()))
+        with pytest.raises(ServiceError, match="does not answer"):
+            line.status()
+        line.close()
+        thread.join()
 
 
 def test_the_command_changes_and_tells(address, desk, capsys):

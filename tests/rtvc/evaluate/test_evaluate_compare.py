@@ -141,7 +141,17 @@ def test_the_command_prints_and_writes_the_comparison(
     assert written["metrics"]["wer"]["change"] == pytest.approx(-0.1)
 
 
-@pytest.mark.parametrize("content", [None, "no json", "[]", '{"pairs": []}', '{"pairs": [{}]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "no json",
+        "[]",
+        '{"pairs": []}',
+        '{"pairs": [{}]}',
+        pytest.param("[" * 10**5, id="deep"),
+    ],
+)
 def test_what_is_no_result_is_refused_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
 ) -> None:

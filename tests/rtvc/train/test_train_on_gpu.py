@@ -103,6 +103,10 @@ def test_a_stage_trains_by_the_clock_and_its_weights_come_home(tmp_path: Path) -
     assert made.keys() == joined.keys() and all(
         torch.equal(made[name].half().float(), joined[name]) for name in made
     )
+    for note in ("", "[]", "{}", "[" * 10**5):
+        (home / "note.json").write_text(note)
+        with pytest.raises(CheckpointError, match="is not whole"):
+            ran("join", str(home), "-o", str(tmp_path / "joined.safetensors"))
     files[0].write_bytes(b"no")
     with pytest.raises(CheckpointError, match="get the file again"):
         ran("join", str(home), "-o", str(tmp_path / "joined.safetensors"))
