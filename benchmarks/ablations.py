@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 
+from rtvc.errors import TrainingError
 from rtvc.files import write, write_json
 from rtvc.train.config import Section, nearest, validated
 
@@ -85,6 +86,11 @@ def answer(
         for key, value in line.items()
         if key.startswith("valid/")
     }
+    if missing := [name for name in question.measures if name not in last]:
+        raise TrainingError(
+            f"expected held-out measurements of {', '.join(missing)}, {run} has none: hold speakers"
+            " out who have such labels"
+        )
     return {
         "answer": answer,
         "seed": seed,

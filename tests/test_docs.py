@@ -13,8 +13,8 @@ import pytest
 from browser import chromium
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("index.html", "recipes/one_voice.html")
-"""Those that are looked at: a first page, and one with a wide table."""
+PAGES = ("index.html", "recipes/one_voice.html", "samples/index.html")
+"""Those that are looked at: a first page, one with a wide table, and one with players."""
 PICTURES = ROOT / "site" / "pictures"
 
 pytestmark = pytest.mark.skipif(

@@ -8,6 +8,7 @@ import typer
 from rtvc.cli.targets import AnyModel, Device, Lookahead
 from rtvc.cli.voice import Fit
 from rtvc.engine.cli.studies import (
+    check_clips,
     picture_of,
     show_comparison,
     show_evaluation,
@@ -101,6 +102,20 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    clips: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "for --units: table that knows the recordings' languages (columns blob, language;"
+                " .gz too): they come in turn, and each is told by itself"
+            ),
+            show_default=False,
+        ),
+    ] = None,
+    language: Annotated[
+        list[str] | None,
+        typer.Option(help="for --clips: only these, as the table names them; repeatable"),
+    ] = None,
     teacher: Annotated[
         Path | None,
         typer.Option(
@@ -119,6 +134,8 @@ def evaluate(
     rtvc evaluate --compare before.json after.json
 
     rtvc evaluate --units codebook.safetensors --pairs held_out.tsv --limit 200
+
+    rtvc evaluate --units … --pairs held_out.tsv --clips clips.tsv.gz --language fr --language nl
     """
     import torch
 
@@ -151,10 +168,11 @@ def evaluate(
             f"--backend {backend} runs the steps of a stream: give --chunk as well, such as"
             " --chunk 25"
         )
+    check_clips(units, clips, language)
     torch.set_num_threads(threads)
     if units is not None:
         converter = LibraryConverter(model, None, device, fit or 0, lookahead=lookahead)
-        show_languages(converter, pairs, units, limit or LANGUAGES, json)
+        show_languages(converter, pairs, units, limit or LANGUAGES, json, clips, language or ())
         return
     listed = read_pairs(pairs, limit, more)
     if where:

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from rtvc.evaluate.converter import LibraryConverter
     from rtvc.evaluate.pairs import Pair
 
-__all__ = ["picture_of", "show_comparison", "show_evaluation", "show_languages", "show_where"]
+__all__ = [
+    "check_clips",
+    "picture_of",
+    "show_comparison",
+    "show_evaluation",
+    "show_languages",
+    "show_where",
+]
 
 
 def picture_of(json: Path | None) -> Path | None:
@@ -167,22 +174,47 @@ def show_where(
         console.print(f"result: {json}", soft_wrap=True)
 
 
+def check_clips(units: Path | None, clips: Path | None, wanted: Sequence[str] | None) -> None:
+    """Refuses languages where nothing tells them.
+
+    Raises:
+        ConfigError: a table of clips without units, or languages without a table of clips.
+    """
+    from rtvc.errors import ConfigError
+
+    if (clips and units is None) or (wanted and clips is None):
+        raise ConfigError(
+            "languages are told by a table of clips and measured in units of speech: give --units"
+            " and --clips as well"
+        )
+
+
 def show_languages(
-    converter: "LibraryConverter", manifest: Path, codebook: Path, count: int, json: Path | None
+    converter: "LibraryConverter",
+    manifest: Path,
+    codebook: Path,
+    count: int,
+    json: Path | None,
+    clips: Path | None = None,
+    wanted: Sequence[str] = (),
 ) -> None:
-    """Prints the unit error rate of conversions between a manifest's speakers; writes it where
-    asked."""
+    """Prints the unit error rate of conversions between a manifest's speakers, and that of each
+    language where `clips` tells them; writes it where asked."""
     from rtvc.audio.recording import read
     from rtvc.cli.progress import stages
     from rtvc.data.manifest import read_manifest
     from rtvc.evaluate.provenance import commit, provenance
-    from rtvc.evaluate.studies.languages import chosen, languages
+    from rtvc.evaluate.studies.languages import chosen, languages, of_languages, spoken, unknown
     from rtvc.files import write_json
     from rtvc.teacher.whisper import Listener
     from rtvc.train.material.units import LAYERS, Codebook
 
     book, listen = Codebook.load(codebook), Listener(LAYERS)
-    pairs = chosen(read_manifest(manifest), count)
+    language = spoken(clips) if clips else unknown
+    entries = read_manifest(manifest)
+    if wanted:
+        entries = of_languages(entries, language, wanted)
+    pairs = chosen(entries, count, language=language)
     with stages(["convert"], len(pairs)) as advance:
         result = languages(
             converter,
@@ -190,13 +222,19 @@ def show_languages(
             lambda wave: book.units(listen(wave))[-1].tolist(),
             lambda path: read(path).numpy(),
             lambda done, total: advance("convert", done, total),
+            language,
         )
     if json:
         rows = [said._asdict() for said in result.said]
         note = {**provenance(), "commit": commit(), "model": converter.name}
         write_json(json, {**result._asdict(), "said": rows, **note})
     low, high = result.error_ci95
-    console_beside(json).print(
+    console = console_beside(json)
+    for name, (recordings, error, chance) in result.of_each().items() if clips else ():
+        console.print(
+            f"{name}: {error:.3f} of {recordings} recordings; of another {chance:.3f}", markup=False
+        )
+    console.print(
         f"{converter.name}: unit error rate {result.error:.3f} ({low:.3f} … {high:.3f}) of"
         f" {result.recordings} recordings; of another recording {result.chance:.3f}"
     )

@@ -155,7 +155,8 @@ def picture(mel: Tensor) -> Tensor:
 
 
 class Means:
-    """Running means of named scalars, kept on the device until they are asked for."""
+    """Running means of named scalars, and of shares (`rtvc.train.losses.shares`), kept on the
+    device until they are asked for."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -169,10 +170,18 @@ class Means:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def take(self, world: World) -> dict[str, float]:
-        """The means over the steps since the last call, and over the ranks."""
+        """The means over the steps since the last call, and over the ranks; a share of nothing is
+        left out."""
         if self.sums:
             names = sorted(self.sums)
-            means = world.mean(torch.stack([self.sums[n] / self.counts[n] for n in names])).tolist()
-            self.last = dict(zip(names, means, strict=True))
+            pairs = [_pair(self.sums[name], self.counts[name]) for name in names]
+            totals, counts = world.mean(torch.stack(pairs)).unbind(1)
+            means = zip(names, (totals / counts).tolist(), counts.tolist(), strict=True)
+            self.last = {name: mean for name, mean, count in means if count}
         self.sums, self.counts = {}, {}
         return self.last
+
+
+def _pair(total: Tensor, steps: int) -> Tensor:
+    """The sum of a scalar over so many steps, or of a share, as a total and a count, (2,)."""
+    return total if total.ndim else torch.stack([total, torch.full_like(total, steps)])

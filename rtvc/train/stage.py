@@ -57,7 +57,8 @@ class Stage(Protocol):
         """Scalar losses of one phase, unweighted; the loop multiplies each by
         `config.weights.<name>` and adds them up.
 
-        Names that begin with `metric/` are only logged. An empty dict skips the phase in this step.
+        Names that begin with `metric/` are only logged; what only some frames have is a share, (2,)
+        (`rtvc.train.losses.shares`). An empty dict skips the phase in this step.
         Called with the global generators seeded from (seed, step, rank). Which names come may
         depend on the phase and the step, not on the data: all ranks must agree. Only the phase's
         own modules receive gradients, so the graph may run through the others; what a later phase

@@ -8,8 +8,10 @@ for comparing models: the same words said twice by one person differ in units to
 another recording, which are stated beside it, differ in nearly all.
 """
 
+import csv
+import gzip
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -25,8 +27,12 @@ from rtvc.evaluate.summary import DRAWS, SEED
 
 Units = Callable[[Array], Sequence[int]]
 """A recording (N,) at 24 kHz -> its units, 50 a second."""
+Language = Callable[[Entry], str]
+"""What is spoken in a recording; empty where nobody knows."""
 SHORTEST, LONGEST = 2.0, 10.0
 """Seconds of the recordings that are converted."""
+NAMED = 16
+"""Digits of a clip's blob that its recording is named by."""
 
 
 class Said(NamedTuple):
@@ -35,10 +41,12 @@ class Said(NamedTuple):
     source: str
     speaker: str
     target: str
+    language: str
+    """Empty where nobody knows."""
     error: float
     """Unit error rate of the conversion."""
     chance: float
-    """That of the next recording, which says something else."""
+    """That of the next recording of the language, which says something else."""
 
 
 class Languages(NamedTuple):
@@ -49,6 +57,58 @@ class Languages(NamedTuple):
     error_ci95: tuple[float, float]
     chance: float
     said: list[Said]
+
+    def of_each(self) -> "dict[str, tuple[int, float, float]]":
+        """Recordings, error and chance of every language, in their order."""
+        groups: dict[str, list[Said]] = {}
+        for said in self.said:
+            groups.setdefault(said.language, []).append(said)
+        return {
+            language: (
+                len(group),
+                fmean(said.error for said in group),
+                fmean(said.chance for said in group),
+            )
+            for language, group in groups.items()
+        }
+
+
+def spoken(table: Path) -> Language:
+    """The languages that a table of clips knows (tab-separated, packed or not, with the columns
+    blob and language), of recordings that are named by the first digits of their blob.
+
+    Raises:
+        ConfigError: it cannot be read or lacks a column.
+    """
+    try:
+        with gzip.open(table, "rt") if table.suffix == ".gz" else table.open() as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        languages = {row["blob"][:NAMED]: row["language"] for row in rows}
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise ConfigError(
+            f"expected a table of clips with the columns blob and language, {table} is none"
+            f" ({error}): name that of the corpus, such as clips.tsv.gz"
+        ) from error
+    return lambda entry: languages.get(entry.path.stem[:NAMED], "")
+
+
+def of_languages(
+    entries: Sequence[Entry], language: Language, wanted: Sequence[str]
+) -> list[Entry]:
+    """The recordings of the languages that are wanted, in the order of these.
+
+    Raises:
+        ConfigError: there is none of one of them.
+    """
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(language(entry), []).append(entry)
+    if missing := [name for name in wanted if name not in groups]:
+        there = ", ".join(sorted(name for name in groups if name)) or "none"
+        raise ConfigError(
+            f"expected recordings in {', '.join(missing)}, there are none: choose of {there}"
+        )
+    return [entry for name in wanted for entry in groups[name]]
 
 
 def error_rate(right: Sequence[int], heard: Sequence[int]) -> float:
@@ -65,9 +125,16 @@ def interval_of(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def chosen(entries: Sequence[Entry], count: int, seed: int = 0) -> list[tuple[Entry, Entry]]:
-    """Recordings and whose voice each is converted to: of as many speakers as possible, the targets
-    other speakers' longest recordings; always the same.
+def unknown(entry: Entry) -> str:
+    """A `Language` of recordings of which nobody knows it."""
+    return ""
+
+
+def chosen(
+    entries: Sequence[Entry], count: int, seed: int = 0, language: Language = unknown
+) -> list[tuple[Entry, Entry]]:
+    """Recordings and whose voice each is converted to: languages in turn, of as many speakers as
+    possible, the targets other speakers' longest recordings; always the same.
 
     Raises:
         ConfigError: there are fewer than two speakers.
@@ -89,8 +156,12 @@ def chosen(entries: Sequence[Entry], count: int, seed: int = 0) -> list[tuple[En
     for entry in order:
         turn[entry.speaker] = turn.get(entry.speaker, 0) + 1
         ranked.append((turn[entry.speaker], entry))
+    groups: dict[str, list[Entry]] = {language(entry): [] for entry in entries}
+    for _, entry in sorted(ranked, key=lambda each: each[0]):
+        groups[language(entry)].append(entry)
+    in_turn = [entry for row in zip_longest(*groups.values()) for entry in row if entry is not None]
     pairs = []
-    for _, entry in sorted(ranked, key=lambda each: each[0])[:count]:
+    for entry in in_turn[:count]:
         others = sorted(set(longest) - {entry.speaker})
         pairs.append((entry, longest[others[int(rng.integers(len(others)))]]))
     return pairs
@@ -102,6 +173,7 @@ def languages(
     units: Units,
     read: Callable[[Path], Array],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    language: Language = unknown,
 ) -> Languages:
     """The unit error rate of conversions.
 
@@ -111,17 +183,22 @@ def languages(
         units: of a recording.
         read: a recording (N,) at 24 kHz.
         progress: told how many are done, and of how many.
+        language: of a recording.
     """
     told = [units(read(source.path)) for source, _ in pairs]
+    spoken_in = [language(source) for source, _ in pairs]
     said = []
     for number, (source, target) in enumerate(pairs):
         wave, _ = convert(source.path, [target.path])
-        other = told[(number + 1) % len(told)]
+        later = [(number + step) % len(told) for step in range(1, len(told) + 1)]
+        same = [k for k in later if spoken_in[k] == spoken_in[number] and k != number]
+        other = told[(same or later)[0]]
         said.append(
             Said(
                 source.path.name,
                 source.speaker,
                 target.speaker,
+                spoken_in[number],
                 error_rate(told[number], units(wave)),
                 error_rate(told[number], other),
             )

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rtvc.models.streaming.pitch import SEMITONE
+from rtvc.train.losses.shares import share
 
 
 def pitch_losses(
@@ -12,7 +13,7 @@ def pitch_losses(
 ) -> dict[str, Tensor]:
     """Cross entropies of F0, against a bell of one bin's width around the truth, and of voicing.
 
-    The share of voiced frames within a semitone, and of right voicing, are metrics.
+    The share of voiced frames within a semitone, and of right voicing, are metrics (`share`).
 
     Args:
         centres: (K,) log F0 of the bins.
@@ -32,10 +33,6 @@ def pitch_losses(
     return {
         "f0": (bins * counted).sum() / counted.sum().clamp_min(1),
         "voicing": (voicing * known).sum() / known.sum().clamp_min(1),
-        "metric/within_a_semitone": (
-            (((peak - log_f0).abs() < SEMITONE) * counted).sum() / counted.sum().clamp_min(1)
-        ),
-        "metric/voicing_right": (
-            (((logits[..., -1] > 0) == (voiced > 0.5)) * known).sum() / known.sum().clamp_min(1)
-        ),
+        "metric/within_a_semitone": share((peak - log_f0).abs() < SEMITONE, counted),
+        "metric/voicing_right": share((logits[..., -1] > 0) == (voiced > 0.5), known),
     }

@@ -17,10 +17,14 @@ from rtvc.data.utterance import UNKNOWN, Utterance
 from rtvc.models.streaming.analysis import Analysis
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.losses import frame_cross_entropy
+from rtvc.train.losses.shares import METRIC, means, share, weighed
 from rtvc.train.material.stream_data import CLEAN, stacked
 from rtvc.train.material.units import CLUSTERS, LAYERS
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Stage
+
+LABELS = ("units", "phonemes")
+"""Losses that are cross entropies of a batch's labels of the same name."""
 
 
 class SpeechConfig(Section):
@@ -76,6 +80,8 @@ class SpeechStage(Stage):
     labelled."""
 
     centre = 0
+    from_frame = 0
+    """Of a piece: the first whose labels the cross entropies count."""
 
     def __init__(self, config: SpeechRun) -> None:
         self.settings = config
@@ -150,17 +156,19 @@ class SpeechStage(Stage):
         ]
 
     def held_out_losses(self, phase: str, step: int) -> dict[str, float]:
-        """The losses of a phase on the held-out speakers, as recorded; empty where there are
-        none."""
-        sums: dict[str, float] = {}
-        count = 0
+        """The losses and metrics of a phase on the held-out speakers, as recorded: a cross entropy
+        and a share over the frames that have such a label, others over rows. What nothing has a
+        label for is left out; empty where there are no such speakers."""
+        totals: dict[str, Tensor] = {}
         for rows, names in self.held_out_batches():
             batch = moved(rows, self.device())
             for name, value in self.losses(phase, batch, step).items():
-                key = name.removeprefix("metric/")
-                sums[key] = sums.get(key, 0.0) + float(value) * len(names)
-            count += len(names)
-        return {name: total / count for name, total in sums.items()}
+                key = name.removeprefix(METRIC)
+                labels = batch[name][..., self.from_frame :] if name in LABELS else None
+                weight = len(names) if labels is None else int((labels != UNKNOWN).sum())
+                pair = weighed(value, weight)
+                totals[key] = totals[key] + pair if key in totals else pair
+        return means(totals)
 
     def device(self) -> torch.device:
         """Where the modules are."""
@@ -190,9 +198,9 @@ class Heads(nn.Module):
 
 
 def share_right(logits: Tensor, classes: Tensor) -> Tensor:
-    """The share of known frames (B, T) whose class the logits (B, K, T) name."""
-    known = classes != UNKNOWN
-    return ((logits.argmax(1) == classes) & known).sum() / known.sum().clamp_min(1)
+    """The share of known frames (B, T) whose class the logits (B, K, T) name, as `share` gives
+    it."""
+    return share(logits.argmax(1) == classes, classes != UNKNOWN)
 
 
 def told(logits: list[Tensor], units: Tensor, phonemes: Tensor) -> dict[str, Tensor]:

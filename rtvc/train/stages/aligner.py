@@ -11,6 +11,7 @@ from torch import Tensor
 from rtvc.data.symbols import BOUNDARY, decode
 from rtvc.train.config import DataConfig, RunConfig, Section
 from rtvc.train.losses.losses import ctc, token_cross_entropy
+from rtvc.train.losses.shares import measured, share
 from rtvc.train.material.align import Aligned, align
 from rtvc.train.material.components import ModelConfig, text_aligner
 from rtvc.train.material.speech import Utterances, held_out
@@ -60,11 +61,10 @@ class Aligner(Stage):
         accuracy is only logged."""
         found, tokens, lengths = self.align(batch), batch["tokens"], batch["lengths"]
         right = found.logits[:, :-1].argmax(-1) == tokens
-        inside = (tokens != BOUNDARY).float()
         return {
             "ctc": ctc(found.ctc, found.frames, tokens[:, 1:-1], lengths - 2, BOUNDARY),
             "s2s": token_cross_entropy(found.logits[:, :-1], tokens, lengths),
-            "metric/accuracy": (right * inside).sum() / inside.sum(),
+            "metric/accuracy": share(right, tokens != BOUNDARY),
         }
 
     def validate(self, step: int) -> dict[str, float]:
@@ -73,10 +73,7 @@ class Aligner(Stage):
         if self.valid is None:
             return {}
         batch = moved(self.valid.batch(0), next(self.net.parameters()).device)
-        values = {
-            name.removeprefix("metric/"): float(value)
-            for name, value in self.losses("aligner", batch, step).items()
-        }
+        values = measured(self.losses("aligner", batch, step))
         errors = total = 0
         found = self.align(batch)
         for logits, frames, tokens in zip(found.ctc, found.frames, batch["tokens"], strict=True):

@@ -19,6 +19,7 @@ from rtvc.data.dataset import Corpus, piece
 from rtvc.data.seeds import generator
 from rtvc.errors import DependencyError
 from rtvc.train.config import DataConfig, RunConfig, Section
+from rtvc.train.losses.shares import measured, share
 from rtvc.train.material.components import ModelConfig, pitch_extractor
 from rtvc.train.material.speech import corpora, exact_mel
 from rtvc.train.stage import Batch, Samples, Stage
@@ -122,7 +123,7 @@ class Pitch(Stage):
         return {
             "f0": F.smooth_l1_loss(found, f0),
             "voicing": F.cross_entropy(voicing.mT, (~voiced).long()),
-            "metric/within_50_cents": ((cents < 50) & voiced).sum() / voiced.sum().clamp_min(1),
+            "metric/within_50_cents": share(cents < 50, voiced),
             "metric/voicing_accuracy": ((voicing.argmax(-1) == 0) == voiced).float().mean(),
         }
 
@@ -140,10 +141,7 @@ class Pitch(Stage):
             "wave": torch.stack([w for w, _ in rows]).to(device),
             "f0": torch.stack([f for _, f in rows]).to(device),
         }
-        return {
-            name.removeprefix("metric/"): float(value)
-            for name, value in self.losses("pitch", batch, step).items()
-        }
+        return measured(self.losses("pitch", batch, step))
 
     def sample(self, step: int) -> Samples:
         """One piece, heard and seen, with its true F0 and the found one drawn as bright lines over

@@ -23,6 +23,7 @@ from rtvc.train.losses.losses import (
     masked_l1,
     r1,
 )
+from rtvc.train.losses.shares import share
 from rtvc.train.material import components
 from rtvc.train.material.align import align, cut
 from rtvc.train.material.speech import Utterances, held_out
@@ -177,9 +178,7 @@ class Stage2(Stage):
             "adversarial": adversarial(verdict, True),
             "adversarial_cycle": adversarial(self.discriminator(back[:, None], speaker)[0], True),
             "features": feature_matching(real_features, features),
-            "metric/phoneme_accuracy": (
-                ((spelled.argmax(1) == batch["labels"]) & known).sum() / known.sum().clamp_min(1)
-            ),
+            "metric/phoneme_accuracy": share(spelled.argmax(1) == batch["labels"], known),
         }
 
     def validate(self, step: int) -> dict[str, float]:

@@ -26,6 +26,7 @@ from rtvc.models.styletts2.decoder import ISTFTNetDecoder
 from rtvc.models.styletts_vc.mel_encoder import LinearProjection, MelEncoder
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.losses import frame_cross_entropy
+from rtvc.train.losses.shares import measured, share
 from rtvc.train.material.stream_data import CLEAN, StreamRun, StreamStage, frozen, stacked
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
@@ -117,7 +118,9 @@ class Transfer(StreamStage):
         losses = {
             "content": (content.float() - batch["content"]).abs().mean(),
             "phonemes": frame_cross_entropy(logits, batch["phonemes"]),
-            "metric/phonemes_right": (logits.argmax(1) == batch["phonemes"]).float().mean(),
+            "metric/phonemes_right": share(
+                logits.argmax(1) == batch["phonemes"], batch["phonemes"] >= 0
+            ),
         }
         if step % self.config.matched_every == 0:
             losses["outputs"] = self.matched(content, batch, step)
@@ -152,7 +155,7 @@ class Transfer(StreamStage):
             return {}
         with torch.no_grad():
             found = self.losses("transfer", moved(stacked(rows), self.device()), 0)
-        return {name.removeprefix("metric/"): float(value) for name, value in found.items()}
+        return measured(found)
 
     def sample(self, step: int) -> Samples:
         """A piece as it is heard, and its content, found and true."""

@@ -29,6 +29,7 @@ from rtvc.models.streaming.content import PHONEMES
 from rtvc.teacher.whisper_base import SHA256, whisper_base
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.losses import frame_cross_entropy
+from rtvc.train.losses.shares import measured, share
 from rtvc.train.material.stream_data import stacked
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Stage
@@ -237,9 +238,7 @@ class Bridge(Stage):
         return {
             "content": (distance * known).sum() / known.sum().clamp_min(1),
             "phonemes": frame_cross_entropy(logits.mT, phonemes),
-            "metric/phonemes_right": (
-                ((logits.argmax(-1) == phonemes) & known).sum() / known.sum().clamp_min(1)
-            ),
+            "metric/phonemes_right": share(logits.argmax(-1) == phonemes, known),
         }
 
     def validate(self, step: int) -> dict[str, float]:
@@ -250,7 +249,7 @@ class Bridge(Stage):
         found = self.losses(
             "bridge", moved(stacked(rows), next(self.net.parameters()).device), step
         )
-        return {name.removeprefix("metric/"): float(value) for name, value in found.items()}
+        return measured(found)
 
     def remarks(self) -> list[str]:
         """Utterances that could not be used."""

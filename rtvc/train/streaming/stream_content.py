@@ -19,6 +19,7 @@ from rtvc.models.streaming.content import CONTENT, ContentEncoder
 from rtvc.models.streaming.model import StreamingConfig
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.losses import frame_cross_entropy
+from rtvc.train.losses.shares import measured, share
 from rtvc.train.losses.speaker_leak import SpeakerClassifier
 from rtvc.train.material.stream_data import CLEAN, StreamRun, StreamStage, stacked
 from rtvc.train.prefetch import moved
@@ -113,8 +114,8 @@ class StreamContent(StreamStage):
         losses = {
             "content": distance.mean(),
             "phonemes": frame_cross_entropy(logits, phonemes),
-            "metric/phonemes_right": (logits.argmax(1) == phonemes).float().mean(),
-            "metric/content_exact": (distance * exact).sum() / exact.sum().clamp_min(1),
+            "metric/phonemes_right": share(logits.argmax(1) == phonemes, phonemes >= 0),
+            "metric/content_exact": share(distance, exact),
         }
         if self.classifier is not None:
             losses["leak"] = self.classifier.loss(content, batch["speaker"])
@@ -126,11 +127,7 @@ class StreamContent(StreamStage):
         if not rows:
             return {}
         found = self.losses("content", moved(stacked(rows), self.device()), step)
-        return {
-            name.removeprefix("metric/"): float(value)
-            for name, value in found.items()
-            if name != "leak"
-        }
+        return measured(found, leave_out=["leak"])
 
     def sample(self, step: int) -> Samples:
         """A piece as it is heard, and its content, found and true."""

@@ -15,6 +15,7 @@ from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.model import pitch_net
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.pitch_losses import pitch_losses
+from rtvc.train.losses.shares import measured
 from rtvc.train.material.stream_data import CLEAN, PITCH_OFFSET, StreamRun, StreamStage, stacked
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
@@ -95,7 +96,7 @@ class StreamPitch(StreamStage):
         if not rows:
             return {}
         found = self.losses("pitch", moved(stacked(rows), self.device()), step)
-        return {name.removeprefix("metric/"): float(value) for name, value in found.items()}
+        return measured(found)
 
     def sample(self, step: int) -> Samples:
         """A piece as it is heard, with the probability of every bin over time."""

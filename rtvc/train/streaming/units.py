@@ -6,6 +6,7 @@ model, classify the units, so whatever it holds, it holds for them. Noise is add
 training, which bounds how much of the speaker can pass (Beatrice 2's ratio).
 """
 
+import math
 from collections.abc import Collection
 from typing import ClassVar
 
@@ -63,13 +64,15 @@ def effective_rank(frames: Tensor) -> float:
 
 def same_speaker_nearest(means: Tensor, speakers: list[str]) -> float:
     """How often the nearest other utterance, by the cosine of mean contents (U, Z), is of the same
-    speaker: a probe of what leaks."""
+    speaker: a probe of what leaks. NaN where nobody has two utterances."""
     centred = F.normalize(means - means.mean(0), dim=1)
     likeness = centred @ centred.T
     likeness.fill_diagonal_(-2)
     nearest = likeness.argmax(1).tolist()
     asked = [k for k, speaker in enumerate(speakers) if speakers.count(speaker) > 1]
-    right: float = sum(speakers[nearest[k]] == speakers[k] for k in asked) / max(1, len(asked))
+    if not asked:
+        return math.nan
+    right: float = sum(speakers[nearest[k]] == speakers[k] for k in asked) / len(asked)
     return right
 
 
@@ -82,7 +85,7 @@ class Units(SpeechStage):
         super().__init__(config)
         self.config = config
         self.analysis = Analysis(config.model.fall)
-        self.centre = self.analysis.centre
+        self.centre, self.from_frame = self.analysis.centre, config.warm
         self.encoder = ContentEncoder.of(audible_bands(), config.model)
         self.heads = Heads(config.model.content)
         self.modules = {"analysis": self.analysis, "encoder": self.encoder, "heads": self.heads}
@@ -150,7 +153,10 @@ class Units(SpeechStage):
             speakers += names
         if not speakers:
             return {}
-        return self.held_out_losses("units", step) | {
+        found = {
             "rank": effective_rank(torch.cat(frames)),
             "speaker_nearest": same_speaker_nearest(torch.stack(means), speakers),
+        }
+        return self.held_out_losses("units", step) | {
+            name: value for name, value in found.items() if not math.isnan(value)
         }
