@@ -18,6 +18,15 @@ from calling import Client, noise
 from hostile_messages import TYPES, WELCOME, Hostile
 from serving import served
 
+from rtvc.engine.protocol import (
+    client_side,
+    formats,
+    frames,
+    refusals,
+    server_side,
+    streams,
+    upload,
+)
 from rtvc.engine.protocol.client_side import ClientSide
 from rtvc.engine.protocol.messages import Error, Start
 from rtvc.engine.protocol.refusals import Violation
@@ -184,27 +193,33 @@ class Bytes:
         return self.randrange(256) / 256
 
 
-def guided(seconds):
-    """Lets atheris look for frames that break the core; never returns."""
-    import atheris
+def instrumented(instrument):
+    """Lets coverage be seen inside everything that takes frames apart; returns how many functions
+    that are."""
+    seen = []
 
-    from rtvc.engine.protocol import formats, frames, streams
-    from rtvc.engine.protocol import refusals as reading
-    from rtvc.engine.protocol import sides as protocol
+    def watched(function):
+        seen.append(function)
+        return instrument(function)
 
-    for module in (formats, frames, protocol, reading, streams):
+    for module in (client_side, formats, frames, refusals, server_side, streams, upload):
         for kind in [
-            found
-            for found in vars(module).values()
-            if isinstance(found, type) and found.__module__ == module.__name__
+            kind
+            for kind in vars(module).values()
+            if isinstance(kind, type) and kind.__module__ == module.__name__
         ]:
             for name, method in list(vars(kind).items()):
                 if callable(method) and hasattr(method, "__code__"):
-                    setattr(kind, name, atheris.instrument_func(method))
-    protocol.parse, protocol.read_message = (
-        atheris.instrument_func(frames.parse),
-        atheris.instrument_func(reading.read_message),
-    )
+                    setattr(kind, name, watched(method))
+    parse, read_message = watched(frames.parse), watched(refusals.read_message)
+    for side in (client_side, server_side):
+        side.parse, side.read_message = parse, read_message
+    return len(seen)
+
+
+def guided(atheris, seconds):
+    """Lets it look for frames that break the core; never returns."""
+    instrumented(atheris.instrument_func)
 
     def one(data):
         core(Bytes(data), 1 + len(data) // 16)
@@ -232,9 +247,11 @@ def main(frames=100_000, seconds=60):
     with tempfile.TemporaryDirectory() as folder:
         print(f"live: {frames} frames, {asyncio.run(live(Path(folder), frames))}")
     try:
-        guided(seconds)
+        import atheris
     except ImportError:
         print("atheris is not installed (pip install 'rtvc-engine[fuzz]'): no guided run")
+    else:
+        guided(atheris, seconds)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import asyncio
 import random
 
 import pytest
-from fuzzing import Bytes, core, live
+from fuzzing import Bytes, core, instrumented, live
 from hostile_messages import Hostile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +20,12 @@ def test_a_hundred_thousand_hostile_frames_are_refused_or_heard():
     counts = core(random.Random(1), 100_000)
     assert sum(counts.values()) == 100_000
     assert min(counts.values()) > 1_000, counts  # every way out was taken often
+
+
+def test_a_guided_run_sees_into_both_ends_and_the_parsers():
+    seen = []
+    assert instrumented(lambda function: seen.append(function.__qualname__) or function) > 50
+    assert {"parse", "read_message", "ServerSide.receive", "ClientSide.receive"} <= set(seen)
 
 
 @settings(max_examples=300, deadline=None)
