@@ -1,7 +1,17 @@
 """What must be true before any test imports anything."""
 
 import os
+import signal
 
 os.environ["TRITON_INTERPRET"] = (
     "1"  # read when Triton is first imported: kernels run on the CPU, one Python program a block
 )
+
+for interrupt in ("SIGINT", "SIGHUP"):
+    number = getattr(signal, interrupt, None)
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        # A shell that starts the tests in the background, or nohup, makes them deaf, and what they
+        # start as well. With a handler here, programs that are started hear it again.
+        signal.signal(
+            number, signal.default_int_handler if interrupt == "SIGINT" else lambda *_: None
+        )

@@ -109,6 +109,15 @@ def loudness(running: Running, page: Any, path: Path) -> float:
     return float(np.sqrt(np.mean(np.square(heard)) / np.mean(np.square(said))))
 
 
+def sounds(running: Running, page: Any, path: Path, wanted: float, *, within: float) -> None:
+    """Waits until what is heard is as loud as it must become: on a busy machine some of it is lost
+    and all of it late."""
+    measured = [loudness(running, page, path)]
+    while abs(measured[-1] - wanted) > within:
+        assert len(measured) < 20, f"expected {wanted}, heard {measured}"
+        measured.append(loudness(running, page, path))
+
+
 def test_voices_sliders_and_switches_change_what_is_heard(
     running: Running, browser: Any, tmp_path: Path
 ) -> None:
@@ -116,10 +125,10 @@ def test_voices_sliders_and_switches_change_what_is_heard(
         assert "token" not in page.url, "the key leaves the address at once"
         shows(page, "Number(document.getElementById('lag').textContent) > 40")
         shows(page, "document.getElementById('level-in').value > -50")
-        assert loudness(running, page, tmp_path / "a") == pytest.approx(1.0, abs=0.25)
+        sounds(running, page, tmp_path / "a", 1.0, within=0.25)
         page.get_by_role("radio", name="Ben").check()
         holds(running, page, voice="Ben")
-        assert loudness(running, page, tmp_path / "b") == pytest.approx(0.5, abs=0.15)
+        sounds(running, page, tmp_path / "b", 0.5, within=0.15)
         page.get_by_role("radio", name="Converted").focus()
         page.keyboard.press("ArrowRight")
         holds(running, page, bypass=True)
@@ -199,7 +208,7 @@ def test_devices_are_changed_while_somebody_speaks(
         assert any(row.split("\t")[1] == second for row in streams), (sources, streams)
         page.select_option("#output", "pulse:speaker")
         holds(running, page, output="pulse:speaker", state="running")
-        assert loudness(running, page, tmp_path / "a") == pytest.approx(1.0, abs=0.4)
+        sounds(running, page, tmp_path / "a", 1.0, within=0.4)
         page.select_option("#monitor", "pulse:speaker")
         holds(running, page, monitor="pulse:speaker", state="running")
         page.wait_for_timeout(500)

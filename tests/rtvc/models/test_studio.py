@@ -20,7 +20,7 @@ from rtvc.train.config import load_config
 from rtvc.train.loop import Trainer
 from rtvc.train.stages.studio import assemble, fit_style_map
 from rtvc.train.stages.transfer import Transfer, TransferConfig
-from tests.rtvc.models.test_streaming_model import small
+from tests.support.small_models import small_converter as small
 from tests.support.standins import speech
 
 
