@@ -1,7 +1,11 @@
 """What must be true before any test imports anything."""
 
 import os
+import random
 import signal
+import sys
+
+import pytest
 
 os.environ["TRITON_INTERPRET"] = (
     "1"  # read when Triton is first imported: kernels run on the CPU, one Python program a block
@@ -15,3 +19,14 @@ for interrupt in ("SIGINT", "SIGHUP"):
         signal.signal(
             number, signal.default_int_handler if interrupt == "SIGINT" else lambda *_: None
         )
+
+
+@pytest.fixture(autouse=True)
+def the_same_numbers() -> None:
+    """Random numbers that a test takes without a seed of its own are the same in every run, so that
+    a failure can be had again."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
