@@ -15,7 +15,7 @@ DEVICE, WORKER = 4, 2
 ordinary work, below the 5 to 88 of sound servers."""
 
 
-MODEST, GREEDY = 0.6, 0.85
+MODEST, GREEDY = 0.8, 0.95
 """Shares of a processor: a thread that needs less than the first is given real time, one that has
 it and needs more than the second loses it. Between them is what one busy second may differ from the
 next."""
