@@ -19,6 +19,7 @@ from pydantic import Field
 from rtvc.errors import TrainingError
 from rtvc.files import write, write_json
 from rtvc.train.config import Section, nearest, validated
+from rtvc.train.monitor import measurements
 
 HERE = Path(__file__).parent
 PLAN, RESULTS, PAGE = (
@@ -79,7 +80,7 @@ def answer(
     config = load_config(kind.config_type, default_config(question.stage), given)
     torch.manual_seed(seed)
     outcome = Trainer(kind(config), config, run, console=Console(stderr=True)).fit()
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = measurements(run)
     last = {
         key.removeprefix("valid/"): value
         for line in lines

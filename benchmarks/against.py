@@ -8,8 +8,6 @@ import argparse
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from rtvc.benchmarks import report
+from rtvc.benchmarks.one_engine import printed
 from rtvc.benchmarks.serve import round_of, upload
+from rtvc.benchmarks.serve import server as served
 from rtvc.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,46 +43,23 @@ BLOCK = 480
 """Samples a frame, 20 ms."""
 
 
-def surroundings(root: Path) -> dict[str, str]:
-    """The environment in which a checkout's own code runs, with a cache of its own."""
-    cache = Path(tempfile.gettempdir()) / f"rtvc-against-{abs(hash(root))}"
-    own = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
-    return {**os.environ, **own}
+def cache_of(root: Path) -> str:
+    """A cache folder of a checkout's own: engines of different code must not meet."""
+    return str(Path(tempfile.gettempdir()) / f"rtvc-against-{abs(hash(root))}")
 
 
 def stream(root: Path, backend: str, chunk: int) -> float:
     """Processor milliseconds of a block of 25 ms that a stream converts in steps of `chunk`
     samples."""
-    done = subprocess.run(
-        [sys.executable, "-c", STREAM, backend, str(chunk)],
-        cwd=root,
-        env=surroundings(root),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    return float(printed(root, STREAM, backend, str(chunk), XDG_CACHE_HOME=cache_of(root)))
 
 
 def server(root: Path, backend: str) -> float:
     """Processor milliseconds that `rtvc serve` takes for a second of one session."""
-    options = ["--port", "0", "--backend", backend, "--chunk", "25", "--no-measure"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rtvc", "serve", *options],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=root,
-        env=surroundings(root),
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise ConfigError(f"the server of {root} did not start: see what it said above")
-        return asyncio.run(spoken_to(line.split()[-1], process.pid))
-    finally:
-        process.terminate()
-        process.wait()
+    options = ["--backend", backend, "--chunk", "25", "--no-measure"]
+    own = {"PYTHONPATH": str(root), "XDG_CACHE_HOME": cache_of(root)}
+    with served(options, root, **own) as (url, pid):
+        return asyncio.run(spoken_to(url, pid))
 
 
 async def spoken_to(url: str, pid: int) -> float:

@@ -17,6 +17,7 @@ import typer
 
 from rtvc.files import check_target, write
 from rtvc.layers.norm import Statistics
+from rtvc.train.monitor import measurements
 
 MEANING = {
     "frame": "mean and deviation over the channels of each frame",
@@ -121,7 +122,7 @@ def train(
     size = sum(
         p.numel() for name in ("decoder", "affine") for p in stage.modules[name].parameters()
     )
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = measurements(run)
     last = [line["stft"] for line in lines if "stft" in line][-1]
     return Result(
         statistics,

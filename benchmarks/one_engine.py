@@ -42,17 +42,22 @@ print(json.dumps({"megabytes": each / 1e6, "block_ms": 1000 * float(np.median(ti
 
 def measure(root: Path, backend: str, streams: int) -> dict[str, float]:
     """Megabytes of each further stream, and processor milliseconds of a block, of one checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    figures: dict[str, float] = printed(root, CHILD, backend, str(streams))
+    return figures
+
+
+def printed(root: Path, program: str, *arguments: str, **environment: str) -> Any:
+    """What a program that runs on the code of a checkout printed last, as JSON."""
+    own = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"} | environment
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, backend, str(streams)],
+        [sys.executable, "-c", program, *arguments],
         cwd=root,
-        env=environment,
+        env={**os.environ, **own},
         capture_output=True,
         text=True,
         check=True,
     )
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare(

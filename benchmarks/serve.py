@@ -34,17 +34,22 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
 @contextmanager
-def server(options: list[str]) -> Iterator[str]:
-    """`rtvc serve` with some options; gives its address."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+def server(
+    options: list[str], root: Path | None = None, **environment: str
+) -> Iterator[tuple[str, int]]:
+    """`rtvc serve` with some options, in a folder and with variables of its own; gives its address
+    and its process."""
+    own = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"} | environment
     command = [sys.executable, "-m", "rtvc", "serve", "--port", "0", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=root, env=os.environ | own
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
             raise SystemExit(f"the server did not start (exit code {process.wait()})")
-        yield line.split()[-1]
+        yield line.split()[-1], process.pid
     finally:
         process.terminate()
         process.wait()
@@ -174,7 +179,7 @@ def bench(
             "--max-sessions",
             str(most),
         ]
-        with server(options) as url:
+        with server(options) as (url, _):
             web = url.replace("ws", "http", 1).rpartition("/")[0]
             limit = json.load(urllib.request.urlopen(f"{web}/readyz"))["limit"]
             asyncio.run(upload(url))

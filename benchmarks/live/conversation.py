@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.engine.callback.duplex import Pump
-
-Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

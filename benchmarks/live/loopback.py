@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.benchmarks.live.pulse import Room, recorded, room
 from rtvc.errors import DeviceError
 from rtvc.files import write_json
-
-Samples = NDArray[np.float32]
 
 PERIOD_S = 1.0
 """Between two clicks: longer than any delay looked for, so that none is taken for the next."""

@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rtvc.audio.recording import read
+from rtvc.audio.samples import Samples
 from rtvc.benchmarks.live.suppressors import rnnoise
 from rtvc.clients.input.suppressor import Framed, suppressor
 from rtvc.converter import VoiceConverter
 from rtvc.evaluate.pairs import Pair
 from rtvc.evaluate.text import wer
-
-Samples = NDArray[np.float32]
 
 RATE = 24_000
 LEVELS_DB = (0.0, 5.0, 10.0, 20.0)

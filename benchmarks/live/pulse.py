@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.benchmarks.live.sound_servers import (
     HASTE,
     PATIENCE_S,
@@ -31,8 +31,6 @@ from rtvc.benchmarks.live.sound_servers import (
     running,
 )
 from rtvc.errors import DeviceError
-
-Samples = NDArray[np.float32]
 
 MODULES = (
     (

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rtvc.audio.samples import Samples
 from rtvc.benchmarks.live.conversation import Stall, converse
 from rtvc.engine.backends.base import Backend
 from rtvc.engine.backends.eager import TorchBackend
@@ -17,8 +17,6 @@ from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.session import Session
 from rtvc.layers.contract import State
 from rtvc.voices.voice import Voice
-
-Samples = NDArray[np.float32]
 
 WRAP = 1 << 20
 """Input samples count up and begin again here: whole numbers that float32 holds exactly, also

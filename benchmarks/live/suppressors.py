@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.input.suppressor import Framed
 from rtvc.errors import DependencyError
-
-Samples = NDArray[np.float32]
 
 FULL_SCALE = 32_768.0
 """Samples of the library are floats of the range of 16-bit integers."""

@@ -5,7 +5,6 @@ Steps are below each panel, core-hours above it. Runs of the same title followed
 later goes on where the earlier ended.
 """
 
-import json
 import math
 import re
 import time
@@ -22,6 +21,7 @@ from rtvc.errors import ConfigError
 from rtvc.evaluate.judges.optional import need
 from rtvc.evaluate.picture import ACCENT, INK, PALE
 from rtvc.files import check_target, write
+from rtvc.train.monitor import METRICS, measurements
 
 COLUMNS, WIDE, HIGH = 2, 4.4, 2.9
 """Panels a row, and their size in inches."""
@@ -70,22 +70,15 @@ def read_run(run: Path) -> list[Line]:
     Raises:
         ConfigError: the run has none.
     """
-    path = run / "metrics.jsonl"
+    path = run / METRICS
     try:
-        text = path.read_text(encoding="utf-8")
+        path.stat()  # a run that never told anything is no run to draw
+        lines = measurements(run)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"expected a run with its metrics, {path} cannot be read ({error}): name the folder"
             " given to `rtvc train --run`"
         ) from error
-    lines = []
-    for written in text.splitlines():
-        try:
-            line = json.loads(written)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
     if not any(name.startswith(PREFIX) for line in lines for name in line):
         raise ConfigError(
             f"expected held-out measurements in {path}, it has none: set log.validate_every and"

@@ -7,7 +7,6 @@ the highest one played faster, which moves pitch and formants together, and a te
 recording sent through what a telephone line does to it.
 """
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from rtvc.errors import ConfigError
 from rtvc.evaluate.audio import RATE, Wave, read
 from rtvc.evaluate.judges.optional import need
 from rtvc.evaluate.judges.pitch import f0
+from rtvc.evaluate.pairs import rows_of
 from rtvc.files import kind
 
 SOURCE_SECONDS, REFERENCE_SECONDS = 5.0, 7.0
@@ -127,13 +127,6 @@ def recordings(table: Path, folder: Path, licence: str = "", origin: str = "") -
         raise ConfigError(
             f"expected a table of recordings at {table}, there is none: name the corpus' folder"
         )
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    if missing := [column for column in columns if not rows or rows[0].get(column) is None]:
-        raise ConfigError(
-            f"{table} lacks the columns {', '.join(missing)} or names no recording; wanted"
-            f" {', '.join(columns)}"
-        )
     return [
         Recording(
             folder / row["path"],
@@ -142,7 +135,7 @@ def recordings(table: Path, folder: Path, licence: str = "", origin: str = "") -
             licence or row["licence"],
             origin or row["source"],
         )
-        for row in rows
+        for row in rows_of(table, columns)
     ]
 
 

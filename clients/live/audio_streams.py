@@ -10,14 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.live.devices import Device, directed, portaudio
 from rtvc.clients.sound.heartbeat import Callback, Heartbeat, Stream
 from rtvc.clients.sound.server_stream import ServerStream
 from rtvc.errors import ConfigError, DependencyError, DeviceError
-
-Samples = NDArray[np.float32]
 
 
 class SounddeviceStream(Heartbeat):

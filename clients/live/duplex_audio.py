@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.input.front import Front
 from rtvc.clients.input.meter import InputMeter
 from rtvc.clients.input.suppressor import suppressor
@@ -25,8 +25,6 @@ from rtvc.engine.callback.duplex import Front as FrontOf
 from rtvc.engine.callback.duplex import Outlet
 from rtvc.engine.callback.placing import Stretch
 from rtvc.errors import DeviceError
-
-Samples = NDArray[np.float32]
 
 NAP_S = 0.001
 """How long the worker sleeps when there is nothing to do: it is never woken by a lock that the

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.sound.priority import DEVICE, realtime
 
-Samples = NDArray[np.float32]
 Callback = Callable[[Samples, float], None]
 
 SILENT_S = 3.0

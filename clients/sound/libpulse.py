@@ -11,12 +11,8 @@ import sys
 from functools import cache
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from rtvc.audio.samples import Samples
 from rtvc.errors import DependencyError, DeviceError
-
-Samples = NDArray[np.float32]
 
 FLOAT32 = 5 if sys.byteorder == "little" else 6
 PLAYBACK, RECORD = 1, 2

@@ -5,15 +5,13 @@ import threading
 import time
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rtvc.audio.samples import Samples
 from rtvc.clients.live.devices import Device
 from rtvc.clients.sound.heartbeat import Callback, Heartbeat
 from rtvc.clients.sound.libpulse import Connection
 from rtvc.clients.sound.priority import DEVICE, realtime
 from rtvc.errors import DependencyError, DeviceError
-
-Samples = NDArray[np.float32]
 
 BUFFERED, ASKED = 3 / 2, 1 / 4
 """Blocks that wait at the server when it plays, and that it asks for at a time: PulseAudio then

@@ -111,13 +111,7 @@ def more_pairs(corpus: Path, listed: Sequence[Pair], count: int) -> list[Pair]:
             f"expected a table of the recordings beside the list of pairs, there is no {corpus}:"
             " leave --more out"
         )
-    with corpus.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    if missing := [column for column in CORPUS_COLUMNS if not rows or rows[0].get(column) is None]:
-        raise ConfigError(
-            f"{corpus} lacks the columns {', '.join(missing)} or names no recording; wanted"
-            f" {', '.join(CORPUS_COLUMNS)}"
-        )
+    rows = rows_of(corpus, CORPUS_COLUMNS)
     audio = corpus.parent / "eval"
     transcripts = {audio / row["path"]: row["transcript"] for row in rows}
     said: dict[str, list[str]] = {}
@@ -160,3 +154,19 @@ def shuffled(names: Sequence[str], what: str) -> list[str]:
     return sorted(
         names, key=lambda name: hashlib.sha256(f"{SEED}: {what}: {name}".encode()).digest()
     )
+
+
+def rows_of(table: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a tab-separated table of recordings.
+
+    Raises:
+        ConfigError: it lacks one of these columns, or has no row.
+    """
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    if missing := [column for column in columns if not rows or rows[0].get(column) is None]:
+        raise ConfigError(
+            f"{table} lacks the columns {', '.join(missing)} or names no recording; wanted"
+            f" {', '.join(columns)}"
+        )
+    return rows

@@ -28,6 +28,29 @@ from rtvc.train.stage import Samples
 SAMPLE_RATE = 24_000
 
 
+METRICS = "metrics.jsonl"
+"""What a run measured, a line of JSON a report, in its folder."""
+
+
+def measurements(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics, each with its `step`; half a line that a kill cut off is left
+    out, and a run that has not told anything yet has none.
+
+    Raises:
+        OSError: they cannot be read.
+        UnicodeDecodeError: they are no text.
+    """
+    path, lines = run / METRICS, list[dict[str, Any]]()
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            line = parsed(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+    return lines
+
+
 class Monitor:
     """The reports of one process; silent when `active` is false (other ranks than the first)."""
 
@@ -72,15 +95,9 @@ class Monitor:
     def _forget_after(self, start: int) -> None:
         """Drops the lines that a killed run wrote after its last checkpoint: their steps will be
         written again."""
-        path = self.run / "metrics.jsonl"
-        kept = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                if parsed(line)["step"] <= start:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
-                continue  # half a line, cut off by the kill
-        path.write_text("".join(kept))
+        path = self.run / METRICS
+        kept = [line for line in measurements(self.run) if line["step"] <= start]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def __enter__(self) -> "Monitor":
         self.progress.start()
@@ -117,7 +134,7 @@ class Monitor:
         """Numbers of one step, everywhere."""
         if not self.active:
             return
-        with open(self.run / "metrics.jsonl", "a") as file:
+        with open(self.run / METRICS, "a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self.writer:
             for name, value in values.items():
