@@ -81,6 +81,9 @@ class InitConfig(Section):
     path: Path
     modules: dict[str, str] = {}
     """Module of this stage -> module of the earlier one. Empty: every module that both have."""
+    grow: bool = False
+    """Whether modules may have parts that the weights lack, which stay as they begin: how a part
+    that begins at zero is added to a model that has learnt."""
 
 
 class DataConfig(Section):

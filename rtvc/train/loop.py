@@ -159,7 +159,9 @@ class Trainer:
             self._set_aside()
         initialised: set[str] = set()
         for source in self.config.init:
-            initialised.update(initialise(self.stage.modules, source.path, source.modules))
+            initialised.update(
+                initialise(self.stage.modules, source.path, source.modules, grow=source.grow)
+            )
         self.stage.begin(initialised)
         self.world.share(self.stage.modules.values())
         self.average = Average(self.average.modules, self.config.ema)

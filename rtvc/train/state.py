@@ -244,7 +244,9 @@ def save_weights(
     write_bytes(path, save(flat, metadata=dict(note)))
 
 
-def initialise(modules: Mapping[str, nn.Module], path: Path, names: Mapping[str, str]) -> list[str]:
+def initialise(
+    modules: Mapping[str, nn.Module], path: Path, names: Mapping[str, str], *, grow: bool = False
+) -> list[str]:
     """Copies weights of an earlier stage into modules of this one; returns the modules that
     received some.
 
@@ -253,6 +255,7 @@ def initialise(modules: Mapping[str, nn.Module], path: Path, names: Mapping[str,
         path: see `load_weights`.
         names: module of this stage -> module of the earlier one; empty takes every name that both
             have.
+        grow: whether a module may have parts that the weights lack, which it keeps as they are.
 
     Raises:
         CheckpointError: a module is unknown, or its weights do not fit.
@@ -274,5 +277,6 @@ def initialise(modules: Mapping[str, nn.Module], path: Path, names: Mapping[str,
             raise CheckpointError(
                 f"{path} has no module {theirs!r}; {nearest(theirs, list(weights))}"
             )
-        load_into(modules[mine], weights[theirs], f"for the module {mine!r}, {theirs!r} of {path}")
+        learnt = modules[mine].state_dict() | weights[theirs] if grow else weights[theirs]
+        load_into(modules[mine], learnt, f"for the module {mine!r}, {theirs!r} of {path}")
     return list(wanted)

@@ -111,8 +111,9 @@ class Joint(SpeechStage):
         for name in ("encoder", *STYLE_PARTS):
             if name not in parts:
                 frozen(named[name])
-        self.averaged = parts
-        self.phases = {"converter": [*parts, *(["heads"] if config.train_encoder else [])]}
+        # The heads too, though no converter has them: a run that goes on from this one needs them.
+        self.averaged = [*parts, *(["heads"] if config.train_encoder else [])]
+        self.phases = {"converter": self.averaged}
         self.judged = bool(weights.words or weights.listening or weights.adversarial)
         if self.judged:
             self.judge = self.modules["judge"] = frozen(Recogniser(config.judge))
