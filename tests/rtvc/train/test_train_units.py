@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rtvc.errors import ConfigError
+from rtvc.errors import CheckpointError, ConfigError
 from rtvc.train.config import load_config
 from rtvc.train.loop import Trainer
 from rtvc.train.registry import default_config, stage_type
@@ -119,6 +119,24 @@ def test_the_converter_learns_and_every_part_of_it_moves(
     assert {"encoder", "decoder", "affine", "memory", "acoustic"} <= set(
         load_weights(tmp_path / "joint")
     )
+
+
+def test_a_converter_that_has_learnt_grows_new_parts(
+    tmp_path: Path, folder: Path, runs: Path
+) -> None:
+    top = f'init = [{{ path = "{runs / "units"}" }}, {{ path = "{runs / "judge"}" }}]\n'
+    bare, grown = ("joint", folder, tmp_path / "bare", 2, 1e-3), "model.timbre=[1, 2]"
+    trainer(*bare, "model.timbre=[]", top=top).fit()
+    again = f'init = [{{ path = "{tmp_path / "bare"}" }}, {{ path = "{runs / "judge"}" }}]\n'
+    with pytest.raises(CheckpointError, match="missing: timbre"):
+        trainer("joint", folder, tmp_path / "refused", 2, 1e-3, grown, top=again).fit()
+    more = again.replace('bare" }', 'bare", grow = true }')
+    made = trainer("joint", folder, tmp_path / "more", 2, 1e-3, grown, top=more)
+    made.begin(resume=False)
+    weights, decoder = load_weights(tmp_path / "bare"), made.stage.modules["decoder"].state_dict()
+    assert all(torch.equal(decoder[name], value) for name, value in weights["decoder"].items())
+    assert not decoder["timbre.2.out.weight"].any()
+    made.fit()
 
 
 def test_the_melody_is_learnt_up_to_sung_notes(tmp_path: Path, folder: Path) -> None:
