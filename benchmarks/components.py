@@ -20,6 +20,7 @@ from rtvc.engine.auto import cache_folder
 from rtvc.engine.cached import open_backend
 from rtvc.engine.trial import probe
 from rtvc.errors import RtvcError
+from rtvc.percentiles import percentiles
 from rtvc.voices.voice import Voice
 
 CHUNKS_MS = (12.5, 25.0, 50.0, 100.0)
@@ -211,20 +212,18 @@ def measure(case: Case, threads: int, rounds: int) -> dict[str, Any] | None:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        times = [1000 * timed(call) for _ in range(rounds)]
+        times = [timed(call) for _ in range(rounds)]
     finally:
         if collecting:
             gc.enable()
-    p50, p95, p99 = np.percentile(times, [50, 95, 99]).tolist()
+    told = percentiles(times, digits=4)
     return {
         "component": case.component,
         "backend": case.backend,
         "threads": threads,
         "chunk_ms": case.chunk_ms,
-        "p50_ms": p50,
-        "p95_ms": p95,
-        "p99_ms": p99,
-        "rtf": p50 / case.chunk_ms,
+        **told,
+        "rtf": told["p50_ms"] / case.chunk_ms,
         "first_ms": 1000 * first,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }

@@ -10,6 +10,7 @@ from rtvc.engine.backends.base import Backend
 from rtvc.engine.streams.capacity import Capacity
 from rtvc.engine.streams.pool import Pool
 from rtvc.engine.trial import probe
+from rtvc.percentiles import percentiles
 from rtvc.voices.voice import Voice
 
 
@@ -50,13 +51,9 @@ def stream(
         else [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if n <= most]
     )
     for number in counts:
-        p50, p95, p99 = (
-            1000 * np.percentile(ticks(backend, voice, number, count), [50, 95, 99])
-        ).tolist()
-        rows.append(
-            {"streams": number, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "fits": p99 <= tick}
-        )
-        if p99 > tick:
+        told = percentiles(ticks(backend, voice, number, count), digits=4)
+        rows.append({"streams": number, **told, "fits": told["p99_ms"] <= tick})
+        if not rows[-1]["fits"]:
             break
     sustained = max((row["streams"] for row in rows if row["fits"]), default=0)
     breaks = next((row["streams"] for row in rows if not row["fits"]), None)

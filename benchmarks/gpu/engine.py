@@ -14,6 +14,7 @@ import torch
 
 from rtvc.benchmarks.gpu.models import CHUNK
 from rtvc.benchmarks.gpu.timing import Bench, Unavailable, ladder
+from rtvc.percentiles import percentiles
 
 STREAMS = (1, 16, 64, 256, 512, 768, 1024, 1536, 2048)
 
@@ -116,17 +117,13 @@ def streams(converter: Any, name: str, bench: Bench) -> dict[str, Any]:
             began = time.perf_counter()
             pool.tick()
             ticks.append(time.perf_counter() - began)
-        p50, p99 = (1000 * np.percentile(ticks, [50, 99])).tolist()
-        steps = [1000 * pool.times.percentile(share) for share in (50, 99)]
         row = {
-            "streams": count,
-            "tick_p50_ms": p50,
-            "tick_p99_ms": p99,
-            "step_p50_ms": steps[0],
-            "step_p99_ms": steps[1],
+            **percentiles(ticks, "tick_", digits=4, shares=(50, 99)),
+            **percentiles(pool.times.times, "step_", digits=4, shares=(50, 99)),
         }
-        rows.append({**row, "fits": p99 <= tick, "step_fits": steps[1] <= tick})
-        if not bench.dry and (steps[1] > tick or p99 > 4 * tick):
+        fits = {"fits": row["tick_p99_ms"] <= tick, "step_fits": row["step_p99_ms"] <= tick}
+        rows.append({"streams": count, **row, **fits})
+        if not bench.dry and (row["step_p99_ms"] > tick or row["tick_p99_ms"] > 4 * tick):
             break
     best = {
         key: max((row["streams"] for row in rows if row[fits]), default=0)

@@ -4,10 +4,9 @@ it."""
 import time
 from typing import Any
 
-import numpy as np
-
 from rtvc.clients.control.call import Line
 from rtvc.clients.control.runtime import Address
+from rtvc.percentiles import percentiles
 
 FIRST = 20
 """Asks that are not counted: the connection, and what is imported at the first."""
@@ -25,15 +24,12 @@ def round_trips(address: Address, asks: int) -> dict[str, Any]:
     for _ in range(FIRST + asks):
         began = time.perf_counter()
         line.change({"pitch": pitch})
-        times.append(1000 * (time.perf_counter() - began))
+        times.append(time.perf_counter() - began)
     line.close()
     counted = times[FIRST:]
-    p50, p95, p99 = np.percentile(counted, [50, 95, 99]).tolist()
     return {
         "name": "control",
         "asks": asks,
-        "p50_ms": round(p50, 2),
-        "p95_ms": round(p95, 2),
-        "p99_ms": round(p99, 2),
-        "worst_ms": round(max(counted), 2),
+        **percentiles(counted, digits=2),
+        "worst_ms": round(1000 * max(counted), 2),
     }

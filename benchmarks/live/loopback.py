@@ -22,6 +22,7 @@ from rtvc.audio.samples import Samples
 from rtvc.benchmarks.live.pulse import Room, recorded, room
 from rtvc.errors import DeviceError
 from rtvc.files import write_json
+from rtvc.percentiles import percentiles
 
 PERIOD_S = 1.0
 """Between two clicks: longer than any delay looked for, so that none is taken for the next."""
@@ -169,26 +170,24 @@ def loopback(
     with tempfile.TemporaryDirectory(), room(server=server) as place:
         state, (said, heard) = converse_live(place, arguments, clicks(seconds, place.rate), seconds)
         rate = place.rate
-    delays = 1000 * delay_of(said, heard, rate)
+    delays = delay_of(said, heard, rate)
     if not len(delays):
         raise DeviceError(
             "nothing that was said was heard: run `rtvc doctor`, and try a longer --seconds"
         )
-    p50, p95, p99 = np.percentile(delays, [50, 95, 99]).tolist()
+    told = percentiles(delays, digits=2)
     stages: dict[str, float] = state.get("stages", {})
     return {
         "server": server,
         "options": {name: value for name, value in asked.items() if name != "voice"},
-        "p50_ms": round(p50, 2),
-        "p95_ms": round(p95, 2),
-        "p99_ms": round(p99, 2),
+        **told,
         "clicks": len(delays),
         "xruns": state.get("xruns", 0),
         "underruns": state.get("underruns", 0),
         "dropped_samples": round(state.get("dropped_ms", 0.0) * rate / 1000),
         "own_meter_p50_ms": state.get("lag_p50_ms"),
         "load": round(os.getloadavg()[0], 1),
-        "stages": {**stages, "unseen": round(p50 - sum(stages.values()), 2)},
+        "stages": {**stages, "unseen": round(told["p50_ms"] - sum(stages.values()), 2)},
     }
 
 

@@ -16,6 +16,7 @@ from rtvc.engine.callback.duplex import Pump
 from rtvc.engine.streams.backlog import Backlog
 from rtvc.engine.streams.session import Session
 from rtvc.layers.contract import State
+from rtvc.percentiles import percentiles
 from rtvc.voices.voice import Voice
 
 WRAP = 1 << 20
@@ -146,7 +147,7 @@ def stalls(minutes: float, *, backend: Backend | None = None, seed: int = 0) -> 
     undeclared = max(0, accountant.missing - pump.dropped - by_card - fades - blocks)
     recovery = max(conversation.recoveries, default=0.0)
     flat = growth < GROWTH or minutes < JUDGED_MIN
-    lags = conversation.lags[np.isfinite(conversation.lags)] * 1000
+    lags = conversation.lags[np.isfinite(conversation.lags)]
     return {
         "minutes": minutes,
         "backend": runner.name if backend is not None else "delay line",
@@ -158,8 +159,7 @@ def stalls(minutes: float, *, backend: Backend | None = None, seed: int = 0) -> 
         "undeclared": undeclared,
         "repeated": accountant.repeated,
         "underruns": pump.playout.underruns,
-        "lag_p50_ms": round(float(np.percentile(lags, 50)), 1),
-        "lag_p95_ms": round(float(np.percentile(lags, 95)), 1),
+        **percentiles(lags, "lag_", shares=(50, 95)),
         "memory_growth": round(growth, 4),
         "passed": bool(
             recovery <= RECOVERY_S and undeclared == 0 and accountant.repeated == 0 and flat

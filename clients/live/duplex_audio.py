@@ -25,6 +25,7 @@ from rtvc.engine.callback.duplex import Front as FrontOf
 from rtvc.engine.callback.duplex import Outlet
 from rtvc.engine.callback.placing import Stretch
 from rtvc.errors import DeviceError
+from rtvc.percentiles import percentiles
 
 NAP_S = 0.001
 """How long the worker sleeps when there is nothing to do: it is never woken by a lock that the
@@ -197,17 +198,16 @@ class DuplexAudio:
             pitch: as of `Status`.
         """
         playout = self.pump.outlet.playout
-        lags = playout.lags() * 1000
-        p50, p95, p99 = np.percentile(lags, [50, 95, 99]).tolist() if len(lags) else (0.0, 0.0, 0.0)
+        lags = percentiles(playout.lags())
         return Status(
             state=self.devices.state,
             problem=self.devices.problem,
             level_in_db=round(self._level_in, 1),
             level_out_db=round(self._level_out, 1),
             lag_ms=round(playout.lag * 1000, 1),
-            lag_p50_ms=round(p50, 1),
-            lag_p95_ms=round(p95, 1),
-            lag_p99_ms=round(p99, 1),
+            lag_p50_ms=lags["p50_ms"],
+            lag_p95_ms=lags["p95_ms"],
+            lag_p99_ms=lags["p99_ms"],
             expected_ms=round(
                 1000 * (latency + self.front.late + playout.margin / playout.rate)
                 + self.config.block_ms,

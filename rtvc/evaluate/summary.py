@@ -26,21 +26,29 @@ DRAWS, SEED = 2000, 20240
 def summarise(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Every metric, its interval under `ci95`, and how many pairs were evaluated; None where no
     pair has a value."""
-    draws = np.random.default_rng(SEED).integers(0, len(pairs), (DRAWS, len(pairs)))
+    draws = resampled(len(pairs))
     summary: dict[str, Any] = {}
     intervals: dict[str, list[float] | None] = {}
     for metric in METRICS:
         upper, lower = parts(pairs, metric)
         value, spread = quotient(upper, lower), quotient(upper[draws], lower[draws])
-        spread = spread[np.isfinite(spread)]
-        known = bool(np.isfinite(value)) and len(spread) > 0
+        low, high = interval(spread)
+        known = bool(np.isfinite(value + low))
         summary[metric] = round(float(value), 5) if known else None
-        intervals[metric] = (
-            [round(float(edge), 5) for edge in np.percentile(spread, [2.5, 97.5])]
-            if known
-            else None
-        )
+        intervals[metric] = [round(low, 5), round(high, 5)] if known else None
     return {**summary, "ci95": intervals, "pairs_evaluated": len(pairs)}
+
+
+def resampled(count: int, draws: int = DRAWS) -> npt.NDArray[np.int64]:
+    """Which of so many values each draw of the bootstrap takes, (draws, count); always the same."""
+    return np.random.default_rng(SEED).integers(0, count, (draws, count))
+
+
+def interval(spread: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The middle 95 % of what the draws gave (D,); NaN where none of them gave a number."""
+    known = spread[np.isfinite(spread)]
+    low, high = np.percentile(known, [2.5, 97.5]).tolist() if len(known) else (np.nan, np.nan)
+    return low, high
 
 
 def parts(

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from rtvc.errors import ConfigError
-from rtvc.evaluate.summary import parts, quotient
+from rtvc.evaluate.summary import interval, parts, quotient, resampled
 from rtvc.files import read_json
 
 DIRECTIONS = {
@@ -30,7 +30,7 @@ DIRECTIONS = {
     "rtf": -1,
 }
 """What is compared, and whether more of it is better (1) or worse (-1)."""
-DRAWS, SEED = 10_000, 20240
+DRAWS = 10_000
 Verdict = Literal["better", "worse", "undecided"]
 
 
@@ -92,7 +92,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Di
         raise ConfigError(
             "the two results have no pair in common: evaluate both on the same list of pairs"
         )
-    draws = np.random.default_rng(SEED).integers(0, len(common), (DRAWS, len(common)))
+    draws = resampled(len(common), DRAWS)
     sides = [[result[key] for key in common] for result in (one, other)]
     differences: dict[str, Difference | None] = {}
     for metric, direction in DIRECTIONS.items():
@@ -101,12 +101,10 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Di
         columns = [np.where(known, column, np.nan) for column in columns]
         before, after = (float(quotient(*column)) for column in columns)
         spread = [quotient(upper[draws], lower[draws]) for upper, lower in columns]
-        change = spread[1] - spread[0]
-        change = change[np.isfinite(change)]
-        if not known.any() or not len(change):
+        low, high = interval(spread[1] - spread[0])
+        if np.isnan(low):
             differences[metric] = None
             continue
-        low, high = (float(edge) for edge in np.percentile(change, [2.5, 97.5]))
         differences[metric] = Difference(
             before,
             after,

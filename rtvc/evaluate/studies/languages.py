@@ -23,7 +23,7 @@ from rtvc.data.manifest import Entry
 from rtvc.errors import ConfigError
 from rtvc.evaluate.judges.optional import need
 from rtvc.evaluate.run import ConvertFn
-from rtvc.evaluate.summary import DRAWS, SEED
+from rtvc.evaluate.summary import interval, resampled
 
 Units = Callable[[Array], Sequence[int]]
 """A recording (N,) at 24 kHz -> its units, 50 a second."""
@@ -118,13 +118,6 @@ def error_rate(right: Sequence[int], heard: Sequence[int]) -> float:
     return float(need("jiwer").wer(*words))
 
 
-def interval_of(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean: percentile bootstrap, as `rtvc.evaluate.summary` draws it."""
-    draws = np.random.default_rng(SEED).integers(0, len(values), (DRAWS, len(values)))
-    low, high = np.percentile(np.asarray(values)[draws].mean(1), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def unknown(entry: Entry) -> str:
     """A `Language` of recordings of which nobody knows it."""
     return ""
@@ -205,6 +198,5 @@ def languages(
         )
         progress(number + 1, len(pairs))
     errors = [each.error for each in said]
-    return Languages(
-        len(said), fmean(errors), interval_of(errors), fmean(each.chance for each in said), said
-    )
+    edges = interval(np.asarray(errors)[resampled(len(errors))].mean(1))
+    return Languages(len(said), fmean(errors), edges, fmean(each.chance for each in said), said)
