@@ -11,6 +11,12 @@ os.environ["TRITON_INTERPRET"] = (
     "1"  # read when Triton is first imported: kernels run on the CPU, one Python program a block
 )
 
+LONGEST = (
+    *("test_recipes.py", "test_ray_app.py", "test_tensorrt.py", "test_tensorrt_compile.py"),
+    *("test_limiter.py", "test_train_stages.py", "test_teacher_real.py", "test_kernel_ahead.py"),
+)
+"""The files that take longest go first, so that neither of two processes waits for the other."""
+
 for interrupt in ("SIGINT", "SIGHUP"):
     number = getattr(signal, interrupt, None)
     if number is not None and signal.getsignal(number) is signal.SIG_IGN:
@@ -19,6 +25,12 @@ for interrupt in ("SIGINT", "SIGHUP"):
         signal.signal(
             number, signal.default_int_handler if interrupt == "SIGINT" else lambda *_: None
         )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first, and leaves the order of the others."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(autouse=True)
