@@ -53,7 +53,7 @@ class Client(Asking):
         started: what it said about the session; None before `start`.
         totals: the session's final counts, once it is over.
         dropped: seconds that `offer` left out.
-        made: what the server said of each recording that was uploaded on this connection, by name.
+        uploaded: what the server said of each recording that came by this connection, by name.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Client(Asking):
         self.totals: Stopped | None = None
         self.dropped = 0.0
         self._window, self._voice, self._settings = window, voice, settings
-        self.made: dict[str, VoiceReady] = {}
+        self.uploaded: dict[str, VoiceReady] = {}
         self._position = 0  # samples sent: the clock of those who bring none
         self._rest = np.zeros(0, np.float32)  # what does not fill a packet of the format yet
         self._gap = False
@@ -121,10 +121,10 @@ class Client(Asking):
                 f"expected settings out of {', '.join(Start.model_fields)}, got"
                 f" {', '.join(sorted(unknown))}"
             )
-        asked = message_of(Start, voice=voice, **fields)
-        self.flow = Flow(self._window, asked.output_rate or asked.sample_rate)
+        start = message_of(Start, voice=voice, **fields)
+        self.flow = Flow(self._window, start.output_rate or start.sample_rate)
         self._position, self._gap, self.totals, self._rest = 0, False, None, self._rest[:0]
-        self.started = await self.link.ask(lambda: self.side.start(asked), Started)
+        self.started = await self.link.ask(lambda: self.side.start(start), Started)
         return self.started
 
     async def send(self, block: ArrayLike, captured: float | None = None) -> None:
@@ -242,7 +242,7 @@ class Client(Asking):
     async def _upload(self, name: str, data: bytes) -> VoiceReady:
         announcement, *pieces = self.side.upload(name, data)
         ready = await self.link.ask(lambda: str(announcement), VoiceReady, pieces, UPLOAD_S)
-        self.made[ready.name] = ready
+        self.uploaded[ready.name] = ready
         return ready
 
     async def voice_of(self, recording: Recording) -> tuple[str, float]:

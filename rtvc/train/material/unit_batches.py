@@ -90,24 +90,24 @@ class SpeechStage(Stage):
     def row(
         self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
     ) -> Batch:
-        """wave and heard (N,), units (L, T), phonemes (T,), UNKNOWN beyond the end: one row."""
+        """wave and source (N,), units (L, T), phonemes (T,), UNKNOWN beyond the end: one row."""
         return self.labels(Cut.draw(utterance, self.settings.data.frames, speed, rng), number, rng)
 
     def labels(self, piece: Cut, number: int, rng: np.random.Generator) -> Batch:
-        """The same of a piece that is drawn already; what is heard of it may be said by another
+        """The same of a piece that is drawn already; the source may be a copy of it in another
         voice."""
         outside = ~piece.within(self.centre)
         wave = piece.wave()
-        heard = wave
+        source = wave
         if (
             rng.random() < self.settings.copies
             and (copy := self.speech.copy_of(number, rng)) is not None
         ):
-            said = replace(piece.utterance, audio=copy)
-            heard = Cut(said, piece.start, piece.speed, piece.frames).wave()
+            copied = replace(piece.utterance, audio=copy)
+            source = Cut(copied, piece.start, piece.speed, piece.frames).wave()
         return {
             "wave": wave,
-            "heard": heard,
+            "source": source,
             "units": piece.units(self.centre).masked_fill(outside, UNKNOWN),
             "phonemes": piece.phonemes(self.centre).masked_fill(outside, UNKNOWN),
         }
@@ -130,11 +130,13 @@ class SpeechStage(Stage):
             rows.append(self.speech.usable(self.speech.pick(rng), seed, use))
         return rows
 
-    def heard(self, batch: Batch, index: int) -> Batch:
-        """A batch whose `heard` (B, N) is as a microphone might have brought it."""
+    def augmented(self, batch: Batch, index: int) -> Batch:
+        """A batch whose `source` (B, N) is as a microphone might have brought it."""
         return batch | {
-            "heard": augment(
-                batch["heard"], self.settings.augment, generator(self.settings.seed, "heard", index)
+            "source": augment(
+                batch["source"],
+                self.settings.augment,
+                generator(self.settings.seed, "heard", index),
             )
         }
 
@@ -203,7 +205,7 @@ def share_right(logits: Tensor, classes: Tensor) -> Tensor:
     return share(logits.argmax(1) == classes, classes != UNKNOWN)
 
 
-def told(logits: list[Tensor], units: Tensor, phonemes: Tensor) -> dict[str, Tensor]:
+def unit_losses(logits: list[Tensor], units: Tensor, phonemes: Tensor) -> dict[str, Tensor]:
     """Logits of `Heads` against units (B, L, T) and phonemes (B, T) -> the cross entropy of both;
     the shares of right ones as metrics."""
     *layers, spoken = logits
@@ -223,6 +225,6 @@ def told(logits: list[Tensor], units: Tensor, phonemes: Tensor) -> dict[str, Ten
 def analysed(analysis: Analysis, wave: Tensor) -> Tensor:
     """wave (B, N) -> what the analysis hears (B, C, T), without gradients, in float32."""
     with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
-        heard: Tensor
-        heard, _ = analysis(wave[:, None], analysis.initial(len(wave)))
-    return heard
+        features: Tensor
+        features, _ = analysis(wave[:, None], analysis.initial(len(wave)))
+    return features

@@ -95,36 +95,36 @@ class Finetune(Stage):
     def forward(self, batch: Batch) -> Batch:
         """Mels (B, 80, T) of both pieces, the reference's style, and the reconstruction; computed
         once a step."""
-        if "made" not in batch:
-            true, reference = (exact_mel(batch[name])[..., :-1] for name in ("wave", "other"))
+        if "output" not in batch:
+            target, reference = (exact_mel(batch[name])[..., :-1] for name in ("wave", "other"))
             with torch.no_grad():
-                content, f0 = self.mel_encoder(true), self.pitch_extractor(true[:, None]).f0
+                content, f0 = self.mel_encoder(target), self.pitch_extractor(target[:, None]).f0
             style = self.style_encoder(reference[:, None])
             batch |= {
-                "true": true,
+                "target": target,
                 "style": style,
-                "made": self.decoder(content, f0, energy(true)[:, 0], style),
+                "output": self.decoder(content, f0, energy(target)[:, 0], style),
             }
         return batch
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """The discriminator's losses, or everything that decoder and style encoder minimise."""
         self.forward(batch)
-        true, made, speaker = batch["true"], batch["made"], batch["speaker"]
+        target, output, speaker = batch["target"], batch["output"], batch["speaker"]
         if phase == "discriminator":
-            real = true.detach().clone().requires_grad_()
+            real = target.detach().clone().requires_grad_()
             verdict = self.discriminator(real[:, None], speaker)[0]
-            fake = self.discriminator(made.detach()[:, None], speaker)[0]
+            fake = self.discriminator(output.detach()[:, None], speaker)[0]
             return {
                 "discriminator": adversarial(verdict, True) + adversarial(fake, False),
                 "r1": r1(verdict, real),
             }
         with torch.no_grad():
-            real_features = self.discriminator(true[:, None], speaker)[1]
-        verdict, features = self.discriminator(made[:, None], speaker)
+            real_features = self.discriminator(target[:, None], speaker)[1]
+        verdict, features = self.discriminator(output[:, None], speaker)
         return {
-            "mel": masked_l1(made, true, mel_band_limit(batch["bandwidth"])),
-            "style": masked_l1(self.style_encoder(made[:, None]), batch["style"].detach()),
+            "mel": masked_l1(output, target, mel_band_limit(batch["bandwidth"])),
+            "style": masked_l1(self.style_encoder(output[:, None]), batch["style"].detach()),
             "adversarial": adversarial(verdict, True),
             "features": feature_matching(real_features, features),
         }
@@ -143,14 +143,16 @@ class Finetune(Stage):
         )
         return {
             "mel": (
-                masked_l1(batch["made"], batch["true"], mel_band_limit(batch["bandwidth"])).item()
+                masked_l1(
+                    batch["output"], batch["target"], mel_band_limit(batch["bandwidth"])
+                ).item()
             )
         }
 
     def sample(self, step: int) -> Samples:
         """A piece and its reconstruction; sound by Griffin-Lim."""
         batch = self.forward(moved(self.batch(0), self.device()))
-        mels = {name: batch[name][0] for name in ("true", "made")}
+        mels = {"true": batch["target"][0], "made": batch["output"][0]}
         vocoder = GriffinLim().to(self.device())
         return Samples({name: vocoder(mel[None].float())[0, 0] for name, mel in mels.items()}, mels)
 

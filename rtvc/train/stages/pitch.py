@@ -117,11 +117,11 @@ class Pitch(Stage):
         f0 = batch["f0"]
         mel = exact_mel(batch["wave"])[:, None, :, : f0.shape[1]]
         pitch, logits = self.net.joint(mel)
-        found, voicing = pitch.f0.float(), logits.float()
+        predicted, voicing = pitch.f0.float(), logits.float()
         voiced = f0 > 0
-        cents = 1200 * torch.log2(found.clamp_min(1) / f0.clamp_min(1)).abs()
+        cents = 1200 * torch.log2(predicted.clamp_min(1) / f0.clamp_min(1)).abs()
         return {
-            "f0": F.smooth_l1_loss(found, f0),
+            "f0": F.smooth_l1_loss(predicted, f0),
             "voicing": F.cross_entropy(voicing.mT, (~voiced).long()),
             "metric/within_50_cents": share(cents < 50, voiced),
             "metric/voicing_accuracy": ((voicing.argmax(-1) == 0) == voiced).float().mean(),
@@ -150,10 +150,10 @@ class Pitch(Stage):
         device = next(self.net.parameters()).device
         wave = batch["wave"][:1].to(device)
         mel = exact_mel(wave)[:, :, : batch["f0"].shape[1]]
-        found = self.net(mel[:, None]).f0[0].cpu()
+        f0 = self.net(mel[:, None]).f0[0].cpu()
         return Samples(
             {"heard": wave[0]},
-            {"found": drawn(mel[0].cpu(), found), "true": drawn(mel[0].cpu(), batch["f0"][0])},
+            {"found": drawn(mel[0].cpu(), f0), "true": drawn(mel[0].cpu(), batch["f0"][0])},
         )
 
     def remarks(self) -> list[str]:

@@ -82,10 +82,10 @@ class Stage1(Stage):
         self.discriminator = components.discriminator(config.model, len(self.data.corpus.speakers))
         self.text_aligner = components.text_aligner(config.model)
         self.pitch_extractor = components.pitch_extractor(config.model)
-        made = ("text_encoder", "style_encoder", "decoder", "text_aligner", "pitch_extractor")
-        self.modules = {name: getattr(self, name) for name in (*made, "discriminator")}
-        self.phases = {"discriminator": ("discriminator",), "generator": made}
-        self.averaged = made
+        exported = ("text_encoder", "style_encoder", "decoder", "text_aligner", "pitch_extractor")
+        self.modules = {name: getattr(self, name) for name in (*exported, "discriminator")}
+        self.phases = {"discriminator": ("discriminator",), "generator": exported}
+        self.averaged = exported
         self.conversion_from = config.conversion_from + (
             config.steps if config.conversion_from < 0 else 0
         )
@@ -104,7 +104,7 @@ class Stage1(Stage):
 
     def forward(self, batch: Batch, step: int) -> Batch:
         """Aligns, encodes, cuts pieces and decodes them; computed once a step, for both phases."""
-        if "made" in batch:
+        if "output" in batch:
             return batch
         tokens, lengths, frames = batch["tokens"], batch["lengths"], batch["frames"]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.adapts(step)):
@@ -121,64 +121,64 @@ class Stage1(Stage):
             f0 = self.pitch_extractor(mel[:, None]).f0
         loudness = energy(mel.float())[:, 0]
         style = self.style_encoder(mel[:, None])
-        made = self.decoder(content, f0, loudness, style)
+        output = self.decoder(content, f0, loudness, style)
         return batch | {
             "aligned": aligned,
             "content": content,
-            "true": mel,
+            "target": mel,
             "f0": f0,
             "energy": loudness,
             "style": style,
-            "made": made,
+            "output": output,
         }
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """The discriminator's losses on real and reconstructed pieces, or everything that the
         generator minimises."""
         batch.update(self.forward(batch, step))
-        true, made, speaker = batch["true"], batch["made"], batch["speaker"]
+        target, output, speaker = batch["target"], batch["output"], batch["speaker"]
         if phase == "discriminator":
-            real = true.detach().clone().requires_grad_()
+            real = target.detach().clone().requires_grad_()
             verdict = self.discriminator(real[:, None], speaker)[0]
-            fake = self.discriminator(made.detach()[:, None], speaker)[0]
+            fake = self.discriminator(output.detach()[:, None], speaker)[0]
             return {
                 "discriminator": adversarial(verdict, True) + adversarial(fake, False),
                 "r1": r1(verdict, real),
             }
         with torch.no_grad():
-            real_features = self.discriminator(true[:, None], speaker)[1]
-        verdict, features = self.discriminator(made[:, None], speaker)
-        found = {
-            "mel": masked_l1(made, true, mel_band_limit(batch["bandwidth"])),
+            real_features = self.discriminator(target[:, None], speaker)[1]
+        verdict, features = self.discriminator(output[:, None], speaker)
+        losses = {
+            "mel": masked_l1(output, target, mel_band_limit(batch["bandwidth"])),
             "adversarial": adversarial(verdict, True),
             "features": feature_matching(real_features, features),
         }
         if self.adapts(step):
             aligned = batch["aligned"]
-            found["s2s"] = token_cross_entropy(
+            losses["s2s"] = token_cross_entropy(
                 aligned.logits[:, :-1], batch["tokens"], batch["lengths"]
             )
-            found["monotonic"] = monotonic(aligned.soft, aligned.hard)
-        return found | self.conversion(batch, step)
+            losses["monotonic"] = monotonic(aligned.soft, aligned.hard)
+        return losses | self.conversion(batch, step)
 
     def conversion(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Losses of a conversion to the reference's style; late in the run also what must survive
         it."""
-        wanted = self.style_encoder(batch["reference"][:, None])
-        converted = self.decoder(batch["content"], batch["f0"], batch["energy"], wanted)
-        found = {"style": masked_l1(self.style_encoder(converted[:, None]), wanted)}
+        style = self.style_encoder(batch["reference"][:, None])
+        converted = self.decoder(batch["content"], batch["f0"], batch["energy"], style)
+        losses = {"style": masked_l1(self.style_encoder(converted[:, None]), style)}
         if step < self.conversion_from:
-            return found
+            return losses
         components.differentiable([self.pitch_extractor])
         f0, loudness = self.pitch_extractor(converted[:, None]).f0, energy(converted.float())[:, 0]
         back = self.decoder(batch["content"], f0, loudness, batch["style"])
-        return found | {
+        return losses | {
             "f0": f0_shape(f0, batch["f0"]),
             "energy": energy_band(loudness, batch["energy"]),
             "content": masked_l1(
-                self.text_aligner.features(converted), self.text_aligner.features(batch["true"])
+                self.text_aligner.features(converted), self.text_aligner.features(batch["target"])
             ),
-            "cycle": masked_l1(back, batch["true"], mel_band_limit(batch["bandwidth"])),
+            "cycle": masked_l1(back, batch["target"], mel_band_limit(batch["bandwidth"])),
         }
 
     def validate(self, step: int) -> dict[str, float]:
@@ -190,7 +190,9 @@ class Stage1(Stage):
         )
         return {
             "mel": (
-                masked_l1(batch["made"], batch["true"], mel_band_limit(batch["bandwidth"])).item()
+                masked_l1(
+                    batch["output"], batch["target"], mel_band_limit(batch["bandwidth"])
+                ).item()
             )
         }
 
@@ -207,8 +209,8 @@ class Stage1(Stage):
             self.style_encoder(batch["reference"][:, None]),
         )
         mels = {
-            "true": batch["true"][0],
-            "made": batch["made"][0],
+            "true": batch["target"][0],
+            "made": batch["output"][0],
             "converted": converted[0],
             "path": batch["aligned"].hard[0].flip(0),
         }

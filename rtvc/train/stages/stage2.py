@@ -119,33 +119,32 @@ class Stage2(Stage):
             cut(2 * starts, 2 * half, batch["mel"]),
         )
         f0, loudness = self.pitch_extractor(mel[:, None]).f0, energy(mel.float())[:, 0]
-        own, wanted = (
+        own, style = (
             self.style_encoder(mel[:, None]),
             self.style_encoder(batch["reference"][:, None]),
         )
-        target = self.decoder(content, f0, loudness, wanted)
-        heard = mel
+        target = self.decoder(content, f0, loudness, style)
+        source = mel
         if float(torch.rand(())) < self.config.synthetic_share:
-            heard = self.decoder(content, f0, loudness, wanted.roll(1, 0))
+            source = self.decoder(content, f0, loudness, style.roll(1, 0))
         return {
             "labels": labels,
-            "heard": heard,
-            "true": mel,
+            "source": source,
             "f0": f0,
             "energy": loudness,
             "own": own,
-            "wanted": wanted,
+            "style": style,
             "target": target,
             "rebuilt": self.decoder(content, f0, loudness, own),
         }
 
     def forward(self, batch: Batch) -> Batch:
         """The teacher's and the student's outputs; computed once a step, for both phases."""
-        if "made" not in batch:
+        if "output" not in batch:
             batch.update(self.teach(batch))
-            batch["content"] = self.mel_encoder(batch["heard"])
-            batch["made"] = self.decoder(
-                batch["content"], batch["f0"], batch["energy"], batch["wanted"]
+            batch["content"] = self.mel_encoder(batch["source"])
+            batch["output"] = self.decoder(
+                batch["content"], batch["f0"], batch["energy"], batch["style"]
             )
         return batch
 
@@ -154,25 +153,25 @@ class Stage2(Stage):
         them, spells, and comes back."""
         components.differentiable([self.pitch_extractor])
         self.forward(batch)
-        target, made = batch["target"], batch["made"]
+        target, output = batch["target"], batch["output"]
         speaker, reference_speaker = batch["speaker"], batch["reference_speaker"]
         if phase == "discriminator":
             real = target.detach().clone().requires_grad_()
             verdict = self.discriminator(real[:, None], reference_speaker)[0]
-            fake = self.discriminator(made.detach()[:, None], reference_speaker)[0]
+            fake = self.discriminator(output.detach()[:, None], reference_speaker)[0]
             return {
                 "discriminator": adversarial(verdict, True) + adversarial(fake, False),
                 "r1": r1(verdict, real),
             }
-        f0, loudness = self.pitch_extractor(made[:, None]).f0, energy(made.float())[:, 0]
-        back = self.decoder(self.mel_encoder(made), f0, loudness, batch["own"])
+        f0, loudness = self.pitch_extractor(output[:, None]).f0, energy(output.float())[:, 0]
+        back = self.decoder(self.mel_encoder(output), f0, loudness, batch["own"])
         with torch.no_grad():
             real_features = self.discriminator(target[:, None], reference_speaker)[1]
-        verdict, features = self.discriminator(made[:, None], reference_speaker)
+        verdict, features = self.discriminator(output[:, None], reference_speaker)
         spelled = self.linear_proj(batch["content"])
         known = batch["labels"] >= 0
         return {
-            "mel": masked_l1(made, target),
+            "mel": masked_l1(output, target),
             "phonemes": frame_cross_entropy(spelled, batch["labels"]),
             "cycle": masked_l1(back, batch["rebuilt"]),
             "adversarial": adversarial(verdict, True),
@@ -186,13 +185,14 @@ class Stage2(Stage):
         if self.valid is None:
             return {}
         batch = self.forward(moved(self.valid.batch(0), next(self.decoder.parameters()).device))
-        return {"mel": masked_l1(batch["made"], batch["target"]).item()}
+        return {"mel": masked_l1(batch["output"], batch["target"]).item()}
 
     def sample(self, step: int) -> Samples:
         """A piece, the teacher's conversion and the student's; sound by Griffin-Lim."""
         batch = self.forward(moved(self.data.batch(0), next(self.decoder.parameters()).device))
-        mels = {name: batch[name][0] for name in ("heard", "target", "made")}
-        vocoder = GriffinLim().to(batch["made"].device)
+        shown = {"heard": "source", "target": "target", "made": "output"}
+        mels = {name: batch[key][0] for name, key in shown.items()}
+        vocoder = GriffinLim().to(batch["output"].device)
         return Samples({name: vocoder(mel[None].float())[0, 0] for name, mel in mels.items()}, mels)
 
     def remarks(self) -> list[str]:

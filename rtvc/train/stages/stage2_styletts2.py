@@ -132,7 +132,7 @@ class Stage2StyleTTS2(Stage):
 
     def forward(self, batch: Batch, step: int) -> Batch:
         """Everything up to the waveform of a piece; computed once a step, for both phases."""
-        if "made" in batch:
+        if "output" in batch:
             return batch
         tokens, lengths, mel, frames = (
             batch["tokens"],
@@ -169,18 +169,18 @@ class Stage2StyleTTS2(Stage):
             if step < self.config.joint_from:  # the decoder is fixed: what it can do is the target
                 wave = self.decoder(content, true_f0, true_energy, acoustic)[:, 0]
         f0, loudness = self.predictor.curves(encoded, self.predictor_encoder(other[:, None]))
-        made = self.decoder(content, f0, loudness, acoustic)
-        found = {
+        output = self.decoder(content, f0, loudness, acoustic)
+        outputs = {
             "aligned": aligned,
             "text": text,
             "prosodic": prosodic,
             "digits": digits,
             "wave_piece": wave[:, None],
-            "made": made,
+            "output": output,
         }
         return (
             batch
-            | found
+            | outputs
             | {"f0": f0, "energy": loudness, "true_f0": true_f0, "true_energy": true_energy}
         )
 
@@ -196,11 +196,11 @@ class Stage2StyleTTS2(Stage):
             return {}
         components.differentiable([self.predictor])
         batch.update(self.forward(batch, step))
-        made, wave = batch["made"].float(), batch["wave_piece"].float()
+        output, wave = batch["output"].float(), batch["wave_piece"].float()
         if phase == "discriminator":
             real, fake = (
                 [verdict.logits for verdict in self.verdicts(sound)]
-                for sound in (wave, made.detach())
+                for sound in (wave, output.detach())
             )
             relative = relativistic(real, fake, generator=False)
             return {
@@ -208,25 +208,25 @@ class Stage2StyleTTS2(Stage):
                 "relativistic_discriminator": relative,
             }
         l1, digits = durations(batch["digits"], batch["aligned"].hard.sum(-1), batch["lengths"])
-        found = {
-            "mel": self.distance(made[:, 0], wave[:, 0], batch["bandwidth"]),
+        losses = {
+            "mel": self.distance(output[:, 0], wave[:, 0], batch["bandwidth"]),
             "f0": F.smooth_l1_loss(batch["f0"].float(), batch["true_f0"].float()),
             "energy": F.smooth_l1_loss(batch["energy"].float(), batch["true_energy"].float()),
             "duration": l1,
             "duration_digits": digits,
         }
         if not judged:
-            return found
+            return losses
         with torch.no_grad():
             real_verdicts = self.verdicts(wave)
-        fake_verdicts = self.verdicts(made)
+        fake_verdicts = self.verdicts(output)
         fake = [verdict.logits for verdict in fake_verdicts]
         pairs = zip(real_verdicts, fake_verdicts, strict=True)
-        return found | {
+        return losses | {
             "generator": lsgan_generator(fake),
             "features": (
                 torch.stack(
-                    [feature_matching(real.features, made.features) for real, made in pairs]
+                    [feature_matching(real.features, output.features) for real, output in pairs]
                 ).sum()
             ),
             "relativistic": relativistic(
@@ -257,7 +257,9 @@ class Stage2StyleTTS2(Stage):
             moved(self.valid.batch(0), next(self.decoder.parameters()).device), step
         )
         l1, _ = durations(batch["digits"], batch["aligned"].hard.sum(-1), batch["lengths"])
-        distance = self.distance(batch["made"][:, 0], batch["wave_piece"][:, 0], batch["bandwidth"])
+        distance = self.distance(
+            batch["output"][:, 0], batch["wave_piece"][:, 0], batch["bandwidth"]
+        )
         return {
             "mel": float(distance),
             "duration": float(l1),
@@ -270,7 +272,7 @@ class Stage2StyleTTS2(Stage):
             moved(self.data.batch(0), next(self.decoder.parameters()).device), step
         )
         return Samples(
-            {"true": batch["wave_piece"][0, 0], "made": batch["made"][0, 0]},
+            {"true": batch["wave_piece"][0, 0], "made": batch["output"][0, 0]},
             {"path": batch["aligned"].hard[0].flip(0)},
         )
 

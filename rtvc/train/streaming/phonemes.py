@@ -137,9 +137,9 @@ def spread(path: Array, tokens: Sequence[int], silence: int) -> Array:
     path (T,) as of `best_path` -> (T,) tokens, BOUNDARY for pauses.
     """
     spoken = np.flatnonzero(path >= 0)
-    found = np.full(len(path), BOUNDARY)
+    phonemes = np.full(len(path), BOUNDARY)
     if not len(spoken):
-        return found
+        return phonemes
     frames = np.arange(len(path))
     after = np.searchsorted(spoken, frames).clip(0, len(spoken) - 1)
     before = np.searchsorted(spoken, frames, side="right").clip(1) - 1
@@ -147,8 +147,8 @@ def spread(path: Array, tokens: Sequence[int], silence: int) -> Array:
     owner = np.where(reach_before <= reach_after, before, after)
     gap = spoken[after] - spoken[before]
     near = np.minimum(reach_before, reach_after) <= np.where(gap > silence, silence // 4, silence)
-    heard = np.array(tokens)[path[spoken[owner]]]
-    return np.where(near, heard, found)
+    nearest = np.array(tokens)[path[spoken[owner]]]
+    return np.where(near, nearest, phonemes)
 
 
 class PhonemesConfig(SpeechRun):
@@ -284,8 +284,8 @@ def align_all(
     for number, path in enumerate(files, 1):
         try:
             with opened_arrays(path) as arrays:
-                wanted = bool(str(arrays["text"])) and bool((arrays["phonemes"] == UNKNOWN).all())
-            done += wanted and align(path, net)
+                lacking = bool(str(arrays["text"])) and bool((arrays["phonemes"] == UNKNOWN).all())
+            done += lacking and align(path, net)
         except AudioError:
             pass  # stages remark on files that cannot be read
         if progress:
