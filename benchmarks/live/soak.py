@@ -129,8 +129,8 @@ def soak(
     with ExitStack() as stack:
         place = stack.enter_context(room(server=server))
         noise = np.random.default_rng(0).normal(0, 0.1, 10 * place.rate).astype(np.float32)
-        said = np.tile(noise, int(6 * minutes) + 12)
-        stack.callback(place.say(said).terminate)
+        speech = np.tile(noise, int(6 * minutes) + 12)
+        stack.callback(place.say(speech).terminate)
         for _ in range(busy):
             stack.callback(subprocess.Popen([sys.executable, "-c", BUSY]).kill)
         watched = Watched(place, root, 60 * minutes + 120)
