@@ -8,7 +8,7 @@ the second opinion.
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -32,10 +32,6 @@ class SpeakerEncoder:
     def embed(self, wave: Wave) -> Embedding:
         """(N,) at 24 kHz -> (256,) of length 1; zeros where the encoder hears no speech at all."""
         return self._embed(at_16k(wave))
-
-    def embed_speaker(self, waves: Sequence[Wave]) -> Embedding:
-        """The mean of the recordings' embeddings, of length 1 again."""
-        return unit(np.mean([self.embed(wave) for wave in waves], axis=0))
 
 
 def similarity(a: Embedding, b: Embedding) -> float:

@@ -44,39 +44,6 @@ def magnitude(wave: Tensor, size: int, hop: int, window: Tensor) -> Tensor:
     return (spectrum.real.square() + spectrum.imag.square()).clamp_min(1e-7).sqrt()
 
 
-class MultiResolutionSTFT(nn.Module):
-    """Spectral convergence plus L1 of log-magnitudes, averaged over resolutions.
-
-    Source: Yamamoto et al. 2020, "Parallel WaveGAN", section 3.2.
-    """
-
-    def __init__(self, resolutions: Sequence[tuple[int, int, int]] = RESOLUTIONS) -> None:
-        super().__init__()
-        self.resolutions = tuple(resolutions)
-        for index, (_, _, width) in enumerate(self.resolutions):
-            self.register_buffer(f"window{index}", torch.hann_window(width), persistent=False)
-
-    def forward(self, made: Tensor, true: Tensor, bandwidth: Tensor | None = None) -> Tensor:
-        """made and true (B, N) at 24 kHz, bandwidth (B,) in Hz (None: everything counts) -> a
-        scalar."""
-        made, true = made.float(), true.float()
-        total = made.new_zeros(())
-        with torch.autocast(made.device.type, enabled=False):
-            for index, (size, hop, _) in enumerate(self.resolutions):
-                window = self.get_buffer(f"window{index}")
-                x, y = magnitude(made, size, hop, window), magnitude(true, size, hop, window)
-                mask = torch.ones_like(x[..., :1])
-                if bandwidth is not None:
-                    mask = band_limit(
-                        bandwidth,
-                        torch.linspace(0, SAMPLE_RATE / 2, size // 2 + 1, device=x.device),
-                    )
-                convergence = ((x - y) * mask).norm() / (y * mask).norm().clamp_min(1e-5)
-                logs = ((x.log() - y.log()).abs() * mask).sum() / (mask.sum() * x.shape[-1])
-                total = total + convergence + logs
-        return total / len(self.resolutions)
-
-
 def htk_filters(size: int, bands: int, rate: int = SAMPLE_RATE) -> Tensor:
     """Triangular HTK mel filters without area normalisation, (size / 2 + 1, bands)."""
     top = 2595 * math.log10(1 + rate / 2 / 700)

@@ -124,8 +124,8 @@ class SpeechStage(Stage):
                 else 1.0
             )
 
-            def use(number: int, utterance: Utterance, speed: float = speed) -> Batch:
-                return self.row(utterance, number, speed, rng)
+            def use(number: int, speed: float = speed) -> Batch:
+                return self.row(self.speech.load(number), number, speed, rng)
 
             rows.append(self.speech.usable(self.speech.pick(rng), seed, use))
         return rows
@@ -143,9 +143,9 @@ class SpeechStage(Stage):
     def held_out(self) -> list[tuple[Batch, str]]:
         """Rows of the held-out utterances at their own speed, and their speakers."""
         rng = numpy_generator(0, "held out")
-        speakers = self.speech.speakers
+        speakers, load = self.speech.speakers, self.speech.load
         return [
-            self.speech.usable(number, 0, lambda k, u: (self.row(u, k, 1.0, rng), speakers[k]))
+            self.speech.usable(number, 0, lambda k: (self.row(load(k), k, 1.0, rng), speakers[k]))
             for number in self.speech.held_out
         ]
 

@@ -156,7 +156,7 @@ class Joint(SpeechStage):
         """One row of `batch`."""
         piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
         beside = self.speech.beside(number, rng)
-        other = self.speech.usable(beside, self.config.seed, lambda _, u: u)
+        other = self.speech.usable(beside, self.config.seed, self.speech.load)
         if other.speaker != utterance.speaker:
             other = utterance
         reference = Cut.draw(other, self.config.reference_frames, speed, rng)

@@ -25,7 +25,7 @@ from rtvc.data.cache import Array
 from rtvc.data.seeds import numpy_generator
 from rtvc.data.speech import Speech
 from rtvc.data.symbols import BOUNDARY, SYMBOLS, TOKENS
-from rtvc.data.utterance import UNIT_RATE, UNKNOWN, Utterance, load_utterance, save_utterance
+from rtvc.data.utterance import UNIT_RATE, UNKNOWN, load_utterance, save_utterance
 from rtvc.errors import AudioError, CheckpointError
 from rtvc.teacher.phonemes import phonemize
 from rtvc.train.config import RunConfig, Section
@@ -179,12 +179,13 @@ class Phonemes(Stage):
         self.averaged = ("phonemes",)
         self.sounds = lru_cache(maxsize=1 << 16)(sounds)
 
-    def example(self, number: int, utterance: Utterance) -> tuple[Tensor, list[int]]:
+    def example(self, number: int) -> tuple[Tensor, list[int]]:
         """units (L, T) and the phonemes.
 
         Raises:
-            AudioError: it is too long, or its transcript is of something else.
+            AudioError: it cannot be read, is too long, or its transcript is of something else.
         """
+        utterance = self.speech.load(number)
         if utterance.units.shape[1] > LONGEST * UNIT_RATE:
             raise AudioError(f"it lasts more than {LONGEST:g} s")
         tokens = self.sounds(utterance.text)

@@ -143,7 +143,7 @@ def test_copies_say_the_same_in_other_voices_or_do_not_count(tmp_path: Path) -> 
         copy = speech.copy_of(number, rng)
         assert (copy is not None) == (path.stem[0] in "ab")
         if copy is not None:
-            assert np.abs(copy + speech._load(number).audio).max() <= 2
+            assert np.abs(copy + speech.load(number).audio).max() <= 2
 
 
 def test_the_best_path_is_the_best_of_all() -> None:
