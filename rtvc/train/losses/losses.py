@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+Losses = dict[str, Tensor]
+"""Scalars, by the names of their factors."""
 TAU = 0.04
 """Where the truncated relativistic loss is cut off (StyleTTS 2, appendix)."""
 
@@ -35,6 +37,29 @@ def r1(logits: Tensor, real: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(logits.float().sum(), real, create_graph=True)
     return 0.5 * gradient.float().square().flatten(1).sum(1).mean()
+
+
+def opposed(discriminator: nn.Module, real: Tensor, fake: Tensor, speaker: Tensor) -> Losses:
+    """What a discriminator of mels (B, 80, T) of speakers (B,) minimises: its verdicts on both, and
+    `r1`."""
+    real = real.detach().clone().requires_grad_()
+    verdict = discriminator(real[:, None], speaker)[0]
+    on_fake = discriminator(fake.detach()[:, None], speaker)[0]
+    return {
+        "discriminator": adversarial(verdict, True) + adversarial(on_fake, False),
+        "r1": r1(verdict, real),
+    }
+
+
+def deceived(
+    discriminator: nn.Module, real: Tensor, fake: Tensor, speaker: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the generator of `fake` minimises: the discriminator's verdict, and the distance of its
+    features from those of `real`."""
+    with torch.no_grad():
+        real_features = discriminator(real[:, None], speaker)[1]
+    verdict, features = discriminator(fake[:, None], speaker)
+    return adversarial(verdict, True), feature_matching(real_features, features)
 
 
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:

@@ -14,9 +14,8 @@ from rtvc.train.losses.losses import ctc, token_cross_entropy
 from rtvc.train.losses.shares import measured, share
 from rtvc.train.material.align import Aligned, align
 from rtvc.train.material.components import ModelConfig, text_aligner
-from rtvc.train.material.speech import Utterances, held_out
-from rtvc.train.prefetch import moved
-from rtvc.train.stage import Batch, Samples, Stage
+from rtvc.train.material.recorded import UtteranceStage
+from rtvc.train.stage import Batch, Samples
 
 
 class Weights(Section):
@@ -35,22 +34,17 @@ class AlignerConfig(RunConfig):
     weights: Weights = Weights()
 
 
-class Aligner(Stage):
+class Aligner(UtteranceStage):
     """Trains `text_aligner`."""
 
     config_type: ClassVar[type[RunConfig]] = AlignerConfig
 
     def __init__(self, config: AlignerConfig) -> None:
+        super().__init__(config.data, config.seed)
         self.net = text_aligner(config.model)
         self.modules = {"text_aligner": self.net}
         self.phases = {"aligner": ("text_aligner",)}
         self.averaged = ("text_aligner",)
-        self.data = Utterances(config.data, config.seed)
-        self.valid = held_out(config.data)
-
-    def batch(self, index: int) -> Batch:
-        """Whole utterances, see `Utterances.batch`."""
-        return self.data.batch(index)
 
     def align(self, batch: Batch) -> Aligned:
         """What the aligner says of a batch."""
@@ -70,9 +64,9 @@ class Aligner(Stage):
     def validate(self, step: int) -> dict[str, float]:
         """The losses on a held-out batch, and the phoneme error rate of its greedy CTC
         transcription."""
-        if self.valid is None:
+        batch = self.held_out_batch()
+        if batch is None:
             return {}
-        batch = moved(self.valid.batch(0), next(self.net.parameters()).device)
         values = measured(self.losses("aligner", batch, step))
         errors = total = 0
         aligned = self.align(batch)
@@ -88,7 +82,7 @@ class Aligner(Stage):
 
     def sample(self, step: int) -> Samples:
         """The first utterance: its mel, its attention and the monotonic path."""
-        batch = moved(self.data.batch(0), next(self.net.parameters()).device)
+        batch = self.first()
         aligned, length, frames = (
             self.align(batch),
             int(batch["lengths"][0]),
@@ -104,10 +98,6 @@ class Aligner(Stage):
                 "path": path.flip(0),
             }
         )
-
-    def remarks(self) -> list[str]:
-        """Recordings that could not be used."""
-        return self.data.corpus.remarks()
 
 
 def greedy(logits: Tensor) -> list[int]:

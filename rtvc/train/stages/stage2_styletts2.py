@@ -43,9 +43,8 @@ from rtvc.train.material.prosody import (
     style_diffusion,
     waveform_decoder,
 )
-from rtvc.train.material.speech import Utterances, held_out
-from rtvc.train.prefetch import moved
-from rtvc.train.stage import Batch, Samples, Stage
+from rtvc.train.material.recorded import UtteranceStage
+from rtvc.train.stage import Batch, Samples
 
 
 class Weights(Section):
@@ -87,7 +86,7 @@ FROZEN = ("text_aligner", "pitch_extractor", "text_encoder")
 TRAINED = ("bert", "bert_encoder", "predictor_encoder", "predictor", "diffusion", *ACOUSTIC)
 
 
-class Stage2StyleTTS2(Stage):
+class Stage2StyleTTS2(UtteranceStage):
     """Trains the prosodic half of StyleTTS 2; `predictor_encoder` starts as a copy of
     `style_encoder` unless `[[init]]` brings one."""
 
@@ -95,8 +94,7 @@ class Stage2StyleTTS2(Stage):
 
     def __init__(self, config: Stage2StyleTTS2Config) -> None:
         self.config, model = config, config.model
-        self.data = Utterances(config.data, config.seed, reference="same", waves=True)
-        self.valid = held_out(config.data, reference="same", waves=True)
+        super().__init__(config.data, config.seed, reference="same", waves=True)
         self.text_aligner, self.pitch_extractor = (
             components.text_aligner(model),
             components.pitch_extractor(model),
@@ -125,10 +123,6 @@ class Stage2StyleTTS2(Stage):
         """Decoder and acoustic style before `joint_from`, diffusion before `diffusion_from`."""
         resting = () if step >= self.config.joint_from else ACOUSTIC
         return resting if step >= self.config.diffusion_from else (*resting, "diffusion")
-
-    def batch(self, index: int) -> Batch:
-        """Whole utterances with waveforms, see `Utterances.batch`."""
-        return self.data.batch(index)
 
     def forward(self, batch: Batch, step: int) -> Batch:
         """Everything up to the waveform of a piece; computed once a step, for both phases."""
@@ -251,11 +245,10 @@ class Stage2StyleTTS2(Stage):
 
     def validate(self, step: int) -> dict[str, float]:
         """Spectral distance, durations and F0 on held-out recordings."""
-        if self.valid is None:
+        batch = self.held_out_batch()
+        if batch is None:
             return {}
-        batch = self.forward(
-            moved(self.valid.batch(0), next(self.decoder.parameters()).device), step
-        )
+        batch = self.forward(batch, step)
         l1, _ = durations(batch["digits"], batch["aligned"].hard.sum(-1), batch["lengths"])
         distance = self.distance(
             batch["output"][:, 0], batch["wave_piece"][:, 0], batch["bandwidth"]
@@ -268,14 +261,8 @@ class Stage2StyleTTS2(Stage):
 
     def sample(self, step: int) -> Samples:
         """A piece as it is, and with predicted prosody."""
-        batch = self.forward(
-            moved(self.data.batch(0), next(self.decoder.parameters()).device), step
-        )
+        batch = self.forward(self.first(), step)
         return Samples(
             {"true": batch["wave_piece"][0, 0], "made": batch["output"][0, 0]},
             {"path": batch["aligned"].hard[0].flip(0)},
         )
-
-    def remarks(self) -> list[str]:
-        """Recordings that could not be used."""
-        return self.data.corpus.remarks()
