@@ -242,7 +242,7 @@ async def choose(
 
 def told(client: "Client", path: Path, name: str) -> None:
     """Passes on what the server says of a recording that was uploaded just now."""
-    if (ready := client.uploaded.get(name)) is not None:
+    if (ready := client.made.get(name)) is not None:
         for line in ready.advice:
             say_advice(path, ready.grade, line)
 

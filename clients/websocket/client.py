@@ -53,7 +53,7 @@ class Client(Asking):
         started: what it said about the session; None before `start`.
         totals: the session's final counts, once it is over.
         dropped: seconds that `offer` left out.
-        uploaded: what the server said of each recording that came by this connection, by name.
+        made: what the server said of each recording that was uploaded on this connection, by name.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Client(Asking):
         self.totals: Stopped | None = None
         self.dropped = 0.0
         self._window, self._voice, self._settings = window, voice, settings
-        self.uploaded: dict[str, VoiceReady] = {}
+        self.made: dict[str, VoiceReady] = {}
         self._position = 0  # samples sent: the clock of those who bring none
         self._rest = np.zeros(0, np.float32)  # what does not fill a packet of the format yet
         self._gap = False
@@ -242,7 +242,7 @@ class Client(Asking):
     async def _upload(self, name: str, data: bytes) -> VoiceReady:
         announcement, *pieces = self.side.upload(name, data)
         ready = await self.link.ask(lambda: str(announcement), VoiceReady, pieces, UPLOAD_S)
-        self.uploaded[ready.name] = ready
+        self.made[ready.name] = ready
         return ready
 
     async def voice_of(self, recording: Recording) -> tuple[str, float]:

@@ -106,8 +106,7 @@ class Measurements:
 
 
 class Recordings:
-    """The recordings themselves: the same for every model, so the answers are kept by
-    content."""
+    """The recordings themselves: the same for every model, so the answers are kept by content."""
 
     def __init__(self, ears: Evaluators, folder: Path | None) -> None:
         self._ears, self._folder = ears, folder

@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Losses = dict[str, Tensor]
-"""Scalars, by the names of their factors."""
 TAU = 0.04
 """Where the truncated relativistic loss is cut off (StyleTTS 2, appendix)."""
 
@@ -39,7 +37,9 @@ def r1(logits: Tensor, real: Tensor) -> Tensor:
     return 0.5 * gradient.float().square().flatten(1).sum(1).mean()
 
 
-def opposed(discriminator: nn.Module, real: Tensor, fake: Tensor, speaker: Tensor) -> Losses:
+def discriminator_losses(
+    discriminator: nn.Module, real: Tensor, fake: Tensor, speaker: Tensor
+) -> dict[str, Tensor]:
     """What a discriminator of mels (B, 80, T) of speakers (B,) minimises: its verdicts on both, and
     `r1`."""
     real = real.detach().clone().requires_grad_()
@@ -51,7 +51,7 @@ def opposed(discriminator: nn.Module, real: Tensor, fake: Tensor, speaker: Tenso
     }
 
 
-def deceived(
+def generator_losses(
     discriminator: nn.Module, real: Tensor, fake: Tensor, speaker: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What the generator of `fake` minimises: the discriminator's verdict, and the distance of its

@@ -15,7 +15,7 @@ from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.data.dataset import Corpus, piece
 from rtvc.models.vocoder import GriffinLim
 from rtvc.train.config import DataConfig, RunConfig
-from rtvc.train.losses.losses import deceived, masked_l1, opposed
+from rtvc.train.losses.losses import discriminator_losses, generator_losses, masked_l1
 from rtvc.train.losses.stft import mel_band_limit
 from rtvc.train.material import components
 from rtvc.train.material.recorded import PieceStage
@@ -104,8 +104,8 @@ class Finetune(PieceStage):
         self.forward(batch)
         target, output, speaker = batch["target"], batch["output"], batch["speaker"]
         if phase == "discriminator":
-            return opposed(self.discriminator, target, output, speaker)
-        verdict, features = deceived(self.discriminator, target, output, speaker)
+            return discriminator_losses(self.discriminator, target, output, speaker)
+        verdict, features = generator_losses(self.discriminator, target, output, speaker)
         return {
             "mel": masked_l1(output, target, mel_band_limit(batch["bandwidth"])),
             "style": masked_l1(self.style_encoder(output[:, None]), batch["style"].detach()),

@@ -15,12 +15,12 @@ from rtvc.audio.energy import energy
 from rtvc.models.vocoder import GriffinLim
 from rtvc.train.config import RunConfig
 from rtvc.train.losses.losses import (
-    deceived,
+    discriminator_losses,
     energy_band,
     f0_shape,
+    generator_losses,
     masked_l1,
     monotonic,
-    opposed,
     token_cross_entropy,
 )
 from rtvc.train.losses.stft import mel_band_limit
@@ -109,8 +109,8 @@ class Stage1(TextStage):
         batch.update(self.forward(batch, step))
         target, output, speaker = batch["target"], batch["output"], batch["speaker"]
         if phase == "discriminator":
-            return opposed(self.discriminator, target, output, speaker)
-        verdict, features = deceived(self.discriminator, target, output, speaker)
+            return discriminator_losses(self.discriminator, target, output, speaker)
+        verdict, features = generator_losses(self.discriminator, target, output, speaker)
         losses = {
             "mel": masked_l1(output, target, mel_band_limit(batch["bandwidth"])),
             "adversarial": verdict,

@@ -15,7 +15,13 @@ from torch import Tensor
 from rtvc.audio.energy import energy
 from rtvc.models.vocoder import GriffinLim
 from rtvc.train.config import RunConfig
-from rtvc.train.losses.losses import adversarial, deceived, frame_cross_entropy, masked_l1, opposed
+from rtvc.train.losses.losses import (
+    adversarial,
+    discriminator_losses,
+    frame_cross_entropy,
+    generator_losses,
+    masked_l1,
+)
 from rtvc.train.losses.shares import share
 from rtvc.train.material import components
 from rtvc.train.stage import Batch, Samples
@@ -114,10 +120,10 @@ class Stage2(TextStage):
         target, output = batch["target"], batch["output"]
         speaker, reference_speaker = batch["speaker"], batch["reference_speaker"]
         if phase == "discriminator":
-            return opposed(self.discriminator, target, output, reference_speaker)
+            return discriminator_losses(self.discriminator, target, output, reference_speaker)
         f0, loudness = self.pitch_extractor(output[:, None]).f0, energy(output.float())[:, 0]
         back = self.decoder(self.mel_encoder(output), f0, loudness, batch["own"])
-        verdict, features = deceived(self.discriminator, target, output, reference_speaker)
+        verdict, features = generator_losses(self.discriminator, target, output, reference_speaker)
         spelled = self.linear_proj(batch["content"])
         known = batch["labels"] >= 0
         return {

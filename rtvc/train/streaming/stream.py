@@ -241,7 +241,7 @@ class Stream(StreamStage):
             due = step >= config.consistency_from and step % config.consistency_every == 0
             if weights.consistency and due:
                 losses["consistency"] = self.unlike(output, self.voice(batch))
-        # Only what an encoder that learns has said of the piece: it must stay what the labels
+        # There are logits where the encoder learns along: its content must stay what the labels
         # say, or encoder and decoder would agree on a code of their own, which carries the voice.
         if "logits" in batch:
             warm = config.warm
@@ -250,8 +250,8 @@ class Stream(StreamStage):
             losses["phonemes"] = frame_cross_entropy(
                 batch["logits"][..., warm:], batch["phonemes"][:, warm:]
             )
-        # Labelled content would be matched with itself: there is something to learn only in steps
-        # that decode the encoder's.
+        # In a step that decodes labels there is nothing to match: the decoder would be compared
+        # with its own average.
         encoded = step % config.labels_every != 0
         due = step >= config.matching_from and step % config.matching_every == 0
         if (weights.matching or weights.foreign) and encoded and due:
