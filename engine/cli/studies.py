@@ -134,14 +134,14 @@ def show_where(
     if teacher is not None:
         speech = TeacherSpeech(teacher, cache / "teacher", len(listed))
         ears = Recordings(standard(), recordings)
-        said = speech.pairs(lambda path: ears.measurements(path).transcript())
+        teacher_pairs = speech.pairs(lambda path: ears.measurements(path).transcript())
         both = own | {"exact": speech}
         parts.append(
             (
                 "teacher's speech",
                 where.TEACHER_ROWS,
                 where.TEACHER_STEPS,
-                said,
+                teacher_pairs,
                 both,
                 labels.identity + speech.identity,
             )
