@@ -104,3 +104,9 @@ def drawn_gain(wave: Tensor, log_range: tuple[float, float], rng: np.random.Gene
     clips."""
     loudest = max(float(wave.abs().max()), 1e-3)
     return min(float(np.exp(rng.uniform(*log_range))), 0.99 / loudest)
+
+
+def drawn_speed(warp: float, share: float, rng: np.random.Generator) -> float:
+    """How fast a piece is played: in a share of the pieces its logarithm is uniform within `warp`,
+    else 1."""
+    return float(np.exp(rng.uniform(-warp, warp))) if rng.random() < share else 1.0

@@ -19,11 +19,6 @@ class RecordedStage(Stage):
 
     corpus: Corpus
 
-    def device(self) -> torch.device:
-        """Where the models are."""
-        parameters = (p for module in self.modules.values() for p in module.parameters())
-        return next(parameters).device
-
     def first(self) -> Batch:
         """The first batch, where the models are: what `sample` shows."""
         return moved(self.batch(0), self.device())

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from rtvc.audio.mel import HOP
-from rtvc.data.augment import AugmentConfig
+from rtvc.data.augment import AugmentConfig, drawn_speed
 from rtvc.data.labelled import Utterance
 from rtvc.data.labelled_speech import Labelled
 from rtvc.data.seeds import numpy_generator
@@ -118,11 +118,7 @@ class StreamStage(Stage):
             number, utterance = self.labelled.utterance(
                 self.labelled.pick(rng, row % data.exact_every == 0), self.settings.seed
             )
-            speed = (
-                float(np.exp(rng.uniform(-data.warp, data.warp)))
-                if rng.random() < data.warp_share
-                else 1.0
-            )
+            speed = drawn_speed(data.warp, data.warp_share, rng)
             rows.append(make(utterance, number, speed, rng))
         return rows
 
@@ -150,10 +146,6 @@ class StreamStage(Stage):
         late = 1 + encoder.latency
         hidden = hidden[:, late : late + frames]
         return encoder.out(hidden).mT.float(), encoder.phonemes(hidden).mT.float()
-
-    def device(self) -> torch.device:
-        """Where the models are."""
-        return self.analysis.window.device
 
     def remarks(self) -> list[str]:
         """Utterances that could not be used."""

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rtvc.data.augment import AugmentConfig, augment
+from rtvc.data.augment import AugmentConfig, augment, drawn_speed
 from rtvc.data.seeds import generator, numpy_generator
 from rtvc.data.speech import Cut, Speech
 from rtvc.data.symbols import SYMBOLS
@@ -118,11 +118,7 @@ class SpeechStage(Stage):
         rng = numpy_generator(seed, "speech", index)
         rows = []
         for _ in range(data.batch):
-            speed = (
-                float(np.exp(rng.uniform(-data.warp, data.warp)))
-                if rng.random() < data.warp_share
-                else 1.0
-            )
+            speed = drawn_speed(data.warp, data.warp_share, rng)
 
             def use(number: int, speed: float = speed) -> Batch:
                 return self.row(self.speech.load(number), number, speed, rng)
@@ -171,13 +167,6 @@ class SpeechStage(Stage):
                 pair = weighed(value, weight)
                 totals[key] = totals[key] + pair if key in totals else pair
         return means(totals)
-
-    def device(self) -> torch.device:
-        """Where the modules are."""
-        tensors = (
-            t for module in self.modules.values() for t in (*module.parameters(), *module.buffers())
-        )
-        return next(tensors).device
 
     def remarks(self) -> list[str]:
         """Utterances that could not be used."""

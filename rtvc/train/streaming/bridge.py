@@ -248,10 +248,7 @@ class Bridge(Stage):
         rows = [self.row(number, None) for number in self.labelled.held_out]
         if not rows:
             return {}
-        losses = self.losses(
-            "bridge", moved(stacked(rows), next(self.net.parameters()).device), step
-        )
-        return measured(losses)
+        return measured(self.losses("bridge", moved(stacked(rows), self.device()), step))
 
     def remarks(self) -> list[str]:
         """Utterances that could not be used."""

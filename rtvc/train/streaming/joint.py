@@ -319,7 +319,7 @@ class Joint(SpeechStage):
 
     def sample(self, step: int) -> Samples:
         """A piece, its reconstruction, and the same in the voice of another row."""
-        batch = moved(self.batch(0), self.analysis.window.device)
+        batch = moved(self.batch(0), self.device())
         encoded = self.encode(batch, self.model.encoder.lookaheads[-1])
         own, other = (
             self.decoded(encoded, batch["log_f0"], batch, style)

@@ -233,7 +233,7 @@ class Phonemes(Stage):
         rows = [self.speech.usable(number, 0, self.example) for number in self.speech.held_out]
         if not rows:
             return {}
-        batch = moved(self.collated(rows), self.net.out.weight.device)
+        batch = moved(self.collated(rows), self.device())
         return {"ctc": float(self.losses("phonemes", batch, step)["ctc"])}
 
     def remarks(self) -> list[str]:
