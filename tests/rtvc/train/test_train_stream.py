@@ -68,7 +68,7 @@ def test_content_is_aligned_with_its_labels(tmp_path: Path, folder: Path) -> Non
     wave = torch.randn(1, 64 * 300, generator=torch.Generator().manual_seed(0)) * 0.1
     changed = wave.clone()
     changed[:, 40 * 300 :] = 0
-    differs = (made.found(wave)[0] - made.found(changed)[0]).abs().amax((0, 1)) > 1e-6
+    differs = (made.predicted(wave)[0] - made.predicted(changed)[0]).abs().amax((0, 1)) > 1e-6
     first = int(differs.nonzero()[0])
     assert first == 40 - 2, (
         "it hears half a window, two frames and one frame of look-ahead: up to sample (t + 3) * 300"
