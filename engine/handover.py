@@ -61,8 +61,8 @@ class Handover(threading.Thread):
         """The search; ends when the other process does."""
         try:
             order = {"chunks": self.chunks, "cache": str(self.cache), "candidates": self.candidates}
-            told, weights = packed(self.converter)
-            with builder(order | {"model": told}, weights) as self._child:
+            model, weights = packed(self.converter)
+            with builder(order | {"model": model}, weights) as self._child:
                 assert self._child.stdout is not None
                 for line in self._child.stdout:
                     self._heed(json.loads(line))
@@ -90,14 +90,14 @@ class Handover(threading.Thread):
         if self.is_alive():
             self.join(10)
 
-    def _heed(self, said: dict[str, Any]) -> None:
+    def _heed(self, message: dict[str, Any]) -> None:
         """What the other process says: a backend that is the best so far, or why there is none."""
-        if "problem" in said:
-            self.problem = str(said["problem"])
+        if "problem" in message:
+            self.problem = str(message["problem"])
             return
-        if said["chunk"] != self.current.chunk or said["backend"] == self.current.name:
+        if message["chunk"] != self.current.chunk or message["backend"] == self.current.name:
             return
-        better = open_backend(self.converter, said["backend"], self.current.chunk, self.cache)
+        better = open_backend(self.converter, message["backend"], self.current.chunk, self.cache)
         self.prepare(better)
         LOG.info("%s takes over from %s", better.name, self.current.name)
         self.current.successor, self.current = better, better

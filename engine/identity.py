@@ -82,9 +82,9 @@ def check(manifest: Manifest, converter: Converter, directory: Path) -> None:
                 f"the engine in {directory} was made for the {what} {built}, here it is {here}:"
                 f" {again}"
             )
-    said, scale = answer(converter, manifest.chunk), max(map(abs, manifest.answer), default=1.0)
-    apart = max((abs(a - b) for a, b in zip(said, manifest.answer, strict=False)), default=0.0)
-    if len(said) != len(manifest.answer) or apart > ANSWER * max(scale, 1e-6):
+    outputs, scale = answer(converter, manifest.chunk), max(map(abs, manifest.answer), default=1.0)
+    apart = max((abs(a - b) for a, b in zip(outputs, manifest.answer, strict=False)), default=0.0)
+    if len(outputs) != len(manifest.answer) or apart > ANSWER * max(scale, 1e-6):
         raise EngineError(
             f"the engine in {directory} was made by another version of the model's code: {again}"
         )

@@ -28,25 +28,27 @@ def packed(converter: Converter) -> tuple[dict[str, Any], bytes]:
     if not isinstance(config, BaseModel):
         raise EngineError(f"expected {name} to have its sizes as `config`, got {config!r}")
     sizes = type(config)
-    told = {
+    description = {
         "class": name,
         "sizes": f"{sizes.__module__}:{sizes.__qualname__}",
         "config": json.loads(config.model_dump_json()),
         "lookahead": getattr(converter, "lookahead", None),
     }
     state = {key: tensor.cpu().contiguous() for key, tensor in converter.state_dict().items()}
-    return told, save(state)
+    return description, save(state)
 
 
-def unpacked(told: dict[str, Any], weights: bytes) -> Converter:
+def unpacked(description: dict[str, Any], weights: bytes) -> Converter:
     """The model, ready to convert."""
     from safetensors.torch import load
 
     with torch.inference_mode(False):
-        model = _named(told["class"])(_named(told["sizes"]).model_validate(told["config"]))
+        model = _named(description["class"])(
+            _named(description["sizes"]).model_validate(description["config"])
+        )
         model.load_state_dict(load(weights))
-        if told["lookahead"] is not None:
-            model.set_lookahead(told["lookahead"])
+        if description["lookahead"] is not None:
+            model.set_lookahead(description["lookahead"])
         converter: Converter = model.eval().requires_grad_(False)
     return converter
 

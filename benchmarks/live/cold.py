@@ -80,7 +80,7 @@ def ended(child: "subprocess.Popen[str]") -> None:
         raise EngineError(f"a start ended with {child.returncode}: run the command by itself")
 
 
-def said(child: "subprocess.Popen[str]", word: str) -> str:
+def line_with(child: "subprocess.Popen[str]", word: str) -> str:
     """The first line of a process that holds a word.
 
     Raises:
@@ -123,7 +123,7 @@ def library(root: Path) -> float:
     sounds = [str(EXAMPLES / "reference.flac"), str(EXAMPLES / "source.flac")]
     began = time.perf_counter()
     with process(STREAM, sounds, root) as child:
-        said(child, "heard")
+        line_with(child, "heard")
         return since(began)
 
 
@@ -135,7 +135,7 @@ def serving(root: Path) -> float:
 
     began = time.perf_counter()
     with process(RUN, ["serve", "--port", "0", "--voices", str(voices)], root) as child:
-        address = said(child, "listening on").split()[-1].replace("http", "ws")
+        address = line_with(child, "listening on").split()[-1].replace("http", "ws")
         asyncio.run(first_sound(address))
         return since(began)
 
@@ -166,8 +166,10 @@ def living(root: Path) -> float:
         stack.callback(player.terminate)
         began = time.perf_counter()
         child = stack.enter_context(process(RUN, arguments, root, place.environment))
-        while float(said(child, "level_out_db").split('"level_out_db": ')[1].split(",")[0]) < -60:
-            pass
+        level = -120.0
+        while level < -60:
+            line = line_with(child, "level_out_db")
+            level = float(line.split('"level_out_db": ')[1].split(",")[0])
         return since(began)
 
 

@@ -52,7 +52,7 @@ def envelope(samples: Samples, rate: int) -> NDArray[np.float64]:
 
 
 def delay_of(
-    said: Samples, heard: Samples, rate: int, window: float = PERIOD_S
+    source: Samples, output: Samples, rate: int, window: float = PERIOD_S
 ) -> NDArray[np.float64]:
     """Delays in seconds of what was heard against what was said, one for each window that holds
     sound, (K,).
@@ -61,7 +61,7 @@ def delay_of(
     not when things happen. Windows in which no delay explains what was heard (correlation under
     0.5) are left out.
     """
-    a, b = envelope(said, rate), envelope(heard, rate)
+    a, b = envelope(source, rate), envelope(output, rate)
     size, longest, floor = (
         int(window * 2000),
         int(LONGEST_S * 2000),
@@ -83,16 +83,16 @@ def delay_of(
 
 
 def converse_live(
-    place: Room, arguments: list[str], said: Samples, seconds: float
+    place: Room, arguments: list[str], source: Samples, seconds: float
 ) -> tuple[dict[str, Any], Samples]:
-    """Runs a live client in a process of its own while `said` is said; returns its last state and
-    the room's recording.
+    """Runs a live client in a process of its own while `source` is played; returns its last state
+    and the room's recording.
 
     Args:
         place: the running sound server.
         arguments: of the Python process; it must print JSON lines, the first when it is running.
-        said: what is played into the microphone, (N,).
-        seconds: how long `said` takes to play.
+        source: what is played into the microphone, (N,).
+        seconds: how long it takes to play.
 
     Raises:
         DeviceError: when the client ends early.
@@ -117,7 +117,7 @@ def converse_live(
             raise DeviceError(f"the live client ended early: {client.stderr.read().strip()[-500:]}")
         with place.recording(path):
             time.sleep(0.3)
-            player = place.say(said)
+            player = place.say(source)
             time.sleep(seconds + 1.0)
             player.terminate()
             player.wait(10)
@@ -168,26 +168,28 @@ def loopback(
     for name, value in asked.items():
         arguments += [f"--{name}", str(value)]
     with tempfile.TemporaryDirectory(), room(server=server) as place:
-        state, (said, heard) = converse_live(place, arguments, clicks(seconds, place.rate), seconds)
+        state, (source, output) = converse_live(
+            place, arguments, clicks(seconds, place.rate), seconds
+        )
         rate = place.rate
-    delays = delay_of(said, heard, rate)
+    delays = delay_of(source, output, rate)
     if not len(delays):
         raise DeviceError(
             "nothing that was said was heard: run `rtvc doctor`, and try a longer --seconds"
         )
-    told = percentiles(delays, digits=2)
+    figures = percentiles(delays, digits=2)
     stages: dict[str, float] = state.get("stages", {})
     return {
         "server": server,
         "options": {name: value for name, value in asked.items() if name != "voice"},
-        **told,
+        **figures,
         "clicks": len(delays),
         "xruns": state.get("xruns", 0),
         "underruns": state.get("underruns", 0),
         "dropped_samples": round(state.get("dropped_ms", 0.0) * rate / 1000),
         "own_meter_p50_ms": state.get("lag_p50_ms"),
         "load": round(os.getloadavg()[0], 1),
-        "stages": {**stages, "unseen": round(told["p50_ms"] - sum(stages.values()), 2)},
+        "stages": {**stages, "unseen": round(figures["p50_ms"] - sum(stages.values()), 2)},
     }
 
 

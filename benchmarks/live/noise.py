@@ -128,8 +128,8 @@ def compare(
             for x, voice, pair in zip(mixed, voices, pairs, strict=True):
                 clean, late, taken = treated(x, CANDIDATES[name])
                 y = converter.convert(clean, RATE, voice)
-                wrong, said = wer(pair.transcript, transcribe(y))
-                errors, words = errors + wrong, words + said
+                wrong, count = wer(pair.transcript, transcribe(y))
+                errors, words = errors + wrong, words + count
                 scores.append(score(y))
             mean = float(np.mean(scores))
             yield Row(name, level, errors, words, mean, 1000 * late, 1000 * taken)

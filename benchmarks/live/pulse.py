@@ -187,6 +187,6 @@ def await_answer(place: Room, programs: Sequence["subprocess.Popen[bytes]"]) -> 
             place.command("pactl", "info")
             return
         if any(program.poll() is not None for program in programs) or time.monotonic() > deadline:
-            said = (place.folder / "log").read_text().strip() or "no answer"
-            raise DeviceError(f"the sound server did not start: {said}")
+            log = (place.folder / "log").read_text().strip() or "no answer"
+            raise DeviceError(f"the sound server did not start: {log}")
         time.sleep(0.1)

@@ -67,8 +67,8 @@ class Watched:
         """
         began = time.monotonic()
         while time.monotonic() - began < patience and self.process.poll() is None:
-            told = [each for at, each in self.states if at > max(began, after)]
-            if any(each["state"] == state and each["level_out_db"] > -60 for each in told):
+            recent = [each for at, each in self.states if at > max(began, after)]
+            if any(each["state"] == state and each["level_out_db"] > -60 for each in recent):
                 return time.monotonic() - began
             time.sleep(0.1)
         last = self.states[-1][1] if self.states else {"problem": "it said nothing"}
@@ -83,8 +83,8 @@ class Watched:
         status = self.process.poll()
         if status is None:
             return ""
-        said = self.complaints.read_text(errors="replace")[-LAST_WORDS:].strip()
-        return f"; it ended with {status}: {said!r}"
+        complaints = self.complaints.read_text(errors="replace")[-LAST_WORDS:].strip()
+        return f"; it ended with {status}: {complaints!r}"
 
     def counts(self) -> dict[str, float]:
         """What it has counted so far."""
@@ -129,8 +129,8 @@ def soak(
     with ExitStack() as stack:
         place = stack.enter_context(room(server=server))
         noise = np.random.default_rng(0).normal(0, 0.1, 10 * place.rate).astype(np.float32)
-        said = np.tile(noise, int(6 * minutes) + 12)
-        stack.callback(place.say(said).terminate)
+        speech = np.tile(noise, int(6 * minutes) + 12)
+        stack.callback(place.say(speech).terminate)
         for _ in range(busy):
             stack.callback(subprocess.Popen([sys.executable, "-c", BUSY]).kill)
         watched = Watched(place, root, 60 * minutes + 120)

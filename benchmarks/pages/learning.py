@@ -128,11 +128,11 @@ def panels(names: Sequence[str]) -> dict[str, dict[str, str]]:
     -> its legend, empty where a panel has one line."""
     families: dict[str, dict[str, str]] = {}
     for name in names:
-        found = re.fullmatch(r"(.+)_(\d+)", name)
-        if found is None:
+        match = re.fullmatch(r"(.+)_(\d+)", name)
+        if match is None:
             families[name] = {name: ""}
             continue
-        family, frames = found.group(1), int(found.group(2))
+        family, frames = match.group(1), int(match.group(2))
         families.setdefault(family, {})[name] = f"{frames * FRAME_MS:g} ms ahead"
     return families
 
@@ -236,10 +236,10 @@ def stages_of(runs: Sequence[str], cores: float) -> list[Curves]:
     ]
 
 
-def kept(stage: Curves, wanted: Sequence[str]) -> Curves:
-    """A stage with those of its metrics, or of their panels, that are wanted."""
+def kept(stage: Curves, requested: Sequence[str]) -> Curves:
+    """A stage with those of its metrics, or of their panels, that are requested."""
     families = panels(list(stage.metrics))
-    names = {name for family in wanted for name in families.get(family, {family: ""})}
+    names = {name for family in requested for name in families.get(family, {family: ""})}
     return stage._replace(
         metrics={name: points for name, points in stage.metrics.items() if name in names}
     )

@@ -163,14 +163,14 @@ def median_f0(waves: Sequence[Wave]) -> float:
     return float(np.median(track[track > 0])) if (track > 0).any() else 0.0
 
 
-def pitch_of(said: Sequence[Recording]) -> float:
+def pitch_of(recordings: Sequence[Recording]) -> float:
     """The median F0 of some recordings of a person, in Hz."""
-    return median_f0([read(recording.path) for recording in said])
+    return median_f0([read(recording.path) for recording in recordings])
 
 
-def nearest(said: Sequence[Recording], seconds: float) -> Recording:
+def nearest(recordings: Sequence[Recording], seconds: float) -> Recording:
     """The recording whose length is nearest to so many seconds."""
-    return min(said, key=lambda recording: abs(recording.seconds - seconds))
+    return min(recordings, key=lambda recording: abs(recording.seconds - seconds))
 
 
 def chosen(

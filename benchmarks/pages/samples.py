@@ -95,15 +95,15 @@ def columns_of(
     from rtvc.models.streaming.dial import DialConverter
     from rtvc.models_by_name import load
 
-    found, remarks = [], []
+    columns, remarks = [], []
     loaded = load(named(model))
     streaming = loaded.model.streaming
     if streaming is not None and isinstance(streaming.converter, DialConverter):
         for ahead in lookaheads:
             dialled = load(named(model), lookahead=ahead)
-            found.append(column(f"ahead{ahead:g}", f"converted, {ahead:g} ms ahead", dialled))
+            columns.append(column(f"ahead{ahead:g}", f"converted, {ahead:g} ms ahead", dialled))
     else:
-        found.append(column("converted", "converted", loaded))
+        columns.append(column("converted", "converted", loaded))
         remarks.append(
             "This model has no latency dial: it is heard at its one latency, not at two"
             " look-aheads."
@@ -111,8 +111,8 @@ def columns_of(
     if before is None or named(before) == named(model):
         remarks.append("It stands alone: no generation before it was named.")
     else:
-        found.append(column("before", "the generation before", load(named(before))))
-    return found, remarks
+        columns.append(column("before", "the generation before", load(named(before))))
+    return columns, remarks
 
 
 def named(model: str) -> str:

@@ -128,13 +128,13 @@ def server_devices(known: list[Device]) -> list[Device]:
     way = next((device for device in known if device.name == "pulse"), None)
     if way is None or shutil.which("pactl") is None:
         return []
-    found = list[Device]()
+    listed = list[Device]()
     for what, kind in LISTS:
         for entry in server_entries(what):
             if entry["properties"].get("device.class") == "monitor":
                 continue  # what a loudspeaker plays: nobody speaks there
             channels = len(entry["channel_map"].split(","))
-            found.append(
+            listed.append(
                 replace(
                     way,
                     name=entry["description"],
@@ -145,7 +145,7 @@ def server_devices(known: list[Device]) -> list[Device]:
                     server=entry["name"],
                 )
             )
-    return found
+    return listed
 
 
 def server_entries(what: str) -> list[dict[str, Any]]:
@@ -163,8 +163,8 @@ def server_entries(what: str) -> list[dict[str, Any]]:
 
 def entry_rate(entry: dict[str, Any]) -> int | None:
     """The rate in Hz of a source or a sink, which says it as `s16le 2ch 48000Hz`."""
-    found = re.search(r"(\d+) ?Hz", str(entry.get("sample_specification", "")))
-    return int(found.group(1)) if found else None
+    match = re.search(r"(\d+) ?Hz", str(entry.get("sample_specification", "")))
+    return int(match.group(1)) if match else None
 
 
 def own_rate(device: Device, kind: str) -> int:
@@ -215,11 +215,11 @@ def directed(device: Device, incoming: bool) -> Iterator[None]:
             os.environ[variable] = before
 
 
-def pick(wanted: str | None, kind: str, known: list[Device] | None = None) -> Device:
+def pick(name: str | None, kind: str, known: list[Device] | None = None) -> Device:
     """The device that is meant.
 
     Args:
-        wanted: an index, a name or a part of one, `pulse:NAME`; None for the default.
+        name: an index, a name or a part of one, `pulse:NAME`; None for the default.
         kind: `input` or `output`.
         known: the devices to choose from; by default all.
 
@@ -227,23 +227,23 @@ def pick(wanted: str | None, kind: str, known: list[Device] | None = None) -> De
         DeviceError: when none or several fit.
     """
     everything = devices() if known is None else known
-    if wanted is not None and wanted.startswith(SERVER):
+    if name is not None and name.startswith(SERVER):
         everything = [*everything, *server_devices(everything)]
     able = [d for d in everything if (d.inputs if kind == "input" else d.outputs)]
-    if wanted is None:
+    if name is None:
         fitting = [d for d in able if d.default in (kind, "both")] or able[:1]
-    elif wanted.startswith(SERVER):
-        fitting = [d for d in able if d.server and d.key == wanted]
-    elif wanted.isdigit():
-        fitting = [d for d in able if d.index == int(wanted)]
+    elif name.startswith(SERVER):
+        fitting = [d for d in able if d.server and d.key == name]
+    elif name.isdigit():
+        fitting = [d for d in able if d.index == int(name)]
     else:
-        exact = [d for d in able if d.name == wanted]
-        fitting = exact or [d for d in able if wanted.lower() in d.name.lower()]
+        exact = [d for d in able if d.name == name]
+        fitting = exact or [d for d in able if name.lower() in d.name.lower()]
     if len(fitting) == 1:
         return fitting[0]
     names = ", ".join(f"{d.index} {d.name!r}" for d in fitting or able) or "none"
     problem = "no" if not fitting else "more than one"
     raise DeviceError(
-        f"{problem} {kind} device fits {wanted or 'the default'}; there are: {names}. See `rtvc"
+        f"{problem} {kind} device fits {name or 'the default'}; there are: {names}. See `rtvc"
         " devices`"
     )

@@ -87,38 +87,38 @@ def sound() -> dict[str, Any]:
 
 def speed(converter: Converter, *, again: bool = False) -> dict[str, Any]:
     """Step times of every backend at every chunk size, and the shortest chunk that is safe here."""
-    found: dict[str, Any] = {"chunks": {}, "recommended": None}
+    report: dict[str, Any] = {"chunks": {}, "recommended": None}
     for chunk in CHUNKS:
         backend, measured = choose(converter, chunk, again=again)
         milliseconds = 1000 * chunk / converter.sample_rate
         figures = measured["measured"][backend.name]
-        found["chunks"][f"{milliseconds:g}"] = measured
-        if found["recommended"] is None and figures["p95_ms"] <= SAFE * milliseconds:
-            found["recommended"] = {
+        report["chunks"][f"{milliseconds:g}"] = measured
+        if report["recommended"] is None and figures["p95_ms"] <= SAFE * milliseconds:
+            report["recommended"] = {
                 "chunk_ms": milliseconds,
                 "engine": backend.name,
                 "step_p95_ms": round(figures["p95_ms"], 2),
             }
             break
-    return found
+    return report
 
 
 def budget(
-    speed_found: dict[str, Any], sound_found: dict[str, Any], converter: Converter
+    speed_report: dict[str, Any], sound_report: dict[str, Any], converter: Converter
 ) -> dict[str, float]:
     """Milliseconds from mouth to ear with the recommended settings, by what adds them; nothing when
     no chunk is safe."""
-    best = speed_found["recommended"]
+    best = speed_report["recommended"]
     if best is None:
         return {}
     return {
-        "microphone": sound_found.get("input_ms", 0.0),
+        "microphone": sound_report.get("input_ms", 0.0),
         "block": BLOCK_MS,
         "step": best["chunk_ms"],
         "look-ahead": 1000 * converter.latency / converter.sample_rate,
         "computing": best["step_p95_ms"],
         "queue": MARGIN_MS,
-        "loudspeaker": sound_found.get("output_ms", 0.0),
+        "loudspeaker": sound_report.get("output_ms", 0.0),
     }
 
 

@@ -264,13 +264,13 @@ class DuplexAudio:
         except BaseException as error:  # `supervise` of the conversion raises it where it is seen
             self.failure = error
 
-    def _measure(self, said: Stretch, heard: list[Stretch]) -> None:
+    def _measure(self, source: Stretch, output: list[Stretch]) -> None:
         """The pump's tap: a stretch of input and what came of it."""
-        self._level_in = level(said.samples)
-        for stretch in heard:
+        self._level_in = level(source.samples)
+        for stretch in output:
             if len(stretch.samples):
                 self._level_out = level(stretch.samples)
-        self.meter(said.samples)
-        self.recorder(said, heard)
+        self.meter(source.samples)
+        self.recorder(source, output)
         for listener in list(self.listeners):
-            listener(said.samples)
+            listener(source.samples)

@@ -96,21 +96,21 @@ class Devices:
         """
         with self._lock:
             before = self.routes.get(role)
-            found = replace(before, device=device) if before is not None else route
-            assert found is not None
+            chosen = replace(before, device=device) if before is not None else route
+            assert chosen is not None
             try:
-                pick(found.device, found.kind)
+                pick(chosen.device, chosen.kind)
             except DeviceError:  # it may have been plugged in since PortAudio looked
                 self._look_again()
-                pick(found.device, found.kind)
+                pick(chosen.device, chosen.kind)
             self._close(role)
             try:
-                self._streams[role] = self._opened(found)
+                self._streams[role] = self._opened(chosen)
             except DeviceError:
                 if before is not None and self.state is State.RUNNING:
                     self._streams[role] = self._opened(before)
                 raise
-            self.routes[role] = found
+            self.routes[role] = chosen
 
     def leave(self, role: Role) -> None:
         """Closes a device that is wanted no more."""

@@ -82,7 +82,7 @@ class Take:
         self._thread = threading.Thread(target=self._write, name="rtvc-recorder", daemon=True)
         self._thread.start()
 
-    def put(self, said: Stretch, played: list[Stretch], *, wait: bool = False) -> None:
+    def put(self, source: Stretch, output: list[Stretch], *, wait: bool = False) -> None:
         """Queues what was said and what was heard meanwhile.
 
         When the disk is too slow it is counted and let go, unless told to `wait`: its place is
@@ -91,9 +91,9 @@ class Take:
         if self.problem:
             return
         try:
-            self._waiting.put((said, played), block=wait)
+            self._waiting.put((source, output), block=wait)
         except queue.Full:
-            self.lost += len(said.samples)
+            self.lost += len(source.samples)
 
     def stop(self) -> None:
         """Writes what still waits and closes the files."""
@@ -121,13 +121,13 @@ class Take:
             while self._waiting.get() is not None:
                 pass
 
-    def _place(self, said: Stretch, played: list[Stretch]) -> None:
+    def _place(self, source: Stretch, output: list[Stretch]) -> None:
         if self._tracks is None:
             rate_in, rate_out = self.rates
-            origins = (said.at, round(said.at * rate_out / rate_in))
+            origins = (source.at, round(source.at * rate_out / rate_in))
             self._tracks = [Track(*both) for both in zip(self.files, origins, strict=True)]
-        self._tracks[0].place(said)
-        for stretch in played:
+        self._tracks[0].place(source)
+        for stretch in output:
             self._tracks[1].place(stretch)
         self.seconds = self.files[0].samples / self.rates[0]
 
@@ -207,10 +207,10 @@ class Recorder:
             take.stop()
             self.problem = take.problem
 
-    def __call__(self, said: Stretch, played: list[Stretch], *, wait: bool = False) -> None:
+    def __call__(self, source: Stretch, output: list[Stretch], *, wait: bool = False) -> None:
         """See `Take.put`; nothing happens while nothing is recorded."""
         if self.take is not None:
-            self.take.put(said, played, wait=wait)
+            self.take.put(source, output, wait=wait)
 
     def status(self) -> dict[str, Any]:
         """Plain values: whether it is on, for how many seconds, what the disk was too slow for,

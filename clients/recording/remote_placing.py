@@ -23,7 +23,7 @@ class RemotePlacing:
 
     def __init__(self, rate_in: int, rate_out: int) -> None:
         self._share, self._rate = rate_out / rate_in, rate_out
-        self._said = self._sent = 0
+        self._input = self._sent = 0
         self._late = 0.0
         self._left_out: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)
         self._at = 0  # position of the next output sample, if nothing was left out before it
@@ -38,12 +38,12 @@ class RemotePlacing:
         else:
             self._left_out.append((self._sent, count))
 
-    def said(self, samples: Samples) -> Stretch:
+    def input(self, samples: Samples) -> Stretch:
         """What was said, (N,)."""
-        self._said += len(samples)
-        return Stretch(self._said - len(samples), samples)
+        self._input += len(samples)
+        return Stretch(self._input - len(samples), samples)
 
-    def heard(self, audio: Audio) -> list[Stretch]:
+    def output(self, audio: Audio) -> list[Stretch]:
         """A frame of the server, cut where something was left out."""
         if audio.dropped and self._next is not None:
             self._at += max(0, round((audio.timestamp / 1e6 - self._next) * self._rate))

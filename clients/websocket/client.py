@@ -121,10 +121,10 @@ class Client(Asking):
                 f"expected settings out of {', '.join(Start.model_fields)}, got"
                 f" {', '.join(sorted(unknown))}"
             )
-        asked = message_of(Start, voice=voice, **fields)
-        self.flow = Flow(self._window, asked.output_rate or asked.sample_rate)
+        start = message_of(Start, voice=voice, **fields)
+        self.flow = Flow(self._window, start.output_rate or start.sample_rate)
         self._position, self._gap, self.totals, self._rest = 0, False, None, self._rest[:0]
-        self.started = await self.link.ask(lambda: self.side.start(asked), Started)
+        self.started = await self.link.ask(lambda: self.side.start(start), Started)
         return self.started
 
     async def send(self, block: ArrayLike, captured: float | None = None) -> None:

@@ -76,10 +76,10 @@ class Server:
                 **settings,
             )
         except InvalidStatus as error:
-            said = (error.response.body or b"")[:200].decode("utf-8", "replace").strip()
+            reason = (error.response.body or b"")[:200].decode("utf-8", "replace").strip()
             raise ServiceError(
                 f"{address} turned us away (HTTP {error.response.status_code}:"
-                f" {said or 'no reason given'})"
+                f" {reason or 'no reason given'})"
             ) from error
         except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
             raise ServiceError(

@@ -87,9 +87,9 @@ async def convert_recording(
     async for samples in client.convert([wave] if fast else paced(wave, rate, began)):
         if recorder is not None:
             until = -(-(count + len(samples)) * rate // rate_out)
-            said = Stretch(placed, wave[placed:until])
-            await asyncio.to_thread(recorder, said, [Stretch(count, samples)], wait=True)
-            placed = said.end
+            stretch = Stretch(placed, wave[placed:until])
+            await asyncio.to_thread(recorder, stretch, [Stretch(count, samples)], wait=True)
+            placed = stretch.end
         count += len(samples)
         parts.append(samples)
         if not fast:

@@ -232,7 +232,7 @@ class Link:
         """Tells the server what has arrived: in a task of its own, because reading must never wait
         for sending."""
         clock = asyncio.get_running_loop().time
-        told = clock()
+        last_sent = clock()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PING_S):
@@ -240,9 +240,9 @@ class Link:
             self._news.clear()
             if self._problem or not self.up.is_set():
                 continue
-            text = self.side.acknowledgement(always=clock() - told >= PING_S)
+            text = self.side.acknowledgement(always=clock() - last_sent >= PING_S)
             if text is not None:
-                told = clock()
+                last_sent = clock()
                 with contextlib.suppress(RtvcError):  # whoever waits for something hears of it
                     await self.send(text)
 

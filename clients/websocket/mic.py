@@ -98,11 +98,11 @@ class RemotePump:
             self._placing.offered(len(block), taken, late)
             blocks.append(block)
         if blocks:
-            said = self._placing.said(np.concatenate(blocks))
+            source = self._placing.input(np.concatenate(blocks))
             arrived = [self._converted.popleft() for _ in range(len(self._converted))]
-            stretches = [stretch for audio in arrived for stretch in self._placing.heard(audio)]
+            stretches = [stretch for audio in arrived for stretch in self._placing.output(audio)]
             if self.tap is not None:
-                self.tap(said, stretches)
+                self.tap(source, stretches)
         return sum(len(block) for block in blocks)
 
     def listen(self, on: bool) -> None:

@@ -162,10 +162,10 @@ class Pump:
         y = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         if blocks:
             self._placing.late = late
-            said = self._placing.said(chunker, np.concatenate(given))
-            stretches = self._placing.heard(chunker, y)
+            source = self._placing.input(chunker, np.concatenate(given))
+            outputs = self._placing.output(chunker, y)
             if self.tap is not None:
-                self.tap(said, stretches)
+                self.tap(source, outputs)
         return y, chunker.captured - len(y) / self.rate_out
 
     def _usable(self, block: Samples) -> Samples:

@@ -33,11 +33,11 @@ class Placing:
         self._dropped = 0  # samples at the line's rate whose gaps were left already
         self._seen = 0  # position after the last of them
 
-    def said(self, chunker: Chunker, samples: Samples) -> Stretch:
+    def input(self, chunker: Chunker, samples: Samples) -> Stretch:
         """The input (N,) that the line was given just now."""
         return Stretch(chunker.entry.received - len(samples), samples)
 
-    def heard(self, chunker: Chunker, samples: Samples) -> list[Stretch]:
+    def output(self, chunker: Chunker, samples: Samples) -> list[Stretch]:
         """The output (N,) that it gave just now, cut where something was left out."""
         rate = chunker.exit.rate_out
         share, shift = rate / chunker.rate, round(self.late * rate)

@@ -50,7 +50,8 @@ def copies(
             seed=seed,
             progress=tell,
         )
-    summary = {"folder": str(folder), "made": done.made, "found": done.found, "differ": done.differ}
+    counts = {"made": done.written, "found": done.existing, "differ": done.differ}
+    summary = {"folder": str(folder), **counts}
     typer.echo(
         json.dumps(summary)
         if as_json

@@ -115,7 +115,7 @@ def show_where(
     where asked."""
     from rtvc.cli.progress import stages
     from rtvc.evaluate.evaluators import standard
-    from rtvc.evaluate.heard import Recordings
+    from rtvc.evaluate.measurements import Recordings
     from rtvc.evaluate.provenance import commit, provenance
     from rtvc.evaluate.studies import where
     from rtvc.evaluate.studies.labels import BridgeLabels, TeacherSpeech
@@ -134,14 +134,14 @@ def show_where(
     if teacher is not None:
         speech = TeacherSpeech(teacher, cache / "teacher", len(listed))
         ears = Recordings(standard(), recordings)
-        said = speech.pairs(lambda path: ears.heard(path).transcript())
+        teacher_pairs = speech.pairs(lambda path: ears.measurements(path).transcript())
         both = own | {"exact": speech}
         parts.append(
             (
                 "teacher's speech",
                 where.TEACHER_ROWS,
                 where.TEACHER_STEPS,
-                said,
+                teacher_pairs,
                 both,
                 labels.identity + speech.identity,
             )
@@ -174,7 +174,7 @@ def show_where(
         console.print(f"result: {json}", soft_wrap=True)
 
 
-def check_clips(units: Path | None, clips: Path | None, wanted: Sequence[str] | None) -> None:
+def check_clips(units: Path | None, clips: Path | None, requested: Sequence[str] | None) -> None:
     """Refuses languages where nothing tells them.
 
     Raises:
@@ -182,7 +182,7 @@ def check_clips(units: Path | None, clips: Path | None, wanted: Sequence[str] | 
     """
     from rtvc.errors import ConfigError
 
-    if (clips and units is None) or (wanted and clips is None):
+    if (clips and units is None) or (requested and clips is None):
         raise ConfigError(
             "languages are told by a table of clips and measured in units of speech: give --units"
             " and --clips as well"
@@ -196,7 +196,7 @@ def show_languages(
     count: int,
     json: Path | None,
     clips: Path | None = None,
-    wanted: Sequence[str] = (),
+    requested: Sequence[str] = (),
 ) -> None:
     """Prints the unit error rate of conversions between a manifest's speakers, and that of each
     language where `clips` tells them; writes it where asked."""
@@ -212,8 +212,8 @@ def show_languages(
     book, listen = Codebook.load(codebook), Listener(LAYERS)
     language = spoken(clips) if clips else unknown
     entries = read_manifest(manifest)
-    if wanted:
-        entries = of_languages(entries, language, wanted)
+    if requested:
+        entries = of_languages(entries, language, requested)
     pairs = chosen(entries, count, language=language)
     with stages(["convert"], len(pairs)) as advance:
         result = languages(
@@ -225,9 +225,10 @@ def show_languages(
             language,
         )
     if json:
-        rows = [said._asdict() for said in result.said]
+        figures = result._asdict()
+        figures["said"] = [each._asdict() for each in figures.pop("conversions")]
         note = {**provenance(), "commit": commit(), "model": converter.name}
-        write_json(json, {**result._asdict(), "said": rows, **note})
+        write_json(json, {**figures, **note})
     low, high = result.error_ci95
     console = console_beside(json)
     for name, (recordings, error, chance) in result.of_each().items() if clips else ():

@@ -214,7 +214,7 @@ class FleetService(Service):
         assert isinstance(session, FleetSession)
         pooled, frozen = session.pooled, asyncio.get_running_loop().create_future()
         incoming, offset = session.incoming, session.clock.offset
-        moment = Moment(incoming.wanted, incoming.ended, session.samples_in, offset, self._wall())
+        moment = Moment(incoming.expected, incoming.ended, session.samples_in, offset, self._wall())
 
         def park() -> None:
             # In the pool's thread, after the input that came so far and before the next step.

@@ -75,7 +75,7 @@ class ClientSide:
         if self._final is not None:
             received, self._final = self._final, None
         elif self.incoming is not None and (always or self._news >= ACKNOWLEDGE_S):
-            received = self.incoming.wanted - self.incoming.ended
+            received = self.incoming.expected - self.incoming.ended
         else:
             return None
         self._news = 0.0
@@ -143,7 +143,7 @@ class ClientSide:
         if self.started is None or self.incoming is None:
             raise ProtocolError("there is no session to resume: start one")
         return Resume(
-            session=self.started.session, key=self.started.key, received=self.incoming.wanted
+            session=self.started.session, key=self.started.key, received=self.incoming.expected
         ).text()
 
     def again(self, resumed: Resumed) -> list[str | bytes]:

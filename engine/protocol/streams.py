@@ -166,12 +166,12 @@ class Incoming:
     def __init__(self, format: Format, rate: int) -> None:
         self.format, self.rate = FORMATS[format], rate
         self.codec: Codec = codec(format, rate)
-        self.wanted = 0  # number of the next frame
+        self.expected = 0  # number of the next frame
         self.ended = False
 
     def restore(self, sequence: int, ended: bool) -> None:
         """Goes on with frame number `sequence`, or with none."""
-        self.wanted, self.ended = sequence, ended
+        self.expected, self.ended = sequence, ended
 
     def accept(self, frame: Frame) -> Audio | None:
         """The audio of a frame; None for one that came before (after a resumption).
@@ -185,13 +185,11 @@ class Incoming:
                 f"expected an audio frame of the session's format {self.format}, got one of"
                 f" {frame.format}: send what `start` named"
             )
-        if frame.sequence < self.wanted:
+        if frame.sequence < self.expected:
             return None
-        if frame.sequence > self.wanted or self.ended:
-            raise SequenceError(
-                f"expected {'none after the end' if self.ended else f'audio frame {self.wanted}'},"
-                f" got audio frame {frame.sequence}"
-            )
+        if frame.sequence > self.expected or self.ended:
+            due = "none after the end" if self.ended else f"audio frame {self.expected}"
+            raise SequenceError(f"expected {due}, got audio frame {frame.sequence}")
         samples = (
             self._silence(frame.payload)
             if frame.flags & SILENCE
@@ -203,7 +201,7 @@ class Incoming:
                 f"expected a frame of at most {LONGEST_S * self.rate:.0f} samples, got"
                 f" {len(samples)}: send smaller ones"
             )
-        self.wanted += 1
+        self.expected += 1
         self.ended = end
         return Audio(samples, frame.timestamp, frame.sequence, end, bool(frame.flags & DROPPED))
 

@@ -27,18 +27,18 @@ class UploadReceiver:
     def __init__(self, upload: Upload, largest: int) -> None:
         self.upload, self.largest = upload, largest
         self.data = bytearray()
-        self.wanted = 0
+        self.expected = 0
         self.skipped = upload.size > largest
 
     def take(self, frame: Frame) -> Uploaded | Violation | None:
         """One piece; the whole file when it was the last."""
-        if frame.sequence != self.wanted:
+        if frame.sequence != self.expected:
             return violation(
                 Code.BAD_SEQUENCE,
-                f"expected upload frame {self.wanted}, got {frame.sequence}",
+                f"expected upload frame {self.expected}, got {frame.sequence}",
                 fatal=True,
             )
-        self.wanted += 1
+        self.expected += 1
         if not self.skipped:
             self.data += frame.payload
             if len(self.data) > self.upload.size:

@@ -241,7 +241,7 @@ class Dialogue:
         # One that moved here forgot it on the way.
         session.control = self._control or session.control
         log.info("session=%s resumed address=%s", session.id, self.transport.address)
-        self.reply(Resumed(session=session.id, wanted=session.incoming.wanted))
+        self.reply(Resumed(session=session.id, wanted=session.incoming.expected))
         self.listener.wake()
 
     def _say_stats(self) -> None:

@@ -265,7 +265,7 @@ class ServerSession:
     def totals(self) -> dict[str, Any]:
         """The fields of `Totals`."""
         return {
-            "frames_in": self.incoming.wanted,
+            "frames_in": self.incoming.expected,
             "frames_out": self.outgoing.sequence,
             "samples_in": self.samples_in,
             "samples_out": self.samples_out,

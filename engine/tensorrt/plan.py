@@ -36,11 +36,11 @@ class Plan:
     def lines(self) -> list[str]:
         """For people to read."""
         all_of_them = sum(self.converts.values()) + sum(count for count, _ in self.falls.values())
-        told = [f"{sum(self.converts.values())} of {all_of_them} operators convert ({self.judge})"]
-        told += [
+        lines = [f"{sum(self.converts.values())} of {all_of_them} operators convert ({self.judge})"]
+        lines += [
             f"  {name:32s} {count:5d}  TensorRT" for name, count in sorted(self.converts.items())
         ]
-        return told + [
+        return lines + [
             f"  {name:32s} {count:5d}  falls back: {reason}"
             for name, (count, reason) in sorted(self.falls.items())
         ]

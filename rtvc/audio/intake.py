@@ -23,7 +23,7 @@ class FlatTops:
 
     def __init__(self) -> None:
         self.level, self.length = 0.0, 0  # the run that reaches the end of what came so far
-        self.found: dict[float, int] = {}  # samples in runs, by level
+        self.runs: dict[float, int] = {}  # samples in runs, by level
 
     def add(self, column: Samples, peak: float) -> None:
         """column (N,): the next samples; `peak` is the highest level of the recording so far."""
@@ -47,23 +47,21 @@ class FlatTops:
         for level, samples in zip(
             levels.tolist(), np.bincount(which, lengths[flat]).tolist(), strict=True
         ):
-            self.found[level] = self.found.get(level, 0) + int(samples)
+            self.runs[level] = self.runs.get(level, 0) + int(samples)
 
     def total(self, peak: float) -> int:
         """Clipped samples, now that the highest level is known."""
         self._close()
-        return sum(samples for level, samples in self.found.items() if level >= TOP * peak)
+        return sum(samples for level, samples in self.runs.items() if level >= TOP * peak)
 
     def forget(self, peak: float) -> None:
         """Lets go of runs that are too low to count by now."""
-        self.found = {
-            level: samples for level, samples in self.found.items() if level >= TOP * peak
-        }
+        self.runs = {level: samples for level, samples in self.runs.items() if level >= TOP * peak}
 
     def _close(self) -> None:
         if self.length >= FLAT:
             level = abs(self.level)
-            self.found[level] = self.found.get(level, 0) + self.length
+            self.runs[level] = self.runs.get(level, 0) + self.length
         self.level, self.length = 0.0, 0
 
 

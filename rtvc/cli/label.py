@@ -133,8 +133,8 @@ def label(
             report = label_all(manifest, out, bridge, Listener(threads=threads), SwiftF0(), tell)
     summary = {
         "folder": str(out),
-        "made": report.made,
-        "found": report.found,
+        "made": report.labelled,
+        "found": report.existing,
         "refused": len(report.refused),
         "hours_made": round(report.seconds / 3600, 3),
         "report": str(out / "refused.tsv") if report.refused else None,

@@ -181,7 +181,7 @@ def before_and_after(
     from rtvc.data.prepare import find
     from rtvc.data.registry import cache_dir
     from rtvc.errors import TrainingError
-    from rtvc.evaluate.heard import Recordings
+    from rtvc.evaluate.measurements import Recordings
     from rtvc.evaluate.studies.compare import compare
     from rtvc.files import write_json
     from rtvc.models_by_name import load

@@ -129,8 +129,6 @@ def generate(
 ) -> None:
     """Make a corpus of labelled speech in random mixes of voices; a stopped run goes on where it
     was."""
-    from dataclasses import asdict
-
     import torch
     from rich.console import Console
     from rich.progress import Progress
@@ -150,7 +148,7 @@ def generate(
             speed = done.speech / done.elapsed
             progress.update(
                 task,
-                completed=done.found + done.made,
+                completed=done.existing + done.written,
                 description=f"speaking, {speed:.1f}x real time",
             )
 
@@ -165,7 +163,13 @@ def generate(
             report=report,
         )
     tell(
-        {"folder": str(out), **{name: round(value, 2) for name, value in asdict(done).items()}},
+        {
+            "folder": str(out),
+            "made": done.written,
+            "found": done.existing,
+            "speech": round(done.speech, 2),
+            "elapsed": round(done.elapsed, 2),
+        },
         as_json,
     )
 

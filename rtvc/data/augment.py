@@ -7,6 +7,7 @@ All effects keep time: sample n of the output is sample n of the input, so label
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -96,3 +97,16 @@ def decibels(level: Tensor) -> Tensor:
     """dB -> amplitude factor."""
     factor: Tensor = 10 ** (level / 20)
     return factor
+
+
+def drawn_gain(wave: Tensor, log_range: tuple[float, float], rng: np.random.Generator) -> float:
+    """A factor for wave (N,), its logarithm uniform in `log_range` and limited so that nothing
+    clips."""
+    loudest = max(float(wave.abs().max()), 1e-3)
+    return min(float(np.exp(rng.uniform(*log_range))), 0.99 / loudest)
+
+
+def drawn_speed(warp: float, share: float, rng: np.random.Generator) -> float:
+    """How fast a piece is played: in a share of the pieces its logarithm is uniform within `warp`,
+    else 1."""
+    return float(np.exp(rng.uniform(-warp, warp))) if rng.random() < share else 1.0

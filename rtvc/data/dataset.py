@@ -4,7 +4,6 @@ be corrupt."""
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +16,6 @@ from rtvc.data.cache import Array, Cache, key_of
 from rtvc.data.manifest import Entry, read_manifest
 from rtvc.data.order import Order, Replacing
 from rtvc.errors import AudioError, TrainingError
-
-T = TypeVar("T")
 
 
 class Corpus(Replacing):
@@ -105,15 +102,6 @@ class Corpus(Replacing):
         return self.cache.get(
             key_of(self.entries[number].path, "labels", name), lambda: make(self.wave(number))
         )
-
-    def usable(self, number: int, seed: int, use: Callable[[int], T]) -> T:
-        """`use` of a recording, or of the next ones in a fixed random order when it raises
-        AudioError.
-
-        Raises:
-            TrainingError: twenty in a row cannot be used.
-        """
-        return self.replaced(number, seed, use, lambda rng: int(rng.integers(len(self.entries))))
 
     def tell_bandwidths(self, numbers: Sequence[int]) -> Tensor:
         """(B,) Hz, twice the highest frequency present in each recording."""

@@ -2,7 +2,7 @@
 back."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -91,7 +91,7 @@ class Labelled(Replacing):
         self.real = sorted(self.of_speaker.keys() - {TEACHER})
         weights = np.array([len(self.of_speaker[speaker]) ** temper for speaker in self.real])
         self.shares = weights / weights.sum() if len(weights) else weights
-        self._load = lru_cache(maxsize=kept)(lambda number: load_utterance(self.files[number]))
+        self.load = lru_cache(maxsize=kept)(lambda number: load_utterance(self.files[number]))
 
     def pick(self, rng: np.random.Generator, exact: bool) -> int:
         """The number of an utterance, the teacher's or of a real speaker; the other kind where the
@@ -120,12 +120,11 @@ class Labelled(Replacing):
         Raises:
             TrainingError: twenty in a row cannot be read.
         """
-        return self.usable(number, seed, lambda k: (k, self._load(k)))
+        return self.usable(number, seed, lambda k: (k, self.load(k)))
 
-    def usable(self, number: int, seed: int, use: Callable[[int], T]) -> T:
-        """`use` of an utterance, or of others in a fixed random order when it raises AudioError."""
-        exact = self.speakers[number] == TEACHER
-        return self.replaced(number, seed, use, lambda rng: self.pick(rng, exact))
+    def instead(self, number: int, rng: np.random.Generator) -> int:
+        """One of the same kind: the teacher's, or a real speaker's."""
+        return self.pick(rng, self.speakers[number] == TEACHER)
 
 
 def _facts(path: Path) -> tuple[str, int]:

@@ -112,13 +112,11 @@ class Replacing:
         self.lock = threading.Lock()
         self.files: list[Path] = []
 
-    def replaced(
-        self,
-        number: int,
-        seed: int,
-        use: Callable[[int], T],
-        pick: Callable[[np.random.Generator], int],
-    ) -> T:
+    def instead(self, number: int, rng: np.random.Generator) -> int:
+        """The number of a recording that may stand in for another."""
+        return int(rng.integers(len(self.files)))
+
+    def usable(self, number: int, seed: int, use: Callable[[int], T]) -> T:
         """`use(number)`, or of others in a fixed random order when it raises AudioError.
 
         Raises:
@@ -134,7 +132,7 @@ class Replacing:
                         if number not in self.bad:
                             self.bad.add(number)
                             self.lines.append(remark(self.files[number], str(error)))
-            number = pick(rng)
+            number = self.instead(number, rng)
         raise TrainingError(
             "twenty recordings in a row cannot be used; the last:"
             f" {self.lines[-1] if self.lines else self.files[number]}"

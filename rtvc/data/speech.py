@@ -2,7 +2,7 @@
 speed."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -187,7 +187,7 @@ class Speech(Replacing):
             for mine, names in zip(self.of_speaker, self.names, strict=True)
         ]
         self.weights = [w / w.sum() if len(w) else w for w in weights]
-        self._load = lru_cache(maxsize=kept)(lambda number: load_utterance(self.files[number]))
+        self.load = lru_cache(maxsize=kept)(lambda number: load_utterance(self.files[number]))
 
     def _scan(self, folder: Path, shortest: float, with_text: bool) -> dict[str, list[int]]:
         """Speaker -> numbers of the utterances of a folder."""
@@ -229,10 +229,6 @@ class Speech(Replacing):
         others = [other for other in mine if other != number]
         return others[int(rng.integers(len(others)))] if others else number
 
-    def usable(self, number: int, seed: int, use: Callable[[int, Utterance], T]) -> T:
-        """`use(number, utterance)`, or of others in a fixed random order where one cannot be read.
-
-        Raises:
-            TrainingError: twenty in a row cannot be read.
-        """
-        return self.replaced(number, seed, lambda k: use(k, self._load(k)), self.pick)
+    def instead(self, number: int, rng: np.random.Generator) -> int:
+        """Any other, as `pick` gives them."""
+        return self.pick(rng)

@@ -210,7 +210,7 @@ def tensors(holder: Any, path: str = "", depth: int = 3) -> list[tuple[str, Tens
         return [(path, holder)]
     members = getattr(holder, "__dict__", {}) if depth else {}
     return [
-        found
+        pair
         for name, value in members.items()
-        for found in tensors(value, f"{path}.{name}", depth - 1)
+        for pair in tensors(value, f"{path}.{name}", depth - 1)
     ]

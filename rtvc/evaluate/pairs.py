@@ -114,15 +114,15 @@ def more_pairs(corpus: Path, listed: Sequence[Pair], count: int) -> list[Pair]:
     rows = rows_of(corpus, CORPUS_COLUMNS)
     audio = corpus.parent / "eval"
     transcripts = {audio / row["path"]: row["transcript"] for row in rows}
-    said: dict[str, list[str]] = {}
+    recordings: dict[str, list[str]] = {}
     for row in rows:
-        said.setdefault(row["speaker"], []).append(row["path"])
-    speakers = shuffled(list(said), "speakers")
+        recordings.setdefault(row["speaker"], []).append(row["path"])
+    speakers = shuffled(list(recordings), "speakers")
     steps = shuffled([str(step) for step in range(1, len(speakers))], "steps")
     used = Counter(pair.source for pair in listed)
     taken = {(pair.source, pair.target) for pair in listed}
     drawn: list[Pair] = []
-    for turn in range(len(speakers) * len(steps) * max(map(len, said.values()))):
+    for turn in range(len(speakers) * len(steps) * max(map(len, recordings.values()))):
         if len(drawn) == count:
             break
         round_, place = divmod(turn, len(speakers))
@@ -130,12 +130,13 @@ def more_pairs(corpus: Path, listed: Sequence[Pair], count: int) -> list[Pair]:
             speakers[place],
             speakers[(place + int(steps[round_ % len(steps)])) % len(speakers)],
         )
-        sources = (audio / name for name in shuffled(said[speaker], f"sources of {speaker}"))
+        sources = (audio / name for name in shuffled(recordings[speaker], f"sources of {speaker}"))
         free = [source for source in sources if (source, target) not in taken]
         if not free:
             continue
         source = min(free, key=lambda source: used[source])
-        references = shuffled(said[target], f"references of {source.stem} to {target}")[:REFERENCES]
+        order = shuffled(recordings[target], f"references of {source.stem} to {target}")
+        references = order[:REFERENCES]
         drawn.append(
             Pair(source, target, tuple(audio / name for name in references), transcripts[source])
         )

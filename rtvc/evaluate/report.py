@@ -171,12 +171,12 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def marked(transcript: str, heard: str) -> str:
+def marked(transcript: str, recognised: str) -> str:
     """The normalised words heard as HTML, those that are not the transcript's marked."""
-    said, words = normaliser()(transcript).split(), normaliser()(heard).split()
+    expected, words = normaliser()(transcript).split(), normaliser()(recognised).split()
     parts = []
     for tag, _, _, start, stop in difflib.SequenceMatcher(
-        None, said, words, autojunk=False
+        None, expected, words, autojunk=False
     ).get_opcodes():
         text = html.escape(" ".join(words[start:stop]))
         if text:

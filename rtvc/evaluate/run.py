@@ -11,9 +11,9 @@ import numpy as np
 from rtvc.errors import AudioError
 from rtvc.evaluate.audio import RATE, Wave
 from rtvc.evaluate.evaluators import Evaluators, standard
-from rtvc.evaluate.heard import Heard, Recordings
 from rtvc.evaluate.judges.pitch import pcc
 from rtvc.evaluate.judges.speaker import similarity, unit
+from rtvc.evaluate.measurements import Measurements, Recordings
 from rtvc.evaluate.pairs import Pair, read_pairs
 from rtvc.evaluate.provenance import commit, provenance
 from rtvc.evaluate.summary import summarise
@@ -84,8 +84,8 @@ def evaluate_pairs(
 
     def judge(pair: Pair) -> dict[str, Any]:
         wave, seconds = conversions[pair.name]
-        heard = Heard(ears, lambda: wave, folder and folder / pair.stem, lag)
-        return measure(pair, len(wave) / RATE, seconds, heard, known)
+        measurements = Measurements(ears, lambda: wave, folder and folder / pair.stem, lag)
+        return measure(pair, len(wave) / RATE, seconds, measurements, known)
 
     results: list[dict[str, Any]] = []
     with ThreadPoolExecutor(workers) as pool:
@@ -122,24 +122,24 @@ def conversion(convert: ConvertFn, pair: Pair, folder: Path | None) -> tuple[Wav
 
 
 def measure(
-    pair: Pair, length: float, seconds: float, heard: Heard, recordings: Recordings
+    pair: Pair, length: float, seconds: float, converted: Measurements, recordings: Recordings
 ) -> dict[str, Any]:
     """Every number of one conversion of `length` seconds that took `seconds` to compute."""
-    source = recordings.heard(pair.source)
-    voice, voice2 = heard.embedding(), heard.embedding2()
-    references = [recordings.heard(path) for path in pair.references]
+    source = recordings.measurements(pair.source)
+    voice, voice2 = converted.embedding(), converted.embedding2()
+    references = [recordings.measurements(path) for path in pair.references]
     target = unit(np.mean([reference.embedding() for reference in references], axis=0))
     target2 = unit(np.mean([reference.embedding2() for reference in references], axis=0))
-    quality = heard.quality()
-    melody = pcc(source.pitch(), heard.pitch())
+    quality = converted.quality()
+    melody = pcc(source.pitch(), converted.pitch())
     return {
         "pair": pair.name,
         "source": pair.source.name,
         "target_speaker": pair.target,
         "references": [path.name for path in pair.references],
         "transcript": pair.transcript,
-        **understood(pair.transcript, heard.transcript(), source.transcript()),
-        **understood(pair.transcript, heard.transcript2(), source.transcript2(), "2"),
+        **understood(pair.transcript, converted.transcript(), source.transcript()),
+        **understood(pair.transcript, converted.transcript2(), source.transcript2(), "2"),
         "secs_target": similarity(voice, target),
         "secs_source": similarity(voice, source.embedding()),
         "secs2_target": similarity(voice2, target2),
@@ -147,7 +147,7 @@ def measure(
         "dnsmos_ovrl": quality["ovrl"],
         "dnsmos_sig": quality["sig"],
         "dnsmos_bak": quality["bak"],
-        "distillmos": heard.naturalness(),
+        "distillmos": converted.naturalness(),
         "distillmos_source": source.naturalness(),
         "f0_pcc": melody if math.isfinite(melody) else None,
         "seconds": length,
@@ -157,18 +157,21 @@ def measure(
 
 
 def understood(
-    transcript: str, heard: str | None, heard_source: str | None, number: str = ""
+    transcript: str, recognised: str | None, recognised_source: str | None, number: str = ""
 ) -> dict[str, Any]:
     """What a recogniser heard in a conversion and in its source, and how much of it is wrong.
 
     Errors and rates are None from a recogniser that is missing, and where the transcript holds no
     word to lose.
     """
-    found: dict[str, Any] = {f"heard{number}": heard, f"heard{number}_source": heard_source}
-    for place, text in (("", heard), ("_source", heard_source)):
+    results: dict[str, Any] = {
+        f"heard{number}": recognised,
+        f"heard{number}_source": recognised_source,
+    }
+    for place, text in (("", recognised), ("_source", recognised_source)):
         errors, words = wer(transcript, text or "")
         known = text is not None and words > 0
-        found["words"] = words
-        found[f"errors{number}{place}"] = errors if known else None
-        found[f"wer{number}{place}"] = errors / words if known else None
-    return found
+        results["words"] = words
+        results[f"errors{number}{place}"] = errors if known else None
+        results[f"wer{number}{place}"] = errors / words if known else None
+    return results

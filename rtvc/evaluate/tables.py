@@ -35,16 +35,16 @@ def of_result(result: Mapping[str, Any]) -> "Table":
     return shown
 
 
-def of_comparison(found: Mapping[str, Difference | None], before: str, after: str) -> "Table":
+def of_comparison(differences: Mapping[str, Difference | None], before: str, after: str) -> "Table":
     """What `rtvc.evaluate.studies.compare.compare` found of two results of these names."""
     from rich.table import Table
 
-    counts = [difference.pairs for difference in found.values() if difference]
+    counts = [difference.pairs for difference in differences.values() if difference]
     shown = Table("metric", title=f"{after} against {before}: {max(counts, default=0)} pairs")
     for heading in ("before", "after", "change", "95 % interval"):
         shown.add_column(heading, justify="right")
     shown.add_column("verdict")
-    for metric, difference in found.items():
+    for metric, difference in differences.items():
         if difference is None:
             shown.add_row(LABELS[metric], *("–",) * 4, "no values in both")
             continue

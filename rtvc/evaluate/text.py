@@ -17,9 +17,9 @@ def normaliser() -> Callable[[str], str]:
 def wer(reference: str, hypothesis: str) -> tuple[int, int]:
     """Errors (substitutions, insertions and deletions) and words of the reference, of the
     normalised texts."""
-    truth, said = normaliser()(reference), normaliser()(hypothesis)
-    words = len(truth.split())
+    expected, recognised = normaliser()(reference), normaliser()(hypothesis)
+    words = len(expected.split())
     if not words:
-        return len(said.split()), 0
-    counts = need("jiwer").process_words(truth, said)
+        return len(recognised.split()), 0
+    counts = need("jiwer").process_words(expected, recognised)
     return counts.substitutions + counts.insertions + counts.deletions, words

@@ -22,7 +22,7 @@ class AttentionState(NamedTuple):
     """The past of an attention block."""
 
     past: Tensor  # (B, 2 C, SPAN - 1) keys over values
-    heard: Tensor  # (B, SPAN - 1) 1 where there was a frame
+    present: Tensor  # (B, SPAN - 1) 1 where there was a frame
 
 
 class AttentionBlock(Streaming):
@@ -68,7 +68,7 @@ class AttentionBlock(Streaming):
         past = self.span - 1
         query, new = self.qkv(self.norm(x.mT)).mT.split([channels, 2 * channels], 1)
         memory = torch.cat([state.past.to(new.dtype), new], -1)
-        mask = torch.cat([state.heard, state.heard.new_ones(batch, frames)], -1)
+        mask = torch.cat([state.present, state.present.new_ones(batch, frames)], -1)
         key, value = memory.unflatten(1, (2, self.heads, -1)).mT.unbind(
             1
         )  # (B, H, past + T, C / H)

@@ -29,11 +29,11 @@ SAME_PROSODY = 0.5
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run has done: utterances made, found already there, seconds of speech made, seconds
-    taken."""
+    """What a run has done: utterances written, others that were there, seconds of speech written,
+    seconds taken."""
 
-    made: int
-    found: int
+    written: int
+    existing: int
     speech: float
     elapsed: float
 
@@ -136,7 +136,7 @@ def generate(
         for index, take in zip(batch, engine.make(list(batch.values())), strict=True):
             save(_path(out_dir, index), take, batch[index].style)
             written, seconds = written + 1, seconds + len(take.audio) / 24000
-            progress = Progress(written, progress.found, seconds, time.perf_counter() - begun)
+            progress = Progress(written, progress.existing, seconds, time.perf_counter() - begun)
             if report:
                 report(progress)
     return progress

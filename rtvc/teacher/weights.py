@@ -182,8 +182,10 @@ def fit(network: nn.Module, came: Mapping[str, Tensor], source: str) -> None:
     Raises:
         CheckpointError: naming what is missing, unexpected, of another shape or not finite.
     """
-    if said := misfits(network, came):
-        raise CheckpointError(f"{source} does not fit the network of Kokoro-82M. {'; '.join(said)}")
+    if problems := misfits(network, came):
+        raise CheckpointError(
+            f"{source} does not fit the network of Kokoro-82M. {'; '.join(problems)}"
+        )
     check_finite(came, source)
 
 

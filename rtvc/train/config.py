@@ -208,8 +208,8 @@ def _check(value: object, depth: int) -> None:
 
 def apply_override(table: dict[str, Any], override: str) -> None:
     """Writes one `key=value` into a table, in place."""
-    key, found, text = override.partition("=")
-    if not found or not key.strip():
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
         raise ConfigError(f"--set: expected key=value, got {override!r}")
     try:
         value = parsed(f"value = {text}")["value"]

@@ -122,17 +122,17 @@ def _note(path: Path) -> dict[str, str]:
     if file.exists():
         with opened(file) as tensors:
             return dict(tensors.metadata)
-    found = Checkpoints(path).latest()  # a run that was killed before it exported weights
-    if not found:
+    checkpoint = Checkpoints(path).latest()  # a run that was killed before it exported weights
+    if not checkpoint:
         return {}
     try:
-        told = Origin.model_validate(found[1])
+        origin = Origin.model_validate(checkpoint[1])
     except ValidationError as error:
         raise CheckpointError(
             f"the checkpoint of {path} is not that of a run ({first_problem(error)}): name"
             " another run"
         ) from error
-    return {"config": told.config, "stage": told.stage, "step": str(found[0])}
+    return {"config": origin.config, "stage": origin.stage, "step": str(checkpoint[0])}
 
 
 def assemble(sources: Sequence[Source]) -> StreamingModel:

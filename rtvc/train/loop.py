@@ -104,20 +104,20 @@ class Trainer:
         """
         again = "name another --run, or --fresh"
         try:
-            told = Progress.model_validate(state)
-            old = json.loads(told.config)
+            saved = Progress.model_validate(state)
+            old = json.loads(saved.config)
         except (ValidationError, ValueError, RecursionError) as error:
-            said = (
+            problem = (
                 first_problem(error)
                 if isinstance(error, ValidationError)
                 else "its configuration is no JSON"
             )
             raise TrainingError(
-                f"the checkpoint in {self.run} is not that of a run ({said}): {again}"
+                f"the checkpoint in {self.run} is not that of a run ({problem}): {again}"
             ) from error
-        if told.stage != type(self.stage).__name__:
+        if saved.stage != type(self.stage).__name__:
             raise TrainingError(
-                f"{self.run} holds a run of {printable(told.stage)}, not of"
+                f"{self.run} holds a run of {printable(saved.stage)}, not of"
                 f" {type(self.stage).__name__}: {again}"
             )
         try:
@@ -131,8 +131,8 @@ class Trainer:
                 f"the checkpoint in {self.run} is of other models than the configuration's"
                 f" ({error}): {again}"
             ) from error
-        self.step, self.seconds = told.step, told.seconds
-        self.stepper.skipped, self.stepper.bad_in_row = told.skipped, told.bad_in_row
+        self.step, self.seconds = saved.step, saved.seconds
+        self.stepper.skipped, self.stepper.bad_in_row = saved.skipped, saved.bad_in_row
         new = json.loads(self.config.model_dump_json())
         old = old if isinstance(old, dict) else {}
         changes = [
@@ -140,15 +140,15 @@ class Trainer:
             for key in {**old, **new}
             if old.get(key) != new.get(key)
         ]
-        if told.world != self.world.size:
-            changes.append(f"{self.world.size} processes (were {told.world})")
+        if saved.world != self.world.size:
+            changes.append(f"{self.world.size} processes (were {saved.world})")
         return [printable(change, 400) for change in changes]
 
     def begin(self, resume: bool) -> list[str]:
         """Initial weights, or the last checkpoint's; returns lines for the log."""
-        found = self.checkpoints.latest() if resume else None
-        if found is not None:
-            _, state, lines = found
+        checkpoint = self.checkpoints.latest() if resume else None
+        if checkpoint is not None:
+            _, state, lines = checkpoint
             changes = self.restore(state)
             return [
                 *lines,

@@ -144,7 +144,7 @@ def unpack(
 ) -> None:
     """Unpack every piece that is there; what was unpacked before is left as it is."""
     out.mkdir(parents=True, exist_ok=True)
-    made = 0
+    written = 0
     for path in sorted(folder.glob("piece-*.zip")):
         try:
             with zipfile.ZipFile(path) as piece:
@@ -157,12 +157,12 @@ def unpack(
                                 piece.read(f"{name.removesuffix('.npz')}.opus"), piece.read(name)
                             ),
                         )
-                        made += 1
+                        written += 1
         except (AudioError, zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
             raise TrainingError(
                 f"{path} is no whole piece ({error}): pack or fetch it again"
             ) from error
-    typer.echo(json.dumps({"unpacked": made, "there": len(list(out.glob("*.npz")))}))
+    typer.echo(json.dumps({"unpacked": written, "there": len(list(out.glob("*.npz")))}))
 
 
 @app.command()

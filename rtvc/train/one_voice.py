@@ -15,7 +15,7 @@ from rtvc.data.prepare import Limits, Refusal, check_all, find, write_refusals
 from rtvc.errors import CheckpointError, TrainingError
 from rtvc.evaluate.audio import Wave, read
 from rtvc.evaluate.evaluators import Evaluators
-from rtvc.evaluate.heard import Recordings
+from rtvc.evaluate.measurements import Recordings
 from rtvc.evaluate.pairs import Pair
 from rtvc.evaluate.run import evaluate_pairs
 from rtvc.models.loading import listed, load_into
@@ -128,7 +128,9 @@ def export(base: Path, run: Path, out: Path, facts: dict[str, str]) -> Path:
 
 def spoken(entries: Sequence[Entry], known: Recordings) -> list[tuple[Path, str]]:
     """Recordings and their texts: those given, or else what the recogniser hears in them."""
-    return [(entry.path, entry.text or known.heard(entry.path).transcript()) for entry in entries]
+    return [
+        (entry.path, entry.text or known.measurements(entry.path).transcript()) for entry in entries
+    ]
 
 
 def pairs(sources: Sequence[tuple[Path, str]], split: Split, name: str) -> list[Pair]:

@@ -88,7 +88,7 @@ def plan(
         given = [word for setting in settings[name] for word in ("--set", setting)]
         return Step(name, ("train", "stage", name, "--run", str(runs[name]), "--json", *given))
 
-    made = [str(runs[name]) for name in TRAINED[1:]]
+    trained = [str(runs[name]) for name in TRAINED[1:]]
     return [
         Step("teacher", ("weights", "import-kokoro", "--json")),
         Step(
@@ -122,7 +122,7 @@ def plan(
         train("stream_pitch"),
         train("stream"),
         train("stream_joint"),
-        Step("export", ("train", "export", *made, "-o", str(out), "--json")),
+        Step("export", ("train", "export", *trained, "-o", str(out), "--json")),
     ]
 
 

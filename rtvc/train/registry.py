@@ -40,8 +40,8 @@ def stage_type(name: str) -> type[Stage]:
     if name not in STAGES:
         raise ConfigError(f"there is no stage {name!r}; {nearest(name, list(STAGES))}")
     module, _, kind = STAGES[name].partition(":")
-    found: type[Stage] = getattr(importlib.import_module(module), kind)
-    return found
+    stage: type[Stage] = getattr(importlib.import_module(module), kind)
+    return stage
 
 
 def make_stage(name: str, config: RunConfig) -> Stage:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from rtvc.train.config import RunConfig
@@ -83,6 +84,13 @@ class Stage(Protocol):
     def validate(self, step: int) -> dict[str, float]:
         """Held-out measurements; called like `sample`, on the first rank only."""
         return {}
+
+    def device(self) -> torch.device:
+        """Where the modules are."""
+        tensors = (
+            t for module in self.modules.values() for t in (*module.parameters(), *module.buffers())
+        )
+        return next(tensors).device
 
     def remarks(self) -> list[str]:
         """Lines for RUN/remarks.txt that came up since the last call, such as recordings that

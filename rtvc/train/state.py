@@ -107,9 +107,9 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps with a checkpoint, in order."""
         return sorted(
-            int(found[1])
+            int(match[1])
             for path in self.folder.glob("step-*.json")
-            if (found := STEP.fullmatch(path.stem))
+            if (match := STEP.fullmatch(path.stem))
         )
 
     def latest(self) -> tuple[int, dict[str, Any], list[str]] | None:
@@ -190,14 +190,14 @@ def load_weights(path: Path) -> dict[str, dict[str, Tensor]]:
         if (path / "weights.safetensors").exists():
             path = path / "weights.safetensors"
         else:
-            found = Checkpoints(path).latest()
-            if found is None:
+            checkpoint = Checkpoints(path).latest()
+            if checkpoint is None:
                 raise CheckpointError(
                     f"{path} holds no weights.safetensors and no checkpoints: name a run directory"
                     " or a safetensors file"
                 )
             try:
-                return exported(found[1])
+                return exported(checkpoint[1])
             except (AttributeError, KeyError, TypeError) as error:
                 raise CheckpointError(
                     f"the checkpoint of {path} is not that of a run ({error!r}): name another run"
@@ -261,13 +261,13 @@ def initialise(
         CheckpointError: a module is unknown, or its weights do not fit.
     """
     weights = load_weights(path)
-    wanted = dict(names) or {name: name for name in modules if name in weights}
-    if not wanted:
+    pairs = dict(names) or {name: name for name in modules if name in weights}
+    if not pairs:
         raise CheckpointError(
             f"{path} holds {listed(list(weights))}; this stage has {', '.join(modules)}: name pairs"
             " in [[init]] modules"
         )
-    for mine, theirs in wanted.items():
+    for mine, theirs in pairs.items():
         if mine not in modules:
             raise CheckpointError(
                 f"[[init]] names the module {mine!r}, which this stage lacks;"
@@ -279,4 +279,4 @@ def initialise(
             )
         learnt = modules[mine].state_dict() | weights[theirs] if grow else weights[theirs]
         load_into(modules[mine], learnt, f"for the module {mine!r}, {theirs!r} of {path}")
-    return list(wanted)
+    return list(pairs)

@@ -50,13 +50,13 @@ def core(source, frames):
                 server.attach(Incoming("f32", 24_000))
                 client.incoming = Incoming("f32", 24_000)
         frame = hostile.frame()
-        wanted = server.incoming.wanted if server.incoming else None
+        wanted = server.incoming.expected if server.incoming else None
         event = server.receive(frame)
         if isinstance(event, Violation):
             assert isinstance(event.error, Error) and len(event.error.text()) < 1_000
             assert event.error.fatal == (server.phase is Phase.CLOSED)
             assert (
-                wanted is None or server.incoming.wanted == wanted
+                wanted is None or server.incoming.expected == wanted
             )  # what is refused changes nothing
             counts["fatal" if event.error.fatal else "refused"] += 1
         elif isinstance(event, Audio):

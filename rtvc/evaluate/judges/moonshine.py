@@ -59,12 +59,12 @@ class Moonshine:
             .strip()
         )
 
-    def _written(self, heard: Wave, most: int) -> list[int]:
+    def _written(self, samples: Wave, most: int) -> list[int]:
         """The likeliest token again and again, at most so many; the attention's keys and values go
         from step to step."""
-        everything = np.ones((1, len(heard)), np.int64)
+        everything = np.ones((1, len(samples)), np.int64)
         (hidden,) = self._encoder.run(
-            None, {"input_values": heard[None], "attention_mask": everything}
+            None, {"input_values": samples[None], "attention_mask": everything}
         )
         names = [
             entry.name for entry in self._decoder.get_inputs() if entry.name.startswith("past")

@@ -8,7 +8,7 @@ the second opinion.
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -33,10 +33,6 @@ class SpeakerEncoder:
         """(N,) at 24 kHz -> (256,) of length 1; zeros where the encoder hears no speech at all."""
         return self._embed(at_16k(wave))
 
-    def embed_speaker(self, waves: Sequence[Wave]) -> Embedding:
-        """The mean of the recordings' embeddings, of length 1 again."""
-        return unit(np.mean([self.embed(wave) for wave in waves], axis=0))
-
 
 def similarity(a: Embedding, b: Embedding) -> float:
     """The cosine of two embeddings; 0 where one is all zeros."""
@@ -53,11 +49,11 @@ def _resemblyzer() -> Callable[[Wave], Embedding]:
     with contextlib.redirect_stdout(io.StringIO()):  # the package prints how long it took to load
         encoder = package.VoiceEncoder("cpu", verbose=False)
 
-    def embed(heard: Wave) -> Embedding:
+    def embed(samples: Wave) -> Embedding:
         """Volume brought up and long silences cut, as the encoder was trained."""
-        if not np.any(heard):
+        if not np.any(samples):
             return np.zeros(256, np.float32)
-        speech = package.preprocess_wav(np.clip(heard, -1, 1))
+        speech = package.preprocess_wav(np.clip(samples, -1, 1))
         return unit(encoder.embed_utterance(speech)) if len(speech) else np.zeros(256, np.float32)
 
     return embed
@@ -71,11 +67,11 @@ def _voicefilter() -> Callable[[Wave], Embedding]:
     )
     width, stride, bands = 80, 40, 40
 
-    def embed(heard: Wave) -> Embedding:
+    def embed(samples: Wave) -> Embedding:
         """Windows of 0.8 s every 0.4 s, each embedding at length 1, averaged."""
-        heard = np.pad(heard, (0, max(0, 512 - len(heard))))
+        samples = np.pad(samples, (0, max(0, 512 - len(samples))))
         power = librosa.feature.melspectrogram(
-            y=heard,
+            y=samples,
             sr=16000,
             n_fft=512,
             win_length=400,

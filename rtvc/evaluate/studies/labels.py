@@ -67,11 +67,11 @@ class TeacherSpeech:
     """Utterances that `rtvc teacher generate` wrote, as recordings in a folder, and their exact
     content."""
 
-    def __init__(self, made: Path, folder: Path, count: int) -> None:
+    def __init__(self, corpus: Path, folder: Path, count: int) -> None:
         """The first `count` of them.
 
         Args:
-            made: what the teacher's command wrote, .npz files.
+            corpus: what the teacher's command wrote, .npz files.
             folder: for the recordings, .wav files.
             count: how many.
 
@@ -79,11 +79,11 @@ class TeacherSpeech:
             ConfigError: there are none.
             AudioError: one cannot be read.
         """
-        files = sorted(made.glob("*.npz"))[:count]
+        files = sorted(corpus.glob("*.npz"))[:count]
         if not files:
             raise ConfigError(
-                f"{made} holds no .npz files: name a folder that `rtvc teacher generate` wrote, or"
-                " leave --teacher out"
+                f"{corpus} holds no .npz files: name a folder that `rtvc teacher generate` wrote,"
+                " or leave --teacher out"
             )
         self._files = {folder / f"{file.stem}.wav": file for file in files}
         digest = hashlib.sha256()

@@ -35,7 +35,7 @@ NAMED = 16
 """Digits of a clip's blob that its recording is named by."""
 
 
-class Said(NamedTuple):
+class Conversion(NamedTuple):
     """One recording and its conversion."""
 
     source: str
@@ -56,18 +56,18 @@ class Languages(NamedTuple):
     error: float
     error_ci95: tuple[float, float]
     chance: float
-    said: list[Said]
+    conversions: list[Conversion]
 
     def of_each(self) -> "dict[str, tuple[int, float, float]]":
         """Recordings, error and chance of every language, in their order."""
-        groups: dict[str, list[Said]] = {}
-        for said in self.said:
-            groups.setdefault(said.language, []).append(said)
+        groups: dict[str, list[Conversion]] = {}
+        for conversion in self.conversions:
+            groups.setdefault(conversion.language, []).append(conversion)
         return {
             language: (
                 len(group),
-                fmean(said.error for said in group),
-                fmean(said.chance for said in group),
+                fmean(conversion.error for conversion in group),
+                fmean(conversion.chance for conversion in group),
             )
             for language, group in groups.items()
         }
@@ -93,9 +93,9 @@ def spoken(table: Path) -> Language:
 
 
 def of_languages(
-    entries: Sequence[Entry], language: Language, wanted: Sequence[str]
+    entries: Sequence[Entry], language: Language, requested: Sequence[str]
 ) -> list[Entry]:
-    """The recordings of the languages that are wanted, in the order of these.
+    """The recordings of the languages requested, in the order of these.
 
     Raises:
         ConfigError: there is none of one of them.
@@ -103,18 +103,18 @@ def of_languages(
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(language(entry), []).append(entry)
-    if missing := [name for name in wanted if name not in groups]:
+    if missing := [name for name in requested if name not in groups]:
         there = ", ".join(sorted(name for name in groups if name)) or "none"
         raise ConfigError(
             f"expected recordings in {', '.join(missing)}, there are none: choose of {there}"
         )
-    return [entry for name in wanted for entry in groups[name]]
+    return [entry for name in requested for entry in groups[name]]
 
 
-def error_rate(right: Sequence[int], heard: Sequence[int]) -> float:
+def error_rate(expected: Sequence[int], recognised: Sequence[int]) -> float:
     """Unit error rate: edits that lead from one sequence to the other, repetitions left out, a unit
     of the first."""
-    words = [" ".join(str(unit) for unit, _ in groupby(units)) for units in (right, heard)]
+    words = [" ".join(str(unit) for unit, _ in groupby(units)) for units in (expected, recognised)]
     return float(need("jiwer").wer(*words))
 
 
@@ -178,25 +178,31 @@ def languages(
         progress: told how many are done, and of how many.
         language: of a recording.
     """
-    told = [units(read(source.path)) for source, _ in pairs]
+    units_of = [units(read(source.path)) for source, _ in pairs]
     spoken_in = [language(source) for source, _ in pairs]
-    said = []
+    conversions = []
     for number, (source, target) in enumerate(pairs):
         wave, _ = convert(source.path, [target.path])
-        later = [(number + step) % len(told) for step in range(1, len(told) + 1)]
+        later = [(number + step) % len(units_of) for step in range(1, len(units_of) + 1)]
         same = [k for k in later if spoken_in[k] == spoken_in[number] and k != number]
-        other = told[(same or later)[0]]
-        said.append(
-            Said(
+        other = units_of[(same or later)[0]]
+        conversions.append(
+            Conversion(
                 source.path.name,
                 source.speaker,
                 target.speaker,
                 spoken_in[number],
-                error_rate(told[number], units(wave)),
-                error_rate(told[number], other),
+                error_rate(units_of[number], units(wave)),
+                error_rate(units_of[number], other),
             )
         )
         progress(number + 1, len(pairs))
-    errors = [each.error for each in said]
+    errors = [each.error for each in conversions]
     edges = interval(np.asarray(errors)[resampled(len(errors))].mean(1))
-    return Languages(len(said), fmean(errors), edges, fmean(each.chance for each in said), said)
+    return Languages(
+        len(conversions),
+        fmean(errors),
+        edges,
+        fmean(each.chance for each in conversions),
+        conversions,
+    )

@@ -114,5 +114,5 @@ class ProsodyHead(nn.Module):
             prosody: 0 keeps the source's register and range, 1 takes the voice's.
         """
         register, spreads = self(style).split([1, 2], -1)
-        said = style.new_tensor([pitch * SEMITONE, prosody]).expand(len(style), 2)
-        return torch.cat([register.clamp(*REGISTER), spreads, said], 1)
+        controls = style.new_tensor([pitch * SEMITONE, prosody]).expand(len(style), 2)
+        return torch.cat([register.clamp(*REGISTER), spreads, controls], 1)

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 TAU = 0.04
 """Where the truncated relativistic loss is cut off (StyleTTS 2, appendix)."""
 
 
-def masked_l1(made: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean absolute difference; mask broadcasts against made and true, and counts where it is not
-    0."""
-    difference = (made.float() - true.float()).abs()
+def masked_l1(output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean absolute difference; mask broadcasts against output and target, and counts where it is
+    not 0."""
+    difference = (output.float() - target.float()).abs()
     if mask is None:
         return difference.mean()
     mask = mask.float().expand_as(difference)
@@ -37,31 +37,56 @@ def r1(logits: Tensor, real: Tensor) -> Tensor:
     return 0.5 * gradient.float().square().flatten(1).sum(1).mean()
 
 
-def feature_matching(real: Sequence[Tensor], made: Sequence[Tensor]) -> Tensor:
+def discriminator_losses(
+    discriminator: nn.Module, real: Tensor, fake: Tensor, speaker: Tensor
+) -> dict[str, Tensor]:
+    """What a discriminator of mels (B, 80, T) of speakers (B,) minimises: its verdicts on both, and
+    `r1`."""
+    real = real.detach().clone().requires_grad_()
+    verdict = discriminator(real[:, None], speaker)[0]
+    on_fake = discriminator(fake.detach()[:, None], speaker)[0]
+    return {
+        "discriminator": adversarial(verdict, True) + adversarial(on_fake, False),
+        "r1": r1(verdict, real),
+    }
+
+
+def generator_losses(
+    discriminator: nn.Module, real: Tensor, fake: Tensor, speaker: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the generator of `fake` minimises: the discriminator's verdict, and the distance of its
+    features from those of `real`."""
+    with torch.no_grad():
+        real_features = discriminator(real[:, None], speaker)[1]
+    verdict, features = discriminator(fake[:, None], speaker)
+    return adversarial(verdict, True), feature_matching(real_features, features)
+
+
+def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Sum over a discriminator's layers of the mean absolute difference; no gradient into
     `real`."""
     return torch.stack(
-        [(r.detach().float() - m.float()).abs().mean() for r, m in zip(real, made, strict=True)]
+        [(r.detach().float() - f.float()).abs().mean() for r, f in zip(real, fake, strict=True)]
     ).sum()
 
 
-def lsgan_discriminator(real: Sequence[Tensor], made: Sequence[Tensor]) -> Tensor:
-    """Least-squares loss of several discriminators (Mao et al. 2017): real towards 1, made towards
+def lsgan_discriminator(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Least-squares loss of several discriminators (Mao et al. 2017): real towards 1, fake towards
     0."""
     return torch.stack(
         [
-            (r.float() - 1).square().mean() + m.float().square().mean()
-            for r, m in zip(real, made, strict=True)
+            (r.float() - 1).square().mean() + f.float().square().mean()
+            for r, f in zip(real, fake, strict=True)
         ]
     ).sum()
 
 
-def lsgan_generator(made: Sequence[Tensor]) -> Tensor:
-    """Least-squares loss of the generator: made towards 1."""
-    return torch.stack([(m.float() - 1).square().mean() for m in made]).sum()
+def lsgan_generator(fake: Sequence[Tensor]) -> Tensor:
+    """Least-squares loss of the generator: fake towards 1."""
+    return torch.stack([(f.float() - 1).square().mean() for f in fake]).sum()
 
 
-def relativistic(real: Sequence[Tensor], made: Sequence[Tensor], *, generator: bool) -> Tensor:
+def relativistic(real: Sequence[Tensor], fake: Sequence[Tensor], *, generator: bool) -> Tensor:
     """Truncated pointwise relativistic least-squares loss (Li et al. 2022), for the discriminators
     or for the generator.
 
@@ -69,8 +94,8 @@ def relativistic(real: Sequence[Tensor], made: Sequence[Tensor], *, generator: b
     to TAU.
     """
     total = []
-    for r, m in zip(real, made, strict=True):
-        difference = (m - r if generator else r - m).float()
+    for r, f in zip(real, fake, strict=True):
+        difference = (f - r if generator else r - f).float()
         middle = difference.median()
         wrong = difference < middle
         loss = ((difference - middle).square() * wrong).sum() / wrong.sum().clamp_min(1)
@@ -118,18 +143,18 @@ def monotonic(soft: Tensor, hard: Tensor) -> Tensor:
     return 10 * (soft.float() - hard.float()).abs().mean()
 
 
-def f0_shape(made: Tensor, true: Tensor) -> Tensor:
+def f0_shape(output: Tensor, target: Tensor) -> Tensor:
     """L1 of F0 curves, each divided by its mean, so that only the melody counts: (B, T) in Hz
     both."""
-    made, true = made.float(), true.float()
-    made = made / made.mean(-1, keepdim=True).clamp_min(1.0)
-    return (made - true / true.mean(-1, keepdim=True).clamp_min(1.0)).abs().mean()
+    output, target = output.float(), target.float()
+    output = output / output.mean(-1, keepdim=True).clamp_min(1.0)
+    return (output - target / target.mean(-1, keepdim=True).clamp_min(1.0)).abs().mean()
 
 
-def energy_band(made: Tensor, true: Tensor, free: float = 0.5) -> Tensor:
+def energy_band(output: Tensor, target: Tensor, free: float = 0.5) -> Tensor:
     """Squared difference of log energies (B, T) beyond `free`: loudness may differ a little between
     speakers."""
-    return F.relu((made.float() - true.float()).abs() - free).square().mean()
+    return F.relu((output.float() - target.float()).abs() - free).square().mean()
 
 
 def durations(logits: Tensor, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

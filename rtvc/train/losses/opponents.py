@@ -22,15 +22,15 @@ STRIDE = 7
 
 
 @dataclass
-class Said:
+class JudgedWave:
     """A wave that the decoder made or that was recorded, and how the judge hears it."""
 
     wave: Tensor  # (B, N)
     layers: list[Tensor]  # (B, C, T) each; empty where no loss listens
 
-    def detached(self) -> "Said":
+    def detached(self) -> "JudgedWave":
         """The same, without a way back for gradients."""
-        return Said(self.wave.detach(), [layer.detach() for layer in self.layers])
+        return JudgedWave(self.wave.detach(), [layer.detach() for layer in self.layers])
 
 
 def logits(verdicts: Sequence[Verdict]) -> list[Tensor]:
@@ -67,37 +67,39 @@ class Opponents:
         self.features, self.spectra = features, spectra
         self.warm, self.shown, self.rows, self.listened = warm, shown, rows, listened
 
-    def verdicts(self, said: Said, cutoff: Tensor, step: int) -> list[Verdict]:
+    def verdicts(self, judged: JudgedWave, cutoff: Tensor, step: int) -> list[Verdict]:
         """What the discriminators say of a wave whose spectrum is believed below cutoff (B,) Hz."""
         by_features: list[Verdict] = self.features(
-            [said.layers[k][..., self.warm :] for k in self.listened]
+            [judged.layers[k][..., self.warm :] for k in self.listened]
         )
-        frames = said.wave.shape[1] // HOP - self.warm
+        frames = judged.wave.shape[1] // HOP - self.warm
         start = (self.warm + step * STRIDE % max(1, frames - self.shown)) * HOP
         rows = slice(self.rows)
-        piece = low_passed(said.wave[rows, start : start + self.shown * HOP], cutoff[rows])
+        piece = low_passed(judged.wave[rows, start : start + self.shown * HOP], cutoff[rows])
         by_spectra: list[Verdict] = self.spectra(piece[:, None])
         return by_features + by_spectra
 
-    def loss(self, true: Said, made: Sequence[Said], cutoff: Tensor, step: int) -> Tensor:
+    def loss(
+        self, recorded: JudgedWave, fakes: Sequence[JudgedWave], cutoff: Tensor, step: int
+    ) -> Tensor:
         """What the discriminators minimise: what was recorded against everything that was made."""
-        real = logits(self.verdicts(true, cutoff, step))
+        real = logits(self.verdicts(recorded, cutoff, step))
         losses = [
-            lsgan_discriminator(real, logits(self.verdicts(said.detached(), cutoff, step)))
-            for said in made
+            lsgan_discriminator(real, logits(self.verdicts(each.detached(), cutoff, step)))
+            for each in fakes
         ]
         return torch.stack(losses).mean()
 
     def convinced(
-        self, true: Said, made: Sequence[Said], cutoff: Tensor, step: int
+        self, recorded: JudgedWave, fakes: Sequence[JudgedWave], cutoff: Tensor, step: int
     ) -> dict[str, Tensor]:
         """What the converter minimises: their verdict on everything that it made, and the distance
         of their features of the first, a reconstruction, from those of the recording."""
-        said = [self.verdicts(each, cutoff, step) for each in made]
+        verdicts = [self.verdicts(each, cutoff, step) for each in fakes]
         with torch.no_grad():
-            real = self.verdicts(true, cutoff, step)
-        fooled = torch.stack([lsgan_generator(logits(verdicts)) for verdicts in said]).mean()
+            real = self.verdicts(recorded, cutoff, step)
+        fooled = torch.stack([lsgan_generator(logits(each)) for each in verdicts]).mean()
         return {
             "adversarial": fooled / len(real),
-            "features": feature_matching(inner(real), inner(said[0])) / len(real),
+            "features": feature_matching(inner(real), inner(verdicts[0])) / len(real),
         }

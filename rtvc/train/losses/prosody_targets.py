@@ -21,7 +21,7 @@ def low_passed(wave: Tensor, cutoff: Tensor) -> Tensor:
     return kept
 
 
-class Manner(NamedTuple):
+class Prosody(NamedTuple):
     """What `ProsodyHead` predicts of a voice, and of which rows it is known."""
 
     targets: Tensor
@@ -29,8 +29,12 @@ class Manner(NamedTuple):
     known: Tensor
     """(B,), 0 or 1."""
 
+    def loss(self, predicted: Tensor) -> Tensor:
+        """Mean absolute difference of what is predicted, (B, 3); 0 for rows that are not known."""
+        return ((predicted - self.targets).abs() * self.known[:, None]).mean()
 
-def manner(log_f0: Tensor, voiced: Tensor, energy: Tensor) -> Manner:
+
+def prosody_of(log_f0: Tensor, voiced: Tensor, energy: Tensor) -> Prosody:
     """log_f0, voiced and energy (B, T) of reference recordings -> their prosody."""
     count = voiced.sum(1).clamp_min(1)
 
@@ -40,4 +44,12 @@ def manner(log_f0: Tensor, voiced: Tensor, energy: Tensor) -> Manner:
 
     register, span = moments(log_f0)
     _, dynamics = moments(energy)
-    return Manner(torch.stack([register, span, dynamics], 1), (voiced.sum(1) > MIN_VOICED).float())
+    known = (voiced.sum(1) > MIN_VOICED).float()
+    return Prosody(torch.stack([register, span, dynamics], 1), known)
+
+
+def in_next_register(log_f0: Tensor, prosody: Prosody) -> Tensor:
+    """Melodies (B, T) moved to the register of the next row's reference, where both are known."""
+    known = (prosody.known * prosody.known.roll(1, 0))[:, None]
+    register = prosody.targets[:, :1]
+    return log_f0 + (register.roll(1, 0) - register) * known

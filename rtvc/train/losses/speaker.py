@@ -48,13 +48,13 @@ def weights_path() -> Path:
     Raises:
         DependencyError: it is not installed.
     """
-    found = importlib.util.find_spec("resemblyzer")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("resemblyzer")
+    if spec is None or spec.origin is None:
         raise DependencyError(
             "speaker losses need Resemblyzer: pip install --no-deps Resemblyzer, or set"
             " weights.embedding and weights.consistency to 0"
         )
-    return Path(found.origin).parent / "pretrained.pt"
+    return Path(spec.origin).parent / "pretrained.pt"
 
 
 class SpeakerEncoder(nn.Module):
@@ -103,3 +103,8 @@ class SpeakerEncoder(nn.Module):
             embedding = torch.relu(self.linear(last[-1]))
             unit: Tensor = embedding / embedding.norm(dim=1, keepdim=True).clamp_min(1e-6)
             return unit
+
+
+def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 minus the cosine of embeddings (B, C) of length 1, averaged over the rows."""
+    return 1 - (a * b).sum(1).mean()

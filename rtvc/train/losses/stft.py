@@ -19,8 +19,8 @@ def band_limit(bandwidth: Tensor, frequencies: Tensor) -> Tensor:
     """bandwidth (B,) in Hz, twice the highest frequency present; frequencies (F,) in Hz -> mask (B,
     F, 1), 1 where it holds sound."""
     full = bandwidth >= SAMPLE_RATE
-    heard = frequencies <= EDGE * bandwidth[:, None] / 2
-    return (heard | full[:, None]).float()[..., None]
+    believed = frequencies <= EDGE * bandwidth[:, None] / 2
+    return (believed | full[:, None]).float()[..., None]
 
 
 def mel_band_limit(bandwidth: Tensor) -> Tensor:
@@ -42,39 +42,6 @@ def magnitude(wave: Tensor, size: int, hop: int, window: Tensor) -> Tensor:
     root stays finite."""
     spectrum = torch.stft(wave, size, hop, len(window), window, return_complex=True)
     return (spectrum.real.square() + spectrum.imag.square()).clamp_min(1e-7).sqrt()
-
-
-class MultiResolutionSTFT(nn.Module):
-    """Spectral convergence plus L1 of log-magnitudes, averaged over resolutions.
-
-    Source: Yamamoto et al. 2020, "Parallel WaveGAN", section 3.2.
-    """
-
-    def __init__(self, resolutions: Sequence[tuple[int, int, int]] = RESOLUTIONS) -> None:
-        super().__init__()
-        self.resolutions = tuple(resolutions)
-        for index, (_, _, width) in enumerate(self.resolutions):
-            self.register_buffer(f"window{index}", torch.hann_window(width), persistent=False)
-
-    def forward(self, made: Tensor, true: Tensor, bandwidth: Tensor | None = None) -> Tensor:
-        """made and true (B, N) at 24 kHz, bandwidth (B,) in Hz (None: everything counts) -> a
-        scalar."""
-        made, true = made.float(), true.float()
-        total = made.new_zeros(())
-        with torch.autocast(made.device.type, enabled=False):
-            for index, (size, hop, _) in enumerate(self.resolutions):
-                window = self.get_buffer(f"window{index}")
-                x, y = magnitude(made, size, hop, window), magnitude(true, size, hop, window)
-                mask = torch.ones_like(x[..., :1])
-                if bandwidth is not None:
-                    mask = band_limit(
-                        bandwidth,
-                        torch.linspace(0, SAMPLE_RATE / 2, size // 2 + 1, device=x.device),
-                    )
-                convergence = ((x - y) * mask).norm() / (y * mask).norm().clamp_min(1e-5)
-                logs = ((x.log() - y.log()).abs() * mask).sum() / (mask.sum() * x.shape[-1])
-                total = total + convergence + logs
-        return total / len(self.resolutions)
 
 
 def htk_filters(size: int, bands: int, rate: int = SAMPLE_RATE) -> Tensor:
@@ -102,12 +69,12 @@ class MultiResolutionMel(nn.Module):
             self.register_buffer(f"window{index}", torch.hann_window(width), persistent=False)
             self.register_buffer(f"filters{index}", htk_filters(size, bands), persistent=False)
 
-    def forward(self, made: Tensor, true: Tensor, bandwidth: Tensor | None = None) -> Tensor:
-        """made and true (B, N) at 24 kHz, bandwidth (B,) in Hz (None: everything counts) -> a
+    def forward(self, output: Tensor, target: Tensor, bandwidth: Tensor | None = None) -> Tensor:
+        """output and target (B, N) at 24 kHz, bandwidth (B,) in Hz (None: everything counts) -> a
         scalar."""
-        made, true = made.float(), true.float()
-        total = made.new_zeros(())
-        with torch.autocast(made.device.type, enabled=False):
+        output, target = output.float(), target.float()
+        total = output.new_zeros(())
+        with torch.autocast(output.device.type, enabled=False):
             for index, (size, hop, _) in enumerate(self.resolutions):
                 window, filters = (
                     self.get_buffer(f"window{index}"),
@@ -115,7 +82,7 @@ class MultiResolutionMel(nn.Module):
                 )
                 x, y = (
                     ((magnitude(w, size, hop, window).square().mT @ filters + 1e-5).log() + 4) / 4
-                    for w in (made, true)
+                    for w in (output, target)
                 )
                 mask = torch.ones_like(x[:, :1])
                 if bandwidth is not None:

@@ -55,14 +55,14 @@ def align(
     """
     half = frames // 2
     behind = padding_mask(half, (mel.shape[-1] + 1) // 2)
-    found = aligner(mel, behind, tokens)
+    output = aligner(mel, behind, tokens)
     inside = ~(behind[:, None] | padding_mask(lengths, tokens.shape[1])[..., None])
     # Step k + 1 of the decoder reads token k: its attention is the token's.
-    scores = found.scores[:, 1:].float().masked_fill(~inside, OUTSIDE)
+    scores = output.scores[:, 1:].float().masked_fill(~inside, OUTSIDE)
     soft = scores.softmax(-1 if over == "frames" else 1) * inside
     with torch.no_grad():
         hard = monotonic_path(soft, lengths, half)
-    return Aligned(soft, hard, found.ctc, found.logits, half)
+    return Aligned(soft, hard, output.ctc, output.logits, half)
 
 
 def cut(starts: Tensor, frames: int, *rows: Tensor) -> list[Tensor]:

@@ -40,8 +40,8 @@ Reference = Callable[[Array], Voice]
 class Copies:
     """What a run has done."""
 
-    made: int = 0
-    found: int = 0
+    written: int = 0
+    existing: int = 0
     """Copies that were there already."""
     differ: int = 0
     """Copies in which the recogniser heard something else."""
@@ -104,7 +104,7 @@ def make_copies(
     for count, path in enumerate(files, 1):
         target = copy_path(path, number)
         if target.exists():
-            done.found += 1
+            done.existing += 1
         else:
             try:
                 utterance = load_utterance(path)
@@ -119,7 +119,7 @@ def make_copies(
             with replacing(target) as fresh, open(fresh, "wb") as sink:
                 if agrees:
                     np.save(sink, (wave.clip(-1, 1) * 32767).round().astype(np.int16))
-            done.made += agrees
+            done.written += agrees
             done.differ += not agrees
         if progress:
             progress(count, len(files))
@@ -131,7 +131,7 @@ def streaming_convert(converter: object, chunk: int, stepper: object) -> Convert
     from rtvc.evaluate.converter import streamed
 
     def convert(wave: Array, voice: Voice) -> Array:
-        said, _ = streamed(converter, torch.from_numpy(wave), voice, chunk, stepper)  # type: ignore[arg-type]
-        return said.numpy()
+        converted, _ = streamed(converter, torch.from_numpy(wave), voice, chunk, stepper)  # type: ignore[arg-type]
+        return converted.numpy()
 
     return convert

@@ -32,15 +32,15 @@ def pieces(entry: Entry, folder: Path) -> list[Entry]:
     wave, rate = decode(entry.path)
     samples = mono(wave)
     edges = [0, *cuts(samples, rate), len(samples)]
-    found = []
+    parts = []
     for number, (start, stop) in enumerate(pairwise(edges)):
         path = folder / f"{entry.path.stem}-{number:03}.flac"
         folder.mkdir(parents=True, exist_ok=True)
         write(path, samples[start:stop], rate)
-        found.append(
+        parts.append(
             replace(entry, path=path.resolve(), seconds=(stop - start) / rate, text="", phonemes="")
         )
-    return found
+    return parts
 
 
 def cuts(wave: Samples, rate: int) -> Iterator[int]:

@@ -44,8 +44,3 @@ def monotonic_path(scores: Tensor, tokens: Tensor, frames: Tensor) -> Tensor:
         move = inside & (ends > 0) & (stepped[t, rows, ends] | (ends >= t))
         ends = ends - move
     return torch.from_numpy(path).to(scores.device)
-
-
-def durations_of(path: Tensor) -> Tensor:
-    """path (B, L, T) -> frames of each token (B, L)."""
-    return path.sum(-1)

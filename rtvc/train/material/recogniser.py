@@ -57,10 +57,10 @@ class SelfAttention(nn.Module):
         q, k, v = self.qkv(self.norm(x.mT)).unflatten(-1, (3, self.heads, -1)).unbind(2)
         frames = torch.arange(x.shape[-1], device=x.device)
         bias = -self.slopes[:, None, None] * (frames[:, None] - frames).abs()
-        heard = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), bias.to(q.dtype)
         )
-        y: Tensor = x + self.out(heard.transpose(1, 2).flatten(2)).mT
+        y: Tensor = x + self.out(attended.transpose(1, 2).flatten(2)).mT
         return y
 
 
@@ -92,8 +92,8 @@ class Recogniser(nn.Module):
             late = self.analysis.latency
             whole = wave.shape[1] // HOP * HOP
             padded = F.pad(wave[:, None, :whole].float(), (0, late * HOP))
-            heard, _ = self.analysis(padded, self.analysis.initial(len(wave)))
-        mel: Tensor = heard[:, : self.first.in_channels, late:]
+            features, _ = self.analysis(padded, self.analysis.initial(len(wave)))
+        mel: Tensor = features[:, : self.first.in_channels, late:]
         return mel
 
     def layers(self, wave: Tensor) -> list[Tensor]:
@@ -105,11 +105,11 @@ class Recogniser(nn.Module):
             outputs.append(x)
         return outputs
 
-    def told(self, last: Tensor) -> list[Tensor]:
+    def logits(self, last: Tensor) -> list[Tensor]:
         """The last block's output (B, C, T) -> logits as of `Heads`."""
         logits: list[Tensor] = self.heads(self.norm(last.mT).mT)
         return logits
 
     def forward(self, wave: Tensor) -> list[Tensor]:
         """See the class."""
-        return self.told(self.layers(wave)[-1])
+        return self.logits(self.layers(wave)[-1])

@@ -83,12 +83,12 @@ class Utterances:
             waves,
         )
 
-        def wanted(entry: Entry) -> bool:
+        def accepted(entry: Entry) -> bool:
             return (bool(entry.phonemes) or not text) and entry.seconds <= config.longest
 
         try:
             self.corpus = Corpus.open(
-                config.manifest, cache=config.cache, megabytes=config.cache_mb, accept=wanted
+                config.manifest, cache=config.cache, megabytes=config.cache_mb, accept=accepted
             )
         except TrainingError as error:
             hint = "; a text stage needs phonemes: run `rtvc data prepare` on it" if text else ""

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from rtvc.audio.mel import HOP
-from rtvc.data.augment import AugmentConfig
+from rtvc.data.augment import AugmentConfig, drawn_speed
 from rtvc.data.labelled import Utterance
 from rtvc.data.labelled_speech import Labelled
 from rtvc.data.seeds import numpy_generator
@@ -113,26 +113,22 @@ class StreamStage(Stage):
         """`make(utterance, number, speed, rng)` for every row of a batch: a function of (seed,
         name, index)."""
         data, rng = self.settings.data, numpy_generator(self.settings.seed, name, index)
-        made = []
+        rows = []
         for row in range(data.batch):
             number, utterance = self.labelled.utterance(
                 self.labelled.pick(rng, row % data.exact_every == 0), self.settings.seed
             )
-            speed = (
-                float(np.exp(rng.uniform(-data.warp, data.warp)))
-                if rng.random() < data.warp_share
-                else 1.0
-            )
-            made.append(make(utterance, number, speed, rng))
-        return made
+            speed = drawn_speed(data.warp, data.warp_share, rng)
+            rows.append(make(utterance, number, speed, rng))
+        return rows
 
     def held_out(self, make: Callable[[Utterance, int, float, np.random.Generator], T]) -> list[T]:
         """The same for the held-out utterances at their own speed; empty where there are none."""
         rng = numpy_generator(0, "held out")
-        found = (self.labelled.utterance(number) for number in self.labelled.held_out)
-        return [make(utterance, number, 1.0, rng) for number, utterance in found]
+        utterances = (self.labelled.utterance(number) for number in self.labelled.held_out)
+        return [make(utterance, number, 1.0, rng) for number, utterance in utterances]
 
-    def heard(self, wave: Tensor, right: int = 1) -> Tensor:
+    def analysed(self, wave: Tensor, right: int = 1) -> Tensor:
         """wave (B, N) -> the analysis (B, C, N / HOP + 1 + right) in float32; frame t + 1 is
         centred on sample t * HOP."""
         with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
@@ -143,17 +139,13 @@ class StreamStage(Stage):
         return y
 
     @staticmethod
-    def recognised(encoder: ContentEncoder, heard: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-        """What `heard` gave -> content (B, 512, frames) and phoneme logits (B, 178, frames), frame
-        t centred on sample t * HOP."""
-        hidden, _ = encoder.hidden(heard[:, :BANDS], encoder.initial(len(heard)))
+    def recognised(encoder: ContentEncoder, features: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        """features of `analysed` -> content (B, 512, frames) and phoneme logits (B, 178, frames),
+        frame t centred on sample t * HOP."""
+        hidden, _ = encoder.hidden(features[:, :BANDS], encoder.initial(len(features)))
         late = 1 + encoder.latency
         hidden = hidden[:, late : late + frames]
         return encoder.out(hidden).mT.float(), encoder.phonemes(hidden).mT.float()
-
-    def device(self) -> torch.device:
-        """Where the models are."""
-        return self.analysis.window.device
 
     def remarks(self) -> list[str]:
         """Utterances that could not be used."""

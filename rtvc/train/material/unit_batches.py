@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rtvc.data.augment import AugmentConfig, augment
+from rtvc.data.augment import AugmentConfig, augment, drawn_speed
 from rtvc.data.seeds import generator, numpy_generator
 from rtvc.data.speech import Cut, Speech
 from rtvc.data.symbols import SYMBOLS
@@ -90,24 +90,24 @@ class SpeechStage(Stage):
     def row(
         self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
     ) -> Batch:
-        """wave and heard (N,), units (L, T), phonemes (T,), UNKNOWN beyond the end: one row."""
+        """wave and source (N,), units (L, T), phonemes (T,), UNKNOWN beyond the end: one row."""
         return self.labels(Cut.draw(utterance, self.settings.data.frames, speed, rng), number, rng)
 
     def labels(self, piece: Cut, number: int, rng: np.random.Generator) -> Batch:
-        """The same of a piece that is drawn already; what is heard of it may be said by another
+        """The same of a piece that is drawn already; the source may be a copy of it in another
         voice."""
         outside = ~piece.within(self.centre)
         wave = piece.wave()
-        heard = wave
+        source = wave
         if (
             rng.random() < self.settings.copies
             and (copy := self.speech.copy_of(number, rng)) is not None
         ):
-            said = replace(piece.utterance, audio=copy)
-            heard = Cut(said, piece.start, piece.speed, piece.frames).wave()
+            copied = replace(piece.utterance, audio=copy)
+            source = Cut(copied, piece.start, piece.speed, piece.frames).wave()
         return {
             "wave": wave,
-            "heard": heard,
+            "source": source,
             "units": piece.units(self.centre).masked_fill(outside, UNKNOWN),
             "phonemes": piece.phonemes(self.centre).masked_fill(outside, UNKNOWN),
         }
@@ -118,32 +118,30 @@ class SpeechStage(Stage):
         rng = numpy_generator(seed, "speech", index)
         rows = []
         for _ in range(data.batch):
-            speed = (
-                float(np.exp(rng.uniform(-data.warp, data.warp)))
-                if rng.random() < data.warp_share
-                else 1.0
-            )
+            speed = drawn_speed(data.warp, data.warp_share, rng)
 
-            def use(number: int, utterance: Utterance, speed: float = speed) -> Batch:
-                return self.row(utterance, number, speed, rng)
+            def use(number: int, speed: float = speed) -> Batch:
+                return self.row(self.speech.load(number), number, speed, rng)
 
             rows.append(self.speech.usable(self.speech.pick(rng), seed, use))
         return rows
 
-    def heard(self, batch: Batch, index: int) -> Batch:
-        """A batch whose `heard` (B, N) is as a microphone might have brought it."""
+    def augmented(self, batch: Batch, index: int) -> Batch:
+        """A batch whose `source` (B, N) is as a microphone might have brought it."""
         return batch | {
-            "heard": augment(
-                batch["heard"], self.settings.augment, generator(self.settings.seed, "heard", index)
+            "source": augment(
+                batch["source"],
+                self.settings.augment,
+                generator(self.settings.seed, "heard", index),
             )
         }
 
     def held_out(self) -> list[tuple[Batch, str]]:
         """Rows of the held-out utterances at their own speed, and their speakers."""
         rng = numpy_generator(0, "held out")
-        speakers = self.speech.speakers
+        speakers, load = self.speech.speakers, self.speech.load
         return [
-            self.speech.usable(number, 0, lambda k, u: (self.row(u, k, 1.0, rng), speakers[k]))
+            self.speech.usable(number, 0, lambda k: (self.row(load(k), k, 1.0, rng), speakers[k]))
             for number in self.speech.held_out
         ]
 
@@ -169,13 +167,6 @@ class SpeechStage(Stage):
                 pair = weighed(value, weight)
                 totals[key] = totals[key] + pair if key in totals else pair
         return means(totals)
-
-    def device(self) -> torch.device:
-        """Where the modules are."""
-        tensors = (
-            t for module in self.modules.values() for t in (*module.parameters(), *module.buffers())
-        )
-        return next(tensors).device
 
     def remarks(self) -> list[str]:
         """Utterances that could not be used."""
@@ -203,7 +194,7 @@ def share_right(logits: Tensor, classes: Tensor) -> Tensor:
     return share(logits.argmax(1) == classes, classes != UNKNOWN)
 
 
-def told(logits: list[Tensor], units: Tensor, phonemes: Tensor) -> dict[str, Tensor]:
+def unit_losses(logits: list[Tensor], units: Tensor, phonemes: Tensor) -> dict[str, Tensor]:
     """Logits of `Heads` against units (B, L, T) and phonemes (B, T) -> the cross entropy of both;
     the shares of right ones as metrics."""
     *layers, spoken = logits
@@ -223,6 +214,6 @@ def told(logits: list[Tensor], units: Tensor, phonemes: Tensor) -> dict[str, Ten
 def analysed(analysis: Analysis, wave: Tensor) -> Tensor:
     """wave (B, N) -> what the analysis hears (B, C, T), without gradients, in float32."""
     with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
-        heard: Tensor
-        heard, _ = analysis(wave[:, None], analysis.initial(len(wave)))
-    return heard
+        features: Tensor
+        features, _ = analysis(wave[:, None], analysis.initial(len(wave)))
+    return features

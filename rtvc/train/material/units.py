@@ -44,9 +44,9 @@ class Codebook:
     def __init__(self, mean: Tensor, deviation: Tensor, centroids: Tensor) -> None:
         self.mean, self.deviation, self.centroids = mean, deviation, centroids
 
-    def units(self, heard: Tensor) -> Tensor:
-        """heard (L, T, C) -> the nearest cluster of every frame, (L, T) int64."""
-        x = (heard - self.mean[:, None]) / self.deviation[:, None]
+    def units(self, features: Tensor) -> Tensor:
+        """features (L, T, C) -> the nearest cluster of every frame, (L, T) int64."""
+        x = (features - self.mean[:, None]) / self.deviation[:, None]
         return nearest(x, self.centroids)
 
     def save(self, path: Path) -> None:
@@ -104,14 +104,14 @@ def cluster(frames: Sequence[Tensor], clusters: int = CLUSTERS, seed: int = 0) -
     Raises:
         TrainingError: fewer frames than clusters.
     """
-    heard = torch.cat(list(frames), 1)
-    layers, count, _ = heard.shape
+    features = torch.cat(list(frames), 1)
+    layers, count, _ = features.shape
     if count < clusters:
         raise TrainingError(
             f"expected at least {clusters} frames of speech, got {count}: name more recordings"
         )
-    mean, deviation = heard.mean(1), heard.std(1).clamp_min(1e-3)
-    x = (heard - mean[:, None]) / deviation[:, None]
+    mean, deviation = features.mean(1), features.std(1).clamp_min(1e-3)
+    x = (features - mean[:, None]) / deviation[:, None]
     generator = torch.Generator().manual_seed(seed)
     centroids = x[:, torch.randperm(count, generator=generator)[:clusters]].clone()
     for _ in range(ROUNDS):

@@ -14,9 +14,8 @@ from rtvc.train.losses.losses import ctc, token_cross_entropy
 from rtvc.train.losses.shares import measured, share
 from rtvc.train.material.align import Aligned, align
 from rtvc.train.material.components import ModelConfig, text_aligner
-from rtvc.train.material.speech import Utterances, held_out
-from rtvc.train.prefetch import moved
-from rtvc.train.stage import Batch, Samples, Stage
+from rtvc.train.material.recorded import UtteranceStage
+from rtvc.train.stage import Batch, Samples
 
 
 class Weights(Section):
@@ -35,22 +34,17 @@ class AlignerConfig(RunConfig):
     weights: Weights = Weights()
 
 
-class Aligner(Stage):
+class Aligner(UtteranceStage):
     """Trains `text_aligner`."""
 
     config_type: ClassVar[type[RunConfig]] = AlignerConfig
 
     def __init__(self, config: AlignerConfig) -> None:
+        super().__init__(config.data, config.seed)
         self.net = text_aligner(config.model)
         self.modules = {"text_aligner": self.net}
         self.phases = {"aligner": ("text_aligner",)}
         self.averaged = ("text_aligner",)
-        self.data = Utterances(config.data, config.seed)
-        self.valid = held_out(config.data)
-
-    def batch(self, index: int) -> Batch:
-        """Whole utterances, see `Utterances.batch`."""
-        return self.data.batch(index)
 
     def align(self, batch: Batch) -> Aligned:
         """What the aligner says of a batch."""
@@ -59,37 +53,43 @@ class Aligner(Stage):
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """CTC of the phonemes without their boundaries, cross entropy of the decoder with them; its
         accuracy is only logged."""
-        found, tokens, lengths = self.align(batch), batch["tokens"], batch["lengths"]
-        right = found.logits[:, :-1].argmax(-1) == tokens
+        aligned, tokens, lengths = self.align(batch), batch["tokens"], batch["lengths"]
+        right = aligned.logits[:, :-1].argmax(-1) == tokens
         return {
-            "ctc": ctc(found.ctc, found.frames, tokens[:, 1:-1], lengths - 2, BOUNDARY),
-            "s2s": token_cross_entropy(found.logits[:, :-1], tokens, lengths),
+            "ctc": ctc(aligned.ctc, aligned.frames, tokens[:, 1:-1], lengths - 2, BOUNDARY),
+            "s2s": token_cross_entropy(aligned.logits[:, :-1], tokens, lengths),
             "metric/accuracy": share(right, tokens != BOUNDARY),
         }
 
     def validate(self, step: int) -> dict[str, float]:
         """The losses on a held-out batch, and the phoneme error rate of its greedy CTC
         transcription."""
-        if self.valid is None:
+        batch = self.held_out_batch()
+        if batch is None:
             return {}
-        batch = moved(self.valid.batch(0), next(self.net.parameters()).device)
         values = measured(self.losses("aligner", batch, step))
         errors = total = 0
-        found = self.align(batch)
-        for logits, frames, tokens in zip(found.ctc, found.frames, batch["tokens"], strict=True):
-            said, true = (
+        aligned = self.align(batch)
+        for logits, frames, tokens in zip(
+            aligned.ctc, aligned.frames, batch["tokens"], strict=True
+        ):
+            predicted, true = (
                 greedy(logits[: int(frames)]),
                 [t for t in tokens.tolist() if t != BOUNDARY],
             )
-            errors, total = errors + edits(said, true), total + len(true)
+            errors, total = errors + edits(predicted, true), total + len(true)
         return values | {"phoneme_error_rate": errors / total}
 
     def sample(self, step: int) -> Samples:
         """The first utterance: its mel, its attention and the monotonic path."""
-        batch = moved(self.data.batch(0), next(self.net.parameters()).device)
-        found, length, frames = self.align(batch), int(batch["lengths"][0]), int(batch["frames"][0])
-        attention = found.soft[0, :length, : frames // 2]
-        path = found.hard[0, :length, : frames // 2]
+        batch = self.first()
+        aligned, length, frames = (
+            self.align(batch),
+            int(batch["lengths"][0]),
+            int(batch["frames"][0]),
+        )
+        attention = aligned.soft[0, :length, : frames // 2]
+        path = aligned.hard[0, :length, : frames // 2]
         name = decode(batch["tokens"][0].tolist())[:40]
         return Samples(
             mels={
@@ -99,10 +99,6 @@ class Aligner(Stage):
             }
         )
 
-    def remarks(self) -> list[str]:
-        """Recordings that could not be used."""
-        return self.data.corpus.remarks()
-
 
 def greedy(logits: Tensor) -> list[int]:
     """CTC logits (T, V) -> tokens: repetitions joined, blanks dropped."""
@@ -110,11 +106,14 @@ def greedy(logits: Tensor) -> list[int]:
     return [token for token in best if token != BOUNDARY]
 
 
-def edits(said: list[int], true: list[int]) -> int:
+def edits(predicted: list[int], true: list[int]) -> int:
     """Insertions, deletions and substitutions between two sequences (Levenshtein distance)."""
     row = list(range(len(true) + 1))
-    for i, token in enumerate(said, 1):
+    for i, token in enumerate(predicted, 1):
         diagonal, row[0] = row[0], i
-        for j, wanted in enumerate(true, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (token != wanted))
+        for j, expected in enumerate(true, 1):
+            diagonal, row[j] = (
+                row[j],
+                min(row[j] + 1, row[j - 1] + 1, diagonal + (token != expected)),
+            )
     return row[-1]

@@ -13,15 +13,14 @@ from torch import Tensor
 from rtvc.audio.energy import energy
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.data.dataset import Corpus, piece
-from rtvc.data.seeds import generator
 from rtvc.models.vocoder import GriffinLim
 from rtvc.train.config import DataConfig, RunConfig
-from rtvc.train.losses.losses import adversarial, feature_matching, masked_l1, r1
+from rtvc.train.losses.losses import discriminator_losses, generator_losses, masked_l1
 from rtvc.train.losses.stft import mel_band_limit
 from rtvc.train.material import components
-from rtvc.train.material.speech import corpora, exact_mel
-from rtvc.train.prefetch import moved
-from rtvc.train.stage import Batch, Samples, Stage
+from rtvc.train.material.recorded import PieceStage
+from rtvc.train.material.speech import exact_mel
+from rtvc.train.stage import Batch, Samples
 
 
 class Weights(components.OpposedWeights):
@@ -39,18 +38,17 @@ class FinetuneConfig(RunConfig):
     weights: Weights = Weights()
 
 
-class Finetune(Stage):
+class Finetune(PieceStage):
     """Trains `style_encoder`, `decoder` and a new `discriminator`; exports all that conversion
     needs."""
 
     config_type: ClassVar[type[RunConfig]] = FinetuneConfig
+    draws = "finetune"
 
     def __init__(self, config: FinetuneConfig) -> None:
+        super().__init__(config.data, config.seed)
         self.config = config
-        data = config.data
-        self.corpus, self.valid = corpora(data)
-        self.order = self.corpus.order(data.batch, config.seed, data.balance)
-        self.samples = round(data.seconds * SAMPLE_RATE) // (2 * HOP) * 2 * HOP
+        self.samples = round(config.data.seconds * SAMPLE_RATE) // (2 * HOP) * 2 * HOP
         self.mel_encoder = components.mel_encoder(config.model)
         self.pitch_extractor = components.pitch_extractor(config.model)
         self.style_encoder = components.style_encoder(config.model)
@@ -86,74 +84,47 @@ class Finetune(Stage):
             "bandwidth": corpus.tell_bandwidths(used),
         }
 
-    def batch(self, index: int) -> Batch:
-        """See `pieces`."""
-        return self.pieces(
-            self.corpus, self.order(index), generator(self.config.seed, "finetune", index)
-        )
-
     def forward(self, batch: Batch) -> Batch:
         """Mels (B, 80, T) of both pieces, the reference's style, and the reconstruction; computed
         once a step."""
-        if "made" not in batch:
-            true, reference = (exact_mel(batch[name])[..., :-1] for name in ("wave", "other"))
+        if "output" not in batch:
+            target, reference = (exact_mel(batch[name])[..., :-1] for name in ("wave", "other"))
             with torch.no_grad():
-                content, f0 = self.mel_encoder(true), self.pitch_extractor(true[:, None]).f0
+                content, f0 = self.mel_encoder(target), self.pitch_extractor(target[:, None]).f0
             style = self.style_encoder(reference[:, None])
             batch |= {
-                "true": true,
+                "target": target,
                 "style": style,
-                "made": self.decoder(content, f0, energy(true)[:, 0], style),
+                "output": self.decoder(content, f0, energy(target)[:, 0], style),
             }
         return batch
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """The discriminator's losses, or everything that decoder and style encoder minimise."""
         self.forward(batch)
-        true, made, speaker = batch["true"], batch["made"], batch["speaker"]
+        target, output, speaker = batch["target"], batch["output"], batch["speaker"]
         if phase == "discriminator":
-            real = true.detach().clone().requires_grad_()
-            verdict = self.discriminator(real[:, None], speaker)[0]
-            fake = self.discriminator(made.detach()[:, None], speaker)[0]
-            return {
-                "discriminator": adversarial(verdict, True) + adversarial(fake, False),
-                "r1": r1(verdict, real),
-            }
-        with torch.no_grad():
-            real_features = self.discriminator(true[:, None], speaker)[1]
-        verdict, features = self.discriminator(made[:, None], speaker)
+            return discriminator_losses(self.discriminator, target, output, speaker)
+        verdict, features = generator_losses(self.discriminator, target, output, speaker)
         return {
-            "mel": masked_l1(made, true, mel_band_limit(batch["bandwidth"])),
-            "style": masked_l1(self.style_encoder(made[:, None]), batch["style"].detach()),
-            "adversarial": adversarial(verdict, True),
-            "features": feature_matching(real_features, features),
+            "mel": masked_l1(output, target, mel_band_limit(batch["bandwidth"])),
+            "style": masked_l1(self.style_encoder(output[:, None]), batch["style"].detach()),
+            "adversarial": verdict,
+            "features": features,
         }
-
-    def device(self) -> torch.device:
-        """Where the models are."""
-        return next(self.decoder.parameters()).device
 
     def validate(self, step: int) -> dict[str, float]:
         """L1 of reconstructed held-out pieces."""
-        if self.valid is None:
+        batch = self.held_out_batch()
+        if batch is None:
             return {}
-        numbers = list(range(min(self.config.data.batch, len(self.valid.entries))))
-        batch = self.forward(
-            moved(self.pieces(self.valid, numbers, generator(0, "valid")), self.device())
-        )
-        return {
-            "mel": (
-                masked_l1(batch["made"], batch["true"], mel_band_limit(batch["bandwidth"])).item()
-            )
-        }
+        batch = self.forward(batch)
+        limit = mel_band_limit(batch["bandwidth"])
+        return {"mel": masked_l1(batch["output"], batch["target"], limit).item()}
 
     def sample(self, step: int) -> Samples:
         """A piece and its reconstruction; sound by Griffin-Lim."""
-        batch = self.forward(moved(self.batch(0), self.device()))
-        mels = {name: batch[name][0] for name in ("true", "made")}
+        batch = self.forward(self.first())
+        mels = {"true": batch["target"][0], "made": batch["output"][0]}
         vocoder = GriffinLim().to(self.device())
         return Samples({name: vocoder(mel[None].float())[0, 0] for name, mel in mels.items()}, mels)
-
-    def remarks(self) -> list[str]:
-        """Recordings that could not be used."""
-        return self.corpus.remarks()

@@ -21,9 +21,12 @@ from rtvc.errors import DependencyError
 from rtvc.train.config import DataConfig, RunConfig, Section
 from rtvc.train.losses.shares import measured, share
 from rtvc.train.material.components import ModelConfig, pitch_extractor
-from rtvc.train.material.speech import corpora, exact_mel
-from rtvc.train.stage import Batch, Samples, Stage
+from rtvc.train.material.recorded import PieceStage
+from rtvc.train.material.speech import exact_mel
+from rtvc.train.stage import Batch, Samples
 
+HELD_OUT = 32
+"""Recordings that are measured."""
 FEWEST = 5
 """Voiced frames below which Harvest is taken to have failed and DIO is asked."""
 
@@ -74,21 +77,20 @@ def world_f0(wave: Tensor, lowest: float, highest: float) -> Array:
     return labels
 
 
-class Pitch(Stage):
+class Pitch(PieceStage):
     """Trains `pitch_extractor`."""
 
     config_type: ClassVar[type[RunConfig]] = PitchConfig
+    draws = "pitch"
 
     def __init__(self, config: PitchConfig) -> None:
-        self.config = config
+        super().__init__(config.data, config.seed)
+        self.config, self.shown = config, HELD_OUT
         self.net = pitch_extractor(config.model)
         self.modules = {"pitch_extractor": self.net}
         self.phases = {"pitch": ("pitch_extractor",)}
         self.averaged = ("pitch_extractor",)
-        data = config.data
-        self.corpus, self.valid = corpora(data)
-        self.order = self.corpus.order(data.batch, config.seed, data.balance)
-        self.samples = round(data.seconds * SAMPLE_RATE) // HOP * HOP
+        self.samples = round(config.data.seconds * SAMPLE_RATE) // HOP * HOP
 
     def labelled(self, corpus: Corpus, number: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """A piece of a recording (N,) and its F0 (N / 300,)."""
@@ -104,12 +106,18 @@ class Pitch(Stage):
         sound = wave[frame * HOP : frame * HOP + self.samples]
         return F.pad(sound, (0, self.samples - len(sound))), cut
 
+    def pieces(self, corpus: Corpus, numbers: list[int], draw: torch.Generator) -> Batch:
+        """wave (B, N), f0 (B, T) in Hz, 0 where unvoiced."""
+        rows = [self.labelled(corpus, number, draw) for number in numbers]
+        wave, f0 = (torch.stack(parts) for parts in zip(*rows, strict=True))
+        return {"wave": wave, "f0": f0}
+
     def batch(self, index: int) -> Batch:
-        """wave (B, N), what the network hears; f0 (B, T) in Hz, 0 where unvoiced."""
-        draw = generator(self.config.seed, "pitch", index)
-        rows = [self.labelled(self.corpus, number, draw) for number in self.order(index)]
-        wave = augment(torch.stack([wave for wave, _ in rows]), self.config.augment, draw)
-        return {"wave": wave, "f0": torch.stack([f0 for _, f0 in rows])}
+        """The same, the wave as the network hears it."""
+        draw = generator(self.seed, self.draws, index)
+        batch = self.pieces(self.corpus, self.order(index), draw)
+        batch["wave"] = augment(batch["wave"], self.config.augment, draw)
+        return batch
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """Smooth L1 of F0, cross entropy of voicing; the share of voiced frames within 50 cents is
@@ -117,11 +125,11 @@ class Pitch(Stage):
         f0 = batch["f0"]
         mel = exact_mel(batch["wave"])[:, None, :, : f0.shape[1]]
         pitch, logits = self.net.joint(mel)
-        found, voicing = pitch.f0.float(), logits.float()
+        predicted, voicing = pitch.f0.float(), logits.float()
         voiced = f0 > 0
-        cents = 1200 * torch.log2(found.clamp_min(1) / f0.clamp_min(1)).abs()
+        cents = 1200 * torch.log2(predicted.clamp_min(1) / f0.clamp_min(1)).abs()
         return {
-            "f0": F.smooth_l1_loss(found, f0),
+            "f0": F.smooth_l1_loss(predicted, f0),
             "voicing": F.cross_entropy(voicing.mT, (~voiced).long()),
             "metric/within_50_cents": share(cents < 50, voiced),
             "metric/voicing_accuracy": ((voicing.argmax(-1) == 0) == voiced).float().mean(),
@@ -129,36 +137,20 @@ class Pitch(Stage):
 
     def validate(self, step: int) -> dict[str, float]:
         """The same on held-out pieces."""
-        if self.valid is None:
-            return {}
-        draw = generator(0, "valid")
-        rows = [
-            self.labelled(self.valid, number, draw)
-            for number in range(min(32, len(self.valid.entries)))
-        ]
-        device = next(self.net.parameters()).device
-        batch = {
-            "wave": torch.stack([w for w, _ in rows]).to(device),
-            "f0": torch.stack([f for _, f in rows]).to(device),
-        }
-        return measured(self.losses("pitch", batch, step))
+        batch = self.held_out_batch()
+        return {} if batch is None else measured(self.losses("pitch", batch, step))
 
     def sample(self, step: int) -> Samples:
-        """One piece, heard and seen, with its true F0 and the found one drawn as bright lines over
-        the mel."""
-        batch = self.batch(0)
-        device = next(self.net.parameters()).device
-        wave = batch["wave"][:1].to(device)
+        """One piece, heard and seen, with its true F0 and the predicted one drawn as bright lines
+        over the mel."""
+        batch = self.first()
+        wave = batch["wave"][:1]
         mel = exact_mel(wave)[:, :, : batch["f0"].shape[1]]
-        found = self.net(mel[:, None]).f0[0].cpu()
+        f0 = self.net(mel[:, None]).f0[0].cpu()
         return Samples(
             {"heard": wave[0]},
-            {"found": drawn(mel[0].cpu(), found), "true": drawn(mel[0].cpu(), batch["f0"][0])},
+            {"found": drawn(mel[0].cpu(), f0), "true": drawn(mel[0].cpu(), batch["f0"][0].cpu())},
         )
-
-    def remarks(self) -> list[str]:
-        """Recordings that could not be used."""
-        return self.corpus.remarks()
 
 
 def drawn(mel: Tensor, f0: Tensor) -> Tensor:

@@ -43,9 +43,8 @@ from rtvc.train.material.prosody import (
     style_diffusion,
     waveform_decoder,
 )
-from rtvc.train.material.speech import Utterances, held_out
-from rtvc.train.prefetch import moved
-from rtvc.train.stage import Batch, Samples, Stage
+from rtvc.train.material.recorded import UtteranceStage
+from rtvc.train.stage import Batch, Samples
 
 
 class Weights(Section):
@@ -87,7 +86,7 @@ FROZEN = ("text_aligner", "pitch_extractor", "text_encoder")
 TRAINED = ("bert", "bert_encoder", "predictor_encoder", "predictor", "diffusion", *ACOUSTIC)
 
 
-class Stage2StyleTTS2(Stage):
+class Stage2StyleTTS2(UtteranceStage):
     """Trains the prosodic half of StyleTTS 2; `predictor_encoder` starts as a copy of
     `style_encoder` unless `[[init]]` brings one."""
 
@@ -95,8 +94,7 @@ class Stage2StyleTTS2(Stage):
 
     def __init__(self, config: Stage2StyleTTS2Config) -> None:
         self.config, model = config, config.model
-        self.data = Utterances(config.data, config.seed, reference="same", waves=True)
-        self.valid = held_out(config.data, reference="same", waves=True)
+        super().__init__(config.data, config.seed, reference="same", waves=True)
         self.text_aligner, self.pitch_extractor = (
             components.text_aligner(model),
             components.pitch_extractor(model),
@@ -126,13 +124,9 @@ class Stage2StyleTTS2(Stage):
         resting = () if step >= self.config.joint_from else ACOUSTIC
         return resting if step >= self.config.diffusion_from else (*resting, "diffusion")
 
-    def batch(self, index: int) -> Batch:
-        """Whole utterances with waveforms, see `Utterances.batch`."""
-        return self.data.batch(index)
-
     def forward(self, batch: Batch, step: int) -> Batch:
         """Everything up to the waveform of a piece; computed once a step, for both phases."""
-        if "made" in batch:
+        if "output" in batch:
             return batch
         tokens, lengths, mel, frames = (
             batch["tokens"],
@@ -169,18 +163,18 @@ class Stage2StyleTTS2(Stage):
             if step < self.config.joint_from:  # the decoder is fixed: what it can do is the target
                 wave = self.decoder(content, true_f0, true_energy, acoustic)[:, 0]
         f0, loudness = self.predictor.curves(encoded, self.predictor_encoder(other[:, None]))
-        made = self.decoder(content, f0, loudness, acoustic)
-        found = {
+        output = self.decoder(content, f0, loudness, acoustic)
+        outputs = {
             "aligned": aligned,
             "text": text,
             "prosodic": prosodic,
             "digits": digits,
             "wave_piece": wave[:, None],
-            "made": made,
+            "output": output,
         }
         return (
             batch
-            | found
+            | outputs
             | {"f0": f0, "energy": loudness, "true_f0": true_f0, "true_energy": true_energy}
         )
 
@@ -196,11 +190,11 @@ class Stage2StyleTTS2(Stage):
             return {}
         components.differentiable([self.predictor])
         batch.update(self.forward(batch, step))
-        made, wave = batch["made"].float(), batch["wave_piece"].float()
+        output, wave = batch["output"].float(), batch["wave_piece"].float()
         if phase == "discriminator":
             real, fake = (
                 [verdict.logits for verdict in self.verdicts(sound)]
-                for sound in (wave, made.detach())
+                for sound in (wave, output.detach())
             )
             relative = relativistic(real, fake, generator=False)
             return {
@@ -208,25 +202,25 @@ class Stage2StyleTTS2(Stage):
                 "relativistic_discriminator": relative,
             }
         l1, digits = durations(batch["digits"], batch["aligned"].hard.sum(-1), batch["lengths"])
-        found = {
-            "mel": self.distance(made[:, 0], wave[:, 0], batch["bandwidth"]),
+        losses = {
+            "mel": self.distance(output[:, 0], wave[:, 0], batch["bandwidth"]),
             "f0": F.smooth_l1_loss(batch["f0"].float(), batch["true_f0"].float()),
             "energy": F.smooth_l1_loss(batch["energy"].float(), batch["true_energy"].float()),
             "duration": l1,
             "duration_digits": digits,
         }
         if not judged:
-            return found
+            return losses
         with torch.no_grad():
             real_verdicts = self.verdicts(wave)
-        fake_verdicts = self.verdicts(made)
+        fake_verdicts = self.verdicts(output)
         fake = [verdict.logits for verdict in fake_verdicts]
         pairs = zip(real_verdicts, fake_verdicts, strict=True)
-        return found | {
+        return losses | {
             "generator": lsgan_generator(fake),
             "features": (
                 torch.stack(
-                    [feature_matching(real.features, made.features) for real, made in pairs]
+                    [feature_matching(real.features, output.features) for real, output in pairs]
                 ).sum()
             ),
             "relativistic": relativistic(
@@ -251,13 +245,14 @@ class Stage2StyleTTS2(Stage):
 
     def validate(self, step: int) -> dict[str, float]:
         """Spectral distance, durations and F0 on held-out recordings."""
-        if self.valid is None:
+        batch = self.held_out_batch()
+        if batch is None:
             return {}
-        batch = self.forward(
-            moved(self.valid.batch(0), next(self.decoder.parameters()).device), step
-        )
+        batch = self.forward(batch, step)
         l1, _ = durations(batch["digits"], batch["aligned"].hard.sum(-1), batch["lengths"])
-        distance = self.distance(batch["made"][:, 0], batch["wave_piece"][:, 0], batch["bandwidth"])
+        distance = self.distance(
+            batch["output"][:, 0], batch["wave_piece"][:, 0], batch["bandwidth"]
+        )
         return {
             "mel": float(distance),
             "duration": float(l1),
@@ -266,14 +261,8 @@ class Stage2StyleTTS2(Stage):
 
     def sample(self, step: int) -> Samples:
         """A piece as it is, and with predicted prosody."""
-        batch = self.forward(
-            moved(self.data.batch(0), next(self.decoder.parameters()).device), step
-        )
+        batch = self.forward(self.first(), step)
         return Samples(
-            {"true": batch["wave_piece"][0, 0], "made": batch["made"][0, 0]},
+            {"true": batch["wave_piece"][0, 0], "made": batch["output"][0, 0]},
             {"path": batch["aligned"].hard[0].flip(0)},
         )
-
-    def remarks(self) -> list[str]:
-        """Recordings that could not be used."""
-        return self.data.corpus.remarks()

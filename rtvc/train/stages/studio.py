@@ -100,11 +100,11 @@ def assemble(
     stream: StreamingConverter,
     decoder: ISTFTNetDecoder,
     mel_encoder: dict[str, Tensor],
-    found: StyleMap,
+    style_map: StyleMap,
 ) -> StudioConverter:
     """The studio model of its parts."""
     model = StudioConverter(stream, decoder)
     load_into(model.mel_encoder, mel_encoder, "the run's mel_encoder")
-    model.style_map.weight.data, model.style_map.bias.data = found.weight, found.bias
-    model.level.fill_(found.level)
+    model.style_map.weight.data, model.style_map.bias.data = style_map.weight, style_map.bias
+    model.level.fill_(style_map.level)
     return model.requires_grad_(False).eval()

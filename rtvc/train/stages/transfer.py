@@ -108,7 +108,7 @@ class Transfer(StreamStage):
 
     def mel(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> mel (B, 80, T), frame t centred on sample t * HOP."""
-        return self.heard(wave, 0)[:, :BANDS, 1 : 1 + wave.shape[1] // HOP]
+        return self.analysed(wave, 0)[:, :BANDS, 1 : 1 + wave.shape[1] // HOP]
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """Content, phonemes, and every `matched_every` steps the decoder's features under random
@@ -139,9 +139,9 @@ class Transfer(StreamStage):
         style = self.style(len(f0), draw).to(content.device)
         with torch.no_grad():
             loudness = energy(self.mel(batch["clean"][:k]))[:, 0]
-            wanted = self.decoder.features(batch["content"][:k], f0, loudness, style).float()
-        made = self.decoder.features(content[:k].float(), f0, loudness, style).float()
-        return (made - wanted).abs().mean() / wanted.abs().mean().clamp(min=1e-6)
+            target = self.decoder.features(batch["content"][:k], f0, loudness, style).float()
+        output = self.decoder.features(content[:k].float(), f0, loudness, style).float()
+        return (output - target).abs().mean() / target.abs().mean().clamp(min=1e-6)
 
     @staticmethod
     def style(rows: int, draw: torch.Generator) -> Tensor:
@@ -154,8 +154,8 @@ class Transfer(StreamStage):
         if not rows:
             return {}
         with torch.no_grad():
-            found = self.losses("transfer", moved(stacked(rows), self.device()), 0)
-        return measured(found)
+            losses = self.losses("transfer", moved(stacked(rows), self.device()), 0)
+        return measured(losses)
 
     def sample(self, step: int) -> Samples:
         """A piece as it is heard, and its content, found and true."""

@@ -70,8 +70,8 @@ class Listener:
             self.model = WhisperModel(
                 folder, device="cpu", compute_type="float32", cpu_threads=self.threads
             )
-        heard = np.pad(resample(wave.astype(np.float32), SAMPLE_RATE, RATE), (0, RATE // 2))
-        mel = self.model.feature_extractor(heard, padding=0)
+        samples = np.pad(resample(wave.astype(np.float32), SAMPLE_RATE, RATE), (0, RATE // 2))
+        mel = self.model.feature_extractor(samples, padding=0)
         mel = mel[:, : mel.shape[1] // 2 * 2].astype(np.float32)
         parts = [
             np.ascontiguousarray(mel[None, :, start : start + WINDOW])
@@ -81,17 +81,17 @@ class Listener:
             self.model.model.encode(ctranslate2.StorageView.from_array(part), to_cpu=True)
             for part in parts
         ]
-        heard = np.concatenate([np.array(part)[0] for part in encoded])
-        return np.asarray(heard, np.float16)
+        states = np.concatenate([np.array(part)[0] for part in encoded])
+        return np.asarray(states, np.float16)
 
 
-def at_40(heard: Tensor, frames: int) -> Tensor:
-    """heard (T, C) at 50 Hz -> (frames, C) at 40 Hz, linearly interpolated at the middle of every
+def at_40(states: Tensor, frames: int) -> Tensor:
+    """states (T, C) at 50 Hz -> (frames, C) at 40 Hz, linearly interpolated at the middle of every
     content frame."""
-    place = ((torch.arange(frames) + 0.5) * 1.25).clamp(0, len(heard) - 1.001)
+    place = ((torch.arange(frames) + 0.5) * 1.25).clamp(0, len(states) - 1.001)
     before = place.long()
     share = (place - before)[:, None]
-    return heard[before] * (1 - share) + heard[before + 1] * share
+    return states[before] * (1 - share) + states[before + 1] * share
 
 
 class BridgeBlock(nn.Module):
@@ -111,7 +111,7 @@ class BridgeBlock(nn.Module):
 
 
 class BridgeNet(nn.Module):
-    """heard (B, T, 512) at 40 Hz -> content (B, T, 512) and phoneme logits (B, T, 178)."""
+    """states (B, T, 512) at 40 Hz -> content (B, T, 512) and phoneme logits (B, T, 178)."""
 
     def __init__(
         self, hidden: int = 384, blocks: int = 5, kernel: int = 5, dropout: float = 0.1
@@ -135,9 +135,9 @@ class BridgeNet(nn.Module):
         net = outlined(lambda: cls(hidden, count(weights, "blocks.", 5), kernel), "the bridge")
         return filled(net, weights, "the bridge")
 
-    def forward(self, heard: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        x = self.norm(self.blocks(self.inputs(self.dropout(heard))))
+        x = self.norm(self.blocks(self.inputs(self.dropout(states))))
         return self.out(x), self.phonemes(x)
 
 
@@ -201,26 +201,28 @@ class Bridge(Stage):
         self.cache = Cache(config.data.cache, config.data.cache_mb)
 
     def row(self, number: int, rng: np.random.Generator | None) -> Batch:
-        """heard (T, 512), content (T, 512) and phonemes (T,), -1 behind the end: a random piece, or
+        """states (T, 512), content (T, 512), phonemes (T,), -1 behind the end: a random piece, or
         the first without `rng`."""
         number, utterance = self.labelled.utterance(number, self.config.seed)
         key = key_of(self.labelled.files[number], "whisper-base", SHA256)
-        found = self.cache.get(key, lambda: self.listen(utterance.audio.astype(np.float32) / 32768))
+        stored = self.cache.get(
+            key, lambda: self.listen(utterance.audio.astype(np.float32) / 32768)
+        )
         total, frames = len(utterance.phonemes), self.config.data.frames
         start = int(rng.integers(max(0, total - frames) + 1)) if rng is not None else 0
         piece = slice(start, start + frames)
         short = max(0, frames - total)
-        heard = at_40(torch.from_numpy(found.astype(np.float32)), total)[piece]
+        states = at_40(torch.from_numpy(stored.astype(np.float32)), total)[piece]
         content = torch.from_numpy(utterance.content[:, piece].T.astype(np.float32))
         phonemes = torch.from_numpy(utterance.phonemes[piece].astype(np.int64))
         return {
-            "heard": F.pad(heard, (0, 0, 0, short)),
+            "states": F.pad(states, (0, 0, 0, short)),
             "content": F.pad(content, (0, 0, 0, short)),
             "phonemes": F.pad(phonemes, (0, short), value=-1),
         }
 
     def batch(self, index: int) -> Batch:
-        """heard (B, T, 512) at 40 Hz, content (B, T, 512), phonemes (B, T)."""
+        """states (B, T, 512) at 40 Hz, content (B, T, 512), phonemes (B, T)."""
         rng = numpy_generator(self.config.seed, "bridge", index)
         return stacked(
             [self.row(self.labelled.pick(rng, True), rng) for _ in range(self.config.data.batch)]
@@ -229,10 +231,10 @@ class Bridge(Stage):
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """L1 of content and cross entropy of phonemes; the share of right phonemes is only
         logged."""
-        heard, phonemes = batch["heard"], batch["phonemes"]
+        states, phonemes = batch["states"], batch["phonemes"]
         if self.net.training:
-            heard = heard + self.config.noise * heard.std() * torch.randn_like(heard)
-        content, logits = (x.float() for x in self.net(heard))
+            states = states + self.config.noise * states.std() * torch.randn_like(states)
+        content, logits = (x.float() for x in self.net(states))
         known = phonemes >= 0
         distance = (content - batch["content"]).abs().mean(-1)
         return {
@@ -246,10 +248,7 @@ class Bridge(Stage):
         rows = [self.row(number, None) for number in self.labelled.held_out]
         if not rows:
             return {}
-        found = self.losses(
-            "bridge", moved(stacked(rows), next(self.net.parameters()).device), step
-        )
-        return measured(found)
+        return measured(self.losses("bridge", moved(stacked(rows), self.device()), step))
 
     def remarks(self) -> list[str]:
         """Utterances that could not be used."""

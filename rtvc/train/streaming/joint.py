@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from rtvc.audio.energy import energy as energy_of
 from rtvc.audio.mel import HOP
 from rtvc.audio.spectral import BandedSTFT
+from rtvc.data.augment import drawn_gain
 from rtvc.data.speech import Cut
 from rtvc.data.utterance import Utterance
 from rtvc.errors import ConfigError
@@ -32,13 +33,13 @@ from rtvc.models.streaming.style import STYLE
 from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator
 from rtvc.train.config import RunConfig
-from rtvc.train.losses.opponents import HEAD_START, LISTENED, Opponents, Said
+from rtvc.train.losses.opponents import HEAD_START, LISTENED, JudgedWave, Opponents
 from rtvc.train.losses.projected import FeatureDiscriminator
-from rtvc.train.losses.prosody_targets import manner
-from rtvc.train.losses.speaker import SpeakerEncoder
+from rtvc.train.losses.prosody_targets import Prosody, in_next_register, prosody_of
+from rtvc.train.losses.speaker import SpeakerEncoder, cosine_distance
 from rtvc.train.material.recogniser import Recogniser
 from rtvc.train.material.stream_data import frozen, stacked
-from rtvc.train.material.unit_batches import Heads, SpeechStage, analysed, told
+from rtvc.train.material.unit_batches import Heads, SpeechStage, analysed, unit_losses
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
 from rtvc.train.streaming.joint_config import JointConfig
@@ -50,26 +51,33 @@ STYLE_PARTS = ("acoustic", "prosodic", "targets")
 
 
 @dataclass
-class Heard:
-    """What is known of a batch before anything is decoded."""
+class Encoded:
+    """A batch before anything is decoded: content, energy, and the styles of its references."""
 
     content: Tensor  # (B, Z, T)
     energy: Tensor  # (B, 1, T)
     acoustic: Tensor  # (B, A)
     prosodic: Tensor  # (B, 128)
-    reference_energy: Tensor  # (B, T')
+    prosody: Prosody
 
 
 @dataclass
-class Made:
-    """What is made of a batch, kept in it from the discriminators' phase to the converter's."""
+class Outputs:
+    """What the model decodes of a batch, kept in it from the discriminators' phase to the
+    converter's."""
 
-    heard: Heard
-    own: Said
+    encoded: Encoded
+    reconstruction: JudgedWave
     """In the speaker's own voice."""
-    true: Said
-    foreign: Said | None
+    target: JudgedWave
+    """As recorded."""
+    conversion: JudgedWave | None
     """In the voice of another row; None while the decoder is too rough for it."""
+
+    def fakes(self) -> list[JudgedWave]:
+        """What the discriminators tell from recordings; the reconstruction first."""
+        converted = [] if self.conversion is None else [self.conversion]
+        return [self.reconstruction, *converted]
 
 
 def take_matching(module: nn.Module, source: nn.Module) -> None:
@@ -114,8 +122,8 @@ class Joint(SpeechStage):
         # The heads too, though no converter has them: a run that goes on from this one needs them.
         self.averaged = [*parts, *(["heads"] if config.train_encoder else [])]
         self.phases = {"converter": self.averaged}
-        self.judged = bool(weights.words or weights.listening or weights.adversarial)
-        if self.judged:
+        self.needs_judge = bool(weights.words or weights.listening or weights.adversarial)
+        if self.needs_judge:
             self.judge = self.modules["judge"] = frozen(Recogniser(config.judge))
         if weights.foreign:
             self.speaker = self.modules["speaker"] = frozen(SpeakerEncoder.pretrained())
@@ -131,7 +139,7 @@ class Joint(SpeechStage):
     def begin(self, initialised: Collection[str]) -> None:
         """Refuses to listen to an encoder or a judge that nobody trained; what else `[[init]]`
         lacks begins as the shipped model's."""
-        needed = {"encoder", "heads"} | ({"judge"} if self.judged else set())
+        needed = {"encoder", "heads"} | ({"judge"} if self.needs_judge else set())
         if missing := needed - set(initialised):
             raise ConfigError(
                 f"[[init]] gives no {', '.join(sorted(missing))}: name runs of `rtvc train units`"
@@ -148,20 +156,17 @@ class Joint(SpeechStage):
         """One row of `batch`."""
         piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
         beside = self.speech.beside(number, rng)
-        other = self.speech.usable(beside, self.config.seed, lambda _, u: u)
+        other = self.speech.usable(beside, self.config.seed, self.speech.load)
         if other.speaker != utterance.speaker:
             other = utterance
         reference = Cut.draw(other, self.config.reference_frames, speed, rng)
         row = self.labels(piece, number, rng)
-        gain = min(
-            float(np.exp(rng.uniform(*self.config.gain))),
-            0.99 / max(float(row["wave"].abs().max()), 1e-3),
-        )
+        gain = drawn_gain(row["wave"], self.config.gain, rng)
         log_f0, voiced = piece.melody(self.centre, BELIEVED_F0)
         reference_f0, reference_voiced = reference.melody(self.centre, BELIEVED_F0)
         return row | {
             "wave": row["wave"] * gain,
-            "heard": row["heard"] * gain,
+            "source": row["source"] * gain,
             "log_f0": log_f0,
             "voiced": voiced,
             "reference": reference.wave(),
@@ -171,20 +176,19 @@ class Joint(SpeechStage):
         }
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N); heard (B, N), the same through another microphone or said by another voice;
+        """wave (B, N); source (B, N), the same through another microphone or said by another voice;
         units (B, L, T), phonemes, log_f0 and voiced (B, T); reference (B, M) and its F0 and
         voicing; cutoff (B,) in Hz."""
-        return self.heard(stacked(self.rows(index)), index)
+        return self.augmented(stacked(self.rows(index)), index)
 
     def mel(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> log-mel (B, BANDS, T), without gradients, in float32."""
         return analysed(self.analysis, wave)[:, :BANDS]
 
-    def listen(self, batch: Batch, lookahead: int) -> Heard:
-        """What the model knows of a batch at a setting of the dial, F0 excepted, which is the
-        labels'."""
+    def encode(self, batch: Batch, lookahead: int) -> Encoded:
+        """Content at a setting of the dial and styles; F0 is the labels'."""
         with torch.set_grad_enabled(self.config.train_encoder and torch.is_grad_enabled()):
-            (content,) = self.model.encoder.contents(self.mel(batch["heard"]), (lookahead,))
+            (content,) = self.model.encoder.contents(self.mel(batch["source"]), (lookahead,))
         reference = self.mel(batch["reference"])
         melody = torch.stack([batch["reference_f0"], batch["reference_voiced"]], 1)
         acoustic, prosodic = (style.float() for style in self.model.styles_of(reference, melody))
@@ -193,34 +197,34 @@ class Joint(SpeechStage):
                 torch.rand(len(acoustic), 1, device=acoustic.device) >= self.config.without_tokens
             )
             acoustic = torch.cat([acoustic[:, :STYLE], acoustic[:, STYLE:] * kept], 1)
-        return Heard(
+        return Encoded(
             content,
             energy_of(self.mel(batch["wave"])),
             acoustic,
             prosodic,
-            energy_of(reference)[:, 0],
+            prosody_of(
+                batch["reference_f0"], batch["reference_voiced"], energy_of(reference)[:, 0]
+            ),
         )
 
-    def said(self, heard: Heard, batch: Batch, voice: Tensor) -> Tensor:
-        """The decoder's wave (B, N'), aligned with `true`."""
-        content = (
-            noisy(heard.content, self.config.noise)
-            if self.model.decoder.training
-            else heard.content
-        )
+    def decoded(self, encoded: Encoded, log_f0: Tensor, batch: Batch, style: Tensor) -> Tensor:
+        """The decoder's wave (B, N') of a melody (B, T), aligned with `target`."""
+        content = encoded.content
         decoder = self.model.decoder
+        if decoder.training:
+            content = noisy(content, self.config.noise)
         wave, _ = decoder(
             content,
-            batch["log_f0"],
+            log_f0,
             batch["voiced"],
-            heard.energy,
-            voice.float(),
+            encoded.energy,
+            self.model.decoding(style).float(),
             decoder.initial(len(content)),
         )
         aligned: Tensor = wave[:, 0, HOP - self.centre :].float()
         return aligned
 
-    def true(self, batch: Batch) -> Tensor:
+    def target(self, batch: Batch) -> Tensor:
         """The recorded wave (B, N') where the decoder has completed it."""
         wave: Tensor = batch["wave"]
         return wave[:, : wave.shape[1] - (HOP - self.centre)]
@@ -229,32 +233,27 @@ class Joint(SpeechStage):
         """Without the beginning, where the networks have heard too little."""
         return wave[:, self.config.warm * HOP :]
 
-    def listened(self, wave: Tensor) -> Said:
+    def judged(self, wave: Tensor) -> JudgedWave:
         """A wave (B, N) and how the judge hears it; gradients reach the wave."""
-        return Said(wave, self.judge.layers(wave) if self.judged else [])
+        return JudgedWave(wave, self.judge.layers(wave) if self.needs_judge else [])
 
-    def made(self, batch: Batch, step: int) -> Made:
-        """What the model makes of a batch, at the dial's setting whose turn it is."""
+    def outputs(self, batch: Batch, step: int) -> Outputs:
+        """What the model decodes of a batch, at the dial's setting whose turn it is."""
         settings, weights = self.model.encoder.lookaheads, self.config.weights
-        heard = self.listen(batch, settings[step % len(settings)])
-        own = self.said(heard, batch, self.model.decoding(heard.acoustic))
-        foreign = None
+        encoded = self.encode(batch, settings[step % len(settings)])
+        own = self.decoded(encoded, batch["log_f0"], batch, encoded.acoustic)
+        conversion = None
         if step >= self.config.foreign_from and (
             weights.words or weights.listening or weights.foreign
         ):
-            voice = self.model.decoding(heard.acoustic.roll(1, 0))
-            foreign = self.listened(self.said(heard, self.in_register(heard, batch), voice))
+            log_f0 = in_next_register(batch["log_f0"], encoded.prosody)
+            conversion = self.judged(
+                self.decoded(encoded, log_f0, batch, encoded.acoustic.roll(1, 0))
+            )
         with torch.no_grad():
-            true = self.listened(self.true(batch))
-        return Made(
-            heard, self.listened(own) if weights.adversarial else Said(own, []), true, foreign
-        )
-
-    def in_register(self, heard: Heard, batch: Batch) -> Batch:
-        """The batch with the melody moved to the register of the next row, where both are known."""
-        right = manner(batch["reference_f0"], batch["reference_voiced"], heard.reference_energy)
-        known, register = (right.known * right.known.roll(1, 0))[:, None], right.targets[:, :1]
-        return batch | {"log_f0": batch["log_f0"] + (register.roll(1, 0) - register) * known}
+            target = self.judged(self.target(batch))
+        reconstruction = self.judged(own) if weights.adversarial else JudgedWave(own, [])
+        return Outputs(encoded, reconstruction, target, conversion)
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """What the discriminators minimise, or everything that the converter does."""
@@ -262,48 +261,39 @@ class Joint(SpeechStage):
         opposed = weights.adversarial > 0 and step >= config.adversarial_from
         if phase == "discriminator" and not opposed:
             return {}
-        if "made" not in batch:
-            batch["made"] = self.made(batch, step)
-        made: Made = batch["made"]
+        if "outputs" not in batch:
+            batch["outputs"] = self.outputs(batch, step)
+        outputs: Outputs = batch["outputs"]
+        encoded, target, cutoff = outputs.encoded, outputs.target, batch["cutoff"]
         if phase == "discriminator":
-            said = [made.own] if made.foreign is None else [made.own, made.foreign]
-            return {"discriminator": self.opponents.loss(made.true, said, batch["cutoff"], step)}
-        losses = {
-            "stft": self.stft(
-                self.warmed(made.own.wave), self.warmed(made.true.wave), batch["cutoff"]
-            )
-        }
+            fakes = outputs.fakes()
+            return {"discriminator": self.opponents.loss(target, fakes, cutoff, step)}
+        reconstruction = outputs.reconstruction.wave
+        losses = {"stft": self.stft(self.warmed(reconstruction), self.warmed(target.wave), cutoff)}
         if config.train_encoder:
-            values = told(
-                self.heads(noisy(made.heard.content, config.noise)),
-                batch["units"],
-                batch["phonemes"],
+            values = unit_losses(
+                self.heads(noisy(encoded.content, config.noise)), batch["units"], batch["phonemes"]
             )
-            losses |= {
-                name: value for name, value in values.items() if name in ("units", "phonemes")
-            }
+            losses |= {name: values[name] for name in ("units", "phonemes")}
             losses["metric/encoder_units"] = values["metric/units_right"]
         if config.train_styles:
-            with torch.autocast(made.own.wave.device.type, enabled=False):
-                right = manner(
-                    batch["reference_f0"], batch["reference_voiced"], made.heard.reference_energy
-                )
-                targets = self.model.targets(made.heard.prosodic)
-                losses["prosody"] = ((targets - right.targets).abs() * right.known[:, None]).mean()
-        if made.foreign is not None:
-            losses |= self.foreign_losses(made.foreign, made.true, batch)
+            with torch.autocast(reconstruction.device.type, enabled=False):
+                losses["prosody"] = encoded.prosody.loss(self.model.targets(encoded.prosodic))
+        if outputs.conversion is not None:
+            losses |= self.foreign_losses(outputs.conversion, target, batch)
         if opposed and step >= config.adversarial_from + HEAD_START:
-            said = [made.own] if made.foreign is None else [made.own, made.foreign]
-            losses |= self.opponents.convinced(made.true, said, batch["cutoff"], step)
+            losses |= self.opponents.convinced(target, outputs.fakes(), cutoff, step)
         return losses
 
-    def foreign_losses(self, foreign: Said, true: Said, batch: Batch) -> dict[str, Tensor]:
+    def foreign_losses(
+        self, conversion: JudgedWave, target: JudgedWave, batch: Batch
+    ) -> dict[str, Tensor]:
         """Whether the words are still there in another voice, and whether it is that voice."""
         weights, warm, losses = self.config.weights, self.config.warm, {}
         if weights.words:
-            frames = foreign.layers[-1].shape[-1]
-            logits = [x[..., warm:] for x in self.judge.told(foreign.layers[-1])]
-            values = told(
+            frames = conversion.layers[-1].shape[-1]
+            logits = [x[..., warm:] for x in self.judge.logits(conversion.layers[-1])]
+            values = unit_losses(
                 logits, batch["units"][..., warm:frames], batch["phonemes"][:, warm:frames]
             )
             losses["words"] = values["units"] + values["phonemes"]
@@ -311,7 +301,7 @@ class Joint(SpeechStage):
             losses["metric/said_phonemes"] = values["metric/phonemes_right"]
         if weights.listening:
             pairs = [
-                (foreign.layers[k][..., warm:].float(), true.layers[k][..., warm:].float())
+                (conversion.layers[k][..., warm:].float(), target.layers[k][..., warm:].float())
                 for k in LISTENED
             ]
             losses["listening"] = torch.stack(
@@ -319,8 +309,8 @@ class Joint(SpeechStage):
             ).mean()
         if weights.foreign:
             with torch.no_grad():
-                target = self.speaker(batch["reference"]).roll(1, 0)
-            losses["foreign"] = 1 - (self.speaker(foreign.wave) * target).sum(1).mean()
+                voice = self.speaker(batch["reference"]).roll(1, 0)
+            losses["foreign"] = cosine_distance(self.speaker(conversion.wave), voice)
         return losses
 
     def validate(self, step: int) -> dict[str, float]:
@@ -329,11 +319,13 @@ class Joint(SpeechStage):
 
     def sample(self, step: int) -> Samples:
         """A piece, its reconstruction, and the same in the voice of another row."""
-        batch = moved(self.batch(0), self.analysis.window.device)
-        heard = self.listen(batch, self.model.encoder.lookaheads[-1])
-        own = self.said(heard, batch, self.model.decoding(heard.acoustic))
-        other = self.said(heard, batch, self.model.decoding(heard.acoustic.roll(1, 0)))
-        sounds = {"true": self.true(batch)[0], "made": own[0], "converted": other[0]}
+        batch = moved(self.batch(0), self.device())
+        encoded = self.encode(batch, self.model.encoder.lookaheads[-1])
+        own, other = (
+            self.decoded(encoded, batch["log_f0"], batch, style)
+            for style in (encoded.acoustic, encoded.acoustic.roll(1, 0))
+        )
+        sounds = {"true": self.target(batch)[0], "made": own[0], "converted": other[0]}
         mels = {
             name: self.mel(wave[None, : len(wave) // HOP * HOP])[0].cpu()
             for name, wave in sounds.items()

@@ -13,7 +13,7 @@ from torch import Tensor
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.material.recogniser import Recogniser, RecogniserConfig
 from rtvc.train.material.stream_data import stacked
-from rtvc.train.material.unit_batches import SpeechRun, SpeechStage, told
+from rtvc.train.material.unit_batches import SpeechRun, SpeechStage, unit_losses
 from rtvc.train.stage import Batch
 
 
@@ -45,13 +45,13 @@ class Judge(SpeechStage):
         self.averaged = ("judge",)
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N); heard (B, N), the same through another microphone or said by another voice;
+        """wave (B, N); source (B, N), the same through another microphone or said by another voice;
         units (B, L, T), phonemes (B, T)."""
-        return self.heard(stacked(self.rows(index)), index)
+        return self.augmented(stacked(self.rows(index)), index)
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """The cross entropies of units and phonemes; the shares of right ones are only logged."""
-        return told(self.judge(batch["heard"]), batch["units"], batch["phonemes"])
+        return unit_losses(self.judge(batch["source"]), batch["units"], batch["phonemes"])
 
     def validate(self, step: int) -> dict[str, float]:
         """The same on speakers that are held out."""

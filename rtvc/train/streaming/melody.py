@@ -55,29 +55,29 @@ class Melody(SpeechStage):
     def row(
         self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
     ) -> Batch:
-        """heard (N,), log_f0, voiced and known (T,): one row."""
+        """source (N,), log_f0, voiced and known (T,): one row."""
         if rng.random() < self.config.high:
             speed *= float(np.exp2(rng.uniform(0.8, 1.6)))
         piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
         log_f0, _ = piece.melody(self.centre)
         voiced, known = (torch.from_numpy(x) for x in utterance.voicing(piece.seconds(self.centre)))
         return {
-            "heard": piece.wave(),
+            "source": piece.wave(),
             "log_f0": log_f0,
             "voiced": voiced,
             "known": known * piece.within(self.centre),
         }
 
     def batch(self, index: int) -> Batch:
-        """heard (B, N), as a microphone might have brought it; log_f0 (B, T) in log Hz; voiced and
+        """source (B, N), as a microphone might have brought it; log_f0 (B, T) in log Hz; voiced and
         known (B, T), 0 or 1."""
-        return self.heard(stacked(self.rows(index)), index)
+        return self.augmented(stacked(self.rows(index)), index)
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """See `pitch_losses`."""
-        wave, warm = batch["heard"], self.config.warm
-        heard = analysed(self.analysis, wave)
-        logits, _ = self.net.logits(heard[:, BANDS:], self.net.initial(len(wave)))
+        wave, warm = batch["source"], self.config.warm
+        features = analysed(self.analysis, wave)
+        logits, _ = self.net.logits(features[:, BANDS:], self.net.initial(len(wave)))
         labels = (batch[name][:, warm:] for name in ("log_f0", "voiced", "known"))
         return pitch_losses(self.net.centres, logits[:, warm:], *labels)
 

@@ -25,7 +25,7 @@ from rtvc.data.cache import Array
 from rtvc.data.seeds import numpy_generator
 from rtvc.data.speech import Speech
 from rtvc.data.symbols import BOUNDARY, SYMBOLS, TOKENS
-from rtvc.data.utterance import UNIT_RATE, UNKNOWN, Utterance, load_utterance, save_utterance
+from rtvc.data.utterance import UNIT_RATE, UNKNOWN, load_utterance, save_utterance
 from rtvc.errors import AudioError, CheckpointError
 from rtvc.teacher.phonemes import phonemize
 from rtvc.train.config import RunConfig, Section
@@ -137,9 +137,9 @@ def spread(path: Array, tokens: Sequence[int], silence: int) -> Array:
     path (T,) as of `best_path` -> (T,) tokens, BOUNDARY for pauses.
     """
     spoken = np.flatnonzero(path >= 0)
-    found = np.full(len(path), BOUNDARY)
+    phonemes = np.full(len(path), BOUNDARY)
     if not len(spoken):
-        return found
+        return phonemes
     frames = np.arange(len(path))
     after = np.searchsorted(spoken, frames).clip(0, len(spoken) - 1)
     before = np.searchsorted(spoken, frames, side="right").clip(1) - 1
@@ -147,8 +147,8 @@ def spread(path: Array, tokens: Sequence[int], silence: int) -> Array:
     owner = np.where(reach_before <= reach_after, before, after)
     gap = spoken[after] - spoken[before]
     near = np.minimum(reach_before, reach_after) <= np.where(gap > silence, silence // 4, silence)
-    heard = np.array(tokens)[path[spoken[owner]]]
-    return np.where(near, heard, found)
+    nearest = np.array(tokens)[path[spoken[owner]]]
+    return np.where(near, nearest, phonemes)
 
 
 class PhonemesConfig(SpeechRun):
@@ -179,12 +179,13 @@ class Phonemes(Stage):
         self.averaged = ("phonemes",)
         self.sounds = lru_cache(maxsize=1 << 16)(sounds)
 
-    def example(self, number: int, utterance: Utterance) -> tuple[Tensor, list[int]]:
+    def example(self, number: int) -> tuple[Tensor, list[int]]:
         """units (L, T) and the phonemes.
 
         Raises:
-            AudioError: it is too long, or its transcript is of something else.
+            AudioError: it cannot be read, is too long, or its transcript is of something else.
         """
+        utterance = self.speech.load(number)
         if utterance.units.shape[1] > LONGEST * UNIT_RATE:
             raise AudioError(f"it lasts more than {LONGEST:g} s")
         tokens = self.sounds(utterance.text)
@@ -232,7 +233,7 @@ class Phonemes(Stage):
         rows = [self.speech.usable(number, 0, self.example) for number in self.speech.held_out]
         if not rows:
             return {}
-        batch = moved(self.collated(rows), self.net.out.weight.device)
+        batch = moved(self.collated(rows), self.device())
         return {"ctc": float(self.losses("phonemes", batch, step)["ctc"])}
 
     def remarks(self) -> list[str]:
@@ -284,8 +285,8 @@ def align_all(
     for number, path in enumerate(files, 1):
         try:
             with opened_arrays(path) as arrays:
-                wanted = bool(str(arrays["text"])) and bool((arrays["phonemes"] == UNKNOWN).all())
-            done += wanted and align(path, net)
+                lacking = bool(str(arrays["text"])) and bool((arrays["phonemes"] == UNKNOWN).all())
+            done += lacking and align(path, net)
         except AudioError:
             pass  # stages remark on files that cannot be read
         if progress:

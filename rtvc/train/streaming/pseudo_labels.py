@@ -35,8 +35,8 @@ Melody = Callable[[Array], tuple[Array, Array, Array]]
 class Report:
     """What a run has done."""
 
-    made: int = 0
-    found: int = 0
+    labelled: int = 0
+    existing: int = 0
     """Files that were there already."""
     refused: dict[str, str] = field(default_factory=dict)
     """Path -> reason."""
@@ -58,8 +58,8 @@ class SwiftF0:
 
     def __call__(self, wave: Array) -> tuple[Array, Array, Array]:
         """See `Melody`."""
-        found = self.detector.detect(resample(wave, SAMPLE_RATE, RATE), RATE)
-        return found.timestamps, found.pitch_hz, found.confidence
+        melody = self.detector.detect(resample(wave, SAMPLE_RATE, RATE), RATE)
+        return melody.timestamps, melody.pitch_hz, melody.confidence
 
 
 def on_frames(times: Array, f0: Array, confidence: Array, frames: int) -> tuple[Array, Array]:
@@ -116,8 +116,8 @@ def label(entry: Entry, net: BridgeNet, listen: Listen, melody: Melody) -> Utter
             f"{entry.path} lasts {len(wave) / SAMPLE_RATE:.3f} s, at least one frame of"
             f" {CONTENT_HOP} samples is needed"
         )
-    heard = at_40(torch.from_numpy(listen(wave).astype(np.float32)), frames)
-    content, logits = net(heard[None])
+    states = at_40(torch.from_numpy(listen(wave).astype(np.float32)), frames)
+    content, logits = net(states[None])
     f0, confidence = on_frames(*melody(wave), 2 * frames)
     return Utterance(
         audio=(wave * 32767).round().astype(np.int16),
@@ -192,14 +192,14 @@ def label_each(
     for number, entry in enumerate(entries):
         path = out / file_name(entry, root)
         if path.exists():
-            report.found += 1
+            report.existing += 1
         else:
             try:
                 samples = make(entry, path)
             except AudioError as error:
                 report.refused[str(entry.path)] = flat(str(error))
             else:
-                report.made += 1
+                report.labelled += 1
                 report.seconds += samples / SAMPLE_RATE
         if progress:
             progress(number + 1, len(entries))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rtvc.audio.energy import energy as energy_of
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.spectral import BandedSTFT
-from rtvc.data.augment import augment
+from rtvc.data.augment import augment, drawn_gain
 from rtvc.data.labelled import Cut, Utterance
 from rtvc.data.seeds import generator
 from rtvc.errors import ConfigError
@@ -37,8 +37,8 @@ from rtvc.train.losses.losses import (
     lsgan_generator,
 )
 from rtvc.train.losses.matching import SteadyDecoder
-from rtvc.train.losses.prosody_targets import low_passed, manner
-from rtvc.train.losses.speaker import EMBEDDING, SpeakerEncoder
+from rtvc.train.losses.prosody_targets import in_next_register, low_passed, prosody_of
+from rtvc.train.losses.speaker import EMBEDDING, SpeakerEncoder, cosine_distance
 from rtvc.train.material.stream_data import PITCH_OFFSET, StreamStage, frozen, stacked
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
@@ -125,9 +125,7 @@ class Stream(StreamStage):
             other = utterance
         reference = Cut.draw(other, self.config.reference_frames, speed, rng)
         wave = piece.wave()
-        gain = min(
-            float(np.exp(rng.uniform(*self.config.gain))), 0.99 / max(float(wave.abs().max()), 1e-3)
-        )
+        gain = drawn_gain(wave, self.config.gain, rng)
         log_f0, voiced = piece.melody(PITCH_OFFSET, BELIEVED_F0)
         reference_f0, reference_voiced = reference.melody(PITCH_OFFSET, BELIEVED_F0)
         return {
@@ -144,26 +142,26 @@ class Stream(StreamStage):
 
     def batch(self, index: int) -> Batch:
         """wave (B, N); content (B, 512, T), phonemes, log_f0 and voiced (B, T) of it; reference (B,
-        M) and its F0 and voicing; cutoff (B,) in Hz; heard (B, N), the wave as the encoder hears
+        M) and its F0 and voicing; cutoff (B,) in Hz; source (B, N), the wave as the encoder hears
         it, where that differs."""
         batch = stacked(self.rows("stream", index, self.row))
         if self.config.heard_as is not None:
-            batch["heard"] = augment(
+            batch["source"] = augment(
                 batch["wave"], self.config.heard_as, generator(self.config.seed, "heard", index)
             )
         return batch
 
-    def content(self, batch: Batch, heard: Tensor, step: int) -> Tensor:
-        """(B, 512, T): what the encoder makes of the analysis `heard`, or the labels, by the
+    def content(self, batch: Batch, features: Tensor, step: int) -> Tensor:
+        """(B, 512, T): what the encoder makes of the wave's `features`, or the labels, by the
         step."""
         labels: Tensor = batch["content"]
         if step % self.config.labels_every == 0:
             return labels
         encoder = self.model.encoder
-        if "heard" in batch:
-            heard = self.heard(batch["heard"], encoder.latency)
+        if "source" in batch:
+            features = self.analysed(batch["source"], encoder.latency)
         with torch.set_grad_enabled(self.config.train_encoder and torch.is_grad_enabled()):
-            content, logits = self.recognised(encoder, heard, labels.shape[-1])
+            content, logits = self.recognised(encoder, features, labels.shape[-1])
         if self.config.train_encoder:
             batch["logits"] = logits
         return content
@@ -191,83 +189,78 @@ class Stream(StreamStage):
 
     def forward(self, batch: Batch, step: int) -> Batch:
         """Styles and reconstruction, computed once a step and kept in the batch."""
-        if "made" in batch:
+        if "output" in batch:
             return batch
-        heard, frames = (
-            self.heard(batch["wave"], self.model.encoder.latency),
-            batch["log_f0"].shape[1],
-        )
-        energy = energy_of(heard[:, :BANDS])[:, 0]
+        features = self.analysed(batch["wave"], self.model.encoder.latency)
+        frames = batch["log_f0"].shape[1]
+        energy = energy_of(features[:, :BANDS])[:, 0]
         batch["energy"] = torch.stack([energy[:, 1 : 1 + frames], energy[:, 2 : 2 + frames]], 1)
-        reference = self.heard(batch["reference"])[
-            :, :BANDS, 1 : 1 + batch["reference_f0"].shape[1]
-        ]
-        batch["reference_energy"] = energy_of(reference)[:, 0]
-        acoustic, prosodic = self.model.styles_of(
-            reference, torch.stack([batch["reference_f0"], batch["reference_voiced"]], 1)
-        )
+        f0, voiced = batch["reference_f0"], batch["reference_voiced"]
+        reference = self.analysed(batch["reference"])[:, :BANDS, 1 : 1 + f0.shape[1]]
+        batch["prosody"] = prosody_of(f0, voiced, energy_of(reference)[:, 0])
+        acoustic, prosodic = self.model.styles_of(reference, torch.stack([f0, voiced], 1))
         batch["acoustic"], batch["prosodic"] = acoustic.float(), prosodic.float()
-        batch["heard_content"] = self.content(batch, heard, step)
-        batch["made"] = self.decoded(
-            self.model.decoder, batch["heard_content"], batch, self.model.affine(batch["acoustic"])
-        )
-        batch["true"] = self.target(batch["wave"])
+        batch["decoded_content"] = self.content(batch, features, step)
+        style = self.model.affine(batch["acoustic"])
+        batch["output"] = self.decoded(self.model.decoder, batch["decoded_content"], batch, style)
+        batch["target"] = self.target(batch["wave"])
         return batch
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """The discriminator's loss, or everything that the decoder and the style encoders
         minimise."""
-        config, judged = (
-            self.config,
-            bool(self.config.weights.adversarial) and step >= self.config.adversarial_from,
-        )
+        config, weights = self.config, self.config.weights
+        # Noise is told from speech by anything: a discriminator would learn nothing from a decoder
+        # that has just begun, and teach it nothing.
+        judged = bool(weights.adversarial) and step >= config.adversarial_from
         if phase == "discriminator" and not judged:
             return {}
         self.forward(batch, step)
-        made, true, cutoff = batch["made"], batch["true"], batch["cutoff"]
+        output, target, cutoff = batch["output"], batch["target"], batch["cutoff"]
         shown = slice(config.discriminator.rows)
         if phase == "discriminator":
-            real, fake = (
-                self.verdicts(wave[shown], cutoff[shown]) for wave in (true, made.detach())
+            of_target, of_output = (
+                [v.logits for v in self.verdicts(wave[shown], cutoff[shown])]
+                for wave in (target, output.detach())
             )
-            return {
-                "discriminator": lsgan_discriminator(
-                    [v.logits for v in real], [v.logits for v in fake]
-                )
-            }
-        losses = {"stft": self.stft(made, true, cutoff)}
-        with torch.autocast(made.device.type, enabled=False):
-            targets = self.model.targets(batch["prosodic"])
-            right = manner(
-                batch["reference_f0"], batch["reference_voiced"], batch["reference_energy"]
-            )
-            losses["prosody"] = ((targets - right.targets).abs() * right.known[:, None]).mean()
-            if config.weights.embedding:
-                style = (
-                    batch["acoustic"].detach() if step < config.head_steps else batch["acoustic"]
-                )
-                guess = F.normalize(self.head(style), dim=1)
-                losses["embedding"] = 1 - (guess * self.voice(batch)).sum(1).mean()
-            if (
-                config.weights.consistency
-                and step >= config.consistency_from
-                and step % config.consistency_every == 0
-            ):
-                losses["consistency"] = self.unlike(made, self.voice(batch))
-        heard = step % config.labels_every != 0
+            return {"discriminator": lsgan_discriminator(of_target, of_output)}
+        # The recording itself is the target: its style came from another stretch of the speaker,
+        # so the decoder cannot copy what belongs to the piece.
+        losses = {"stft": self.stft(output, target, cutoff)}
+        # Distances of styles and embeddings are small differences of large numbers, for which
+        # bfloat16 is too coarse.
+        with torch.autocast(output.device.type, enabled=False):
+            losses["prosody"] = batch["prosody"].loss(self.model.targets(batch["prosodic"]))
+            if weights.embedding:
+                # While the head is new its gradient is noise, which the style must not follow.
+                acoustic = batch["acoustic"]
+                guess = self.head(acoustic.detach() if step < config.head_steps else acoustic)
+                losses["embedding"] = cosine_distance(F.normalize(guess, dim=1), self.voice(batch))
+            # What a rough decoder says is no speech to a speaker encoder; and not every step has to
+            # pay for one that listens to all that was decoded, with gradients.
+            due = step >= config.consistency_from and step % config.consistency_every == 0
+            if weights.consistency and due:
+                losses["consistency"] = self.unlike(output, self.voice(batch))
+        # There are logits where the encoder learns along: its content must stay what the labels
+        # say, or encoder and decoder would agree on a code of their own, which carries the voice.
         if "logits" in batch:
             warm = config.warm
-            losses["content"] = (batch["heard_content"] - batch["content"])[..., warm:].abs().mean()
+            off = batch["decoded_content"] - batch["content"]
+            losses["content"] = off[..., warm:].abs().mean()
             losses["phonemes"] = frame_cross_entropy(
                 batch["logits"][..., warm:], batch["phonemes"][:, warm:]
             )
-        foreign = config.weights.matching or config.weights.foreign
-        if foreign and heard and step >= config.matching_from and step % config.matching_every == 0:
+        # In a step that decodes labels there is nothing to match: the decoder would be compared
+        # with its own average.
+        encoded = step % config.labels_every != 0
+        due = step >= config.matching_from and step % config.matching_every == 0
+        if (weights.matching or weights.foreign) and encoded and due:
             losses |= self.converted(batch)
         if judged:
+            # The decoder needs no gradient through the verdicts on recordings.
             with torch.no_grad():
-                real = self.verdicts(true[shown], cutoff[shown])
-            fake = self.verdicts(made[shown], cutoff[shown])
+                real = self.verdicts(target[shown], cutoff[shown])
+            fake = self.verdicts(output[shown], cutoff[shown])
             losses["adversarial"] = lsgan_generator([v.logits for v in fake])
             losses["features"] = feature_matching(
                 [f for v in real for f in v.features], [f for v in fake for f in v.features]
@@ -280,32 +273,27 @@ class Stream(StreamStage):
         return verdicts
 
     def converted(self, batch: Batch) -> dict[str, Tensor]:
-        """What was heard, in the voice and register of another row: its distance from what the
-        averaged decoder makes of the labels, and how far the voice is from the one that was asked
-        for."""
+        """The encoder's content in the voice and register of another row: its distance from what
+        the averaged decoder makes of the labels, and how far the voice is from that row's."""
         weights, style = self.config.weights, batch["acoustic"].detach().roll(1, 0)
-        own = manner(batch["reference_f0"], batch["reference_voiced"], batch["reference_energy"])
-        known = (own.known * own.known.roll(1, 0))[:, None]
-        register = own.targets[:, :1]
-        batch = batch | {"log_f0": batch["log_f0"] + (register.roll(1, 0) - register) * known}
-        made = self.decoded(
-            self.model.decoder, batch["heard_content"], batch, self.model.affine(style)
+        batch = batch | {"log_f0": in_next_register(batch["log_f0"], batch["prosody"])}
+        output = self.decoded(
+            self.model.decoder, batch["decoded_content"], batch, self.model.affine(style)
         )
-        found: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         if weights.matching:
             with torch.no_grad():
                 if self.model.decoder.training:  # not while validating
                     self.steady.follow(self.model)
-                wanted = self.decoded(
+                target = self.decoded(
                     self.steady["decoder"], batch["content"], batch, self.steady["affine"](style)
                 )
-            found["matching"] = self.stft(
-                made, wanted, torch.full_like(batch["cutoff"], SAMPLE_RATE)
-            )
+            everything = torch.full_like(batch["cutoff"], SAMPLE_RATE)
+            losses["matching"] = self.stft(output, target, everything)
         if weights.foreign:
-            with torch.autocast(made.device.type, enabled=False):
-                found["foreign"] = self.unlike(made, self.voice(batch).roll(1, 0))
-        return found
+            with torch.autocast(output.device.type, enabled=False):
+                losses["foreign"] = self.unlike(output, self.voice(batch).roll(1, 0))
+        return losses
 
     def voice(self, batch: Batch) -> Tensor:
         """Speaker embeddings (B, 256) of the references, kept in the batch."""
@@ -316,11 +304,10 @@ class Stream(StreamStage):
         voice: Tensor = batch["voice"]
         return voice
 
-    def unlike(self, made: Tensor, voice: Tensor) -> Tensor:
+    def unlike(self, wave: Tensor, voice: Tensor) -> Tensor:
         """The cosine distance of what (B, N) sounds like from speaker embeddings (B, 256)."""
         assert self.speaker is not None
-        distance: Tensor = 1 - (self.speaker(made) * voice).sum(1).mean()
-        return distance
+        return cosine_distance(self.speaker(wave), voice)
 
     def validate(self, step: int) -> dict[str, float]:
         """On held-out utterances, with labelled content and, where there is an encoder, with what
@@ -331,9 +318,9 @@ class Stream(StreamStage):
         values = {}
         for name, number in (("stft_labels", 0), ("stft", 1)):
             batch = self.forward(moved(stacked(rows), self.device()), number)
-            values[name] = float(self.stft(batch["made"], batch["true"], batch["cutoff"]))
+            values[name] = float(self.stft(batch["output"], batch["target"], batch["cutoff"]))
             if self.speaker is not None:
-                likeness = self.speaker(batch["made"]) * self.speaker(batch["reference"])
+                likeness = self.speaker(batch["output"]) * self.speaker(batch["reference"])
                 values[name.replace("stft", "similarity")] = float(likeness.sum(1).mean())
         return values
 
@@ -341,10 +328,10 @@ class Stream(StreamStage):
         """A piece, its reconstruction, and the same in the voice of another row."""
         batch = self.forward(moved(self.batch(0), self.device()), 1)
         style = self.model.affine(batch["acoustic"].roll(1, 0))
-        other = self.decoded(self.model.decoder, batch["heard_content"], batch, style)
-        sounds = {"true": batch["true"][0], "made": batch["made"][0], "converted": other[0]}
+        other = self.decoded(self.model.decoder, batch["decoded_content"], batch, style)
+        sounds = {"true": batch["target"][0], "made": batch["output"][0], "converted": other[0]}
         mels = {
-            name: self.heard(wave[None, : len(wave) // HOP * HOP])[0, :BANDS].cpu()
+            name: self.analysed(wave[None, : len(wave) // HOP * HOP])[0, :BANDS].cpu()
             for name, wave in sounds.items()
         }
         return Samples(sounds, mels)

@@ -93,18 +93,18 @@ class StreamContent(StreamStage):
         )
         return batch
 
-    def found(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+    def predicted(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """wave (B, N) -> content (B, 512, T) and phoneme logits (B, 178, T), frame t centred on
         sample t * HOP."""
         return self.recognised(
-            self.encoder, self.heard(wave, self.encoder.latency), wave.shape[1] // HOP
+            self.encoder, self.analysed(wave, self.encoder.latency), wave.shape[1] // HOP
         )
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """L1 of content and cross entropy of phonemes; the share of right phonemes, and L1 on the
         teacher's speech, are only logged."""
         warm = self.config.warm
-        content, logits = (x[..., warm:] for x in self.found(batch["wave"]))
+        content, logits = (x[..., warm:] for x in self.predicted(batch["wave"]))
         true, phonemes, exact = (
             batch["content"][..., warm:],
             batch["phonemes"][:, warm:],
@@ -126,13 +126,13 @@ class StreamContent(StreamStage):
         rows = self.held_out(self.row)
         if not rows:
             return {}
-        found = self.losses("content", moved(stacked(rows), self.device()), step)
-        return measured(found, leave_out=["leak"])
+        losses = self.losses("content", moved(stacked(rows), self.device()), step)
+        return measured(losses, leave_out=["leak"])
 
     def sample(self, step: int) -> Samples:
         """A piece as it is heard, and its content, found and true."""
         batch = moved(self.batch(0), self.device())
-        content, _ = self.found(batch["wave"][:1])
+        content, _ = self.predicted(batch["wave"][:1])
         return Samples(
             {"heard": batch["wave"][0]},
             {"found": content[0, :128], "true": batch["content"][0, :128]},

@@ -83,8 +83,8 @@ class StreamPitch(StreamStage):
         logged."""
         warm = self.config.warm
         log_f0, voiced, known = (batch[name][:, warm:] for name in ("log_f0", "voiced", "known"))
-        heard = self.heard(batch["wave"])[:, BANDS:]
-        logits, _ = self.net.logits(heard, self.net.initial(len(heard)))
+        features = self.analysed(batch["wave"])[:, BANDS:]
+        logits, _ = self.net.logits(features, self.net.initial(len(features)))
         logits = logits[
             :, 2 + warm : 2 + batch["log_f0"].shape[1]
         ]  # output t + 2 speaks for the time of label t
@@ -95,14 +95,14 @@ class StreamPitch(StreamStage):
         rows = self.held_out(self.row)
         if not rows:
             return {}
-        found = self.losses("pitch", moved(stacked(rows), self.device()), step)
-        return measured(found)
+        losses = self.losses("pitch", moved(stacked(rows), self.device()), step)
+        return measured(losses)
 
     def sample(self, step: int) -> Samples:
         """A piece as it is heard, with the probability of every bin over time."""
         batch = moved(self.batch(0), self.device())
-        heard = self.heard(batch["wave"][:1])[:, BANDS:]
-        logits, _ = self.net.logits(heard, self.net.initial(1))
+        features = self.analysed(batch["wave"][:1])[:, BANDS:]
+        logits, _ = self.net.logits(features, self.net.initial(1))
         return Samples(
             {"heard": batch["wave"][0]}, {"bins": torch.softmax(logits[0, :, :-1].float(), -1).mT}
         )

@@ -19,14 +19,12 @@ from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.spectral import BandedSTFT
 from rtvc.data.dataset import Corpus, piece
 from rtvc.data.effects import shift
-from rtvc.data.seeds import generator
 from rtvc.models.streaming.assets import DEFAULT, load_file
 from rtvc.train.config import DataConfig, RunConfig, Section
-from rtvc.train.losses.speaker import SpeakerEncoder
-from rtvc.train.material.speech import corpora
+from rtvc.train.losses.speaker import SpeakerEncoder, cosine_distance
+from rtvc.train.material.recorded import PieceStage
 from rtvc.train.material.stream_data import SHIPPED, frozen
-from rtvc.train.prefetch import moved
-from rtvc.train.stage import Batch, Samples, Stage
+from rtvc.train.stage import Batch, Samples
 from rtvc.voices.voice import Voice
 
 TRAINED = ("decoder", "affine")
@@ -70,16 +68,15 @@ class StreamVoiceConfig(RunConfig):
         return DEFAULT if str(path) == SHIPPED else path
 
 
-class StreamVoice(Stage):
+class StreamVoice(PieceStage):
     """Trains the parts of `TRAINED`."""
 
     config_type: ClassVar[type[RunConfig]] = StreamVoiceConfig
+    draws = "stream_voice"
 
     def __init__(self, config: StreamVoiceConfig) -> None:
+        super().__init__(config.data, config.seed)
         self.config = config
-        data = config.data
-        self.corpus, self.valid = corpora(data)
-        self.order = self.corpus.order(data.batch, config.seed, data.balance)
         with torch.inference_mode(False):
             self.model = load_file(config.model)
         self.voice = Voice.load(config.voice)
@@ -96,10 +93,10 @@ class StreamVoice(Stage):
         self.averaged = TRAINED
         # The model gives a sample this much later than it hears it; what comes first is warming up.
         self.latency = self.model.latency
-        self.samples = round(data.seconds * SAMPLE_RATE) // HOP * HOP
+        self.samples = round(config.data.seconds * SAMPLE_RATE) // HOP * HOP
 
     def pieces(self, corpus: Corpus, numbers: list[int], draw: torch.Generator) -> Batch:
-        """true (B, N), heard (B, N), semitones (B,) by which that was moved, cutoff (B,) in Hz."""
+        """true (B, N), source (B, N), semitones (B,) by which that was moved, cutoff (B,) in Hz."""
         rows, used = [], []
         for number in numbers:
             number, wave = corpus.usable(number, self.config.seed, lambda k: (k, corpus.wave(k)))
@@ -111,24 +108,18 @@ class StreamVoice(Stage):
         chosen = torch.rand(len(rows), generator=draw) < self.config.moved
         reach = self.config.semitones
         semitones = (2 * torch.rand(len(rows), generator=draw) - 1) * reach * chosen
-        heard = true.clone()
+        source = true.clone()
         if chosen.any():
-            heard[chosen] = shift(true[chosen], 2 ** (semitones[chosen] / 12)).to(true)
+            source[chosen] = shift(true[chosen], 2 ** (semitones[chosen] / 12)).to(true)
         bandwidth = corpus.tell_bandwidths(used) / 2
         whole = bandwidth >= SAMPLE_RATE / 2
         cutoff = torch.where(whole, bandwidth + 1, bandwidth - EDGE)
-        return {"true": true, "heard": heard, "semitones": semitones, "cutoff": cutoff}
+        return {"true": true, "source": source, "semitones": semitones, "cutoff": cutoff}
 
-    def batch(self, index: int) -> Batch:
-        """See `pieces`."""
-        return self.pieces(
-            self.corpus, self.order(index), generator(self.config.seed, "stream_voice", index)
-        )
-
-    def made(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the model says with the voice, and the recording, (B, M) each, aligned and without
         what warms up."""
-        heard, place = batch["heard"], self.device()
+        source, place = batch["source"], self.device()
         acoustic, prosodic = (
             style.to(place)[None] for style in (self.voice.acoustic, self.voice.prosodic)
         )
@@ -136,42 +127,33 @@ class StreamVoice(Stage):
             self.model.condition(acoustic, prosodic, pitch=-float(moved), prosody=0.0)
             for moved in batch["semitones"]
         ]
-        y, _ = self.model(heard[:, None], torch.cat(conditions), self.model.initial(len(heard)))
+        y, _ = self.model(source[:, None], torch.cat(conditions), self.model.initial(len(source)))
         warm = self.config.warm * HOP
         return (
             y[:, 0, self.latency + warm :].float(),
-            batch["true"][:, warm : heard.shape[1] - self.latency],
+            batch["true"][:, warm : source.shape[1] - self.latency],
         )
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """Distance of spectra, and of speaker embeddings where asked."""
-        made, true = self.made(batch)
-        losses = {"stft": self.stft(made, true, batch["cutoff"])}
+        output, target = self.outputs(batch)
+        losses = {"stft": self.stft(output, target, batch["cutoff"])}
         if self.speaker is not None:
             with torch.no_grad():
-                wanted = self.speaker(true)
-            losses["speaker"] = 1 - (self.speaker(made) * wanted).sum(1).mean()
+                voice = self.speaker(target)
+            losses["speaker"] = cosine_distance(self.speaker(output), voice)
         return losses
 
     def validate(self, step: int) -> dict[str, float]:
         """Distance of spectra on held-out pieces, the same ones each time."""
-        if self.valid is None:
+        batch = self.held_out_batch()
+        if batch is None:
             return {}
-        numbers = list(range(min(self.config.data.batch, len(self.valid.entries))))
-        batch = moved(self.pieces(self.valid, numbers, generator(0, "valid")), self.device())
-        made, true = self.made(batch)
-        return {"stft": float(self.stft(made, true, batch["cutoff"]))}
+        output, target = self.outputs(batch)
+        return {"stft": float(self.stft(output, target, batch["cutoff"]))}
 
     def sample(self, step: int) -> Samples:
         """A piece, as it was heard, and what is made of it."""
-        batch = moved(self.batch(0), self.device())
-        made, true = self.made(batch)
-        return Samples({"true": true[0], "heard": batch["heard"][0], "made": made[0]})
-
-    def device(self) -> torch.device:
-        """Where the models are."""
-        return self.model.affine.weight.device
-
-    def remarks(self) -> list[str]:
-        """Recordings that could not be used."""
-        return self.corpus.remarks()
+        batch = self.first()
+        output, target = self.outputs(batch)
+        return Samples({"true": target[0], "heard": batch["source"][0], "made": output[0]})

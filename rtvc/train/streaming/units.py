@@ -23,7 +23,7 @@ from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.encoder import ContentEncoder, EncoderConfig
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.material.stream_data import stacked
-from rtvc.train.material.unit_batches import Heads, SpeechRun, SpeechStage, analysed, told
+from rtvc.train.material.unit_batches import Heads, SpeechRun, SpeechStage, analysed, unit_losses
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch
 
@@ -109,9 +109,9 @@ class Units(SpeechStage):
             ) from error
 
     def batch(self, index: int) -> Batch:
-        """wave (B, N); heard (B, N), the same through another microphone or said by another voice;
+        """wave (B, N); source (B, N), the same through another microphone or said by another voice;
         units (B, L, T), phonemes (B, T)."""
-        return self.heard(stacked(self.rows(index)), index)
+        return self.augmented(stacked(self.rows(index)), index)
 
     def mel(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> log-mel (B, BANDS, T), without gradients, in float32."""
@@ -122,12 +122,12 @@ class Units(SpeechStage):
         only logged."""
         warm = self.config.warm
         units, phonemes = batch["units"][..., warm:], batch["phonemes"][:, warm:]
-        contents = self.encoder.contents(self.mel(batch["heard"]), self.encoder.lookaheads)
+        contents = self.encoder.contents(self.mel(batch["source"]), self.encoder.lookaheads)
         losses: dict[str, list[Tensor]] = {"units": [], "phonemes": []}
         metrics: dict[str, Tensor] = {}
         for right, content in zip(self.encoder.lookaheads, contents, strict=True):
             content = content[..., warm:]
-            values = told(
+            values = unit_losses(
                 self.heads(noisy(content, self.config.noise) if self.encoder.training else content),
                 units,
                 phonemes,
@@ -146,17 +146,17 @@ class Units(SpeechStage):
         shown = self.encoder.lookaheads[min(1, len(self.encoder.lookaheads) - 1)]
         for rows, names in self.held_out_batches():
             batch = moved(rows, self.device())
-            (content,) = self.encoder.contents(self.mel(batch["heard"]), (shown,))
+            (content,) = self.encoder.contents(self.mel(batch["source"]), (shown,))
             for row, mask in zip(content.float().mT, batch["units"][:, 0] != UNKNOWN, strict=True):
                 frames.append(row[mask])
                 means.append(row[mask].mean(0))
             speakers += names
         if not speakers:
             return {}
-        found = {
+        measures = {
             "rank": effective_rank(torch.cat(frames)),
             "speaker_nearest": same_speaker_nearest(torch.stack(means), speakers),
         }
         return self.held_out_losses("units", step) | {
-            name: value for name, value in found.items() if not math.isnan(value)
+            name: value for name, value in measures.items() if not math.isnan(value)
         }

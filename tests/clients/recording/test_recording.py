@@ -42,7 +42,7 @@ def test_source_and_conversion_line_up_to_the_sample(tmp_path: Path) -> None:
             recorder.start()
         block = x[start : start + 240]
         y = session.push(block)
-        recorder(placing.said(session.chunker, block), placing.heard(session.chunker, y))
+        recorder(placing.input(session.chunker, block), placing.output(session.chunker, y))
     recorder.stop()
     source, conversion = files(tmp_path)
     assert len(source) == len(conversion) == 36_000
@@ -75,7 +75,7 @@ def test_what_was_dropped_is_silent_and_all_else_stays_in_its_place(
                 now = back / 24_000
         block = x[start : start + 240]
         y = session.push(block, captured=start / 24_000, now=now)
-        recorder(placing.said(session.chunker, block), placing.heard(session.chunker, y))
+        recorder(placing.input(session.chunker, block), placing.output(session.chunker, y))
     recorder.stop()
     dropped = session.chunker.backlog.dropped
     assert len(session.chunker.backlog.drops) >= 2 and dropped > 9_600

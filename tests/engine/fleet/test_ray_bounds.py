@@ -44,7 +44,7 @@ def test_strangers_and_impossible_resumptions(tmp_path):
                 await other.start()
                 assert (await refused(client.resume())).code is Code.FULL
                 await other.stop()
-            client.side.incoming.wanted = 100_000
+            client.side.incoming.expected = 100_000
             assert (await refused(client.resume())).code is Code.TOO_LATE
 
     run(main)

@@ -46,7 +46,7 @@ def test_a_replica_that_dies_costs_no_sample(tmp_path, rate, output, format, gat
             await heard(client, 3 * (output or rate) // 2)
             client.lose()
             go(client, b)
-            ahead = client.side.incoming.wanted
+            ahead = client.side.incoming.expected
             await client.resume()
             await client.speak(x[2 * rate :], rate=rate)
             stopped = await client.stop()

@@ -71,7 +71,7 @@ def test_whichever_of_the_last_frames_is_lost_it_comes_again(tmp_path, lost):
                 not service.pool.sessions and len(service.ended) == 1
             )  # its place is free, its output is kept
             side.started, side.outgoing, side.incoming = session
-            side.incoming.wanted, side.incoming.ended = max(0, frames + 1 - lost), False
+            side.incoming.expected, side.incoming.ended = max(0, frames + 1 - lost), False
             del client.audio[max(0, frames + 1 - lost) :]
             client.lose()
             await client.connect()

@@ -226,7 +226,7 @@ def test_a_lost_connection_is_resumed_without_losing_a_frame():
     resume = server.receive(client.resume())
     assert (resume.session, resume.key.get_secret_value(), resume.received) == ("s1", "k1", 1)
     server.attach(incoming)
-    resumed = client.receive(server.send(Resumed(session="s1", wanted=incoming.wanted)))
+    resumed = client.receive(server.send(Resumed(session="s1", wanted=incoming.expected)))
     again = client.again(resumed)
     assert again == [*sent[2:], stop]
     heard = [server.receive(frame) for frame in again]

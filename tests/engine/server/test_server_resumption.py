@@ -74,10 +74,10 @@ def test_who_cannot_resume_is_told_why(tmp_path):
             with pytest.raises(Refusal, match="unknown_session"):
                 await client.resume()
             client.side.started = session
-            client.side.incoming.wanted = 1_000
+            client.side.incoming.expected = 1_000
             with pytest.raises(Refusal, match="too_late"):
                 await client.resume()
-            client.side.incoming.wanted = 0
+            client.side.incoming.expected = 0
             await asyncio.sleep(1.0)
             assert not service.sessions and not service.pool.sessions
             with pytest.raises(Refusal, match="unknown_session"):

@@ -69,7 +69,7 @@ def test_a_perfect_conversion_has_no_error_and_one_that_says_another_thing_has_c
 
     wrong = languages(other, pairs, units, read)
     assert wrong.error == 1.0 and wrong.recordings == 4
-    assert [said.source for said in wrong.said] == [source.path.name for source, _ in pairs]
+    assert [each.source for each in wrong.conversions] == [source.path.name for source, _ in pairs]
 
 
 BLOBS = {"fr": "a" * 40, "fr2": "b" * 40, "nl": "c" * 40, "nl2": "d" * 40, "en": "e" * 40}
@@ -129,7 +129,7 @@ def test_each_language_is_told_and_its_ceiling_is_of_the_same(table: Path) -> No
     )
     assert result.chance == 0.5 and result.error == 0.5
     assert result.of_each() == {"fr": (2, 0.5, 0.5), "nl": (2, 0.5, 0.5)}
-    assert [said.language for said in result.said] == ["fr", "nl", "fr", "nl"]
+    assert [each.language for each in result.conversions] == ["fr", "nl", "fr", "nl"]
 
 
 def test_a_table_without_languages_is_refused(tmp_path: Path) -> None:

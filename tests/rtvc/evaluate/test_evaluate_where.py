@@ -57,8 +57,8 @@ def test_an_encoder_told_its_own_answers_changes_nothing() -> None:
     model, wave = small(), torch.from_numpy(speech(2.0, 24_000))
     voice = Voice(torch.randn(128), torch.randn(128))
     frames = len(wave) // HOP
-    heard = StreamStage.heard(SimpleStage(model), wave[None], model.encoder.latency)  # type: ignore[arg-type]
-    content, _ = StreamStage.recognised(model.encoder, heard, frames)
+    features = StreamStage.analysed(SimpleStage(model), wave[None], model.encoder.latency)  # type: ignore[arg-type]
+    content, _ = StreamStage.recognised(model.encoder, features, frames)
     plain, _ = streamed(model, wave, voice, 20 * HOP)
     again, _ = streamed(told(model, content[0]), wave, voice, 20 * HOP)
     early, _ = streamed(told(model, content[0].roll(-1, -1)), wave, voice, 20 * HOP)

@@ -72,13 +72,18 @@ def test_a_corpus_resumes_shares_work_and_depends_on_the_index_alone(
 ) -> None:
     whole, seen = FakeEngine(teacher), []
     done = corpus.generate(tmp_path / "whole", TEXTS, 5, whole, seed=3, report=seen.append)
-    assert (done.made, done.found, len(seen), len(whole.asked)) == (5, 0, 5, 5) and done.speech > 0
+    assert (done.written, done.existing, len(seen), len(whole.asked)) == (
+        5,
+        0,
+        5,
+        5,
+    ) and done.speech > 0
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
     assert names == [f"{i:05d}.npz" for i in range(5)], "and no temporary file"
     again = FakeEngine(teacher)
     (tmp_path / "whole" / "00003.npz").unlink()
     assert (
-        corpus.generate(tmp_path / "whole", TEXTS, 5, again, seed=3).found == 4
+        corpus.generate(tmp_path / "whole", TEXTS, 5, again, seed=3).existing == 4
         and len(again.asked) == 1
     )
     for part in range(2):

@@ -102,7 +102,7 @@ def test_forty_frames_of_fifty() -> None:
 def test_real_speech_is_labelled(run: Path, manifest: Path, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
     report = label_all(manifest, tmp_path / "out", run, hears, sings, lambda *now: done.append(now))
-    assert (report.made, report.found, list(report.refused)) == (
+    assert (report.labelled, report.existing, list(report.refused)) == (
         2,
         0,
         [str(tmp_path / "anna1.wav")],
@@ -121,7 +121,7 @@ def test_real_speech_is_labelled(run: Path, manifest: Path, tmp_path: Path) -> N
     (tmp_path / "anna1.wav").unlink()
     next((tmp_path / "out").glob("bert*")).unlink()
     again = label_all(manifest, tmp_path / "out", run, hears, sings)
-    assert (again.made, again.found, len(again.refused)) == (1, 1, 1)
+    assert (again.labelled, again.existing, len(again.refused)) == (1, 1, 1)
 
 
 def test_labels_of_two_bridges_do_not_mix(run: Path, manifest: Path, tmp_path: Path) -> None:

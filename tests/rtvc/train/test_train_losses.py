@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rtvc.train.losses import losses
-from rtvc.train.losses.stft import MultiResolutionMel, MultiResolutionSTFT, mel_band_limit
-from rtvc.train.material.monotonic import durations_of, monotonic_path
+from rtvc.train.losses.stft import MultiResolutionMel, mel_band_limit
+from rtvc.train.material.monotonic import monotonic_path
 
 
 def tone(frequency: float, samples: int = 12_000) -> torch.Tensor:
@@ -20,8 +20,8 @@ def tone(frequency: float, samples: int = 12_000) -> torch.Tensor:
     )
 
 
-@pytest.mark.parametrize("distance", [MultiResolutionSTFT(), MultiResolutionMel()])
-def test_spectral_distances_ignore_what_the_recording_lacks(distance: torch.nn.Module) -> None:
+def test_the_spectral_distance_ignores_what_the_recording_lacks() -> None:
+    distance = MultiResolutionMel()
     true = (tone(440) + 0.01 * torch.randn(12_000, generator=torch.Generator().manual_seed(0)))[
         None
     ]
@@ -35,8 +35,8 @@ def test_spectral_distances_ignore_what_the_recording_lacks(distance: torch.nn.M
     assert distance(made, true, narrow) < both < distance(made, true)
 
 
-@pytest.mark.parametrize("distance", [MultiResolutionSTFT(), MultiResolutionMel()])
-def test_spectral_distances_train_from_silence(distance: torch.nn.Module) -> None:
+def test_the_spectral_distance_trains_from_silence() -> None:
+    distance = MultiResolutionMel()
     wave = torch.zeros(1, 4_800, requires_grad=True)
     distance(wave, tone(300, 4_800)[None]).backward()
     assert wave.grad is not None and torch.isfinite(wave.grad).all()
@@ -163,7 +163,6 @@ def test_monotonic_path_is_the_best_one() -> None:
         assert float((scores[row] * path[row]).sum()) == pytest.approx(
             brute_force(scores[row], int(tokens[row]), int(frames[row])), rel=1e-5
         )
-    assert (durations_of(path).sum(1) == frames).all()
 
 
 def test_more_tokens_than_frames_still_gives_a_path() -> None:

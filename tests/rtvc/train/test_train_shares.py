@@ -95,7 +95,7 @@ def test_held_out_batches_without_phonemes_weigh_nothing(tmp_path: Path) -> None
             labels = batch["phonemes"][:, stage.config.warm :]
             known = labels != UNKNOWN
             for ahead, content in zip(
-                settings, stage.encoder.contents(stage.mel(batch["heard"]), settings), strict=True
+                settings, stage.encoder.contents(stage.mel(batch["source"]), settings), strict=True
             ):
                 logits = stage.heads(content)[-1][..., stage.config.warm :].mT[known]
                 right += float((logits.argmax(-1) == labels[known]).sum()) * (ahead == 1)

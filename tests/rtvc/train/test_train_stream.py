@@ -68,7 +68,7 @@ def test_content_is_aligned_with_its_labels(tmp_path: Path, folder: Path) -> Non
     wave = torch.randn(1, 64 * 300, generator=torch.Generator().manual_seed(0)) * 0.1
     changed = wave.clone()
     changed[:, 40 * 300 :] = 0
-    differs = (made.found(wave)[0] - made.found(changed)[0]).abs().amax((0, 1)) > 1e-6
+    differs = (made.predicted(wave)[0] - made.predicted(changed)[0]).abs().amax((0, 1)) > 1e-6
     first = int(differs.nonzero()[0])
     assert first == 40 - 2, (
         "it hears half a window, two frames and one frame of look-ahead: up to sample (t + 3) * 300"
@@ -185,15 +185,15 @@ def test_the_encoder_learns_from_another_speakers_version(
         "stream", config(tmp_path, folder, 4, weights=weights, top=init + top), tmp_path / "run"
     ).stage
     batch = made.batch(1)
-    assert batch["heard"].shape == batch["wave"].shape and all(
-        torch.equal(batch[n], made.batch(1)[n]) for n in ("heard", "wave")
+    assert batch["source"].shape == batch["wave"].shape and all(
+        torch.equal(batch[n], made.batch(1)[n]) for n in ("source", "wave")
     )
-    heard, wave = (torch.fft.rfft(batch[name]).abs() ** 2 for name in ("heard", "wave"))
+    source, wave = (torch.fft.rfft(batch[name]).abs() ** 2 for name in ("source", "wave"))
     bins = torch.arange(wave.shape[1])
-    centres = [(power * bins).sum() / power.sum() for power in (heard, wave)]
+    centres = [(power * bins).sum() / power.sum() for power in (source, wave)]
     assert centres[0] > 1.1 * centres[1], "what is heard is a higher voice"
     losses = made.losses("generator", batch, 1)
-    assert torch.equal(batch["true"], made.target(batch["wave"])), (
+    assert torch.equal(batch["target"], made.target(batch["wave"])), (
         "what is restored is the voice as it was"
     )
     weight = made.modules["encoder"].out.weight

@@ -10,7 +10,7 @@ from rtvc.errors import DependencyError
 from rtvc.models.streaming.model import StreamingConfig
 from rtvc.train.config import load_config
 from rtvc.train.losses import speaker
-from rtvc.train.losses.prosody_targets import low_passed, manner
+from rtvc.train.losses.prosody_targets import low_passed, prosody_of
 from rtvc.train.losses.speaker_leak import SpeakerClassifier
 from rtvc.train.registry import STAGES, default_config, stage_type
 
@@ -40,13 +40,13 @@ def test_band_limits() -> None:
     assert near < 0.1 < 1 < far, "what lies above the cutoff does not count"
 
 
-def test_manner_of_a_reference() -> None:
+def test_prosody_of_a_reference() -> None:
     log_f0 = torch.tensor([[5.0, 5.2] * 30, [4.0] * 60])
     voiced = torch.ones(2, 60)
     voiced[1, 15:] = 0
-    found = manner(log_f0, voiced, torch.zeros(2, 60))
-    assert torch.allclose(found.targets[0], torch.tensor([5.1, 0.1, 0.001]), atol=1e-3)
-    assert found.known.tolist() == [1, 0]
+    prosody = prosody_of(log_f0, voiced, torch.zeros(2, 60))
+    assert torch.allclose(prosody.targets[0], torch.tensor([5.1, 0.1, 0.001]), atol=1e-3)
+    assert prosody.known.tolist() == [1, 0]
 
 
 def test_the_classifier_learns_and_the_content_unlearns() -> None:

@@ -9,7 +9,6 @@ import torch
 from rtvc.errors import ConfigError
 from rtvc.models.streaming.assets import save_file
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
-from rtvc.train.losses.prosody_targets import manner
 from rtvc.train.state import load_weights
 from rtvc.train.streaming import stream
 from rtvc.train.streaming.stream_config import PARTS, STYLES
@@ -46,23 +45,23 @@ def test_a_foreign_voice_is_asked_for_in_its_own_register(
         "stream", config(tmp_path, folder, 2, weights=weights, top=top), tmp_path / "run"
     ).stage
     batch = made.forward(made.batch(1), 1)
-    heard = []
+    decoded = []
     decode, made.decoded = (
         made.decoded,
         lambda part, content, batch, style: (
-            heard.append(batch) or decode(part, content, batch, style)
+            decoded.append(batch) or decode(part, content, batch, style)
         ),
     )
     assert set(made.converted(batch)) == {"foreign"}
-    own = manner(batch["reference_f0"], batch["reference_voiced"], batch["reference_energy"])
+    own = batch["prosody"]
     assert own.known.all() and own.targets[:, 0].std() > 0.01, "speakers of different registers"
-    moved = heard[0]["log_f0"] - batch["log_f0"]
+    moved = decoded[0]["log_f0"] - batch["log_f0"]
     assert torch.allclose(
         moved, (own.targets[:, 0].roll(1) - own.targets[:, 0])[:, None].expand_as(moved), atol=1e-5
     )
-    batch["reference_voiced"] = torch.zeros_like(batch["reference_voiced"])
+    batch["prosody"] = own._replace(known=torch.zeros_like(own.known))
     made.converted(batch)
-    assert torch.equal(heard[1]["log_f0"], batch["log_f0"]), "nobody's register is known"
+    assert torch.equal(decoded[1]["log_f0"], batch["log_f0"]), "nobody's register is known"
 
 
 def test_only_the_head_learns_from_embeddings_at_first(tmp_path: Path, folder: Path) -> None:

@@ -135,15 +135,15 @@ def test_copies_say_the_same_in_other_voices_or_do_not_count(tmp_path: Path) -> 
         )
 
     done = make_copies(folder, convert, voice_of, book, listen)
-    assert (done.made, done.differ, done.found) == (4, 4, 0) and len(asked) == 8 and said
+    assert (done.written, done.differ, done.existing) == (4, 4, 0) and len(asked) == 8 and said
     again = make_copies(folder, convert, voice_of, book, listen)
-    assert (again.made, again.differ, again.found) == (0, 0, 8) and len(asked) == 8
+    assert (again.written, again.differ, again.existing) == (0, 0, 8) and len(asked) == 8
     speech, rng = Speech([folder]), np.random.default_rng(0)
     for number, path in enumerate(speech.files):
         copy = speech.copy_of(number, rng)
         assert (copy is not None) == (path.stem[0] in "ab")
         if copy is not None:
-            assert np.abs(copy + speech._load(number).audio).max() <= 2
+            assert np.abs(copy + speech.load(number).audio).max() <= 2
 
 
 def test_the_best_path_is_the_best_of_all() -> None:

@@ -1,4 +1,4 @@
-"""What the evaluators say of a waveform: each is asked once, and what it said is kept in files."""
+"""What the evaluators measure of a waveform: each is asked once, its answer kept in files."""
 
 import functools
 import hashlib
@@ -37,18 +37,18 @@ def fingerprint(kind: str) -> str:
     return hashlib.sha256(b"".join([*code, versions.encode()])).hexdigest()[:12]
 
 
-class Heard:
-    """One waveform as the evaluators hear it."""
+class Measurements:
+    """What every evaluator measures of one waveform."""
 
     def __init__(
         self, ears: Evaluators, wave: Callable[[], Wave], stem: Path | None, lag: int = 0
     ) -> None:
-        """Nothing is heard yet.
+        """Nothing is measured yet.
 
         Args:
             ears: who is asked.
             wave: (N,) at 24 kHz, when it is needed.
-            stem: of the names of files for what was said; None keeps it in memory alone.
+            stem: of the names of files for the answers; None keeps it in memory alone.
             lag: samples by which its melody lags the one that it is compared with.
         """
         self._ears, self._wave, self._stem, self._lag = ears, wave, stem, lag
@@ -56,20 +56,20 @@ class Heard:
 
     def transcript(self) -> str:
         """The words, by the first recogniser."""
-        return str(self._said("transcript", self._ears.transcribe))
+        return str(self._measured("transcript", self._ears.transcribe))
 
     def transcript2(self) -> str | None:
         """The words, by the second recogniser; None where there is none."""
         ask = self._ears.transcribe2
-        return str(self._said("transcript2", ask)) if ask else None
+        return str(self._measured("transcript2", ask)) if ask else None
 
     def embedding(self) -> Embedding:
         """(256,) by the first encoder."""
-        return self._said("embedding", self._ears.embed)
+        return self._measured("embedding", self._ears.embed)
 
     def embedding2(self) -> Embedding:
         """(256,) by the second, unrelated encoder."""
-        return self._said("embedding2", self._ears.embed2)
+        return self._measured("embedding2", self._ears.embed2)
 
     def quality(self) -> dict[str, float]:
         """`ovrl`, `sig` and `bak`, from 1 to 5."""
@@ -79,18 +79,18 @@ class Heard:
             scores = self._ears.quality(wave)
             return [scores[name] for name in names]
 
-        return dict(zip(names, self._said("quality", ask).tolist(), strict=True))
+        return dict(zip(names, self._measured("quality", ask).tolist(), strict=True))
 
     def naturalness(self) -> float | None:
         """From 1 to 5; None where there is no such judge."""
         ask = self._ears.naturalness
-        return float(self._said("naturalness", ask)) if ask else None
+        return float(self._measured("naturalness", ask)) if ask else None
 
     def pitch(self) -> Track:
         """(T,) F0 in Hz every 16 ms, without its lag."""
-        return self._said("pitch", lambda wave: self._ears.pitch(aligned(wave, self._lag)))
+        return self._measured("pitch", lambda wave: self._ears.pitch(aligned(wave, self._lag)))
 
-    def _said(self, kind: str, ask: Callable[[Wave], Any]) -> npt.NDArray[Any]:
+    def _measured(self, kind: str, ask: Callable[[Wave], Any]) -> npt.NDArray[Any]:
         if kind not in self._kept:
             file = self._stem and self._stem.with_name(
                 f"{self._stem.name}-{fingerprint(kind)}.{kind}.npy"
@@ -106,19 +106,18 @@ class Heard:
 
 
 class Recordings:
-    """The recordings themselves: the same for every model, so what is said of them is kept by
-    content."""
+    """The recordings themselves: the same for every model, so the answers are kept by content."""
 
     def __init__(self, ears: Evaluators, folder: Path | None) -> None:
         self._ears, self._folder = ears, folder
-        self._heard: dict[Path, Heard] = {}
+        self._measurements: dict[Path, Measurements] = {}
 
-    def heard(self, path: Path) -> Heard:
-        """A recording as the evaluators hear it."""
-        if path not in self._heard:
+    def measurements(self, path: Path) -> Measurements:
+        """What the evaluators measure of a recording."""
+        if path not in self._measurements:
             stem = None
             if self._folder:
                 content = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
                 stem = self._folder / f"{path.stem}-{content}"
-            self._heard[path] = Heard(self._ears, lambda: read(path), stem)
-        return self._heard[path]
+            self._measurements[path] = Measurements(self._ears, lambda: read(path), stem)
+        return self._measurements[path]
