@@ -146,6 +146,8 @@ async def led_to_both(vault, port, clients, stack):
                 if min(counts) >= 1:
                     stack.push_async_exit(attempt.pop_all())
                     return opened
+            while sum(replica.sessions for replica in await two(vault)):
+                await asyncio.sleep(0.2)  # until then they count against an address's share
 
 
 async def conversations(vault, disturb, clients=4):
