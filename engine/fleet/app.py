@@ -97,6 +97,11 @@ class ByStreams:
         return (needed(streams, places, self.share) if places else context.target_num_replicas), {}
 
 
+PROMPT = {"RAY_worker_niceness": "0"}
+"""Ray runs what it starts at nice 15, behind every other program of the machine, which is no place
+for real time."""
+
+
 def application(opener: Opener, fleet: Fleet, environment: dict[str, str] | None = None) -> Any:
     """The application, for `serve.run`.
 
@@ -124,6 +129,7 @@ def application(opener: Opener, fleet: Fleet, environment: dict[str, str] | None
             }
         }
     variables = {
+        **PROMPT,
         "OMP_WAIT_POLICY": "passive",
         "OMP_NUM_THREADS": str(max(1, int(fleet.cores))),
         **(environment or {}),
@@ -159,6 +165,7 @@ def deploy(opener: Opener, fleet: Fleet, environment: dict[str, str] | None = No
             "namespace": NAMESPACE,
             "lifetime": "detached",
             "get_if_exists": True,
+            "runtime_env": {"env_vars": PROMPT},
         }
         ray.remote(Vault).options(
             **options, num_cpus=0, max_restarts=-1, max_concurrency=10_000

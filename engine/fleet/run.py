@@ -57,10 +57,17 @@ def run_fleet(
     config = config.model_copy(
         update={"voices": config.voices.resolve(), "chunk_ms": config.chunk_ms or CHUNK_MS}
     )
-    local: dict[str, Any] = (
-        {} if address else {"include_dashboard": False, "object_store_memory": 200 << 20}
+    local: dict[str, Any] = {
+        "include_dashboard": False,
+        "object_store_memory": 200 << 20,
+        "_system_config": {"worker_niceness": 0},  # of what Ray itself starts, see `PROMPT`
+    }
+    ray.init(
+        address=address or "local",
+        namespace=NAMESPACE,
+        log_to_driver=False,
+        **({} if address else local),
     )
-    ray.init(address=address or "local", namespace=NAMESPACE, log_to_driver=False, **local)
     try:
         with tempfile.TemporaryDirectory(prefix="rtvc-tls-") as folder:
             certificate = Path(folder) / "both.pem" if tls else None

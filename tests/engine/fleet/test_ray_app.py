@@ -24,6 +24,7 @@ from rtvc.engine.fleet.config import Fleet, parse_replicas
 from rtvc.engine.fleet.haproxy import Door
 from rtvc.engine.fleet.remote_vault import remote_vault
 
+psutil = pytest.importorskip("psutil")
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'rtvc-engine[ray]'")
 FLEET = Fleet(least=2, most=2, cores=0.4, every_s=0.3, shutdown_s=15)
 
@@ -44,6 +45,7 @@ def begin_ray(attempts=3):
                 num_cpus=2,
                 object_store_memory=100 << 20,
                 include_dashboard=False,
+                _system_config={"worker_niceness": 0},
                 log_to_driver=False,
                 configure_logging=False,
                 namespace="rtvc",
@@ -115,8 +117,6 @@ async def two(vault):
 
 def pid_of(replica):
     """The process that listens on a replica's port."""
-    import psutil
-
     return next(
         c.pid
         for c in psutil.net_connections("tcp")
@@ -188,8 +188,9 @@ def test_a_killed_replica_costs_its_clients_no_sample_and_the_others_nothing(clu
 
     async def main():
         async def kill():
-            victim = (await two(vault))[0]
-            os.kill(pid_of(victim), signal.SIGKILL)
+            victim = pid_of((await two(vault))[0])
+            assert psutil.Process(victim).nice() == psutil.Process().nice()  # Ray's own is 15
+            os.kill(victim, signal.SIGKILL)
             await asyncio.sleep(3.0)
 
         resumed = await conversations(vault, kill)
