@@ -21,6 +21,13 @@ CHUNK_MS = 25.0
 """Milliseconds a step where nobody says: the same everywhere, because a session goes on only where
 chunks are equal."""
 
+LOCAL_CLUSTER: dict[str, Any] = {
+    "include_dashboard": False,
+    "object_store_memory": 200 << 20,
+    "_system_config": {"worker_niceness": 0},  # of what Ray itself starts, see `PROMPT`
+}
+"""How `ray.init` starts a cluster of this process's own."""
+
 
 def open_replica(config: ServeConfig, membership: Membership) -> FleetService:
     """A replica's service."""
@@ -57,17 +64,8 @@ def run_fleet(
     config = config.model_copy(
         update={"voices": config.voices.resolve(), "chunk_ms": config.chunk_ms or CHUNK_MS}
     )
-    local: dict[str, Any] = {
-        "include_dashboard": False,
-        "object_store_memory": 200 << 20,
-        "_system_config": {"worker_niceness": 0},  # of what Ray itself starts, see `PROMPT`
-    }
-    ray.init(
-        address=address or "local",
-        namespace=NAMESPACE,
-        log_to_driver=False,
-        **({} if address else local),
-    )
+    local = {} if address else LOCAL_CLUSTER
+    ray.init(address=address or "local", namespace=NAMESPACE, log_to_driver=False, **local)
     try:
         with tempfile.TemporaryDirectory(prefix="rtvc-tls-") as folder:
             certificate = Path(folder) / "both.pem" if tls else None

@@ -23,6 +23,7 @@ from rtvc.engine.fleet.app import ByStreams, application, deploy, needed, remove
 from rtvc.engine.fleet.config import Fleet, parse_replicas
 from rtvc.engine.fleet.haproxy import Door
 from rtvc.engine.fleet.remote_vault import remote_vault
+from rtvc.engine.fleet.run import LOCAL_CLUSTER
 
 psutil = pytest.importorskip("psutil")
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'rtvc-engine[ray]'")
@@ -43,13 +44,11 @@ def begin_ray(attempts=3):
             ray.init(
                 "local",
                 num_cpus=2,
-                object_store_memory=100 << 20,
-                include_dashboard=False,
-                _system_config={"worker_niceness": 0},
                 log_to_driver=False,
                 configure_logging=False,
                 namespace="rtvc",
                 _node_ip_address="127.0.0.1",
+                **LOCAL_CLUSTER,
             )
             return
         except Exception as error:  # Ray raises nothing narrower
