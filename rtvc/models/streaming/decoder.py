@@ -152,10 +152,7 @@ class Decoder(nn.Module):
             else ()
         )
         answers, style = iter(memory), voice[:, self.memory_size :]
-        # Unvoiced frames have no F0: zero is the middle of the register, and voicing says why.
-        register = (log_f0 - F0_CENTRE) * F0_SCALE * voicing
-        pitch = torch.stack([register, voicing], 1).to(content.dtype)
-        x, inputs = self.inputs(torch.cat([content, pitch, energy * 0.3], 1), state.inputs)
+        x, inputs = self.inputs(self.read(content, log_f0, voicing, energy), state.inputs)
         blocks, at = [], 0
         for number, (block, old) in enumerate(
             zip(self.adaptive_blocks(), state.blocks, strict=True), 1
@@ -183,6 +180,15 @@ class Decoder(nn.Module):
         spectrum, noise = self.filtered(spectrum.mT, filters, state.noise, free)
         wave, synthesis = self.istft(spectrum.mT, state.synthesis)
         return wave, DecoderState(inputs, tuple(blocks), source, analysis, synthesis, noise)
+
+    @staticmethod
+    def read(content: Tensor, log_f0: Tensor, voicing: Tensor, energy: Tensor) -> Tensor:
+        """What the first convolution reads: content (B, C, T), log_f0 and voicing (B, T), energy
+        (B, E, T) -> (B, C + 2 + E, T)."""
+        # Unvoiced frames have no F0: zero is the middle of the register, and voicing says why.
+        register = (log_f0 - F0_CENTRE) * F0_SCALE * voicing
+        pitch = torch.stack([register, voicing], 1).to(content.dtype)
+        return torch.cat([content, pitch, energy * 0.3], 1)
 
     @staticmethod
     def precise(x: Tensor) -> Tensor:

@@ -11,13 +11,13 @@ The encoder hears each piece through another microphone and at the dial's settin
 decoder serves all of them.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rtvc.audio.energy import energy as energy_of
 from rtvc.audio.mel import HOP
@@ -29,6 +29,7 @@ from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.dial import DialConverter
+from rtvc.models.streaming.model import StreamingConverter
 from rtvc.models.streaming.style import STYLE
 from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator
@@ -42,6 +43,7 @@ from rtvc.train.material.stream_data import frozen, stacked
 from rtvc.train.material.unit_batches import Heads, SpeechStage, analysed, unit_losses
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
+from rtvc.train.streaming.inherited import Pair, first_answers, fit_convolution, take_matching
 from rtvc.train.streaming.joint_config import JointConfig
 from rtvc.train.streaming.units import noisy
 
@@ -78,21 +80,6 @@ class Outputs:
         """What the discriminators tell from recordings; the reconstruction first."""
         converted = [] if self.conversion is None else [self.conversion]
         return [self.reconstruction, *converted]
-
-
-def take_matching(module: nn.Module, source: nn.Module) -> None:
-    """Copies the weights of another module where name and shape agree, and leaves the others as
-    they are."""
-    theirs = source.state_dict()
-    ours = module.state_dict()
-    module.load_state_dict(
-        ours
-        | {
-            name: theirs[name]
-            for name in ours
-            if name in theirs and ours[name].shape == theirs[name].shape
-        }
-    )
 
 
 class Joint(SpeechStage):
@@ -149,6 +136,31 @@ class Joint(SpeechStage):
             shipped = load_default()
             for name in {"decoder", "affine", *STYLE_PARTS} - set(initialised):
                 take_matching(self.modules[name], getattr(shipped, name))
+            same_width = self.model.decoder.inputs.outputs == shipped.decoder.inputs.outputs
+            if "decoder" not in initialised and same_width and self.config.inherit_batches:
+                self.inherit_inputs(shipped.to(self.device()))
+
+    def inherit_inputs(self, shipped: StreamingConverter) -> None:
+        """The decoder's first layer, which reads another content, learns in one step to answer as
+        the shipped one's does; what follows has learnt already."""
+
+        def pairs() -> Iterator[Pair]:
+            for index in range(self.config.inherit_batches):
+                batch = moved(self.batch(index), self.device())
+                wave, log_f0, voiced = (batch[name] for name in ("wave", "log_f0", "voiced"))
+                settings = self.model.encoder.lookaheads
+                lookahead = settings[index % len(settings)]
+                mel = self.mel(wave)
+                (content,) = self.model.encoder.contents(mel, (lookahead,))
+                read = self.model.decoder.read(content, log_f0, voiced, energy_of(mel))
+                answers, cut = first_answers(
+                    shipped, wave, log_f0, voiced, self.config.model.encoder.fall
+                )
+                kept = read.shape[-1] - max(cut, lookahead)
+                yield Pair(read[..., :kept], answers[..., :kept])
+
+        with torch.no_grad():
+            fit_convolution(self.model.decoder.inputs, pairs(), self.config.warm)
 
     def row(
         self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
@@ -309,8 +321,10 @@ class Joint(SpeechStage):
             ).mean()
         if weights.foreign:
             with torch.no_grad():
-                voice = self.speaker(batch["reference"]).roll(1, 0)
-            losses["foreign"] = cosine_distance(self.speaker(conversion.wave), voice)
+                own = self.speaker(batch["reference"])
+            heard = self.speaker(conversion.wave)
+            losses["foreign"] = cosine_distance(heard, own.roll(1, 0))
+            losses["metric/leak"] = 1 - cosine_distance(heard.detach(), own)
         return losses
 
     def validate(self, step: int) -> dict[str, float]:

@@ -52,6 +52,9 @@ class JointConfig(SpeechRun):
     grow: bool = True
     """Whether decoder and style encoders begin as those of the shipped model, where names and
     shapes agree."""
+    inherit_batches: int = Field(default=24, ge=0)
+    """Batches on which the decoder's first layer, then, learns to read this content; 0 lets it
+    begin at random."""
     train_encoder: bool = True
     train_styles: bool = True
     foreign_from: int = Field(default=0, ge=0)
