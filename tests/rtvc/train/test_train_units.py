@@ -109,7 +109,9 @@ def test_the_converter_learns_and_every_part_of_it_moves(
     made.fit()
     heard_out = curve(tmp_path / "joint", "valid/stft")
     assert heard_out[-1] < 0.9 * heard_out[0]
-    assert {"words", "listening", "foreign", "prosody", "units", "metric/leak"} <= curves(tmp_path / "joint")
+    assert {"words", "listening", "foreign", "prosody", "units", "metric/leak"} <= curves(
+        tmp_path / "joint"
+    )
     for part in parts:
         pairs = zip(modules[part].parameters(), before[part], strict=True)
         assert not all(torch.equal(new, old) for new, old in pairs), f"{part} did not learn"
