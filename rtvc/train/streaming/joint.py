@@ -12,11 +12,12 @@ decoder serves all of them.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rtvc.audio.energy import energy as energy_of
@@ -252,20 +253,37 @@ class Joint(SpeechStage):
     def outputs(self, batch: Batch, step: int) -> Outputs:
         """What the model decodes of a batch, at the dial's setting whose turn it is."""
         settings, weights = self.model.encoder.lookaheads, self.config.weights
-        encoded = self.encode(batch, settings[step % len(settings)])
-        own = self.decoded(encoded, batch["log_f0"], batch, encoded.acoustic)
-        conversion = None
+        lookahead = settings[step % len(settings)]
+        encoded = self.encode(batch, lookahead)
+        conversion, heard = None, encoded
         if step >= self.config.foreign_from and (
             weights.words or weights.listening or weights.foreign
         ):
             log_f0 = in_next_register(batch["log_f0"], encoded.prosody)
-            conversion = self.judged(
-                self.decoded(encoded, log_f0, batch, encoded.acoustic.roll(1, 0))
-            )
+            wave = self.decoded(encoded, log_f0, batch, encoded.acoustic.roll(1, 0))
+            conversion = self.judged(wave)
+            if self.model.decoder.training:
+                content = self.content_of_conversion(wave, encoded.content, lookahead)
+                heard = replace(encoded, content=content)
+        own = self.decoded(heard, batch["log_f0"], batch, encoded.acoustic)
         with torch.no_grad():
             target = self.judged(self.target(batch))
         reconstruction = self.judged(own) if weights.adversarial else JudgedWave(own, [])
         return Outputs(encoded, reconstruction, target, conversion)
+
+    def content_of_conversion(self, wave: Tensor, content: Tensor, lookahead: int) -> Tensor:
+        """The content (B, Z, T), of the first rows as it is heard of their conversion (B, N').
+
+        What the decoder restores from that in the speaker's own voice cannot come from the
+        speaker's own sound (the cycle of StyleTTS-VC, section 3.3).
+        """
+        rows = round(self.config.cycle * len(wave))
+        if not rows:
+            return content
+        heard = F.pad(wave[:rows].detach(), (0, HOP - self.centre))
+        with torch.set_grad_enabled(self.config.train_encoder and torch.is_grad_enabled()):
+            (again,) = self.model.encoder.contents(self.mel(heard), (lookahead,))
+        return torch.cat([again, content[rows:]])
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """What the discriminators minimise, or everything that the converter does."""

@@ -46,6 +46,8 @@ class JointConfig(SpeechRun):
     gain: tuple[float, float] = (-1.0, 0.7)
     """Range of the log-gain of pieces, which the decoder must follow; limited so that nothing
     clips."""
+    cycle: float = Field(default=0.0, ge=0, le=1)
+    """Share of the rows that are restored from the content of their own conversion."""
     without_tokens: float = Field(default=0.1, ge=0, le=1)
     """Share of voices that the decoder knows by their style alone, as those that come without a
     recording."""

@@ -158,6 +158,31 @@ def curves(run: Path) -> set[str]:
     }
 
 
+def test_what_is_restored_may_be_heard_of_its_conversion(
+    tmp_path: Path, folder: Path, runs: Path
+) -> None:
+    top = f'init = [{{ path = "{runs / "units"}" }}, {{ path = "{runs / "judge"}" }}]\n'
+    small = ["data.frames=48", "data.batch=4", "cycle=0.5"]
+    made = trainer("joint", folder, tmp_path / "joint", 4, 1e-3, *small, top=top)
+    made.begin(resume=False)
+    stage = made.stage
+    assert isinstance(stage, joint.Joint)
+    batch = stage.batch(0)
+    content = stage.encode(batch, 1).content
+    wave = stage.target(batch).requires_grad_()
+    mixed = stage.content_of_conversion(wave, content, 1)
+    assert torch.equal(mixed[2:], content[2:])
+    # The recording itself in the conversion's place: what is heard of it is what is heard of it.
+    torch.testing.assert_close(
+        mixed[:2, :, :40], stage.encode(batch | {"source": batch["wave"]}, 1).content[:2, :, :40]
+    )
+    assert not torch.equal(mixed[:2], content[:2])  # which comes through another microphone
+    mixed[:2].sum().backward()
+    assert wave.grad is None  # the decoder is not asked to please the encoder
+    assert all(each.grad is not None for each in stage.model.encoder.out.parameters())
+    made.fit()
+
+
 def test_discriminators_learn_first_and_then_are_minded(
     tmp_path: Path, folder: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
