@@ -27,6 +27,8 @@ from rtvc.models.streaming.timbre import WIDTH, TimbreAttention
 SIZE, STEP = 2 * HOP, HOP // 2
 """Window and hop of the synthesis, in samples: 25 ms and 6.25 ms."""
 BINS = SIZE // 2 + 1
+ENERGIES = 2
+"""Energies that come with each frame: its own, and that of the next one where it is known."""
 NOISE_FRAMES = 997
 """Length of the noise table: a prime, 6.2 s."""
 RANGE = 12.0
@@ -72,7 +74,6 @@ class Decoder(nn.Module):
         dilations: Sequence[int],
         statistics: Statistics = "frame",
         *,
-        energies: int = 2,
         timbre: Sequence[int] = (),
         tokens: int = 0,
         phase_bins: int = 0,
@@ -84,7 +85,6 @@ class Decoder(nn.Module):
             kernel: taps of their convolutions.
             dilations: one block each.
             statistics: what their norms take out.
-            energies: frames of energy that come with each frame.
             timbre: numbers of the blocks that an attention to the voice's tokens follows, counted
                 from 1.
             tokens: how many there are.
@@ -92,7 +92,7 @@ class Decoder(nn.Module):
                 phase.
         """
         super().__init__()
-        self.inputs = Conv(content + 2 + energies, hidden, 3)
+        self.inputs = Conv(content + 2 + ENERGIES, hidden, 3)
         self.blocks = nn.ModuleList(AdaBlock(hidden, kernel, d, statistics) for d in dilations)
         self.norm = nn.LayerNorm(hidden)
         self.rates, self.phase_bins, self.tokens = HOP // STEP, phase_bins, tokens
@@ -138,7 +138,7 @@ class Decoder(nn.Module):
         voice: Tensor,
         state: DecoderState,
     ) -> tuple[Tensor, DecoderState]:
-        """content (B, C, T), log_f0 and voicing (B, T), energy (B, E, T), voice (B, M + S) -> (B,
+        """content (B, C, T), log_f0 and voicing (B, T), energy (B, 2, T), voice (B, M + S) -> (B,
         1, T * HOP).
 
         Frame t completes the samples that end at its centre. The voice is the memory of its tokens,
@@ -184,7 +184,7 @@ class Decoder(nn.Module):
     @staticmethod
     def read(content: Tensor, log_f0: Tensor, voicing: Tensor, energy: Tensor) -> Tensor:
         """What the first convolution reads: content (B, C, T), log_f0 and voicing (B, T), energy
-        (B, E, T) -> (B, C + 2 + E, T)."""
+        (B, 2, T) -> (B, C + 4, T)."""
         # Unvoiced frames have no F0: zero is the middle of the register, and voicing says why.
         register = (log_f0 - F0_CENTRE) * F0_SCALE * voicing
         pitch = torch.stack([register, voicing], 1).to(content.dtype)

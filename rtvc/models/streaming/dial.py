@@ -99,7 +99,6 @@ class DialConverter(nn.Module):
             c.decoder_kernel,
             c.decoder_dilations,
             c.statistics,
-            energies=1,
             timbre=c.timbre,
             tokens=2 * c.tokens,
             phase_bins=c.phase_bins,
@@ -183,17 +182,19 @@ class DialConverter(nn.Module):
         # Pitch and energy know a frame as soon as it is heard; they wait for its content.
         melody, pitch = self.pitch(features[:, BANDS:], state.pitch)
         melody, late_melody = self.late_melody(melody, state.melody)
-        energy, late_energy = self.late_energy(energy_of(mel), state.energy)
+        # The next frame's energy comes along where it is known already: the decoder may hear an
+        # onset one frame before it speaks it.
+        known = energy_of(mel)
+        late, late_energy = self.late_energy(known, state.energy)
+        frames = torch.cat([state.energy.to(known.dtype), known], -1)
+        soon = frames.narrow(-1, min(1, self.lookahead), known.shape[-1])
+        energy = torch.cat([late, soon], 1)
         (log_f0, loudness), prosody = self.prosody(
-            melody[:, 0], melody[:, 1], energy[:, 0], voice[:, : Prosody.TARGETS], state.prosody
+            melody[:, 0], melody[:, 1], late[:, 0], voice[:, : Prosody.TARGETS], state.prosody
         )
+        energy = energy + (loudness - late[:, 0])[:, None]
         wave, decoder = self.decoder(
-            content,
-            log_f0,
-            melody[:, 1],
-            loudness[:, None],
-            voice[:, Prosody.TARGETS :],
-            state.decoder,
+            content, log_f0, melody[:, 1], energy, voice[:, Prosody.TARGETS :], state.decoder
         )
         wave, limiter = self.limiter(wave, state.limiter)
         return wave, DialState(

@@ -58,7 +58,7 @@ class Encoded:
     """A batch before anything is decoded: content, energy, and the styles of its references."""
 
     content: Tensor  # (B, Z, T)
-    energy: Tensor  # (B, 1, T)
+    energy: Tensor  # (B, 2, T)
     acoustic: Tensor  # (B, A)
     prosodic: Tensor  # (B, 128)
     prosody: Prosody
@@ -81,6 +81,15 @@ class Outputs:
         """What the discriminators tell from recordings; the reconstruction first."""
         converted = [] if self.conversion is None else [self.conversion]
         return [self.reconstruction, *converted]
+
+
+def energies_of(mel: Tensor, lookahead: int) -> Tensor:
+    """mel (B, M, T) -> the energy of each frame and, where the dial waits for it, of the next (B,
+    2, T); the last is its own next."""
+    energy = energy_of(mel)
+    ahead = min(1, lookahead)
+    following = torch.cat([energy[..., ahead:], energy[..., energy.shape[-1] - ahead :]], -1)
+    return torch.cat([energy, following], 1)
 
 
 class Joint(SpeechStage):
@@ -153,7 +162,8 @@ class Joint(SpeechStage):
                 lookahead = settings[index % len(settings)]
                 mel = self.mel(wave)
                 (content,) = self.model.encoder.contents(mel, (lookahead,))
-                read = self.model.decoder.read(content, log_f0, voiced, energy_of(mel))
+                energies = energies_of(mel, lookahead)
+                read = self.model.decoder.read(content, log_f0, voiced, energies)
                 answers, cut = first_answers(
                     shipped, wave, log_f0, voiced, self.config.model.encoder.fall
                 )
@@ -212,7 +222,7 @@ class Joint(SpeechStage):
             acoustic = torch.cat([acoustic[:, :STYLE], acoustic[:, STYLE:] * kept], 1)
         return Encoded(
             content,
-            energy_of(self.mel(batch["wave"])),
+            energies_of(self.mel(batch["wave"]), lookahead),
             acoustic,
             prosodic,
             prosody_of(
