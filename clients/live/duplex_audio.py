@@ -20,6 +20,7 @@ from rtvc.clients.live.config import LiveConfig
 from rtvc.clients.live.open_devices import Devices, Opener, Role, Route
 from rtvc.clients.live.status import Status
 from rtvc.clients.recording.recorder import Recorder
+from rtvc.clients.sound.bell import Bell
 from rtvc.clients.sound.priority import WORKER, Urgency, raise_priority
 from rtvc.engine.callback.duplex import Front as FrontOf
 from rtvc.engine.callback.duplex import Outlet
@@ -28,8 +29,7 @@ from rtvc.errors import DeviceError
 from rtvc.percentiles import percentiles
 
 NAP_S = 0.001
-"""How long the worker sleeps when there is nothing to do: it is never woken by a lock that the
-audio callback holds."""
+"""How long the worker sleeps at most when there is nothing to do."""
 SWITCH_S = 0.001
 """How long a thread of Python may keep an audio callback waiting."""
 RECORDINGS = Path("rtvc-recordings")
@@ -118,6 +118,7 @@ class DuplexAudio:
         self._level_in = self._level_out = QUIETEST_DB
         self._busy = deque[tuple[float, float]](maxlen=400)  # (seconds taken, seconds of audio)
         self._stop = threading.Event()
+        self._bell = Bell()
         self._worker = threading.Thread(target=self._work, name="rtvc-worker", daemon=True)
 
     def start(self) -> None:
@@ -145,6 +146,8 @@ class DuplexAudio:
         if self._worker.is_alive():
             self._worker.join(5)
         self.devices.close()
+        if not self._worker.is_alive():  # else it may still be waiting
+            self._bell.close()
         self.recorder.stop()
 
     def use(self, role: Role, device: str | None) -> None:
@@ -248,6 +251,7 @@ class DuplexAudio:
         if not self.pump.outlet.playout.asked:
             return  # nobody listens yet: what was said before is not kept for them
         self.pump.capture(block, at, time.perf_counter())
+        self._bell.ring()
 
     def _work(self) -> None:
         urgency = Urgency(WORKER)
@@ -260,7 +264,7 @@ class DuplexAudio:
                     self._busy.append((time.perf_counter() - began, audio))
                     urgency.turn(time.thread_time() - spent, audio)
                 else:
-                    time.sleep(NAP_S)
+                    self._bell.wait(NAP_S)
         except BaseException as error:  # `supervise` of the conversion raises it where it is seen
             self.failure = error
 

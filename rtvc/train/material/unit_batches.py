@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from rtvc.audio.energy import energy as energy_of
 from rtvc.data.augment import AugmentConfig, augment, drawn_speed
 from rtvc.data.seeds import generator, numpy_generator
 from rtvc.data.speech import Cut, Speech
@@ -217,3 +218,12 @@ def analysed(analysis: Analysis, wave: Tensor) -> Tensor:
         features: Tensor
         features, _ = analysis(wave[:, None], analysis.initial(len(wave)))
     return features
+
+
+def energies_of(mel: Tensor, lookahead: int) -> Tensor:
+    """mel (B, M, T) -> the energy of each frame and, where the dial waits for it, of the next (B,
+    2, T); the last is its own next."""
+    energy = energy_of(mel)
+    ahead = min(1, lookahead)
+    following = torch.cat([energy[..., ahead:], energy[..., energy.shape[-1] - ahead :]], -1)
+    return torch.cat([energy, following], 1)

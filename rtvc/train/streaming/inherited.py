@@ -1,7 +1,7 @@
 """How a converter of the second generation begins as the shipped model, whose decoder has learnt
 for hours already."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,10 @@ from rtvc.audio.mel import HOP, WINDOW
 from rtvc.layers.contract import offline
 from rtvc.layers.conv import Conv
 from rtvc.models.streaming.analysis import BANDS
+from rtvc.models.streaming.dial import DialConverter
 from rtvc.models.streaming.model import StreamingConverter
+from rtvc.train.material.unit_batches import analysed, energies_of
+from rtvc.train.stage import Batch
 
 RIDGE = 1e-3
 """What is added to the inputs' variance, as a share of its mean."""
@@ -107,3 +110,36 @@ def fit_convolution(layer: Conv, pairs: Iterable[Pair], warm: int) -> float:
         if layer.bias is not None:
             layer.bias.copy_(solution[-1])
     return 1 - float(error) / variance
+
+
+def inherit_inputs(
+    model: DialConverter, shipped: StreamingConverter, batches: Iterable[Batch], warm: int
+) -> float:
+    """Gives the first layer of the decoder, which reads another content, the weights by which it
+    answers as the shipped model's does; what follows has learnt already.
+
+    Args:
+        model: whose encoder has learnt; every setting of its dial is heard in turn.
+        shipped: of the first generation.
+        batches: of stage `joint`, on the model's device.
+        warm: frames at the beginning of their rows that do not count.
+
+    Returns:
+        As `fit_convolution`.
+    """
+    settings = model.encoder.lookaheads
+    shipped = shipped.to(next(model.parameters()).device)
+
+    def pairs() -> Iterator[Pair]:
+        for index, batch in enumerate(batches):
+            wave, log_f0, voiced = (batch[name] for name in ("wave", "log_f0", "voiced"))
+            lookahead = settings[index % len(settings)]
+            mel = analysed(model.analysis, wave)[:, :BANDS]
+            (content,) = model.encoder.contents(mel, (lookahead,))
+            read = model.decoder.read(content, log_f0, voiced, energies_of(mel, lookahead))
+            answers, cut = first_answers(shipped, wave, log_f0, voiced, model.config.encoder.fall)
+            kept = read.shape[-1] - max(cut, lookahead)
+            yield Pair(read[..., :kept], answers[..., :kept])
+
+    with torch.no_grad():
+        return fit_convolution(model.decoder.inputs, pairs(), warm)

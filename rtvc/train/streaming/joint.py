@@ -11,7 +11,7 @@ The encoder hears each piece through another microphone and at the dial's settin
 decoder serves all of them.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -30,7 +30,6 @@ from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.dial import DialConverter
-from rtvc.models.streaming.model import StreamingConverter
 from rtvc.models.streaming.style import STYLE
 from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator
@@ -41,10 +40,10 @@ from rtvc.train.losses.prosody_targets import Prosody, in_next_register, prosody
 from rtvc.train.losses.speaker import SpeakerEncoder, cosine_distance
 from rtvc.train.material.recogniser import Recogniser
 from rtvc.train.material.stream_data import frozen, stacked
-from rtvc.train.material.unit_batches import Heads, SpeechStage, analysed, unit_losses
+from rtvc.train.material.unit_batches import Heads, SpeechStage, analysed, energies_of, unit_losses
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
-from rtvc.train.streaming.inherited import Pair, first_answers, fit_convolution, take_matching
+from rtvc.train.streaming.inherited import inherit_inputs, take_matching
 from rtvc.train.streaming.joint_config import JointConfig
 from rtvc.train.streaming.units import noisy
 
@@ -81,15 +80,6 @@ class Outputs:
         """What the discriminators tell from recordings; the reconstruction first."""
         converted = [] if self.conversion is None else [self.conversion]
         return [self.reconstruction, *converted]
-
-
-def energies_of(mel: Tensor, lookahead: int) -> Tensor:
-    """mel (B, M, T) -> the energy of each frame and, where the dial waits for it, of the next (B,
-    2, T); the last is its own next."""
-    energy = energy_of(mel)
-    ahead = min(1, lookahead)
-    following = torch.cat([energy[..., ahead:], energy[..., energy.shape[-1] - ahead :]], -1)
-    return torch.cat([energy, following], 1)
 
 
 class Joint(SpeechStage):
@@ -148,30 +138,13 @@ class Joint(SpeechStage):
                 take_matching(self.modules[name], getattr(shipped, name))
             same_width = self.model.decoder.inputs.outputs == shipped.decoder.inputs.outputs
             if "decoder" not in initialised and same_width and self.config.inherit_batches:
-                self.inherit_inputs(shipped.to(self.device()))
-
-    def inherit_inputs(self, shipped: StreamingConverter) -> None:
-        """The decoder's first layer, which reads another content, learns in one step to answer as
-        the shipped one's does; what follows has learnt already."""
-
-        def pairs() -> Iterator[Pair]:
-            for index in range(self.config.inherit_batches):
-                batch = moved(self.batch(index), self.device())
-                wave, log_f0, voiced = (batch[name] for name in ("wave", "log_f0", "voiced"))
-                settings = self.model.encoder.lookaheads
-                lookahead = settings[index % len(settings)]
-                mel = self.mel(wave)
-                (content,) = self.model.encoder.contents(mel, (lookahead,))
-                energies = energies_of(mel, lookahead)
-                read = self.model.decoder.read(content, log_f0, voiced, energies)
-                answers, cut = first_answers(
-                    shipped, wave, log_f0, voiced, self.config.model.encoder.fall
+                batches = map(self.batch, range(self.config.inherit_batches))
+                inherit_inputs(
+                    self.model,
+                    shipped,
+                    (moved(b, self.device()) for b in batches),
+                    self.config.warm,
                 )
-                kept = read.shape[-1] - max(cut, lookahead)
-                yield Pair(read[..., :kept], answers[..., :kept])
-
-        with torch.no_grad():
-            fit_convolution(self.model.decoder.inputs, pairs(), self.config.warm)
 
     def row(
         self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
