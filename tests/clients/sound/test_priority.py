@@ -8,6 +8,8 @@ import pytest
 
 from rtvc.clients.sound import priority
 from rtvc.clients.sound.priority import (
+    ALONE_GREEDY,
+    ALONE_MODEST,
     GENTLE,
     GREEDY,
     JUDGED_S,
@@ -21,8 +23,9 @@ from rtvc.clients.sound.priority import (
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What the system was asked for, in order."""
+    """What the system was asked for, in order; it has two processors."""
     calls = []
+    monkeypatch.setattr(priority, "processors", lambda: 2)
     monkeypatch.setattr(priority, "realtime", lambda level: calls.append(level) or True)
     monkeypatch.setattr(priority, "ordinary", lambda: calls.append("ordinary"))
     return calls
@@ -61,6 +64,19 @@ def test_it_does_not_waver_between_the_two_shares(asked):
     for share in (0.5 * (MODEST + GREEDY), 0.99 * GREEDY, 1.01 * MODEST) * 20:
         turns(urgency, share, 0.5)
     assert asked == [2]
+
+
+def test_on_a_single_processor_more_is_left_to_the_sound_server(asked, monkeypatch):
+    share = 0.5 * (ALONE_MODEST + MODEST)
+    turns(Urgency(2), share, 2)
+    assert asked == [2]
+    monkeypatch.setattr(priority, "processors", lambda: 1)
+    turns(Urgency(2), share, 2)
+    assert asked == [2]
+    urgency = Urgency(2)
+    turns(urgency, 0.9 * ALONE_MODEST, 2)
+    turns(urgency, 0.5 * (ALONE_GREEDY + GREEDY), 2 * JUDGED_S)
+    assert asked == [2, 2, "ordinary"]
 
 
 def test_what_is_not_permitted_is_asked_for_again_and_costs_nothing(monkeypatch):
