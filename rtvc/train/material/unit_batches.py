@@ -15,7 +15,8 @@ from rtvc.data.seeds import generator, numpy_generator
 from rtvc.data.speech import Cut, Speech
 from rtvc.data.symbols import SYMBOLS
 from rtvc.data.utterance import UNKNOWN, Utterance
-from rtvc.models.streaming.analysis import Analysis
+from rtvc.models.streaming.analysis import BANDS, Analysis
+from rtvc.models.streaming.pitch import PitchNet
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.losses import frame_cross_entropy
 from rtvc.train.losses.shares import METRIC, means, share, weighed
@@ -24,6 +25,8 @@ from rtvc.train.material.units import CLUSTERS, LAYERS
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Stage
 
+MELODIES = (("wave", "log_f0", "voiced"), ("reference", "reference_f0", "reference_voiced"))
+"""What batches of stage `joint` hold of sounds, and of the F0 and voicing of each."""
 LABELS = ("units", "phonemes")
 """Losses that are cross entropies of a batch's labels of the same name."""
 
@@ -227,3 +230,15 @@ def energies_of(mel: Tensor, lookahead: int) -> Tensor:
     ahead = min(1, lookahead)
     following = torch.cat([energy[..., ahead:], energy[..., energy.shape[-1] - ahead :]], -1)
     return torch.cat([energy, following], 1)
+
+
+def with_melodies(batch: Batch, analysis: Analysis, pitch: PitchNet) -> Batch:
+    """A batch whose F0 and voicing of pieces and references (B, T) are what a pitch network says in
+    a stream, without gradients."""
+    told = dict(batch)
+    for sound, f0, voiced in MELODIES:
+        features = analysed(analysis, batch[sound])[:, BANDS:]
+        with torch.no_grad():
+            melody, _ = pitch(features, pitch.initial(len(features)))
+        told[f0], told[voiced] = melody.float().unbind(1)
+    return told

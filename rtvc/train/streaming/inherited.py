@@ -85,7 +85,8 @@ def fit_convolution(layer: Conv, pairs: Iterable[Pair], warm: int) -> float:
         warm: frames at the beginning of each that do not count.
 
     Returns:
-        The share of the answers' variance that it explains.
+        The share of the answers' variance that it explains; 0, and nothing is changed, where there
+        are no pairs.
     """
     size = layer.kernel * layer.inputs + 1
     covariance = torch.zeros(size, size, dtype=torch.float64)
@@ -99,6 +100,8 @@ def fit_convolution(layer: Conv, pairs: Iterable[Pair], warm: int) -> float:
         covariance += x.mT @ x
         product += x.mT @ y
         square, mean, count = square + float(y.square().sum()), mean + y.sum(0), count + len(y)
+    if not count:
+        return 0.0
     ridge = RIDGE * covariance.diagonal()[:-1].mean()
     ridges = torch.full((size,), float(ridge), dtype=torch.float64)
     ridges[-1] = 0
@@ -125,9 +128,12 @@ def inherit_inputs(
         warm: frames at the beginning of their rows that do not count.
 
     Returns:
-        As `fit_convolution`.
+        As `fit_convolution`; 0 where the two decoders' layers are not of one size, or there is no
+        batch.
     """
     settings = model.encoder.lookaheads
+    if model.decoder.inputs.outputs != shipped.decoder.inputs.outputs:
+        return 0.0
     shipped = shipped.to(next(model.parameters()).device)
 
     def pairs() -> Iterator[Pair]:

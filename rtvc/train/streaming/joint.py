@@ -12,7 +12,7 @@ decoder serves all of them.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -36,50 +36,28 @@ from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator
 from rtvc.train.config import RunConfig
 from rtvc.train.losses.opponents import HEAD_START, LISTENED, JudgedWave, Opponents
 from rtvc.train.losses.projected import FeatureDiscriminator
-from rtvc.train.losses.prosody_targets import Prosody, in_next_register, prosody_of
+from rtvc.train.losses.prosody_targets import in_next_register, prosody_of
 from rtvc.train.losses.speaker import SpeakerEncoder, cosine_distance
 from rtvc.train.material.recogniser import Recogniser
 from rtvc.train.material.stream_data import frozen, stacked
-from rtvc.train.material.unit_batches import Heads, SpeechStage, analysed, energies_of, unit_losses
+from rtvc.train.material.unit_batches import (
+    Heads,
+    SpeechStage,
+    analysed,
+    energies_of,
+    unit_losses,
+    with_melodies,
+)
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
 from rtvc.train.streaming.inherited import inherit_inputs, take_matching
 from rtvc.train.streaming.joint_config import JointConfig
+from rtvc.train.streaming.joint_outputs import Encoded, Outputs
 from rtvc.train.streaming.units import noisy
 
 BELIEVED_F0 = 1_000.0
 """Hz; estimates above it are mostly mistakes."""
 STYLE_PARTS = ("acoustic", "prosodic", "targets")
-
-
-@dataclass
-class Encoded:
-    """A batch before anything is decoded: content, energy, and the styles of its references."""
-
-    content: Tensor  # (B, Z, T)
-    energy: Tensor  # (B, 2, T)
-    acoustic: Tensor  # (B, A)
-    prosodic: Tensor  # (B, 128)
-    prosody: Prosody
-
-
-@dataclass
-class Outputs:
-    """What the model decodes of a batch, kept in it from the discriminators' phase to the
-    converter's."""
-
-    encoded: Encoded
-    reconstruction: JudgedWave
-    """In the speaker's own voice."""
-    target: JudgedWave
-    """As recorded."""
-    conversion: JudgedWave | None
-    """In the voice of another row; None while the decoder is too rough for it."""
-
-    def fakes(self) -> list[JudgedWave]:
-        """What the discriminators tell from recordings; the reconstruction first."""
-        converted = [] if self.conversion is None else [self.conversion]
-        return [self.reconstruction, *converted]
 
 
 class Joint(SpeechStage):
@@ -109,6 +87,8 @@ class Joint(SpeechStage):
         # The heads too, though no converter has them: a run that goes on from this one needs them.
         self.averaged = [*parts, *(["heads"] if config.train_encoder else [])]
         self.phases = {"converter": self.averaged}
+        if config.melody == "network":
+            self.modules["pitch"] = frozen(self.model.pitch)
         self.needs_judge = bool(weights.words or weights.listening or weights.adversarial)
         if self.needs_judge:
             self.judge = self.modules["judge"] = frozen(Recogniser(config.judge))
@@ -127,17 +107,17 @@ class Joint(SpeechStage):
         """Refuses to listen to an encoder or a judge that nobody trained; what else `[[init]]`
         lacks begins as the shipped model's."""
         needed = {"encoder", "heads"} | ({"judge"} if self.needs_judge else set())
+        needed |= {"pitch"} & set(self.modules)
         if missing := needed - set(initialised):
             raise ConfigError(
-                f"[[init]] gives no {', '.join(sorted(missing))}: name runs of `rtvc train units`"
-                " and `rtvc train judge`"
+                f"[[init]] gives no {', '.join(sorted(missing))}: name runs of `rtvc train units`,"
+                " `judge` and, for its pitch, `melody`"
             )
         if self.config.grow:
             shipped = load_default()
             for name in {"decoder", "affine", *STYLE_PARTS} - set(initialised):
                 take_matching(self.modules[name], getattr(shipped, name))
-            same_width = self.model.decoder.inputs.outputs == shipped.decoder.inputs.outputs
-            if "decoder" not in initialised and same_width and self.config.inherit_batches:
+            if "decoder" not in initialised:
                 batches = map(self.batch, range(self.config.inherit_batches))
                 inherit_inputs(
                     self.model,
@@ -177,12 +157,17 @@ class Joint(SpeechStage):
         voicing; cutoff (B,) in Hz."""
         return self.augmented(stacked(self.rows(index)), index)
 
+    def told(self, batch: Batch) -> Batch:
+        """A batch with the melodies that the decoder is told of pieces and references."""
+        network = self.config.melody == "network"
+        return with_melodies(batch, self.analysis, self.model.pitch) if network else batch
+
     def mel(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> log-mel (B, BANDS, T), without gradients, in float32."""
         return analysed(self.analysis, wave)[:, :BANDS]
 
     def encode(self, batch: Batch, lookahead: int) -> Encoded:
-        """Content at a setting of the dial and styles; F0 is the labels'."""
+        """Content at a setting of the dial, and styles."""
         with torch.set_grad_enabled(self.config.train_encoder and torch.is_grad_enabled()):
             (content,) = self.model.encoder.contents(self.mel(batch["source"]), (lookahead,))
         reference = self.mel(batch["reference"])
@@ -235,6 +220,7 @@ class Joint(SpeechStage):
 
     def outputs(self, batch: Batch, step: int) -> Outputs:
         """What the model decodes of a batch, at the dial's setting whose turn it is."""
+        batch = self.told(batch)
         settings, weights = self.model.encoder.lookaheads, self.config.weights
         lookahead = settings[step % len(settings)]
         encoded = self.encode(batch, lookahead)
@@ -334,7 +320,7 @@ class Joint(SpeechStage):
 
     def sample(self, step: int) -> Samples:
         """A piece, its reconstruction, and the same in the voice of another row."""
-        batch = moved(self.batch(0), self.device())
+        batch = self.told(moved(self.batch(0), self.device()))
         encoded = self.encode(batch, self.model.encoder.lookaheads[-1])
         own, other = (
             self.decoded(encoded, batch["log_f0"], batch, style)

@@ -1,5 +1,7 @@
 """The configuration of stage `joint`."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from rtvc.models.streaming.dial import DialConfig
@@ -54,6 +56,9 @@ class JointConfig(SpeechRun):
     grow: bool = True
     """Whether decoder and style encoders begin as those of the shipped model, where names and
     shapes agree."""
+    melody: Literal["labels", "network"] = "labels"
+    """Where the decoder's F0 and voicing come from: the labels, or the pitch network that speaks
+    for them in a stream, which `[[init]]` then has to give (`rtvc train melody`)."""
     inherit_batches: int = Field(default=24, ge=0)
     """Batches on which the decoder's first layer, then, learns to read this content; 0 lets it
     begin at random."""

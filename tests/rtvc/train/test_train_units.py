@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from rtvc.audio.mel import BANDS
 from rtvc.errors import CheckpointError, ConfigError
 from rtvc.train.config import load_config
 from rtvc.train.loop import Trainer
@@ -156,6 +157,38 @@ def curves(run: Path) -> set[str]:
         for line in (run / "metrics.jsonl").read_text().splitlines()
         for name in json.loads(line)
     }
+
+
+def test_the_decoder_may_be_told_the_melody_that_a_stream_tells_it(
+    tmp_path: Path, folder: Path, runs: Path
+) -> None:
+    trainer("melody", folder, tmp_path / "melody", 3, 1e-3).fit()
+    inits = [f'{{ path = "{path}" }}' for path in (runs / "units", runs / "judge")]
+    small = ["data.frames=48", "data.batch=2", "melody=network"]
+    small += ["model.pitch_hidden=16", "model.pitch_dilations=[1, 2]"]
+
+    def joint_of(run: str, *more: str) -> Trainer:
+        top = f"init = [{', '.join([*inits, *more])}]\n"
+        return trainer("joint", folder, tmp_path / run, 2, 1e-3, *small, top=top)
+
+    with pytest.raises(ConfigError, match=r"gives no pitch.*melody"):
+        joint_of("refused").begin(resume=False)
+    made = joint_of("joint", f'{{ path = "{tmp_path / "melody"}" }}')
+    made.begin(resume=False)
+    stage = made.stage
+    assert isinstance(stage, joint.Joint)
+    batch = stage.batch(0)
+    told = stage.told(batch)
+    model, wave = stage.model, batch["wave"][:, None]
+    features, _ = model.analysis(wave, model.analysis.initial(2))
+    melody, _ = model.pitch(features[:, BANDS:], model.pitch.initial(2))
+    torch.testing.assert_close(told["log_f0"], melody[:, 0].float())
+    torch.testing.assert_close(told["voiced"], melody[:, 1].float())
+    assert told["reference_f0"].shape == batch["reference_f0"].shape
+    assert not torch.equal(told["log_f0"], batch["log_f0"])
+    before = [value.clone() for value in model.pitch.parameters()]
+    made.fit()
+    assert all(map(torch.equal, before, model.pitch.parameters()))
 
 
 def test_what_is_restored_may_be_heard_of_its_conversion(
