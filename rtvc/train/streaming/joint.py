@@ -38,6 +38,7 @@ from rtvc.train.losses.opponents import HEAD_START, LISTENED, JudgedWave, Oppone
 from rtvc.train.losses.projected import FeatureDiscriminator
 from rtvc.train.losses.prosody_targets import in_next_register, prosody_of
 from rtvc.train.losses.speaker import SpeakerEncoder, cosine_distance
+from rtvc.train.material.inherited import inherit_inputs, take_matching
 from rtvc.train.material.recogniser import Recogniser
 from rtvc.train.material.stream_data import frozen, stacked
 from rtvc.train.material.unit_batches import (
@@ -50,7 +51,6 @@ from rtvc.train.material.unit_batches import (
 )
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
-from rtvc.train.streaming.inherited import inherit_inputs, take_matching
 from rtvc.train.streaming.joint_config import JointConfig
 from rtvc.train.streaming.joint_outputs import Encoded, Outputs
 from rtvc.train.streaming.units import noisy

@@ -9,7 +9,7 @@ from rtvc.layers.contract import offline
 from rtvc.layers.conv import Conv
 from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.model import StreamingConverter
-from rtvc.train.streaming.inherited import Pair, first_answers, fit_convolution, take_matching
+from rtvc.train.material.inherited import Pair, first_answers, fit_convolution, take_matching
 from tests.support.standins import speech
 
 

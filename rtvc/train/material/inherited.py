@@ -60,8 +60,7 @@ def first_answers(
         The answers (B, H, T - s) to the moments of those frames but the last s, at most half a
         frame beside them, and s.
     """
-    features, _ = shipped.analysis(wave[:, None], shipped.analysis.initial(len(wave)))
-    mel = features[:, :BANDS]
+    mel = analysed(shipped.analysis, wave)[:, :BANDS]
     late = round((WINDOW // 2 - fall) / HOP)
     right = shipped.encoder.latency
     loudness = energy_of(mel)
