@@ -98,7 +98,11 @@ def align(
 
 def label(
     manifest: Annotated[
-        Path, typer.Argument(help=".tsv or .jsonl, as `rtvc data prepare` writes it")
+        Path,
+        typer.Argument(
+            help=".tsv or .jsonl, as `rtvc data prepare` writes it; with --codebook also the folder"
+            " of `rtvc teacher generate`"
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="folder for one .npz an utterance")],
     bridge: Annotated[
@@ -110,7 +114,7 @@ def label(
     threads: Annotated[int, typer.Option(min=1, help="of the CPU")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Label real speech with units, or content and phonemes, and F0; a stopped run goes on, what is
+    """Label speech with units, or content and phonemes, and F0; a stopped run goes on, what is
     corrupt goes to OUT/refused.tsv."""
     import torch
 

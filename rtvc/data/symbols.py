@@ -21,6 +21,10 @@ counts."""
 TOKENS = {symbol: token for token, symbol in enumerate(SYMBOLS)}
 
 
+LEFT_OUT = frozenset("$;:,.!?¡¿—…\"«»“” ˈˌːˑʼ'↓↑→↗↘")
+"""Symbols that stand for no sound of their own: stress, length, pauses and punctuation."""
+
+
 def encode(ipa: str) -> list[int]:
     """Tokens of a transcription between two boundaries; symbols that the alphabet lacks are
     dropped.

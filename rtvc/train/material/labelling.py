@@ -1,5 +1,5 @@
-"""Labels for real speech: units by a recogniser's layers, F0 by swift-f0; resumable, one file an
-utterance."""
+"""Labels for recordings and for the teacher's speech: units by a recogniser's layers, F0 by
+swift-f0 or as the teacher meant it; resumable, one file an utterance."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,7 +10,10 @@ import numpy as np
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.audio.recording import read
 from rtvc.data.cache import Array
+from rtvc.data.labelled import CONTENT_HOP, TEACHER
+from rtvc.data.labelled import load_utterance as load_spoken
 from rtvc.data.manifest import Entry, read_manifest
+from rtvc.data.symbols import LEFT_OUT, SYMBOLS
 from rtvc.data.utterance import F0_RATE, UNIT_RATE, UNKNOWN, Utterance, save_utterance
 from rtvc.errors import AudioError, TrainingError
 from rtvc.files import write
@@ -19,6 +22,8 @@ from rtvc.train.streaming.pseudo_labels import Melody, Report, interleaved, labe
 
 NOTE = "codebook.sha256"
 """Says in a folder of labels which codebook they are of."""
+SOUNDLESS = [number for number, symbol in enumerate(SYMBOLS) if symbol in LEFT_OUT - {SYMBOLS[0]}]
+"""Tokens that the teacher gives time to, though no phoneme sounds in it."""
 
 
 def labelled(entry: Entry, codebook: Codebook, listen: Listen, melody: Melody) -> Utterance:
@@ -47,6 +52,29 @@ def labelled(entry: Entry, codebook: Codebook, listen: Listen, melody: Melody) -
     )
 
 
+def spoken(path: Path, codebook: Codebook, listen: Listen) -> Utterance:
+    """A file of `rtvc teacher generate` with units in place of its content. Every one is a speaker
+    of its own, as its voice is mixed for it alone.
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    said = load_spoken(path)
+    wave: Array = said.audio.astype(np.float32) / 32767
+    frames = len(wave) * UNIT_RATE // SAMPLE_RATE
+    told = np.arange(frames) * SAMPLE_RATE // (UNIT_RATE * CONTENT_HOP)
+    phonemes = said.phonemes[np.minimum(told, len(said.phonemes) - 1)]
+    return Utterance(
+        audio=said.audio,
+        units=codebook.units(listen(wave)[:, :frames]).numpy(),
+        phonemes=np.where(np.isin(phonemes, SOUNDLESS), UNKNOWN, phonemes).astype(np.int16),
+        f0=said.f0,
+        confidence=said.confidence,
+        speaker=f"{TEACHER}-{path.stem}" if said.exact else said.speaker,
+        bandwidth=float(said.bandwidth),
+    )
+
+
 def label_all(
     manifest: Path,
     out: Path,
@@ -55,13 +83,14 @@ def label_all(
     melody: Melody,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Labels every recording of a manifest that has no labels in `out` yet.
+    """Labels every recording of a manifest, or every file of a folder of the teacher's, that has no
+    labels in `out` yet.
 
     What cannot be used is written to `out/refused.tsv` with the reason, and tried again by the next
     run.
 
     Args:
-        manifest: .tsv or .jsonl.
+        manifest: .tsv or .jsonl; or the folder of `rtvc teacher generate`.
         out: folder, created if need be.
         codebook_file: what `Codebook.save` wrote.
         listen: the recogniser's layers, a `rtvc.teacher.whisper.Listener`.
@@ -72,15 +101,38 @@ def label_all(
         TrainingError: `out` holds labels of another codebook.
         CheckpointError: the codebook is none.
     """
-    codebook, entries = Codebook.load(codebook_file), interleaved(read_manifest(manifest))
+    codebook = Codebook.load(codebook_file)
+    if teachers := manifest.is_dir():
+        entries, root = entries_of(manifest), manifest
+    else:
+        entries, root = interleaved(read_manifest(manifest)), manifest.resolve().parent
     same_codebook(out, codebook_file)
 
     def make(entry: Entry, path: Path) -> int:
-        utterance = labelled(entry, codebook, listen, melody)
+        utterance = (
+            spoken(entry.path, codebook, listen)
+            if teachers
+            else labelled(entry, codebook, listen, melody)
+        )
         save_utterance(path, utterance)
         return len(utterance.audio)
 
-    return label_each(entries, manifest.resolve().parent, out, make, progress)
+    return label_each(entries, root, out, make, progress)
+
+
+def entries_of(folder: Path) -> list[Entry]:
+    """The files of a folder of `rtvc teacher generate`, by name.
+
+    Raises:
+        TrainingError: there are none.
+    """
+    files = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
+    if not files:
+        raise TrainingError(
+            f"expected .npz files of `rtvc teacher generate` in {folder}, got none: name that"
+            " folder, or a .tsv or .jsonl of recordings"
+        )
+    return [Entry(path=path, speaker=f"{TEACHER}-{path.stem}") for path in files]
 
 
 def same_codebook(out: Path, codebook_file: Path) -> None:

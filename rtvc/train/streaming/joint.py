@@ -38,6 +38,7 @@ from rtvc.train.losses.opponents import HEAD_START, LISTENED, JudgedWave, Oppone
 from rtvc.train.losses.projected import FeatureDiscriminator
 from rtvc.train.losses.prosody_targets import in_next_register, prosody_of
 from rtvc.train.losses.speaker import SpeakerEncoder, cosine_distance
+from rtvc.train.losses.stft import MultiResolutionMel
 from rtvc.train.material.inherited import inherit_inputs, take_matching
 from rtvc.train.material.recogniser import Recogniser
 from rtvc.train.material.stream_data import frozen, stacked
@@ -81,6 +82,8 @@ class Joint(SpeechStage):
             for name in ("decoder", "affine", *timbre, *STYLE_PARTS, "encoder", "analysis")
         }
         self.modules = {**named, "heads": self.heads, "stft": self.stft}
+        if weights.mel:
+            self.modules["mels"] = MultiResolutionMel()
         for name in ("encoder", *STYLE_PARTS):
             if name not in parts:
                 frozen(named[name])
@@ -268,7 +271,10 @@ class Joint(SpeechStage):
             fakes = outputs.fakes()
             return {"discriminator": self.opponents.loss(target, fakes, cutoff, step)}
         reconstruction = outputs.reconstruction.wave
-        losses = {"stft": self.stft(self.warmed(reconstruction), self.warmed(target.wave), cutoff)}
+        made, true = self.warmed(reconstruction), self.warmed(target.wave)
+        losses = {"stft": self.stft(made, true, cutoff)}
+        if weights.mel:
+            losses["mel"] = self.modules["mels"](made, true, 2 * cutoff)
         if config.train_encoder:
             values = unit_losses(
                 self.heads(noisy(encoded.content, config.noise)), batch["units"], batch["phonemes"]

@@ -16,6 +16,8 @@ class Weights(Section):
 
     stft: float = 1.0
     """Spectral distance of the reconstruction."""
+    mel: float = 0.0
+    """Relative distance of log-mels of the reconstruction (StyleTTS 2, section 3.2.2, with 5)."""
     units: float = 0.2
     """Cross entropy of the encoder's own heads: its content stays what the units say."""
     phonemes: float = 0.1

@@ -24,7 +24,7 @@ from rtvc.arrays import opened_arrays
 from rtvc.data.cache import Array
 from rtvc.data.seeds import numpy_generator
 from rtvc.data.speech import Speech
-from rtvc.data.symbols import BOUNDARY, SYMBOLS, TOKENS
+from rtvc.data.symbols import BOUNDARY, LEFT_OUT, SYMBOLS, TOKENS
 from rtvc.data.utterance import UNIT_RATE, UNKNOWN, load_utterance, save_utterance
 from rtvc.errors import AudioError, CheckpointError
 from rtvc.teacher.phonemes import phonemize
@@ -36,8 +36,6 @@ from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Stage
 from rtvc.train.state import load_weights
 
-LEFT_OUT = frozenset("$;:,.!?¡¿—…\"«»“” ˈˌːˑʼ'↓↑→↗↘")
-"""Symbols that stand for no sound of their own."""
 LONGEST = 25.0
 """Seconds above which utterances are left out."""
 
