@@ -301,7 +301,9 @@ class Joint(SpeechStage):
             values = unit_losses(
                 logits, batch["units"][..., warm:frames], batch["phonemes"][:, warm:frames]
             )
-            losses["words"] = values["units"] + values["phonemes"]
+            losses["words"] = values["units"]
+            if weights.phonemes:
+                losses["words"] = losses["words"] + values["phonemes"]
             losses["metric/said_units"] = values["metric/units_right"]
             losses["metric/said_phonemes"] = values["metric/phonemes_right"]
         if weights.listening:

@@ -21,6 +21,8 @@ class Weights(Section):
     units: float = 0.2
     """Cross entropy of the encoder's own heads: its content stays what the units say."""
     phonemes: float = 0.1
+    """The same of phonemes; 0 also leaves them out of `words`, as a judge that never learnt them
+    asks for."""
     prosody: float = 0.3
     """L1 of the voice's F0 mean and deviation and energy deviation."""
     words: float = 0.5
