@@ -118,6 +118,15 @@ def export(
     fact: Annotated[
         list[str] | None, typer.Option(help="key=value for the header; repeatable")
     ] = None,
+    sharpen: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="raise the decoder's formants by this share, which training by distances flattens;"
+            " once, 0.3 is usual",
+        ),
+    ] = 0.0,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -129,7 +138,7 @@ def export(
     if empty := [key for key, value in facts.items() if not key or not value]:
         raise ConfigError(f"--fact takes key=value, {', '.join(map(repr, empty))} came")
     check_weights(out, sources=runs, force=force)
-    tell_file(exporting.export(runs, out, facts), as_json)
+    tell_file(exporting.export(runs, out, facts, sharpen), as_json)
 
 
 def keep(

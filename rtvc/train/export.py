@@ -184,7 +184,9 @@ def assemble(sources: Sequence[Source]) -> StreamingModel:
     return model.eval()
 
 
-def export(paths: Sequence[Path], out: Path, facts: Mapping[str, str] | None = None) -> Path:
+def export(
+    paths: Sequence[Path], out: Path, facts: Mapping[str, str] | None = None, sharpen: float = 0.0
+) -> Path:
     """Writes one file of the streaming model, its origin in the header: parts, stages, steps, the
     commit of the code.
 
@@ -193,9 +195,13 @@ def export(paths: Sequence[Path], out: Path, facts: Mapping[str, str] | None = N
             later ones replace earlier ones.
         out: safetensors file.
         facts: added to the header.
+        sharpen: strength of `Decoder.sharpen`; what it was is in the header as well.
     """
     sources = [read_source(path) for path in paths]
     model = assemble(sources)
+    if sharpen:
+        model.decoder.sharpen(sharpen)
+        facts = {"sharpened": f"{sharpen:g}", **(facts or {})}
     origin = {
         name: f"{source.stage} step {source.step}" for source in sources for name in source.parts
     }

@@ -31,6 +31,8 @@ ENERGIES = 2
 """Energies that come with each frame: its own, and that of the next one where it is known."""
 NOISE_FRAMES = 997
 """Length of the noise table: a prime, 6.2 s."""
+ENVELOPE = 8
+"""Cepstral coefficients that tilt the spectrum; those behind them shape its formants."""
 RANGE = 12.0
 """Largest absolute log-magnitude of a filter."""
 
@@ -47,6 +49,19 @@ def minimum_phase(size: int) -> Tensor:
     fold = torch.full((bins,), 2.0, dtype=torch.float64)
     fold[0] = fold[-1] = 1.0
     return (cepstrum * fold) @ -torch.sin(angle)
+
+
+def fine_structure(bins: int) -> Tensor:
+    """The matrix (bins, bins) from a log-magnitude to what of it the cepstral coefficients from
+    `ENVELOPE` on say; float64."""
+    n = torch.arange(bins, dtype=torch.float64)
+    cosines = torch.cos(torch.pi * n[:, None] * n / (bins - 1))
+    ends = torch.ones(bins, dtype=torch.float64)
+    ends[0] = ends[-1] = 0.5
+    coefficients = 2 / (bins - 1) * ends[:, None] * cosines * ends
+    coefficients[:ENVELOPE] = 0
+    fine: Tensor = cosines @ coefficients
+    return fine
 
 
 class DecoderState(NamedTuple):
@@ -180,6 +195,23 @@ class Decoder(nn.Module):
         spectrum, noise = self.filtered(spectrum.mT, filters, state.noise, free)
         wave, synthesis = self.istft(spectrum.mT, state.synthesis)
         return wave, DecoderState(inputs, tuple(blocks), source, analysis, synthesis, noise)
+
+    @torch.no_grad()
+    def sharpen(self, strength: float) -> None:
+        """Raises formants above the valleys between them, in the weights for good: a network that
+        learnt by distances averages what it is not sure of, and its formants are flat.
+
+        The harmonic filter's cepstrum is scaled by 1 + strength from coefficient `ENVELOPE` on
+        (postfilter of mel-cepstral synthesis: Yoshimura et al. 2005, "Incorporating a mixed
+        excitation model and postfilter into HMM-based text-to-speech synthesis"). The filter is
+        linear in the head's weights but for its range, so that the head itself can take it on.
+        """
+        harmonic = self.head.weight.double().unflatten(0, (self.rates, 2, BINS))[:, 0]
+        offset = self.head.bias.double().unflatten(0, (self.rates, 2, BINS))[:, 0]
+        emphasis = torch.eye(BINS).double() + strength * fine_structure(BINS)
+        weight, bias = self.head.weight.unflatten(0, (self.rates, 2, BINS)), self.head.bias
+        weight[:, 0] = (emphasis @ harmonic).to(weight.dtype)
+        bias.unflatten(0, (self.rates, 2, BINS))[:, 0] = (offset @ emphasis.T).to(bias.dtype)
 
     @staticmethod
     def read(content: Tensor, log_f0: Tensor, voicing: Tensor, energy: Tensor) -> Tensor:

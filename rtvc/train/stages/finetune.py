@@ -12,11 +12,11 @@ from torch import Tensor
 
 from rtvc.audio.energy import energy
 from rtvc.audio.mel import HOP, SAMPLE_RATE
+from rtvc.audio.mel_distance import mel_band_limit
 from rtvc.data.dataset import Corpus, piece
 from rtvc.models.vocoder import GriffinLim
 from rtvc.train.config import DataConfig, RunConfig
 from rtvc.train.losses.losses import discriminator_losses, generator_losses, masked_l1
-from rtvc.train.losses.stft import mel_band_limit
 from rtvc.train.material import components
 from rtvc.train.material.recorded import PieceStage
 from rtvc.train.material.speech import exact_mel

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rtvc.audio.energy import energy
+from rtvc.audio.mel_distance import mel_band_limit
 from rtvc.models.vocoder import GriffinLim
 from rtvc.train.config import RunConfig
 from rtvc.train.losses.losses import (
@@ -23,7 +24,6 @@ from rtvc.train.losses.losses import (
     monotonic,
     token_cross_entropy,
 )
-from rtvc.train.losses.stft import mel_band_limit
 from rtvc.train.material import components
 from rtvc.train.stage import Batch, Samples
 from rtvc.train.stages.text_stage import TextConfig, TextStage

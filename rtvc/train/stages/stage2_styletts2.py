@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rtvc.audio.energy import energy
 from rtvc.audio.mel import HOP
+from rtvc.audio.mel_distance import MultiResolutionMel
 from rtvc.models.styletts2.discriminators import (
     MultiPeriodDiscriminator,
     MultiResolutionDiscriminator,
@@ -31,7 +32,6 @@ from rtvc.train.losses.losses import (
     lsgan_generator,
     relativistic,
 )
-from rtvc.train.losses.stft import MultiResolutionMel
 from rtvc.train.material import components
 from rtvc.train.material.align import align, cut
 from rtvc.train.material.prosody import (

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rtvc.audio.energy import energy as energy_of
 from rtvc.audio.mel import HOP
+from rtvc.audio.mel_distance import MultiResolutionMel
 from rtvc.audio.spectral import BandedSTFT
 from rtvc.data.augment import drawn_gain
 from rtvc.data.speech import Cut
@@ -38,7 +39,6 @@ from rtvc.train.losses.opponents import HEAD_START, LISTENED, JudgedWave, Oppone
 from rtvc.train.losses.projected import FeatureDiscriminator
 from rtvc.train.losses.prosody_targets import in_next_register, prosody_of
 from rtvc.train.losses.speaker import SpeakerEncoder, cosine_distance
-from rtvc.train.losses.stft import MultiResolutionMel
 from rtvc.train.material.inherited import inherit_inputs, take_matching
 from rtvc.train.material.recogniser import Recogniser
 from rtvc.train.material.stream_data import frozen, stacked

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from rtvc.audio.mel_distance import MultiResolutionMel, mel_band_limit
 from rtvc.train.losses import losses
-from rtvc.train.losses.stft import MultiResolutionMel, mel_band_limit
 from rtvc.train.material.monotonic import monotonic_path
 
 

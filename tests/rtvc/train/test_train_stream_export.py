@@ -13,6 +13,7 @@ from safetensors import safe_open
 from rtvc.cli import main
 from rtvc.errors import CheckpointError, ConfigError, TrainingError
 from rtvc.models.streaming.assets import load_file, save_file
+from rtvc.models.streaming.decoder import BINS, ENVELOPE
 from rtvc.models.streaming.dial import DialConverter
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
 from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
@@ -64,6 +65,34 @@ def test_parts_become_one_model(
         and origin["pitch"] == "StreamPitch step 7"
         and len(origin) == 2 + len(PARTS)
     )
+
+
+def test_formants_are_raised_and_nothing_else(
+    three: tuple[StreamingConverter, list[Path]], tmp_path: Path
+) -> None:
+    _, runs = three
+    plain = load_file(export(runs, tmp_path / "plain.safetensors"))
+    path = export(runs, tmp_path / "sharp.safetensors", sharpen=0.3)
+    sharp = load_file(path)
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["sharpened"] == "0.3"
+    heard = torch.randn(50, plain.decoder.head.in_features)
+    before, after = (
+        model.decoder.head(heard).detach().double().unflatten(1, (-1, 2, BINS))
+        for model in (plain, sharp)
+    )
+    assert torch.equal(before[:, :, 1], after[:, :, 1])  # noise
+    # the real cepstrum of a log-magnitude: of its even extension
+    before, after = (
+        torch.fft.irfft(filters[:, :, 0].to(torch.complex128))[..., :BINS]
+        for filters in (before, after)
+    )
+    assert torch.allclose(after[..., :ENVELOPE], before[..., :ENVELOPE], atol=2e-3)
+    assert torch.allclose(after[..., ENVELOPE:], 1.3 * before[..., ENVELOPE:], atol=2e-3)
+    assert (after - before).abs().max() > 0.02
+    for name, weight in plain.state_dict().items():
+        if not name.startswith("decoder.head."):
+            assert torch.equal(weight, sharp.state_dict()[name]), name
 
 
 def test_later_runs_replace_parts_of_an_earlier_model(

@@ -1,5 +1,4 @@
-"""Multi-resolution spectral distances between waveforms, blind above the band that a recording
-truly holds."""
+"""Distance between log-mels of waveforms, blind above the band that a recording truly holds."""
 
 import math
 from collections.abc import Sequence
