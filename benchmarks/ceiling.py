@@ -89,7 +89,8 @@ def fitted(
         distance(spoken(), wave).backward()
         optimizer.step()
         schedule.step()
-    return spoken().detach()
+    best: Tensor = spoken().detach()
+    return best
 
 
 def pieces(

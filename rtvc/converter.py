@@ -30,7 +30,7 @@ from rtvc.voices.voice import Voice
 
 if TYPE_CHECKING:
     from rtvc.engine.streams.session import Session
-    from rtvc.models.streaming.model import StreamingConverter as FittableConverter
+    from rtvc.models.streaming.assets import StreamingModel
 
 Recording = StrPath | tuple[Any, int]
 """A file, or samples (N,) or (N, C) with their rate in Hz."""
@@ -310,7 +310,7 @@ class VoiceConverter:
         return self._fittable is not None
 
     @property
-    def _fittable(self) -> "FittableConverter | None":
+    def _fittable(self) -> "StreamingModel | None":
         return None if self.model.streaming is None else self.model.streaming.fittable
 
     def fit_steps(self, asked: int | None = None) -> int:

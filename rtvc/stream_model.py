@@ -13,7 +13,7 @@ from rtvc.models.streaming.interface import Converter, conditioned
 from rtvc.voices.voice import Voice
 
 if TYPE_CHECKING:
-    from rtvc.models.streaming.model import StreamingConverter as FittableConverter
+    from rtvc.models.streaming.assets import StreamingModel
 
 CHUNK = 800 * HOP
 """Samples converted at a time when a whole recording is at hand: memory stays bounded, the result
@@ -76,11 +76,11 @@ class StreamModel:
         return self
 
     @property
-    def fittable(self) -> "FittableConverter | None":
+    def fittable(self) -> "StreamingModel | None":
         """What voices are fitted to: a converter that maps styles to scales and shifts by an
         `affine`; None for any other."""
         affine = hasattr(self.converter, "affine")
-        return cast("FittableConverter", self.converter) if affine else None
+        return cast("StreamingModel", self.converter) if affine else None
 
     @functools.cached_property
     def _exact(self) -> StreamingConverter:

@@ -227,15 +227,37 @@ def apply_override(table: dict[str, Any], override: str) -> None:
 
 def validated(kind: type[C], table: dict[str, Any], where: str) -> C:
     """The model, or a ConfigError that lists every problem and the nearest key for each unknown
-    one."""
+    one. A section that is given in part is its default but for that part."""
     try:
-        return kind.model_validate(table)
+        return kind.model_validate(completed(kind, table))
     except ValidationError as error:
         lines = [
             _explain(kind, problem["loc"], problem["type"], problem["msg"], problem["input"])
             for problem in error.errors()
         ]
         raise ConfigError("\n".join([f"{where} is not a valid configuration:", *lines])) from error
+
+
+def completed(kind: type[BaseModel], table: dict[str, Any]) -> dict[str, Any]:
+    """A table with what a model's defaults say of the keys that its sections leave out: by itself
+    pydantic takes them from the section's class, whatever the field's default is."""
+    defaults = {name: field.default for name, field in kind.model_fields.items()}
+    return {
+        name: over(defaults[name], value)
+        if isinstance(value, dict) and isinstance(defaults.get(name), BaseModel)
+        else value
+        for name, value in table.items()
+    }
+
+
+def over(default: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
+    """A section's default with what is given in its place."""
+    whole = default.model_dump()
+    for name, value in given.items():
+        inner = getattr(default, name, None) if name in whole else None
+        within = isinstance(inner, BaseModel) and isinstance(value, dict)
+        whole[name] = over(inner, value) if within else value
+    return whole
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ It costs seconds, once a voice; conversion costs what it did. A one-shot form of
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,8 @@ from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.spectral import BandedSTFT
 from rtvc.errors import VoiceError
 from rtvc.models.streaming.analysis import BANDS
-from rtvc.models.streaming.model import StreamingConverter
+from rtvc.models.streaming.assets import StreamingModel
+from rtvc.models.streaming.dial import DialConverter
 from rtvc.voices.voice import Voice
 
 STEPS = 60
@@ -39,7 +41,7 @@ EDGE = 200.0
 """Hz below the highest frequency of a recording from which its spectrum is not believed."""
 
 
-def weights_of(model: StreamingConverter) -> str:
+def weights_of(model: StreamingModel) -> str:
     """A name for the weights that a fitted voice belongs to: those that say what scales and shifts
     do, and the map that proposes them."""
     digest = hashlib.sha256()
@@ -53,7 +55,7 @@ def weights_of(model: StreamingConverter) -> str:
 
 
 def fit(
-    model: StreamingConverter,
+    model: StreamingModel,
     voice: Voice,
     wave: Tensor,
     bandwidth: float = SAMPLE_RATE / 2,
@@ -83,13 +85,17 @@ def fit(
     place = model.affine.weight.device
     with torch.inference_mode(False), torch.enable_grad():
         recording = _listen(model, wave.clone().to(place))
-        proposed = model.affine(voice.acoustic.clone().to(place)[None]).detach()
-        fine = torch.zeros_like(proposed, requires_grad=True)
+        proposed = model.decoding(voice.acoustic.clone().to(place)[None]).detach()
+        # The last of it are the scales and shifts; what may come before them stays.
+        memory, scales = proposed.split([model.decoder.memory_size, model.decoder.style_size], 1)
+        fine = torch.zeros_like(scales, requires_grad=True)
         distance, cutoff = BandedSTFT().to(place), torch.tensor([_cutoff(bandwidth)], device=place)
         optimizer, generator = torch.optim.Adam([fine], lr=RATE), torch.Generator().manual_seed(0)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
-            attempt, true = _attempt(model, recording, proposed + fine, generator)
+            attempt, true = _attempt(
+                model, recording, torch.cat([memory, scales + fine], 1), generator
+            )
             # The model's weights may ask for gradients; only `fine` gets one.
             (fine.grad,) = torch.autograd.grad(distance(attempt, true, cutoff), fine)
             optimizer.step()
@@ -104,7 +110,7 @@ def fit(
         "fit": {
             "weights": weights_of(model),
             "steps": steps,
-            "seconds": round(len(recording["wave"]) / SAMPLE_RATE, 2),
+            "seconds": round(len(recording.wave) / SAMPLE_RATE, 2),
         }
     }
     return Voice(voice.acoustic, voice.prosodic, voice.name, source, fine.detach()[0])
@@ -115,44 +121,62 @@ def _cutoff(bandwidth: float) -> float:
     return whole + 1 if bandwidth >= whole - EDGE else bandwidth - EDGE
 
 
-def _listen(model: StreamingConverter, wave: Tensor) -> dict[str, Tensor]:
-    """What the decoder is told of the recording, (…, T), and the recording itself (N,), T * HOP =
-    N."""
-    frames, late = min(len(wave), LONGEST) // HOP, 1 + model.encoder.latency
+@dataclass(frozen=True)
+class Heard:
+    """A recording (N,), and what the decoder is told of it, frame by frame, T * HOP = N."""
+
+    wave: Tensor
+    content: Tensor  # (1, Z, T)
+    log_f0: Tensor  # (1, T)
+    voiced: Tensor  # (1, T)
+    energy: Tensor  # (1, 2, T)
+    late: int
+    """Samples by which what the decoder makes of the frames lags the recording."""
+
+
+def _listen(model: StreamingModel, wave: Tensor) -> Heard:
+    """How the model hears a recording (N,) in a stream."""
+    frames = min(len(wave), LONGEST) // HOP
     wave = wave[: frames * HOP]
     wave = wave * (LEVEL / wave.abs().amax().clamp_min(1e-4))
+    if isinstance(model, DialConverter):
+        first, waits, soon = 0, model.lookahead, min(1, model.lookahead)
+        late = HOP - model.analysis.centre
+    else:  # its frame 1 is centred on the first sample
+        first, waits, soon, late = 1, model.encoder.latency, 1, HOP
     with torch.no_grad():
         features, _ = model.analysis(
-            F.pad(wave[None, None], (0, (1 + late) * HOP)), model.analysis.initial(1)
+            F.pad(wave[None, None], (0, (first + max(1, waits)) * HOP)), model.analysis.initial(1)
         )
         mel = features[:, :BANDS]
         content, _ = model.encoder(mel, model.encoder.initial(1))
         pitch, _ = model.pitch(features[:, BANDS:], model.pitch.initial(1))
         energy = energy_of(mel)[:, 0]
-    return {
-        "wave": wave,
-        "content": content[..., late : late + frames].float(),
-        "log_f0": pitch[:, 0, 1 : 1 + frames].float(),
-        "voiced": pitch[:, 1, 1 : 1 + frames].float(),
-        "energy": torch.stack([energy[:, 1 : 1 + frames], energy[:, 2 : 2 + frames]], 1).float(),
-    }
+
+    def taken(x: Tensor, after: int = 0) -> Tensor:
+        return x[..., first + after : first + after + frames].float()
+
+    return Heard(
+        wave,
+        taken(content, waits),
+        *taken(pitch).unbind(1),
+        torch.stack([taken(energy), taken(energy, soon)], 1),
+        late,
+    )
 
 
 def _attempt(
-    model: StreamingConverter,
-    recording: dict[str, Tensor],
-    shifts: Tensor,
-    generator: torch.Generator,
+    model: StreamingModel, heard: Heard, voice: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A random piece as the decoder says it, and as it was, (1, N) each."""
-    frames = recording["content"].shape[-1]
+    """A random piece as the decoder says it in a voice (1, M + S), and as it was, (1, N) each."""
+    frames = heard.content.shape[-1]
     piece = min(PIECE, frames)
     start = int(torch.randint(0, frames - piece + 1, (), generator=generator))
     content, log_f0, voiced, energy = (
-        recording[name][..., start : start + piece]
-        for name in ("content", "log_f0", "voiced", "energy")
+        x[..., start : start + piece]
+        for x in (heard.content, heard.log_f0, heard.voiced, heard.energy)
     )
-    attempt, _ = model.decoder(content, log_f0, voiced, energy, shifts, model.decoder.initial(1))
-    # The decoder's output is a frame late.
-    true = recording["wave"][None, (start + WARM) * HOP : (start + piece - 1) * HOP]
-    return attempt[:, 0, (1 + WARM) * HOP :].float(), true
+    attempt, _ = model.decoder(content, log_f0, voiced, energy, voice, model.decoder.initial(1))
+    said = attempt[:, 0, heard.late + WARM * HOP :].float()
+    begin = (start + WARM) * HOP
+    return said, heard.wave[None, begin : begin + said.shape[1]]

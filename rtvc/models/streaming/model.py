@@ -122,6 +122,11 @@ class StreamingConverter(nn.Module):
             self.limiter.initial(batch),
         )
 
+    def decoding(self, acoustic: Tensor) -> Tensor:
+        """acoustic (B, 128) -> every scale and shift of the decoder (B, S)."""
+        scales: Tensor = self.affine(acoustic)
+        return scales
+
     def condition(
         self, acoustic: Tensor, prosodic: Tensor, *, pitch: float = 0.0, prosody: float = 1.0
     ) -> Tensor:
@@ -135,7 +140,7 @@ class StreamingConverter(nn.Module):
             prosody: 0 keeps the source's register and range, 1 takes the voice's.
         """
         controls = self.targets.controls(prosodic, pitch, prosody)
-        return torch.cat([controls, self.affine(acoustic)], 1)
+        return torch.cat([controls, self.decoding(acoustic)], 1)
 
     def forward(
         self, x: Tensor, voice: Tensor, state: ConverterState

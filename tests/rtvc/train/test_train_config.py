@@ -4,10 +4,11 @@ schedules."""
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from rtvc.errors import ConfigError
 from rtvc.train.config import OptimizerConfig, load_config
-from rtvc.train.registry import STAGES, stage_type
+from rtvc.train.registry import STAGES, default_config, stage_type
 from rtvc.train.schedule import learning_rate
 from tests.support.train_toy import ToyConfig
 
@@ -49,6 +50,20 @@ def test_files_and_overrides(tmp_path: Path) -> None:
 def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load_config(ToyConfig, write(tmp_path, text), overrides)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_override_changes_one_key_alone(stage: str) -> None:
+    """Whatever a stage's recipe says of a section, and whatever its class would say."""
+    path, kind = default_config(stage), stage_type(stage).config_type
+    before = load_config(kind, path)
+    for section, fields in before:
+        if not isinstance(fields, BaseModel):
+            continue
+        for key, value in fields:
+            if type(value) in (int, float):
+                after = load_config(kind, path, [f"{section}.{key}={value}"])
+                assert after == before, (section, key)
 
 
 def test_a_missing_file_and_stage_are_explained(tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ from rtvc.cli import main
 from rtvc.errors import ConfigError, VoiceError
 from rtvc.models.streaming.interface import conditioned
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
+from rtvc.train.export import export
 from rtvc.voices.fit import fit, weights_of
 from rtvc.voices.voice import Voice
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+ROOT = Path(__file__).parents[3]
+EXAMPLES, CHECKPOINTS = ROOT / "examples", ROOT / "checkpoints"
 SMALL = StreamingConfig(
     content_hidden=16, content_dilations=(1,), pitch_hidden=8, pitch_dilations=(1,),
     decoder_hidden=16, decoder_dilations=(1, 2), acoustic_hidden=8, prosodic_hidden=8,
@@ -43,8 +45,20 @@ def a_voice(model: StreamingConverter, wave: torch.Tensor) -> Voice:
     return Voice(acoustic[0].clone(), prosodic[0].clone(), "anna", {"space": "stream"})
 
 
-def test_a_fitted_voice_says_other_sentences_more_alike(shipped: rtvc.VoiceConverter) -> None:
+@pytest.fixture(scope="module")
+def dial(tmp_path_factory: pytest.TempPathFactory) -> rtvc.VoiceConverter:
+    """The second generation as it stands."""
+    out = tmp_path_factory.mktemp("dial") / "dial.safetensors"
+    export([CHECKPOINTS / f"{name}.safetensors" for name in ("melody", "joint")], out)
+    return rtvc.load(str(out))
+
+
+@pytest.mark.parametrize("generation", ("shipped", "dial"))
+def test_a_fitted_voice_says_other_sentences_more_alike(
+    generation: str, request: pytest.FixtureRequest
+) -> None:
     """Fitted to the first half of a recording, the model says the second half more as it was."""
+    shipped: rtvc.VoiceConverter = request.getfixturevalue(generation)
     wave, rate = soundfile.read(EXAMPLES / "reference.flac", dtype="float32")
     wave = mono(wave)
     half = len(wave) // 2
@@ -68,6 +82,7 @@ def test_a_fitted_voice_says_other_sentences_more_alike(shipped: rtvc.VoiceConve
         for x in said
     )
     assert after < before - 0.005, (before, after)
+    assert len(fitted.fine) == shipped._fittable.decoder.style_size
     assert true.fine is None
 
 
