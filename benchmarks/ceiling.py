@@ -81,6 +81,7 @@ def fitted(
         filters = RANGE * torch.tanh(filters / RANGE)
         free = phase if decoder.phase_bins else None
         shaped, _ = decoder.filtered(spectrum.mT, filters, start.noise, free)
+        made: Tensor
         made, _ = decoder.istft(shaped.mT, start.synthesis)
         return made[:, 0, late:]
 

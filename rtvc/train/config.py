@@ -241,22 +241,22 @@ def validated(kind: type[C], table: dict[str, Any], where: str) -> C:
 def completed(kind: type[BaseModel], table: dict[str, Any]) -> dict[str, Any]:
     """A table with what a model's defaults say of the keys that its sections leave out: by itself
     pydantic takes them from the section's class, whatever the field's default is."""
-    defaults = {name: field.default for name, field in kind.model_fields.items()}
-    return {
-        name: over(defaults[name], value)
-        if isinstance(value, dict) and isinstance(defaults.get(name), BaseModel)
-        else value
-        for name, value in table.items()
-    }
+    whole = dict(table)
+    for name, field in kind.model_fields.items():
+        given = table.get(name)
+        if isinstance(field.default, BaseModel) and isinstance(given, dict):
+            whole[name] = over(field.default, given)
+    return whole
 
 
 def over(default: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
     """A section's default with what is given in its place."""
     whole = default.model_dump()
     for name, value in given.items():
-        inner = getattr(default, name, None) if name in whole else None
-        within = isinstance(inner, BaseModel) and isinstance(value, dict)
-        whole[name] = over(inner, value) if within else value
+        inner = getattr(default, name) if name in whole else None
+        if isinstance(inner, BaseModel) and isinstance(value, dict):
+            value = over(inner, value)
+        whole[name] = value
     return whole
 
 

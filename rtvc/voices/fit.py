@@ -156,10 +156,12 @@ def _listen(model: StreamingModel, wave: Tensor) -> Heard:
     def taken(x: Tensor, after: int = 0) -> Tensor:
         return x[..., first + after : first + after + frames].float()
 
+    log_f0, voiced = taken(pitch).unbind(1)
     return Heard(
         wave,
         taken(content, waits),
-        *taken(pitch).unbind(1),
+        log_f0,
+        voiced,
         torch.stack([taken(energy), taken(energy, soon)], 1),
         late,
     )
