@@ -13,7 +13,7 @@ from rtvc.data.cache import Array
 from rtvc.data.labelled import CONTENT_HOP, TEACHER
 from rtvc.data.labelled import load_utterance as load_spoken
 from rtvc.data.manifest import Entry, read_manifest
-from rtvc.data.symbols import LEFT_OUT, SYMBOLS
+from rtvc.data.symbols import BOUNDARY, LEFT_OUT, SYMBOLS
 from rtvc.data.utterance import F0_RATE, UNIT_RATE, UNKNOWN, Utterance, save_utterance
 from rtvc.errors import AudioError, TrainingError
 from rtvc.files import write
@@ -22,7 +22,9 @@ from rtvc.train.streaming.pseudo_labels import Melody, Report, interleaved, labe
 
 NOTE = "codebook.sha256"
 """Says in a folder of labels which codebook they are of."""
-SOUNDLESS = [number for number, symbol in enumerate(SYMBOLS) if symbol in LEFT_OUT - {SYMBOLS[0]}]
+SOUNDLESS = [
+    number for number, symbol in enumerate(SYMBOLS) if symbol in LEFT_OUT and number != BOUNDARY
+]
 """Tokens that the teacher gives time to, though no phoneme sounds in it."""
 
 
@@ -52,14 +54,13 @@ def labelled(entry: Entry, codebook: Codebook, listen: Listen, melody: Melody) -
     )
 
 
-def spoken(path: Path, codebook: Codebook, listen: Listen) -> Utterance:
-    """A file of `rtvc teacher generate` with units in place of its content. Every one is a speaker
-    of its own, as its voice is mixed for it alone.
+def spoken(entry: Entry, codebook: Codebook, listen: Listen) -> Utterance:
+    """A file of `rtvc teacher generate` with units in place of its content.
 
     Raises:
         AudioError: it cannot be read.
     """
-    said = load_spoken(path)
+    said = load_spoken(entry.path)
     wave: Array = said.audio.astype(np.float32) / 32767
     frames = len(wave) * UNIT_RATE // SAMPLE_RATE
     told = np.arange(frames) * SAMPLE_RATE // (UNIT_RATE * CONTENT_HOP)
@@ -70,7 +71,7 @@ def spoken(path: Path, codebook: Codebook, listen: Listen) -> Utterance:
         phonemes=np.where(np.isin(phonemes, SOUNDLESS), UNKNOWN, phonemes).astype(np.int16),
         f0=said.f0,
         confidence=said.confidence,
-        speaker=f"{TEACHER}-{path.stem}" if said.exact else said.speaker,
+        speaker=entry.speaker if said.exact else said.speaker,
         bandwidth=float(said.bandwidth),
     )
 
@@ -110,7 +111,7 @@ def label_all(
 
     def make(entry: Entry, path: Path) -> int:
         utterance = (
-            spoken(entry.path, codebook, listen)
+            spoken(entry, codebook, listen)
             if teachers
             else labelled(entry, codebook, listen, melody)
         )
@@ -121,7 +122,8 @@ def label_all(
 
 
 def entries_of(folder: Path) -> list[Entry]:
-    """The files of a folder of `rtvc teacher generate`, by name.
+    """The files of a folder of `rtvc teacher generate`, by name; every one is a speaker of its own,
+    as its voice is mixed for it alone.
 
     Raises:
         TrainingError: there are none.
