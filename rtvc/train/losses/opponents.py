@@ -13,10 +13,6 @@ from rtvc.train.losses.losses import feature_matching, lsgan_discriminator, lsga
 from rtvc.train.losses.projected import FeatureDiscriminator
 from rtvc.train.losses.prosody_targets import low_passed
 
-LISTENED = (3, 7)
-"""Blocks of the judge whose outputs are compared, counted from 0."""
-HEAD_START = 100
-"""Steps that the discriminators learn before the converter minds them."""
 STRIDE = 7
 """Frames by which the stretch that is shown to the spectra moves from step to step."""
 
@@ -52,7 +48,7 @@ class Opponents:
         warm: frames at the beginning that nobody is shown.
         shown: frames of the stretch.
         rows: how many rows; None: all.
-        listened: blocks of the judge that `features` sees.
+        seen: blocks of the judge whose outputs `features` sees.
     """
 
     def __init__(
@@ -62,16 +58,18 @@ class Opponents:
         warm: int,
         shown: int,
         rows: int | None,
-        listened: Sequence[int] = LISTENED,
+        seen: Sequence[int],
     ) -> None:
         self.features, self.spectra = features, spectra
-        self.warm, self.shown, self.rows, self.listened = warm, shown, rows, listened
+        self.warm, self.shown, self.rows, self.seen = warm, shown, rows, seen
 
     def verdicts(self, judged: JudgedWave, cutoff: Tensor, step: int) -> list[Verdict]:
         """What the discriminators say of a wave whose spectrum is believed below cutoff (B,) Hz."""
         by_features: list[Verdict] = self.features(
-            [judged.layers[k][..., self.warm :] for k in self.listened]
+            [judged.layers[k][..., self.warm :] for k in self.seen]
         )
+        if not len(self.spectra.discriminators):
+            return by_features
         frames = judged.wave.shape[1] // HOP - self.warm
         start = (self.warm + step * STRIDE % max(1, frames - self.shown)) * HOP
         rows = slice(self.rows)

@@ -35,7 +35,7 @@ from rtvc.models.streaming.style import STYLE
 from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator
 from rtvc.train.config import RunConfig
-from rtvc.train.losses.opponents import HEAD_START, LISTENED, JudgedWave, Opponents
+from rtvc.train.losses.opponents import JudgedWave, Opponents
 from rtvc.train.losses.projected import FeatureDiscriminator
 from rtvc.train.losses.prosody_targets import in_next_register, prosody_of
 from rtvc.train.losses.speaker import SpeakerEncoder, cosine_distance
@@ -58,6 +58,8 @@ from rtvc.train.streaming.units import noisy
 
 BELIEVED_F0 = 1_000.0
 """Hz; estimates above it are mostly mistakes."""
+LISTENED = (3, 7)
+"""Blocks of the judge whose outputs are to be those of the source, counted from 0."""
 STYLE_PARTS = ("acoustic", "prosodic", "targets")
 
 
@@ -98,10 +100,10 @@ class Joint(SpeechStage):
         if weights.foreign:
             self.speaker = self.modules["speaker"] = frozen(SpeakerEncoder.pretrained())
         if weights.adversarial:
-            features = FeatureDiscriminator(config.judge.hidden, len(LISTENED))
+            features = FeatureDiscriminator(config.judge.hidden, len(config.seen))
             spectra = MultiResolutionDiscriminator(**config.spectra.model_dump(exclude={"rows"}))
             self.opponents = Opponents(
-                features, spectra, config.warm, config.shown, config.spectra.rows, LISTENED
+                features, spectra, config.warm, config.shown, config.spectra.rows, config.seen
             )
             self.modules |= {"features": features, "spectra": spectra}
             self.phases = {"discriminator": ["features", "spectra"], **self.phases}
@@ -286,7 +288,7 @@ class Joint(SpeechStage):
                 losses["prosody"] = encoded.prosody.loss(self.model.targets(encoded.prosodic))
         if outputs.conversion is not None:
             losses |= self.foreign_losses(outputs.conversion, target, batch)
-        if opposed and step >= config.adversarial_from + HEAD_START:
+        if opposed and step >= config.adversarial_from + config.head_start:
             losses |= self.opponents.convinced(target, outputs.fakes(), cutoff, step)
         return losses
 

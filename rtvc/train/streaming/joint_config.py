@@ -1,6 +1,6 @@
 """The configuration of stage `joint`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -72,9 +72,14 @@ class JointConfig(SpeechRun):
     """Steps before which the decoder is too rough for a judge."""
     adversarial_from: int = Field(default=0, ge=0)
     """Steps in which only the discriminators learn from what they see."""
+    head_start: int = Field(default=100, ge=0)
+    """Steps that the discriminators learn before the converter minds them."""
+    seen: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 3, 7), min_length=1)
+    """Blocks of the judge whose outputs the discriminators of features see, counted from 0. On a
+    CPU the early ones tell what was made from what was recorded within minutes."""
     spectra: DiscriminatorConfig = DiscriminatorConfig(
         resolutions=((512, 128, 512), (1024, 256, 1024)), channels=12, power=0.3, rows=5
     )
-    """The discriminators of spectrograms beside those of the judge's features."""
+    """The discriminators of spectrograms beside those; no resolutions, no such discriminators."""
     shown: int = Field(default=32, ge=8)
     """Frames of HOP samples that they are shown of each row."""

@@ -216,18 +216,21 @@ def test_what_is_restored_may_be_heard_of_its_conversion(
     made.fit()
 
 
+@pytest.mark.parametrize("resolutions", ["[[512, 128, 512]]", "[]"])
 def test_discriminators_learn_first_and_then_are_minded(
-    tmp_path: Path, folder: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folder: Path, runs: Path, resolutions: str
 ) -> None:
-    monkeypatch.setattr(joint, "HEAD_START", 4)
     top = f'init = [{{ path = "{runs / "units"}" }}, {{ path = "{runs / "judge"}" }}]\n'
     small = [
         "data.frames=64",
         "data.batch=2",
         "warm=8",
         "shown=16",
+        f"spectra.resolutions={resolutions}",
         "spectra.channels=4",
         "spectra.rows=1",
+        "head_start=4",
+        "seen=[0, 2]",
         "log.every=1",
     ]
     made = trainer(
