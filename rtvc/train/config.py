@@ -41,6 +41,8 @@ class OptimizerConfig(Section):
     eps: float = Field(default=1e-8, gt=0)
     lr_scale: dict[str, float] = {}
     """Factor on the learning rate of single modules, by module name."""
+    updates: int = Field(default=1, ge=1, le=100)
+    """Times that a phase is run in each step: opponents that learn too slowly take several."""
     schedule: Literal["constant", "cosine", "onecycle"] = "cosine"
     warmup: int = Field(default=0, ge=0)
     """Steps of linear rise to the peak (`constant` and `cosine`)."""

@@ -28,6 +28,8 @@ class Phase:
     optimizer: torch.optim.AdamW
     scales: list[float]
     """Of the learning rate, one a parameter group."""
+    updates: int
+    """Times that it is run in each step."""
 
 
 class Stepper:
@@ -71,9 +73,8 @@ class Stepper:
             weight_decay=settings.weight_decay,
             eps=settings.eps,
         )
-        return Phase(
-            name, trained, optimizer, [settings.lr_scale.get(module, 1.0) for module in trained]
-        )
+        scales = [settings.lr_scale.get(module, 1.0) for module in trained]
+        return Phase(name, trained, optimizer, scales, settings.updates)
 
     def advance(self, batches: Sequence[Batch], step: int) -> tuple[dict[str, Tensor], bool]:
         """Step `step` (counted from 0) on `accumulate` batches; returns the unweighted losses and
@@ -91,7 +92,7 @@ class Stepper:
         random.seed(seed)
         logged: dict[str, Tensor] = {}
         fine = True
-        for phase in self.phases:
+        for phase in (phase for phase in self.phases for _ in range(phase.updates)):
             frozen = self.stage.frozen(phase.name, step)
             for name, module in self.stage.modules.items():
                 module.train(name in self.trained and name not in frozen)

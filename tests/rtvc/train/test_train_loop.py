@@ -263,6 +263,21 @@ def test_mistakes_in_phases_and_weights_are_named(tmp_path: Path) -> None:
         Trainer(Unweighted(toy()), toy(), tmp_path, console=QUIET).fit()
 
 
+def test_a_phase_may_be_run_several_times_in_each_step(tmp_path: Path) -> None:
+    asked = []
+
+    class Counting(Toy):
+        def losses(self, phase: str, batch: Any, step: int) -> dict[str, torch.Tensor]:
+            asked.append((step, phase))
+            return super().losses(phase, batch, step)
+
+    config = toy(steps=2, optimizers={"discriminator": {"updates": 3}})
+    Trainer(Counting(config), config, tmp_path, console=QUIET).fit()
+    assert asked == [
+        (step, phase) for step in (0, 1) for phase in [*["discriminator"] * 3, "generator"]
+    ]
+
+
 def test_bfloat16_learns_and_skipped_phases_do_nothing(tmp_path: Path) -> None:
     class Late(Toy):
         def losses(self, phase: str, batch: Any, step: int) -> dict[str, torch.Tensor]:
