@@ -92,7 +92,7 @@ class Stepper:
         random.seed(seed)
         logged: dict[str, Tensor] = {}
         fine = True
-        for phase in (phase for phase in self.phases for _ in range(phase.updates)):
+        for phase in (each for each in self.phases for _ in range(each.updates)):
             frozen = self.stage.frozen(phase.name, step)
             for name, module in self.stage.modules.items():
                 module.train(name in self.trained and name not in frozen)
