@@ -1,5 +1,5 @@
 """Discriminators of the joint stage: what was recorded against what was made, on the judge's
-features and on spectrograms."""
+features, on log-mels and on spectrograms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from rtvc.audio.mel import HOP
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator, Verdict
 from rtvc.train.losses.losses import feature_matching, lsgan_discriminator, lsgan_generator
-from rtvc.train.losses.projected import FeatureDiscriminator
+from rtvc.train.losses.projected import FeatureDiscriminator, MelDiscriminator
 from rtvc.train.losses.prosody_targets import low_passed
 
 STRIDE = 7
@@ -40,10 +40,11 @@ def inner(verdicts: Sequence[Verdict]) -> list[Tensor]:
 
 
 class Opponents:
-    """Both kinds of discriminator, and what each side minimises (least squares: Mao et al. 2017).
+    """All kinds of discriminator, and what each side minimises (least squares: Mao et al. 2017).
 
     Args:
         features: sees all frames, as the judge hears them.
+        mels: sees all frames.
         spectra: sees a short stretch of some rows.
         warm: frames at the beginning that nobody is shown.
         shown: frames of the stretch.
@@ -54,28 +55,29 @@ class Opponents:
     def __init__(
         self,
         features: FeatureDiscriminator,
+        mels: MelDiscriminator,
         spectra: MultiResolutionDiscriminator,
         warm: int,
         shown: int,
         rows: int | None,
         seen: Sequence[int],
     ) -> None:
-        self.features, self.spectra = features, spectra
+        self.features, self.mels, self.spectra = features, mels, spectra
         self.warm, self.shown, self.rows, self.seen = warm, shown, rows, seen
 
     def verdicts(self, judged: JudgedWave, cutoff: Tensor, step: int) -> list[Verdict]:
         """What the discriminators say of a wave whose spectrum is believed below cutoff (B,) Hz."""
-        by_features: list[Verdict] = self.features(
+        verdicts: list[Verdict] = self.features(
             [judged.layers[k][..., self.warm :] for k in self.seen]
         )
-        if not len(self.spectra.discriminators):
-            return by_features
-        frames = judged.wave.shape[1] // HOP - self.warm
-        start = (self.warm + step * STRIDE % max(1, frames - self.shown)) * HOP
-        rows = slice(self.rows)
-        piece = low_passed(judged.wave[rows, start : start + self.shown * HOP], cutoff[rows])
-        by_spectra: list[Verdict] = self.spectra(piece[:, None])
-        return by_features + by_spectra
+        verdicts += self.mels(low_passed(judged.wave[:, self.warm * HOP :], cutoff)[:, None])
+        if len(self.spectra.discriminators):
+            frames = judged.wave.shape[1] // HOP - self.warm
+            start = (self.warm + step * STRIDE % max(1, frames - self.shown)) * HOP
+            rows = slice(self.rows)
+            piece = low_passed(judged.wave[rows, start : start + self.shown * HOP], cutoff[rows])
+            verdicts += self.spectra(piece[:, None])
+        return verdicts
 
     def loss(
         self, recorded: JudgedWave, fakes: Sequence[JudgedWave], cutoff: Tensor, step: int

@@ -8,7 +8,7 @@ from rtvc.models.streaming.dial import DialConfig
 from rtvc.train.config import Section
 from rtvc.train.material.recogniser import RecogniserConfig
 from rtvc.train.material.unit_batches import SpeechRun
-from rtvc.train.streaming.stream_config import DiscriminatorConfig
+from rtvc.train.streaming.stream_config import DiscriminatorConfig, Span
 
 
 class Weights(Section):
@@ -37,6 +37,16 @@ class Weights(Section):
     features: float = 1.0
     """Feature matching of the reconstruction; counts only with `adversarial`."""
     discriminator: float = 1.0
+
+
+class MelHeadsConfig(Section):
+    """The discriminators of log-mels."""
+
+    resolutions: tuple[tuple[Span, Span, Span], ...] = ((1024, 256, 140), (2048, 512, 190))
+    """FFT and window, hop and bands of each, in samples; none, no such discriminators."""
+    width: int = Field(default=96, ge=1, le=2048)
+    scales: tuple[Span, ...] = Field(default=(1, 4, 8), min_length=1)
+    """Frames that are averaged before one of them looks."""
 
 
 class JointConfig(SpeechRun):
@@ -74,12 +84,11 @@ class JointConfig(SpeechRun):
     """Steps in which only the discriminators learn from what they see."""
     head_start: int = Field(default=100, ge=0)
     """Steps that the discriminators learn before the converter minds them."""
-    seen: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 3, 7), min_length=1)
-    """Blocks of the judge whose outputs the discriminators of features see, counted from 0. On a
-    CPU the early ones tell what was made from what was recorded within minutes."""
-    spectra: DiscriminatorConfig = DiscriminatorConfig(
-        resolutions=((512, 128, 512), (1024, 256, 1024)), channels=12, power=0.3, rows=5
-    )
-    """The discriminators of spectrograms beside those; no resolutions, no such discriminators."""
+    mel_heads: MelHeadsConfig = MelHeadsConfig()
+    seen: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Blocks of the judge whose outputs discriminators of features see, counted from 0; none, no
+    such discriminators."""
+    spectra: DiscriminatorConfig = DiscriminatorConfig(resolutions=(), channels=12, power=0.3)
+    """Discriminators of spectrograms as pictures; no resolutions, no such discriminators."""
     shown: int = Field(default=32, ge=8)
     """Frames of HOP samples that they are shown of each row."""

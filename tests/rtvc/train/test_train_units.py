@@ -216,9 +216,9 @@ def test_what_is_restored_may_be_heard_of_its_conversion(
     made.fit()
 
 
-@pytest.mark.parametrize("resolutions", ["[[512, 128, 512]]", "[]"])
+@pytest.mark.parametrize("seen, resolutions", [("[0, 2]", "[[512, 128, 512]]"), ("[]", "[]")])
 def test_discriminators_learn_first_and_then_are_minded(
-    tmp_path: Path, folder: Path, runs: Path, resolutions: str
+    tmp_path: Path, folder: Path, runs: Path, seen: str, resolutions: str
 ) -> None:
     top = f'init = [{{ path = "{runs / "units"}" }}, {{ path = "{runs / "judge"}" }}]\n'
     small = [
@@ -230,7 +230,7 @@ def test_discriminators_learn_first_and_then_are_minded(
         "spectra.channels=4",
         "spectra.rows=1",
         "head_start=4",
-        "seen=[0, 2]",
+        f"seen={seen}",
         "log.every=1",
     ]
     made = trainer(
