@@ -9,6 +9,7 @@ import torch
 
 from rtvc.audio.mel_distance import MultiResolutionMel, mel_band_limit
 from rtvc.train.losses import losses
+from rtvc.train.losses.projected import MelDiscriminator
 from rtvc.train.material.monotonic import monotonic_path
 
 
@@ -40,6 +41,56 @@ def test_the_spectral_distance_trains_from_silence() -> None:
     wave = torch.zeros(1, 4_800, requires_grad=True)
     distance(wave, tone(300, 4_800)[None]).backward()
     assert wave.grad is not None and torch.isfinite(wave.grad).all()
+
+
+def buzz(rows: int, sharpness: float, seed: int) -> torch.Tensor:
+    """(rows, 1, 9,600) of harmonics under two formants at random places; 0 is flat."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.rand(rows, 4, generator=generator)[..., None]
+    harmonics = torch.arange(1, 40)[:, None] * (100 + 100 * draws[:, :1])  # (rows, 39, 1) Hz
+    formants = torch.stack([400 + 600 * draws[:, 1], 1_500 + 1_500 * draws[:, 2]], 1)
+    near = torch.exp(-(((harmonics - formants.mT) / 300) ** 2)).sum(-1, keepdim=True)
+    time = torch.arange(9_600) / 24_000
+    waves = (torch.exp(sharpness * near) * torch.sin(2 * math.pi * harmonics * time)).sum(1)
+    return (0.1 * waves / waves.std(-1, keepdim=True))[:, None]
+
+
+def test_mel_discriminators_soon_tell_flat_formants_and_convince_a_generator() -> None:
+    torch.manual_seed(0)
+    opponents = MelDiscriminator([(512, 128, 70)], width=24, scales=(1, 4))
+    optimizer = torch.optim.Adam(opponents.parameters(), 2e-3)
+
+    def logits(wave: torch.Tensor) -> list[torch.Tensor]:
+        return [verdict.logits for verdict in opponents(wave)]
+
+    def loss(seed: int) -> torch.Tensor:
+        return losses.lsgan_discriminator(
+            logits(buzz(8, 3.0, seed)), logits(buzz(8, 1.5, seed + 1_000))
+        )
+
+    for step in range(60):
+        optimizer.zero_grad()
+        loss(step).backward()
+        optimizer.step()
+    assert loss(500) < 0.5  # of two heads: 1 is chance
+    wave = buzz(2, 1.5, 501).requires_grad_()
+    before = losses.lsgan_generator(logits(wave))
+    (slope,) = torch.autograd.grad(before, wave)
+    assert losses.lsgan_generator(logits(wave - 1e-3 * slope / slope.abs().max())) < before
+
+
+def test_mel_discriminators_hear_nothing_above_what_all_recordings_hold() -> None:
+    opponents = MelDiscriminator([(1024, 256, 140)])
+    wave, time = buzz(1, 3.0, 0), torch.arange(9_600) / 24_000
+
+    def change(frequency: float) -> float:
+        louder = wave + 0.01 * torch.sin(2 * math.pi * frequency * time)
+        return max(
+            float((one.logits - other.logits).detach().abs().max())
+            for one, other in zip(opponents(wave), opponents(louder), strict=True)
+        )
+
+    assert change(9_000) < 0.05 * change(6_000)
 
 
 def test_mel_mask_counts_bands_below_the_edge() -> None:
