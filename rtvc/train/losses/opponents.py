@@ -10,7 +10,8 @@ from torch import Tensor
 from rtvc.audio.mel import HOP
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator, Verdict
 from rtvc.train.losses.losses import feature_matching, lsgan_discriminator, lsgan_generator
-from rtvc.train.losses.projected import FeatureDiscriminator, MelDiscriminator
+from rtvc.train.losses.mel_patches import MelDiscriminators
+from rtvc.train.losses.projected import FeatureDiscriminator
 from rtvc.train.losses.prosody_targets import low_passed
 
 STRIDE = 7
@@ -55,7 +56,7 @@ class Opponents:
     def __init__(
         self,
         features: FeatureDiscriminator,
-        mels: MelDiscriminator,
+        mels: MelDiscriminators,
         spectra: MultiResolutionDiscriminator,
         warm: int,
         shown: int,

@@ -35,8 +35,9 @@ from rtvc.models.streaming.style import STYLE
 from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator
 from rtvc.train.config import RunConfig
+from rtvc.train.losses.mel_patches import MelDiscriminators
 from rtvc.train.losses.opponents import JudgedWave, Opponents
-from rtvc.train.losses.projected import FeatureDiscriminator, MelDiscriminator
+from rtvc.train.losses.projected import FeatureDiscriminator
 from rtvc.train.losses.prosody_targets import in_next_register, prosody_of
 from rtvc.train.losses.speaker import SpeakerEncoder, cosine_distance
 from rtvc.train.material.inherited import inherit_inputs, take_matching
@@ -102,11 +103,11 @@ class Joint(SpeechStage):
         if weights.adversarial:
             features = FeatureDiscriminator(config.judge.hidden, len(config.seen))
             spectra = MultiResolutionDiscriminator(**config.spectra.model_dump(exclude={"rows"}))
-            mels = MelDiscriminator(**config.mel_heads.model_dump())
+            mels = MelDiscriminators(**config.patches.model_dump())
             self.opponents = Opponents(
                 features, mels, spectra, config.warm, config.shown, config.spectra.rows, config.seen
             )
-            opponents = {"features": features, "mel_heads": mels, "spectra": spectra}
+            opponents = {"features": features, "patches": mels, "spectra": spectra}
             self.modules |= opponents
             self.phases = {"discriminator": list(opponents), **self.phases}
 

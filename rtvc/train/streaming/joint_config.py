@@ -39,14 +39,12 @@ class Weights(Section):
     discriminator: float = 1.0
 
 
-class MelHeadsConfig(Section):
+class PatchesConfig(Section):
     """The discriminators of log-mels."""
 
-    resolutions: tuple[tuple[Span, Span, Span], ...] = ((1024, 256, 140), (2048, 512, 190))
+    resolutions: tuple[tuple[Span, Span, Span], ...] = ((512, 128, 80), (1024, 256, 140))
     """FFT and window, hop and bands of each, in samples; none, no such discriminators."""
-    width: int = Field(default=96, ge=1, le=2048)
-    scales: tuple[Span, ...] = Field(default=(1, 4, 8), min_length=1)
-    """Frames that are averaged before one of them looks."""
+    channels: int = Field(default=16, ge=1, le=2048)
 
 
 class JointConfig(SpeechRun):
@@ -84,7 +82,7 @@ class JointConfig(SpeechRun):
     """Steps in which only the discriminators learn from what they see."""
     head_start: int = Field(default=100, ge=0)
     """Steps that the discriminators learn before the converter minds them."""
-    mel_heads: MelHeadsConfig = MelHeadsConfig()
+    patches: PatchesConfig = PatchesConfig()
     seen: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Blocks of the judge whose outputs discriminators of features see, counted from 0; none, no
     such discriminators."""
