@@ -1,5 +1,5 @@
 """Labels for recordings and for the teacher's speech: units by a recogniser's layers, F0 by
-swift-f0 or as the teacher meant it; resumable, one file an utterance."""
+swift-f0; resumable, one file an utterance."""
 
 import hashlib
 from collections.abc import Callable
@@ -54,8 +54,9 @@ def labelled(entry: Entry, codebook: Codebook, listen: Listen, melody: Melody) -
     )
 
 
-def spoken(entry: Entry, codebook: Codebook, listen: Listen) -> Utterance:
-    """A file of `rtvc teacher generate` with units in place of its content.
+def spoken(entry: Entry, codebook: Codebook, listen: Listen, melody: Melody) -> Utterance:
+    """A file of `rtvc teacher generate` with units in place of its content, and F0 and voicing as
+    they are heard: the curve that the teacher meant runs on through consonants and pauses.
 
     Raises:
         AudioError: it cannot be read.
@@ -63,14 +64,15 @@ def spoken(entry: Entry, codebook: Codebook, listen: Listen) -> Utterance:
     said = load_spoken(entry.path)
     wave: Array = said.audio.astype(np.float32) / 32767
     frames = len(wave) * UNIT_RATE // SAMPLE_RATE
+    f0, confidence = on_frames(*melody(wave), int(len(wave) / SAMPLE_RATE * F0_RATE))
     told = np.arange(frames) * SAMPLE_RATE // (UNIT_RATE * CONTENT_HOP)
     phonemes = said.phonemes[np.minimum(told, len(said.phonemes) - 1)]
     return Utterance(
         audio=said.audio,
         units=codebook.units(listen(wave)[:, :frames]).numpy(),
         phonemes=np.where(np.isin(phonemes, SOUNDLESS), UNKNOWN, phonemes).astype(np.int16),
-        f0=said.f0,
-        confidence=said.confidence,
+        f0=f0,
+        confidence=confidence,
         speaker=entry.speaker if said.exact else said.speaker,
         bandwidth=float(said.bandwidth),
     )
@@ -111,7 +113,7 @@ def label_all(
 
     def make(entry: Entry, path: Path) -> int:
         utterance = (
-            spoken(entry, codebook, listen)
+            spoken(entry, codebook, listen, melody)
             if teachers
             else labelled(entry, codebook, listen, melody)
         )

@@ -41,23 +41,28 @@ def speech() -> Array:
     return np.append(np.zeros(12_000), 32_767 * tone).astype(np.int16)
 
 
-def test_what_the_teacher_says_keeps_its_exact_labels(tmp_path: Path, codebook: Path) -> None:
+def test_what_the_teacher_says_keeps_its_phonemes_and_has_the_melody_that_is_heard(
+    tmp_path: Path, codebook: Path
+) -> None:
     said = [BOUNDARY] * 8 + [TOKENS["ˈ"]] * 2 + [TOKENS["a"]] * 20 + [TOKENS[" "]] * 10
-    f0 = np.repeat([10.0, 200.0], 40).astype(np.float32)  # below 45 Hz it means unvoiced
+    meant = np.full(80, 200.0, np.float32)  # through the silent half as well
     for name in ("00000", "00001"):
         np.savez(
             tmp_path / f"{name}.npz",
             audio=speech(),
             content=np.zeros((512, 40), np.float16),
             phon=np.array(said, np.int16),
-            f0=f0,
+            f0=meant,
         )
-    report = label_all(tmp_path, tmp_path / "units", codebook, listen, lambda _: SILENT)
+    times = np.arange(100) / 100
+    melody = (times, np.full(100, 150.0), (times > 0.5).astype(float))
+    report = label_all(tmp_path, tmp_path / "units", codebook, listen, lambda _: melody)
     assert (report.labelled, report.existing, report.seconds) == (2, 0, 2 * SECONDS)
     first, second = map(load_utterance, sorted((tmp_path / "units").glob("*.npz")))
     assert np.array_equal(first.audio, speech())
     assert first.units.tolist() == [[0] * 25 + [1] * 25] * 2
-    assert np.array_equal(first.f0, np.where(f0 > 45, f0, 0))
+    assert not first.f0[:39].any() and np.allclose(first.f0[42:], 150)
+    assert not first.confidence[:39].any() and np.allclose(first.confidence[42:], 1)
     # 40 frames a second become 50; stress and spaces are no sounds
     expected = [BOUNDARY] * 10 + [UNKNOWN] * 3 + [TOKENS["a"]] * 25 + [UNKNOWN] * 12
     assert first.phonemes.tolist() == expected
