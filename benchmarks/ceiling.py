@@ -4,11 +4,11 @@ The filters of its harmonics and of its noise, and the free phase where there is
 gradient descent straight to recordings, at the F0 that the shipped model hears in them: what no
 network in front of the head can beat by the same distance. Judges that no training sees then say
 what that distance is worth. The recordings themselves, and the shipped model saying them, are the
-ends of the scale.
+ends of the scale. With `--model` nothing is fitted: other models say them in its place.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,8 +22,8 @@ from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.mel_distance import MultiResolutionMel
 from rtvc.audio.spectral import BandedSTFT
 from rtvc.models.streaming.analysis import BANDS
+from rtvc.models.streaming.assets import StreamingModel
 from rtvc.models.streaming.decoder import BINS, RANGE, STEP, Decoder
-from rtvc.models.streaming.model import StreamingConverter
 
 COSINES = 60
 """Numbers a frame that shape each filter: its spectral envelope, smooth over 200 Hz."""
@@ -116,7 +116,7 @@ def pieces(
 
 
 @torch.no_grad()
-def said_by(model: StreamingConverter, waves: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def said_by(model: StreamingModel, waves: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What the model makes of waves (B, N) in their own voices (B, N), and log F0 and voicing as it
     hears them (B, T), each at the end of its frame's samples as `HarmonicSource` asks."""
     late = model.latency
@@ -141,13 +141,19 @@ def scores(waves: Tensor) -> dict[str, float]:
     }
 
 
-def rows(waves: Tensor, iterations: int) -> Iterator[dict[str, Any]]:
-    """One result after another: the ends of the scale, then the head by each distance."""
-    from rtvc.models.streaming.assets import load_default
+def rows(waves: Tensor, iterations: int, models: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """One result after another: the ends of the scale, then the models, or, where there are none,
+    the head by each distance."""
+    from rtvc.models.streaming.assets import load_default, load_file
 
     said, log_f0, voicing = said_by(load_default().eval(), waves)
     yield {"what": "recordings", **scores(waves)}
     yield {"what": "shipped model, own voice", **scores(said)}
+    for path in models:
+        said, _, _ = said_by(load_file(path).eval(), waves)
+        yield {"what": f"{path.name}, own voice", **scores(said)}
+    if models:
+        return
     spectra, mels, cutoff = BandedSTFT(), MultiResolutionMel(), torch.full((len(waves),), 12_001.0)
     distances: dict[str, Distance] = {
         "spectra": lambda made, true: spectra(made, true, cutoff),
@@ -174,6 +180,10 @@ def main(
     bandwidth: Annotated[int, typer.Option(help="least that a recording holds, twice its Hz")] = (
         SAMPLE_RATE
     ),
+    models: Annotated[
+        list[Path] | None,
+        typer.Option("--model", help="weights of a model that is to say them, too; repeatable"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
 ) -> None:
     """Fit the decoder's head to recordings, and let judges say how that sounds."""
@@ -186,7 +196,7 @@ def main(
             " none: lower --seconds or --bandwidth"
         )
     made = []
-    for row in rows(torch.stack(list(found.values())), iterations):
+    for row in rows(torch.stack(list(found.values())), iterations, models or ()):
         made.append(row)
         distance = f"  distance {row['distance']:.3f}" if "distance" in row else ""
         typer.echo(

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.mel_distance import MultiResolutionMel
+from rtvc.benchmarks import ceiling
 from rtvc.benchmarks.ceiling import fitted, pieces, said_by
-from rtvc.models.streaming.assets import load_default
+from rtvc.models.streaming.assets import load_default, save_file
 from rtvc.models.streaming.decoder import BINS, Decoder
+from tests.support.small_models import small_converter
 
 F0 = 150.0
 
@@ -59,6 +61,27 @@ def test_pieces_are_of_different_speakers_and_whole_bandwidth(tmp_path: Path) ->
     found = dict(pieces(tmp_path / "list.tsv", 5, 1.0, 24_000))
     assert list(found) == ["anna", "dora"]
     assert all(len(wave) == SAMPLE_RATE and wave.abs().max() == 0.5 for wave in found.values())
+
+
+def test_the_recordings_are_said_by_the_models_that_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels: list[float] = []
+
+    def loudness(waves: Tensor) -> dict[str, float]:
+        levels.append(float(waves.abs().mean()))
+        return {"dnsmos": levels[-1], "distillmos": 0.0}
+
+    monkeypatch.setattr(ceiling, "scores", loudness)
+    file = save_file(small_converter().eval(), tmp_path / "small.safetensors")
+    wave = vowel(40)
+    found = list(ceiling.rows(wave, 1, [file]))
+    assert [row["what"] for row in found] == [
+        "recordings",
+        "shipped model, own voice",
+        "small.safetensors, own voice",
+    ]
+    assert found[0]["dnsmos"] == float(wave.abs().mean()) and len(set(levels)) == 3
 
 
 def test_the_melody_of_what_is_fitted_is_that_of_its_samples() -> None:
