@@ -19,7 +19,7 @@ def pitch_losses(
         centres: (K,) log F0 of the bins.
         logits: (B, T, K + 1), the voicing's last.
         log_f0: (B, T) in log Hz.
-        voiced: (B, T) 0 or 1.
+        voiced: (B, T), 0 to 1; F0 counts by it.
         known: (B, T) 0 or 1: whether the voicing is.
     """
     logits, width = logits.float(), centres[1] - centres[0]

@@ -3,19 +3,21 @@
 It says the pitch at the peak of each analysis window, 10 ms after which it has to be said.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rtvc.audio.mel import HOP
 from rtvc.data.speech import Cut
 from rtvc.data.utterance import Utterance
 from rtvc.models.streaming.analysis import BANDS, Analysis
+from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.dial import DialConfig, pitch_net
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.pitch_losses import pitch_losses
-from rtvc.train.material.stream_data import stacked
+from rtvc.train.material.stream_data import frozen, stacked
 from rtvc.train.material.unit_batches import SpeechRun, SpeechStage, analysed
 from rtvc.train.stage import Batch
 
@@ -32,6 +34,10 @@ class MelodyConfig(SpeechRun):
 
     model: DialConfig = DialConfig()
     weights: Weights = Weights()
+    taught: Literal["labels", "shipped"] = "labels"
+    """What F0 and voicing are learnt from: the labels, or what the shipped model's network hears in
+    the clean piece. Its voicing says how much of a frame is periodic where theirs says whether
+    anything is, and a decoder whose harmonics fade sounds better than one whose harmonics stop."""
     high: float = 0.15
     """Share of pieces that are played so fast that their pitch rises by an octave or more: sung
     notes are rare in speech."""
@@ -49,19 +55,24 @@ class Melody(SpeechStage):
         self.centre = self.analysis.centre
         self.net = pitch_net(config.model)
         self.modules = {"analysis": self.analysis, "pitch": self.net}
+        if config.taught == "shipped":
+            shipped = load_default()
+            self.teacher, self.hearing = frozen(shipped.pitch), frozen(shipped.analysis)
+            self.modules |= {"teacher": self.teacher, "hearing": self.hearing}
         self.phases = {"pitch": ("pitch",)}
         self.averaged = ("pitch",)
 
     def row(
         self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator
     ) -> Batch:
-        """source (N,), log_f0, voiced and known (T,): one row."""
+        """wave and source (N,), log_f0, voiced and known (T,): one row."""
         if rng.random() < self.config.high:
             speed *= float(np.exp2(rng.uniform(0.8, 1.6)))
         piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
         log_f0, _ = piece.melody(self.centre)
         voiced, known = (torch.from_numpy(x) for x in utterance.voicing(piece.seconds(self.centre)))
         return {
+            "wave": piece.wave(),
             "source": piece.wave(),
             "log_f0": log_f0,
             "voiced": voiced,
@@ -69,15 +80,29 @@ class Melody(SpeechStage):
         }
 
     def batch(self, index: int) -> Batch:
-        """source (B, N), as a microphone might have brought it; log_f0 (B, T) in log Hz; voiced and
-        known (B, T), 0 or 1."""
+        """wave (B, N); source (B, N), as a microphone might have brought it; log_f0 (B, T) in log
+        Hz; voiced and known (B, T), 0 or 1."""
         return self.augmented(stacked(self.rows(index)), index)
+
+    def told(self, batch: Batch) -> Batch:
+        """A batch with what is to be learnt of it, see `MelodyConfig.taught`."""
+        if self.config.taught == "labels":
+            return batch
+        features = analysed(self.hearing, batch["wave"])[:, BANDS:]
+        with torch.no_grad():
+            melody, _ = self.teacher(features, self.teacher.initial(len(features)))
+        # Its windows peak so many samples later than ours: its next frame speaks for our time.
+        late = round((self.analysis.centre - self.hearing.centre) / HOP)
+        melody = torch.cat([melody[..., late:], melody[..., -1:].expand(-1, -1, late)], -1).float()
+        known = torch.ones_like(melody[:, 0])
+        known[:, known.shape[1] - late :] = 0
+        return batch | {"log_f0": melody[:, 0], "voiced": melody[:, 1], "known": known}
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """See `pitch_losses`."""
-        wave, warm = batch["source"], self.config.warm
-        features = analysed(self.analysis, wave)
-        logits, _ = self.net.logits(features[:, BANDS:], self.net.initial(len(wave)))
+        batch, warm = self.told(batch), self.config.warm
+        features = analysed(self.analysis, batch["source"])
+        logits, _ = self.net.logits(features[:, BANDS:], self.net.initial(len(features)))
         labels = (batch[name][:, warm:] for name in ("log_f0", "voiced", "known"))
         return pitch_losses(self.net.centres, logits[:, warm:], *labels)
 
