@@ -140,10 +140,10 @@ def _listen(model: StreamingModel, wave: Tensor) -> Heard:
     wave = wave[: frames * HOP]
     wave = wave * (LEVEL / wave.abs().amax().clamp_min(1e-4))
     if isinstance(model, DialConverter):
-        first, waits, soon = 0, model.lookahead, min(1, model.lookahead)
-        late = HOP - model.analysis.centre
+        first, waits, soon = 0, model.lookahead, model.ahead
+        ahead, late = soon, HOP - model.analysis.centre
     else:  # its frame 1 is centred on the first sample
-        first, waits, soon, late = 1, model.encoder.latency, 1, HOP
+        first, waits, soon, ahead, late = 1, model.encoder.latency, 1, 0, HOP
     with torch.no_grad():
         features, _ = model.analysis(
             F.pad(wave[None, None], (0, (first + max(1, waits)) * HOP)), model.analysis.initial(1)
@@ -156,7 +156,7 @@ def _listen(model: StreamingModel, wave: Tensor) -> Heard:
     def taken(x: Tensor, after: int = 0) -> Tensor:
         return x[..., first + after : first + after + frames].float()
 
-    log_f0, voiced = taken(pitch).unbind(1)
+    log_f0, voiced = taken(pitch, ahead).unbind(1)
     return Heard(
         wave,
         taken(content, waits),

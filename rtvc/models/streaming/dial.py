@@ -119,6 +119,12 @@ class DialConverter(nn.Module):
         """Frames that the dial is set to."""
         return self.encoder.lookahead
 
+    @property
+    def ahead(self) -> int:
+        """Frames by which the decoder is told melody and energy before it speaks them, as far as
+        they are known."""
+        return min(1, self.lookahead)
+
     def set_lookahead(self, frames: int) -> None:
         """Sets the dial to one of the encoder's settings; states of another setting no longer fit.
 
@@ -126,7 +132,9 @@ class DialConverter(nn.Module):
             ValueError: no such setting.
         """
         self.encoder.set_lookahead(frames)
-        self.late_energy, self.late_melody = Delay(1, frames), Delay(2, frames)
+        # What the source says comes out of the synthesis 1.5 frames later. The pitch network
+        # speaks half a frame ahead, and the other frame is there wherever the dial waits for one.
+        self.late_energy, self.late_melody = Delay(1, frames), Delay(2, frames - self.ahead)
         self.late_melody.like = self.late_melody.like.double()  # as PitchNet tells it
         # A frame is complete `fall` samples after its peak, and the decoder completes the samples
         # before the peak.
@@ -179,15 +187,16 @@ class DialConverter(nn.Module):
         features, analysis = self.analysis(x, state.analysis)
         mel = features[:, :BANDS]
         content, encoder = self.encoder(mel, state.content)
-        # Pitch and energy know a frame as soon as it is heard; they wait for its content.
+        # Pitch and energy know a frame as soon as it is heard; they wait for the frame's content,
+        # melody for that of the frame before.
         melody, pitch = self.pitch(features[:, BANDS:], state.pitch)
         melody, late_melody = self.late_melody(melody, state.melody)
-        # The next frame's energy comes along where it is known already: the decoder may hear an
-        # onset one frame before it speaks it.
+        # The next frame's energy comes along, too: the decoder may hear an onset one frame before
+        # it speaks it.
         known = energy_of(mel)
         late, late_energy = self.late_energy(known, state.energy)
         frames = torch.cat([state.energy.to(known.dtype), known], -1)
-        soon = frames.narrow(-1, min(1, self.lookahead), known.shape[-1])
+        soon = frames.narrow(-1, self.ahead, known.shape[-1])
         energy = torch.cat([late, soon], 1)
         (log_f0, loudness), prosody = self.prosody(
             melody[:, 0], melody[:, 1], late[:, 0], voice[:, : Prosody.TARGETS], state.prosody

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rtvc.audio.mel import HOP
 from rtvc.layers.blocks import ConvBlock
 from rtvc.layers.contract import Serial, State, Streaming
 from rtvc.layers.conv import Conv
@@ -15,6 +16,8 @@ SEMITONE = math.log(2) / 12
 """In log F0."""
 F0_CENTRE, F0_SCALE = 5.0, 2.0
 """Networks take (log F0 - 5) * 2: nothing at 148 Hz, and within -2 to 3 for any speaker."""
+AHEAD = HOP // 2
+"""Samples after a frame's centre for which the network speaks."""
 F0_BINS = 128
 """Logarithmic, 34 cents apart."""
 

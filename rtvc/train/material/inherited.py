@@ -14,7 +14,7 @@ from rtvc.layers.conv import Conv
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.dial import DialConverter
 from rtvc.models.streaming.model import StreamingConverter
-from rtvc.train.material.unit_batches import analysed, energies_of
+from rtvc.train.material.unit_batches import analysed, energies_of, following
 from rtvc.train.stage import Batch
 
 RIDGE = 1e-3
@@ -141,7 +141,8 @@ def inherit_inputs(
             lookahead = settings[index % len(settings)]
             mel = analysed(model.analysis, wave)[:, :BANDS]
             (content,) = model.encoder.contents(mel, (lookahead,))
-            read = model.decoder.read(content, log_f0, voiced, energies_of(mel, lookahead))
+            told = (following(x, min(1, lookahead)) for x in (log_f0, voiced))
+            read = model.decoder.read(content, *told, energies_of(mel, lookahead))
             answers, cut = first_answers(shipped, wave, log_f0, voiced, model.config.encoder.fall)
             kept = read.shape[-1] - max(cut, lookahead)
             yield Pair(read[..., :kept], answers[..., :kept])

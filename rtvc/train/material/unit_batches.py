@@ -227,9 +227,12 @@ def energies_of(mel: Tensor, lookahead: int) -> Tensor:
     """mel (B, M, T) -> the energy of each frame and, where the dial waits for it, of the next (B,
     2, T); the last is its own next."""
     energy = energy_of(mel)
-    ahead = min(1, lookahead)
-    following = torch.cat([energy[..., ahead:], energy[..., energy.shape[-1] - ahead :]], -1)
-    return torch.cat([energy, following], 1)
+    return torch.cat([energy, following(energy, min(1, lookahead))], 1)
+
+
+def following(x: Tensor, frames: int) -> Tensor:
+    """x (…, T) that many frames earlier; the last ones are their own followers."""
+    return torch.cat([x[..., frames:], x[..., x.shape[-1] - frames :]], -1)
 
 
 def with_melodies(batch: Batch, analysis: Analysis, pitch: PitchNet) -> Batch:

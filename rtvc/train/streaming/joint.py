@@ -31,6 +31,7 @@ from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.dial import DialConverter
+from rtvc.models.streaming.pitch import AHEAD
 from rtvc.models.streaming.style import STYLE
 from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator
@@ -48,6 +49,7 @@ from rtvc.train.material.unit_batches import (
     SpeechStage,
     analysed,
     energies_of,
+    following,
     unit_losses,
     with_melodies,
 )
@@ -146,8 +148,9 @@ class Joint(SpeechStage):
         reference = Cut.draw(other, self.config.reference_frames, speed, rng)
         row = self.labels(piece, number, rng)
         gain = drawn_gain(row["wave"], self.config.gain, rng)
-        log_f0, voiced = piece.melody(self.centre, BELIEVED_F0)
-        reference_f0, reference_voiced = reference.melody(self.centre, BELIEVED_F0)
+        moment = self.centre + AHEAD
+        log_f0, voiced = piece.melody(moment, BELIEVED_F0)
+        reference_f0, reference_voiced = reference.melody(moment, BELIEVED_F0)
         return row | {
             "wave": row["wave"] * gain,
             "source": row["source"] * gain,
@@ -165,10 +168,13 @@ class Joint(SpeechStage):
         voicing; cutoff (B,) in Hz."""
         return self.augmented(stacked(self.rows(index)), index)
 
-    def told(self, batch: Batch) -> Batch:
-        """A batch with the melodies that the decoder is told of pieces and references."""
-        network = self.config.melody == "network"
-        return with_melodies(batch, self.analysis, self.model.pitch) if network else batch
+    def told(self, batch: Batch, lookahead: int) -> Batch:
+        """A batch with the melodies that the decoder is told of pieces and references, at a
+        setting of the dial: the next frame's where it waits for one."""
+        if self.config.melody == "network":
+            batch = with_melodies(batch, self.analysis, self.model.pitch)
+        ahead = min(1, lookahead)
+        return batch | {name: following(batch[name], ahead) for name in ("log_f0", "voiced")}
 
     def mel(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> log-mel (B, BANDS, T), without gradients, in float32."""
@@ -228,9 +234,9 @@ class Joint(SpeechStage):
 
     def outputs(self, batch: Batch, step: int) -> Outputs:
         """What the model decodes of a batch, at the dial's setting whose turn it is."""
-        batch = self.told(batch)
         settings, weights = self.model.encoder.lookaheads, self.config.weights
         lookahead = settings[step % len(settings)]
+        batch = self.told(batch, lookahead)
         encoded = self.encode(batch, lookahead)
         conversion, heard = None, encoded
         if step >= self.config.foreign_from and (
@@ -333,8 +339,9 @@ class Joint(SpeechStage):
 
     def sample(self, step: int) -> Samples:
         """A piece, its reconstruction, and the same in the voice of another row."""
-        batch = self.told(moved(self.batch(0), self.device()))
-        encoded = self.encode(batch, self.model.encoder.lookaheads[-1])
+        lookahead = self.model.encoder.lookaheads[-1]
+        batch = self.told(moved(self.batch(0), self.device()), lookahead)
+        encoded = self.encode(batch, lookahead)
         own, other = (
             self.decoded(encoded, batch["log_f0"], batch, style)
             for style in (encoded.acoustic, encoded.acoustic.roll(1, 0))

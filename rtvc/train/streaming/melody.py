@@ -1,6 +1,6 @@
 """Stage `melody`: the causal F0 and voicing network of the converter with a latency dial.
 
-It says the pitch at the peak of each analysis window, 10 ms after which it has to be said.
+It says the pitch 6 ms after the peak of each analysis window, of which it hears 10.
 """
 
 from typing import ClassVar, Literal
@@ -15,6 +15,7 @@ from rtvc.data.utterance import Utterance
 from rtvc.models.streaming.analysis import BANDS, Analysis
 from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.dial import DialConfig, pitch_net
+from rtvc.models.streaming.pitch import AHEAD
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.pitch_losses import pitch_losses
 from rtvc.train.material.stream_data import frozen, stacked
@@ -69,14 +70,15 @@ class Melody(SpeechStage):
         if rng.random() < self.config.high:
             speed *= float(np.exp2(rng.uniform(0.8, 1.6)))
         piece = Cut.draw(utterance, self.config.data.frames, speed, rng)
-        log_f0, _ = piece.melody(self.centre)
-        voiced, known = (torch.from_numpy(x) for x in utterance.voicing(piece.seconds(self.centre)))
+        moment = self.centre + AHEAD
+        log_f0, _ = piece.melody(moment)
+        voiced, known = (torch.from_numpy(x) for x in utterance.voicing(piece.seconds(moment)))
         return {
             "wave": piece.wave(),
             "source": piece.wave(),
             "log_f0": log_f0,
             "voiced": voiced,
-            "known": known * piece.within(self.centre),
+            "known": known * piece.within(moment),
         }
 
     def batch(self, index: int) -> Batch:

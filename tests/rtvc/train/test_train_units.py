@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from rtvc.audio.mel import BANDS
 from rtvc.errors import CheckpointError, ConfigError
+from rtvc.models.streaming.dial import DialConverter
 from rtvc.train.config import load_config
 from rtvc.train.loop import Trainer
 from rtvc.train.registry import default_config, stage_type
@@ -159,8 +161,30 @@ def curves(run: Path) -> set[str]:
     }
 
 
+@torch.no_grad()
+def told_in_a_stream(
+    model: DialConverter, wave: Tensor, lookahead: int, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Tensor, Tensor]:
+    """log F0 and voicing (B, T) that the decoder is told while it converts waves (B, 1, N)."""
+    asked: list[Tensor] = []
+    read = model.decoder.read
+
+    def heard(content: Tensor, log_f0: Tensor, voicing: Tensor, energy: Tensor) -> Tensor:
+        asked.extend([log_f0, voicing])
+        return read(content, log_f0, voicing, energy)
+
+    before = model.lookahead
+    model.set_lookahead(lookahead)
+    condition = model.condition(*model.styles(wave), prosody=0)  # in the source's own register
+    with monkeypatch.context() as patch:
+        patch.setattr(model.decoder, "read", heard)
+        model(wave, condition, model.initial(len(wave)))
+    model.set_lookahead(before)
+    return asked[0], asked[1]
+
+
 def test_the_decoder_may_be_told_the_melody_that_a_stream_tells_it(
-    tmp_path: Path, folder: Path, runs: Path
+    tmp_path: Path, folder: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer("melody", folder, tmp_path / "melody", 3, 1e-3).fit()
     inits = [f'{{ path = "{path}" }}' for path in (runs / "units", runs / "judge")]
@@ -178,13 +202,21 @@ def test_the_decoder_may_be_told_the_melody_that_a_stream_tells_it(
     stage = made.stage
     assert isinstance(stage, joint.Joint)
     batch = stage.batch(0)
-    told = stage.told(batch)
+    told = stage.told(batch, 0)
     model, wave = stage.model, batch["wave"][:, None]
     features, _ = model.analysis(wave, model.analysis.initial(2))
     melody, _ = model.pitch(features[:, BANDS:], model.pitch.initial(2))
     torch.testing.assert_close(told["log_f0"], melody[:, 0].float())
     torch.testing.assert_close(told["voiced"], melody[:, 1].float())
     assert told["reference_f0"].shape == batch["reference_f0"].shape
+    for lookahead in (0, 1, 2):
+        asked = told_in_a_stream(model, wave, lookahead, monkeypatch)
+        told = stage.told(batch, lookahead)
+        for streamed, name in zip(asked, ("log_f0", "voiced"), strict=True):
+            torch.testing.assert_close(
+                streamed[:, lookahead:].float(), told[name][:, : streamed.shape[1] - lookahead]
+            )
+    told = stage.told(batch, 0)
     assert not torch.equal(told["log_f0"], batch["log_f0"])
     before = [value.clone() for value in model.pitch.parameters()]
     made.fit()
