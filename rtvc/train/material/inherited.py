@@ -141,8 +141,8 @@ def inherit_inputs(
             lookahead = settings[index % len(settings)]
             mel = analysed(model.analysis, wave)[:, :BANDS]
             (content,) = model.encoder.contents(mel, (lookahead,))
-            told = (following(x, min(1, lookahead)) for x in (log_f0, voiced))
-            read = model.decoder.read(content, *told, energies_of(mel, lookahead))
+            soon, heard = (following(x, min(1, lookahead)) for x in (log_f0, voiced))
+            read = model.decoder.read(content, soon, heard, energies_of(mel, lookahead))
             answers, cut = first_answers(shipped, wave, log_f0, voiced, model.config.encoder.fall)
             kept = read.shape[-1] - max(cut, lookahead)
             yield Pair(read[..., :kept], answers[..., :kept])
