@@ -188,9 +188,8 @@ class Joint(SpeechStage):
         melody = torch.stack([batch["reference_f0"], batch["reference_voiced"]], 1)
         acoustic, prosodic = (style.float() for style in self.model.styles_of(reference, melody))
         if self.model.decoder.training:
-            kept = (
-                torch.rand(len(acoustic), 1, device=acoustic.device) >= self.config.without_tokens
-            )
+            share = self.config.without_tokens
+            kept = torch.rand(len(acoustic), 1, device=acoustic.device) >= share
             acoustic = torch.cat([acoustic[:, :STYLE], acoustic[:, STYLE:] * kept], 1)
         return Encoded(
             content,
@@ -312,9 +311,7 @@ class Joint(SpeechStage):
             values = unit_losses(
                 logits, batch["units"][..., warm:frames], batch["phonemes"][:, warm:frames]
             )
-            losses["words"] = values["units"]
-            if weights.phonemes:
-                losses["words"] = losses["words"] + values["phonemes"]
+            losses["words"] = values["units"] + (values["phonemes"] if weights.phonemes else 0)
             losses["metric/said_units"] = values["metric/units_right"]
             losses["metric/said_phonemes"] = values["metric/phonemes_right"]
         if weights.listening:
@@ -347,8 +344,5 @@ class Joint(SpeechStage):
             for style in (encoded.acoustic, encoded.acoustic.roll(1, 0))
         )
         sounds = {"true": self.target(batch)[0], "made": own[0], "converted": other[0]}
-        mels = {
-            name: self.mel(wave[None, : len(wave) // HOP * HOP])[0].cpu()
-            for name, wave in sounds.items()
-        }
-        return Samples(sounds, mels)
+        whole = {name: wave[None, : len(wave) // HOP * HOP] for name, wave in sounds.items()}
+        return Samples(sounds, {name: self.mel(wave)[0].cpu() for name, wave in whole.items()})
