@@ -10,6 +10,8 @@ from rtvc.audio.mel import BANDS, NOMINAL_RATE, SAMPLE_RATE
 
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
 """FFT size, hop and window in samples (Yamamoto et al. 2020, "Parallel WaveGAN", table 1)."""
+FLOOR = 1e-5
+"""Added to a band's power before its logarithm is taken."""
 EDGE = 0.95
 """Share of a recording's band that is believed; resamplers and codecs roll off above it."""
 
@@ -53,6 +55,17 @@ def htk_filters(size: int, bands: int, rate: int = SAMPLE_RATE) -> Tensor:
     return torch.minimum(rising, falling).clamp(min=0).float()
 
 
+def highest(filters: Tensor) -> Tensor:
+    """Filters (size / 2 + 1, bands) -> the highest frequency that each passes, (bands,) in Hz."""
+    frequencies = torch.linspace(0, SAMPLE_RATE / 2, len(filters), device=filters.device)
+    return torch.where(filters > 0, frequencies[:, None], 0.0).amax(0)
+
+
+def log_mel(wave: Tensor, size: int, hop: int, window: Tensor, filters: Tensor) -> Tensor:
+    """wave (B, N) and filters (size / 2 + 1, bands) -> log-power (B, T, bands), in nepers."""
+    return (magnitude(wave, size, hop, window).square().mT @ filters + FLOOR).log()
+
+
 class MultiResolutionMel(nn.Module):
     """Relative L1 distance of normalised log-mels of 128 bands, averaged over resolutions.
 
@@ -80,14 +93,11 @@ class MultiResolutionMel(nn.Module):
                     self.get_buffer(f"filters{index}"),
                 )
                 x, y = (
-                    ((magnitude(w, size, hop, window).square().mT @ filters + 1e-5).log() + 4) / 4
-                    for w in (output, target)
+                    (log_mel(wave, size, hop, window, filters) + 4) / 4 for wave in (output, target)
                 )
                 mask = torch.ones_like(x[:, :1])
                 if bandwidth is not None:
-                    tops = torch.linspace(0, SAMPLE_RATE / 2, size // 2 + 1, device=x.device)
-                    highest = torch.where(filters > 0, tops[:, None], 0.0).amax(0)
-                    mask = band_limit(bandwidth, highest).mT
+                    mask = band_limit(bandwidth, highest(filters)).mT
                 total = total + ((x - y) * mask).abs().sum() / (y * mask).abs().sum().clamp_min(
                     1e-5
                 )

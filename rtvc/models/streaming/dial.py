@@ -55,6 +55,12 @@ class DialConfig(BaseModel):
     prosodic_hidden: Channels = 128
 
 
+def ahead_of(lookahead: int) -> int:
+    """Frames by which the decoder is told melody and energy before it speaks them, at a setting of
+    the dial: one, where it waits for one."""
+    return min(1, lookahead)
+
+
 def pitch_net(config: DialConfig) -> PitchNet:
     """The pitch network of a converter of this size."""
     c = config
@@ -121,9 +127,8 @@ class DialConverter(nn.Module):
 
     @property
     def ahead(self) -> int:
-        """Frames by which the decoder is told melody and energy before it speaks them, as far as
-        they are known."""
-        return min(1, self.lookahead)
+        """See `ahead_of`."""
+        return ahead_of(self.lookahead)
 
     def set_lookahead(self, frames: int) -> None:
         """Sets the dial to one of the encoder's settings; states of another setting no longer fit.

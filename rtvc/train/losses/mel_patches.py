@@ -5,15 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rtvc.audio.mel import SAMPLE_RATE
-from rtvc.audio.mel_distance import htk_filters, magnitude
+from rtvc.audio.mel_distance import highest, htk_filters, log_mel
 from rtvc.models.styletts2.discriminators import Verdict, judge
 from rtvc.models.styletts_vc.norms import WeightNormConv2d
 
 HIGHEST = 7_500.0
 """Hz below which all recordings hold sound."""
-FLOOR = 1e-5
-"""Added to a band's power before its logarithm is taken."""
 SPREAD = 3.0
 """About the standard deviation of log-mels of speech."""
 
@@ -39,10 +36,9 @@ class MelDiscriminator(nn.Module):
         super().__init__()
         self.size, self.hop = size, hop
         filters = htk_filters(size, bands)
-        tops = torch.linspace(0, SAMPLE_RATE / 2, size // 2 + 1)[:, None]
-        seen = torch.where(filters > 0, tops, 0.0).amax(0) <= HIGHEST
+        seen = filters[:, highest(filters) <= HIGHEST]
         self.register_buffer("window", torch.hann_window(size), persistent=False)
-        self.register_buffer("filters", filters[:, seen], persistent=False)
+        self.register_buffer("filters", seen, persistent=False)
         c = channels
         self.convs = nn.ModuleList(
             [
@@ -57,9 +53,8 @@ class MelDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Verdict:
         """x (B, 1, N)."""
         with torch.autocast(x.device.type, enabled=False):
-            power = magnitude(x[:, 0].float(), self.size, self.hop, self.window).square()
-            mel = (power.mT @ self.filters + FLOOR).log().mT  # (B, bands, T)
-            mel = (mel - mel.mean((1, 2), keepdim=True)) / SPREAD
+            mel = log_mel(x[:, 0].float(), self.size, self.hop, self.window, self.filters)
+            mel = (mel.mT - mel.mean((1, 2), keepdim=True)) / SPREAD
         return judge(mel[:, None].to(x.dtype), self.convs, self.out)
 
 

@@ -45,7 +45,7 @@ class Opponents:
 
     Args:
         features: sees all frames, as the judge hears them.
-        mels: sees all frames.
+        patches: sees all frames.
         spectra: sees a short stretch of some rows.
         warm: frames at the beginning that nobody is shown.
         shown: frames of the stretch.
@@ -56,14 +56,14 @@ class Opponents:
     def __init__(
         self,
         features: FeatureDiscriminator,
-        mels: MelDiscriminators,
+        patches: MelDiscriminators,
         spectra: MultiResolutionDiscriminator,
         warm: int,
         shown: int,
         rows: int | None,
         seen: Sequence[int],
     ) -> None:
-        self.features, self.mels, self.spectra = features, mels, spectra
+        self.features, self.patches, self.spectra = features, patches, spectra
         self.warm, self.shown, self.rows, self.seen = warm, shown, rows, seen
 
     def verdicts(self, judged: JudgedWave, cutoff: Tensor, step: int) -> list[Verdict]:
@@ -71,7 +71,9 @@ class Opponents:
         verdicts: list[Verdict] = self.features(
             [judged.layers[k][..., self.warm :] for k in self.seen]
         )
-        verdicts += self.mels(low_passed(judged.wave[:, self.warm * HOP :], cutoff)[:, None])
+        if len(self.patches.discriminators):
+            whole = low_passed(judged.wave[:, self.warm * HOP :], cutoff)
+            verdicts += self.patches(whole[:, None])
         if len(self.spectra.discriminators):
             frames = judged.wave.shape[1] // HOP - self.warm
             start = (self.warm + step * STRIDE % max(1, frames - self.shown)) * HOP

@@ -14,7 +14,7 @@ from rtvc.layers.conv import Conv
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.dial import DialConverter
 from rtvc.models.streaming.model import StreamingConverter
-from rtvc.train.material.unit_batches import analysed, energies_of, following
+from rtvc.train.material.unit_batches import analysed, energies_of, told_ahead
 from rtvc.train.stage import Batch
 
 RIDGE = 1e-3
@@ -141,7 +141,7 @@ def inherit_inputs(
             lookahead = settings[index % len(settings)]
             mel = analysed(model.analysis, wave)[:, :BANDS]
             (content,) = model.encoder.contents(mel, (lookahead,))
-            soon, heard = (following(x, min(1, lookahead)) for x in (log_f0, voiced))
+            soon, heard = (told_ahead(x, lookahead) for x in (log_f0, voiced))
             read = model.decoder.read(content, soon, heard, energies_of(mel, lookahead))
             answers, cut = first_answers(shipped, wave, log_f0, voiced, model.config.encoder.fall)
             kept = read.shape[-1] - max(cut, lookahead)

@@ -28,6 +28,11 @@ SOUNDLESS = [
 """Tokens that the teacher gives time to, though no phoneme sounds in it."""
 
 
+def heard(wave: Array, melody: Melody) -> tuple[Array, Array]:
+    """The F0 of a wave (N,) in Hz, and how sure its voicing is, (T,) each at F0_RATE."""
+    return on_frames(*melody(wave), int(len(wave) / SAMPLE_RATE * F0_RATE))
+
+
 def labelled(entry: Entry, codebook: Codebook, listen: Listen, melody: Melody) -> Utterance:
     """One recording with its labels; its phonemes are not known yet.
 
@@ -41,7 +46,7 @@ def labelled(entry: Entry, codebook: Codebook, listen: Listen, melody: Melody) -
             f"{entry.path} lasts {len(wave) / SAMPLE_RATE:.3f} s, at least {1 / UNIT_RATE} s are"
             " needed"
         )
-    f0, confidence = on_frames(*melody(wave), int(len(wave) / SAMPLE_RATE * F0_RATE))
+    f0, confidence = heard(wave, melody)
     return Utterance(
         audio=(wave * 32767).round().astype(np.int16),
         units=codebook.units(listen(wave)[:, :frames]).numpy(),
@@ -64,7 +69,7 @@ def spoken(entry: Entry, codebook: Codebook, listen: Listen, melody: Melody) -> 
     said = load_spoken(entry.path)
     wave: Array = said.audio.astype(np.float32) / 32767
     frames = len(wave) * UNIT_RATE // SAMPLE_RATE
-    f0, confidence = on_frames(*melody(wave), int(len(wave) / SAMPLE_RATE * F0_RATE))
+    f0, confidence = heard(wave, melody)
     told = np.arange(frames) * SAMPLE_RATE // (UNIT_RATE * CONTENT_HOP)
     phonemes = said.phonemes[np.minimum(told, len(said.phonemes) - 1)]
     return Utterance(

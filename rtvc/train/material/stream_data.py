@@ -20,13 +20,14 @@ from rtvc.models.streaming.analysis import BANDS, Analysis
 from rtvc.models.streaming.assets import DEFAULT
 from rtvc.models.streaming.content import ContentEncoder
 from rtvc.models.streaming.model import StreamingConfig
+from rtvc.models.streaming.pitch import AHEAD
 from rtvc.train.config import InitConfig, RunConfig, Section
 from rtvc.train.stage import Batch, Stage
 
 T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
 
-PITCH_OFFSET = HOP + HOP // 2
+PITCH_OFFSET = HOP + AHEAD
 """Samples after the centre of a mel frame for which the pitch network's label stands, see
 `PitchNet`."""
 SHIPPED = "shipped"

@@ -16,6 +16,7 @@ from rtvc.data.speech import Cut, Speech
 from rtvc.data.symbols import SYMBOLS
 from rtvc.data.utterance import UNKNOWN, Utterance
 from rtvc.models.streaming.analysis import BANDS, Analysis
+from rtvc.models.streaming.dial import ahead_of
 from rtvc.models.streaming.pitch import PitchNet
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.losses import frame_cross_entropy
@@ -227,7 +228,12 @@ def energies_of(mel: Tensor, lookahead: int) -> Tensor:
     """mel (B, M, T) -> the energy of each frame and, where the dial waits for it, of the next (B,
     2, T); the last is its own next."""
     energy = energy_of(mel)
-    return torch.cat([energy, following(energy, min(1, lookahead))], 1)
+    return torch.cat([energy, told_ahead(energy, lookahead)], 1)
+
+
+def told_ahead(x: Tensor, lookahead: int) -> Tensor:
+    """x (…, T) of a frame -> what the decoder is told of it ahead, at a setting of the dial."""
+    return following(x, ahead_of(lookahead))
 
 
 def following(x: Tensor, frames: int) -> Tensor:
@@ -240,8 +246,15 @@ def with_melodies(batch: Batch, analysis: Analysis, pitch: PitchNet) -> Batch:
     a stream, without gradients."""
     told = dict(batch)
     for sound, f0, voiced in MELODIES:
-        features = analysed(analysis, batch[sound])[:, BANDS:]
-        with torch.no_grad():
-            melody, _ = pitch(features, pitch.initial(len(features)))
-        told[f0], told[voiced] = melody.float().unbind(1)
+        told[f0], told[voiced] = melody_of(batch[sound], analysis, pitch).unbind(1)
     return told
+
+
+@torch.no_grad()
+def melody_of(wave: Tensor, analysis: Analysis, pitch: PitchNet) -> Tensor:
+    """wave (B, N) -> log F0 and voicing (B, 2, T) as a pitch network says them in a stream, without
+    gradients."""
+    features = analysed(analysis, wave)[:, BANDS:]
+    melody: Tensor
+    melody, _ = pitch(features, pitch.initial(len(features)))
+    return melody.float()

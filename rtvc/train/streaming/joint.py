@@ -49,7 +49,7 @@ from rtvc.train.material.unit_batches import (
     SpeechStage,
     analysed,
     energies_of,
-    following,
+    told_ahead,
     unit_losses,
     with_melodies,
 )
@@ -104,12 +104,11 @@ class Joint(SpeechStage):
             self.speaker = self.modules["speaker"] = frozen(SpeakerEncoder.pretrained())
         if weights.adversarial:
             features = FeatureDiscriminator(config.judge.hidden, len(config.seen))
+            patches = MelDiscriminators(**config.patches.model_dump())
             spectra = MultiResolutionDiscriminator(**config.spectra.model_dump(exclude={"rows"}))
-            mels = MelDiscriminators(**config.patches.model_dump())
-            self.opponents = Opponents(
-                features, mels, spectra, config.warm, config.shown, config.spectra.rows, config.seen
-            )
-            opponents = {"features": features, "patches": mels, "spectra": spectra}
+            looks = (config.warm, config.shown, config.spectra.rows, config.seen)
+            self.opponents = Opponents(features, patches, spectra, *looks)
+            opponents = {"features": features, "patches": patches, "spectra": spectra}
             self.modules |= opponents
             self.phases = {"discriminator": list(opponents), **self.phases}
 
@@ -173,8 +172,7 @@ class Joint(SpeechStage):
         setting of the dial: the next frame's where it waits for one."""
         if self.config.melody == "network":
             batch = with_melodies(batch, self.analysis, self.model.pitch)
-        ahead = min(1, lookahead)
-        return batch | {name: following(batch[name], ahead) for name in ("log_f0", "voiced")}
+        return batch | {name: told_ahead(batch[name], lookahead) for name in ("log_f0", "voiced")}
 
     def mel(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> log-mel (B, BANDS, T), without gradients, in float32."""

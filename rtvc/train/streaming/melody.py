@@ -19,7 +19,7 @@ from rtvc.models.streaming.pitch import AHEAD
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.pitch_losses import pitch_losses
 from rtvc.train.material.stream_data import frozen, stacked
-from rtvc.train.material.unit_batches import SpeechRun, SpeechStage, analysed
+from rtvc.train.material.unit_batches import SpeechRun, SpeechStage, analysed, following, melody_of
 from rtvc.train.stage import Batch
 
 
@@ -73,9 +73,10 @@ class Melody(SpeechStage):
         moment = self.centre + AHEAD
         log_f0, _ = piece.melody(moment)
         voiced, known = (torch.from_numpy(x) for x in utterance.voicing(piece.seconds(moment)))
+        wave = piece.wave()
         return {
-            "wave": piece.wave(),
-            "source": piece.wave(),
+            "wave": wave,
+            "source": wave,
             "log_f0": log_f0,
             "voiced": voiced,
             "known": known * piece.within(moment),
@@ -90,15 +91,13 @@ class Melody(SpeechStage):
         """A batch with what is to be learnt of it, see `MelodyConfig.taught`."""
         if self.config.taught == "labels":
             return batch
-        features = analysed(self.hearing, batch["wave"])[:, BANDS:]
-        with torch.no_grad():
-            melody, _ = self.teacher(features, self.teacher.initial(len(features)))
-        # Its windows peak so many samples later than ours: its next frame speaks for our time.
+        # Its windows end later than ours for the same peak: its next frame speaks for our time.
         late = round((self.analysis.centre - self.hearing.centre) / HOP)
-        melody = torch.cat([melody[..., late:], melody[..., -1:].expand(-1, -1, late)], -1).float()
-        known = torch.ones_like(melody[:, 0])
+        melody = following(melody_of(batch["wave"], self.hearing, self.teacher), late)
+        log_f0, voiced = melody.unbind(1)
+        known = torch.ones_like(voiced)
         known[:, known.shape[1] - late :] = 0
-        return batch | {"log_f0": melody[:, 0], "voiced": melody[:, 1], "known": known}
+        return batch | {"log_f0": log_f0, "voiced": voiced, "known": known}
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """See `pitch_losses`."""

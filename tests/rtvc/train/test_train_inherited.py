@@ -11,6 +11,7 @@ from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.model import StreamingConverter
 from rtvc.train.material.inherited import Pair, first_answers, fit_convolution, take_matching
 from tests.support.standins import speech
+from tests.support.told_melody import told_melody
 
 
 def test_what_agrees_is_taken_from_another_model() -> None:
@@ -62,24 +63,13 @@ def seen_by_the_decoder(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """log F0 and voicing (B, T) that its decoder is told while it converts a wave, and what its
     first convolution answers (B, H, T)."""
-    told: list[Tensor] = []
     answers: list[Tensor] = []
-    read = model.decoder.read
-
-    def heard(content: Tensor, log_f0: Tensor, voicing: Tensor, energy: Tensor) -> Tensor:
-        told.extend([log_f0, voicing])
-        return read(content, log_f0, voicing, energy)
-
-    monkeypatch.setattr(model.decoder, "read", heard)
     handle = model.decoder.inputs.register_forward_hook(
         lambda _, __, output: answers.append(output[0])
     )
-    acoustic, prosodic = model.styles(wave[:, None])
-    # The source's own register, so that its energy stays what it is.
-    model(wave[:, None], model.condition(acoustic, prosodic, prosody=0), model.initial(1))
+    log_f0, voicing = told_melody(model, wave[:, None], monkeypatch)
     handle.remove()
-    monkeypatch.undo()
-    return told[0], told[1], answers[0]
+    return log_f0, voicing, answers[0]
 
 
 @torch.no_grad()

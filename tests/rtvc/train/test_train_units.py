@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from rtvc.audio.mel import BANDS
 from rtvc.errors import CheckpointError, ConfigError
-from rtvc.models.streaming.dial import DialConverter
 from rtvc.train.config import load_config
 from rtvc.train.loop import Trainer
 from rtvc.train.registry import default_config, stage_type
@@ -20,6 +18,7 @@ from rtvc.train.streaming import joint
 from rtvc.train.streaming.units import effective_rank, same_speaker_nearest
 from tests.rtvc.train.test_train_stream import curve, falls, whole_state
 from tests.support.stream_stages import Stand
+from tests.support.told_melody import told_melody
 from tests.support.train_runs import begin, labelled_settings, run_settings
 from tests.support.unit_speech import make_unit_speech
 
@@ -161,28 +160,6 @@ def curves(run: Path) -> set[str]:
     }
 
 
-@torch.no_grad()
-def told_in_a_stream(
-    model: DialConverter, wave: Tensor, lookahead: int, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Tensor, Tensor]:
-    """log F0 and voicing (B, T) that the decoder is told while it converts waves (B, 1, N)."""
-    asked: list[Tensor] = []
-    read = model.decoder.read
-
-    def heard(content: Tensor, log_f0: Tensor, voicing: Tensor, energy: Tensor) -> Tensor:
-        asked.extend([log_f0, voicing])
-        return read(content, log_f0, voicing, energy)
-
-    before = model.lookahead
-    model.set_lookahead(lookahead)
-    condition = model.condition(*model.styles(wave), prosody=0)  # in the source's own register
-    with monkeypatch.context() as patch:
-        patch.setattr(model.decoder, "read", heard)
-        model(wave, condition, model.initial(len(wave)))
-    model.set_lookahead(before)
-    return asked[0], asked[1]
-
-
 def test_the_decoder_may_be_told_the_melody_that_a_stream_tells_it(
     tmp_path: Path, folder: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,9 +187,11 @@ def test_the_decoder_may_be_told_the_melody_that_a_stream_tells_it(
     torch.testing.assert_close(told["voiced"], melody[:, 1].float())
     assert told["reference_f0"].shape == batch["reference_f0"].shape
     for lookahead in (0, 1, 2):
-        asked = told_in_a_stream(model, wave, lookahead, monkeypatch)
+        model.set_lookahead(lookahead)
+        with torch.no_grad():
+            streams = told_melody(model, wave, monkeypatch)
         told = stage.told(batch, lookahead)
-        for streamed, name in zip(asked, ("log_f0", "voiced"), strict=True):
+        for streamed, name in zip(streams, ("log_f0", "voiced"), strict=True):
             torch.testing.assert_close(
                 streamed[:, lookahead:].float(), told[name][:, : streamed.shape[1] - lookahead]
             )
