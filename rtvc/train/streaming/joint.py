@@ -100,7 +100,7 @@ class Joint(SpeechStage):
         self.needs_judge = bool(weights.words or weights.listening or weights.adversarial)
         if self.needs_judge:
             self.judge = self.modules["judge"] = frozen(Recogniser(config.judge))
-        if weights.foreign:
+        if weights.foreign or weights.leak:
             self.speaker = self.modules["speaker"] = frozen(SpeakerEncoder.pretrained())
         if weights.adversarial:
             features = FeatureDiscriminator(config.judge.hidden, len(config.seen))
@@ -237,7 +237,7 @@ class Joint(SpeechStage):
         encoded = self.encode(batch, lookahead)
         conversion, heard = None, encoded
         if step >= self.config.foreign_from and (
-            weights.words or weights.listening or weights.foreign
+            weights.words or weights.listening or weights.foreign or weights.leak
         ):
             log_f0 = in_next_register(batch["log_f0"], encoded.prosody)
             wave = self.decoded(encoded, log_f0, batch, encoded.acoustic.roll(1, 0))
@@ -320,12 +320,13 @@ class Joint(SpeechStage):
             losses["listening"] = torch.stack(
                 [(x - y).abs().mean() / y.abs().mean() for x, y in pairs]
             ).mean()
-        if weights.foreign:
+        if weights.foreign or weights.leak:
             with torch.no_grad():
                 own = self.speaker(batch["reference"])
             heard = self.speaker(conversion.wave)
             losses["foreign"] = cosine_distance(heard, own.roll(1, 0))
-            losses["metric/leak"] = 1 - cosine_distance(heard.detach(), own)
+            likeness = 1 - cosine_distance(heard if weights.leak else heard.detach(), own)
+            losses["leak" if weights.leak else "metric/leak"] = likeness
         return losses
 
     def validate(self, step: int) -> dict[str, float]:

@@ -32,6 +32,9 @@ class Weights(Section):
     foreign: float = 0.5
     """Cosine distance of the speaker embeddings of what is said in a foreign voice and of that
     voice's reference."""
+    leak: float = 0.0
+    """Cosine of the speaker embeddings of what is said in a foreign voice and of the source's
+    speaker; 0 only logs it."""
     adversarial: float = 0.0
     """Least-squares verdict of the discriminators on both, their mean; 3 goes with `mel` at 5."""
     features: float = 1.0

@@ -267,6 +267,22 @@ def test_discriminators_learn_first_and_then_are_minded(
     assert made.stepper.skipped == 0
 
 
+def test_the_likeness_to_the_source_reaches_the_converter_where_it_has_a_weight(
+    tmp_path: Path, folder: Path, runs: Path
+) -> None:
+    top = f'init = [{{ path = "{runs / "units"}" }}, {{ path = "{runs / "judge"}" }}]\n'
+    settings = ("data.frames=48", "data.batch=2", "log.every=1", "weights.foreign=0")
+    parts = []
+    for name, leak in (("logged", 0), ("weighed", 3)):
+        made = trainer(
+            "joint", folder, tmp_path / name, 1, 1e-3, *settings, f"weights.leak={leak}", top=top
+        )
+        made.fit()
+        parts.append(made.stage.modules["decoder"].state_dict())
+    assert "leak" in curves(tmp_path / "weighed") and "leak" not in curves(tmp_path / "logged")
+    assert not all(torch.equal(parts[0][key], parts[1][key]) for key in parts[0])
+
+
 def test_a_judge_that_nobody_trained_is_refused(tmp_path: Path, folder: Path, runs: Path) -> None:
     top = f'init = [{{ path = "{runs / "units"}" }}]\n'
     with pytest.raises(ConfigError, match="gives no judge"):
