@@ -171,3 +171,27 @@ def test_running_moments_start_from_the_prior_and_forget() -> None:
     (silent, _), state = moments(x, torch.zeros_like(x), moments.initial(1))
     assert silent[0, -1].item() == pytest.approx(5.0)
     assert all(leaf.abs().max() == 0 for leaf in state)
+
+
+def test_running_moments_forget_by_what_is_said_and_not_by_silence() -> None:
+    moments = RunningMoments(5.0, 0.2, memory=100.0)
+    x = torch.full((1, 400), 4.5).double()
+    _, state = moments(x, torch.ones_like(x), moments.initial(1))
+    _, later = moments(x + 3, torch.zeros_like(x), state)
+    assert all(torch.equal(a, b) for a, b in zip(state, later, strict=True))
+
+
+def test_the_melody_of_the_first_sentence_is_not_taken_for_the_register() -> None:
+    """Somebody deep says a sentence that falls by seven semitones in two seconds, as after any
+    other: relative to the running mean it still falls, and the mean comes to the same."""
+    fall = torch.linspace(4.7, 4.3, 160)[None].double()
+    again = fall.repeat(1, 12)
+    kept, final = [], []
+    for onset in (0.0, 8.0):
+        moments = RunningMoments(5.0, 0.2, mean_prior=8.0, onset=onset, above=0.1)
+        (mean, _), _ = moments(again, torch.ones_like(again), moments.initial(1))
+        relative = (again - mean)[0, :160]
+        kept.append(torch.corrcoef(torch.stack([relative, fall[0]]))[0, 1].item())
+        final.append(mean[0, -1].item())
+    assert kept[0] < 0.8 and kept[1] > 0.9, kept
+    assert final[0] == pytest.approx(final[1], abs=0.03)
