@@ -106,7 +106,7 @@ class RunningMoments(nn.Module):
             min=0
         ) + self.deviation_prior * self.deviation**2
         deviation = torch.sqrt(variance / (count + self.deviation_prior))
-        return (mean + self.mean, deviation), RunningState(*last.unbind(1), heard)
+        return (mean + self.mean, deviation), RunningState._make([*last.unbind(1), heard])
 
 
 class ProsodyState(NamedTuple):
@@ -147,7 +147,7 @@ class Prosody(nn.Module):
         (mean, deviation), pitch = self.pitch(log_f0, tone, state.pitch)
         mapped = register + (log_f0 - mean) * (span / deviation).clamp(0.7, 1.4)
         pitched = (log_f0 + blend * (mapped - log_f0) + shift).to(log_f0.dtype)
-        (mean, deviation), loud = self.energy(energy, tone, state.energy)
+        (mean, deviation), loud = self.energy(energy, voicing, state.energy)
         ratio = 1 + blend * ((energy_span / deviation).clamp(0.8, 1.25) - 1)
         return (pitched, (mean + (energy - mean) * ratio).to(energy.dtype)), ProsodyState(
             pitch, loud
