@@ -47,8 +47,8 @@ class Inputs(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tick_ms: float = Field(default=25.0, gt=0)
-    step_ms: tuple[float, float] = (1.2, 1.8)
-    streams_per_core: int = Field(default=8, ge=1)
+    step_ms: tuple[float, float] = (1.4, 2.3)
+    streams_per_core: int = Field(default=12, ge=1)
     share: float = Field(default=0.7, gt=0, le=1)
     cores_per_machine: int = Field(default=64, ge=1)
     dollars_per_core_hour: float = Field(default=0.04, ge=0)
@@ -57,7 +57,7 @@ class Inputs(BaseModel):
     rate: int = Field(default=24_000, ge=8_000)
     frame_ms: float = Field(default=20.0, gt=0)
     opus_bits: int = Field(default=24_000, ge=6_000)
-    saved_bytes: int = Field(default=337_000, ge=0)
+    saved_bytes: int = Field(default=433_000, ge=0)
     saves_per_second: float = Field(default=1.0, gt=0)
 
 

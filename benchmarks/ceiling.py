@@ -24,6 +24,7 @@ from rtvc.audio.spectral import BandedSTFT
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.assets import StreamingModel
 from rtvc.models.streaming.decoder import BINS, RANGE, STEP, Decoder
+from rtvc.models.streaming.dial import DialConverter
 
 COSINES = 60
 """Numbers a frame that shape each filter: its spectral envelope, smooth over 200 Hz."""
@@ -125,8 +126,10 @@ def said_by(model: StreamingModel, waves: Tensor) -> tuple[Tensor, Tensor, Tenso
     said, _ = model(x, voice, model.initial(len(x)))
     features, _ = model.analysis(x, model.analysis.initial(len(x)))
     melody, _ = model.pitch(features[:, BANDS:], model.pitch.initial(len(x)))
-    # Frame 1 of the analysis is centred on the first sample, frame 2 on the end of the first HOP.
-    log_f0, voicing = melody[:, :, 2 : 2 + waves.shape[1] // HOP].unbind(1)
+    # Frame 1 of the first generation's analysis is centred on the first sample, frame 2 on the end
+    # of the first HOP; what the second one's says at its frame 0 is of 90 samples before that end.
+    start = 0 if isinstance(model, DialConverter) else 2
+    log_f0, voicing = melody[:, :, start : start + waves.shape[1] // HOP].unbind(1)
     return said[:, 0, late : late + waves.shape[1]], log_f0, voicing
 
 

@@ -20,6 +20,7 @@ from rtvc.engine.auto import cache_folder
 from rtvc.engine.cached import open_backend
 from rtvc.engine.trial import probe
 from rtvc.errors import RtvcError
+from rtvc.models.streaming.analysis import PITCH_BINS
 from rtvc.percentiles import percentiles
 from rtvc.voices.voice import Voice
 
@@ -94,8 +95,9 @@ def parts(converter: Any, chunk: int) -> dict[str, Callable[[], Callable[[], Any
     signal = probe(chunk, 1)[0]
     with torch.inference_mode():
         features, _ = converter.analysis(signal, converter.analysis.initial(1))
-        bands = features.shape[1] - 100
+        bands = features.shape[1] - PITCH_BINS
         frames = features.shape[-1]
+        content, _ = converter.encoder(features[:, :bands], converter.encoder.initial(1))
 
     def carried(
         layer: Any, *arguments: Any, after: tuple[Any, ...] = ()
@@ -114,8 +116,7 @@ def parts(converter: Any, chunk: int) -> dict[str, Callable[[], Callable[[], Any
 
     mel, low = features[:, :bands], features[:, bands:]
     track = torch.full((1, frames), 5.0), torch.ones(1, frames)
-    style = torch.zeros(1, converter.decoder.style_size)
-    content = torch.randn(1, 512, frames) * 0.1
+    style = torch.zeros(1, converter.decoder.memory_size + converter.decoder.style_size)
     spectrum = torch.randn(1, converter.decoder.istft.matrix.shape[0], frames * 2)
     reference = probe(24_000, 3).reshape(1, 1, -1)
 

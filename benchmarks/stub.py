@@ -24,8 +24,7 @@ COUNTS = ("rtvc_xruns_total", "rtvc_internal_errors_total", "rtvc_dropped_second
 
 
 class Delay(torch.nn.Module):
-    """A converter that gives back its input 900 samples later, as late as the shipped model: every
-    sample can be accounted for."""
+    """Gives back its input 900 samples later: every sample can be accounted for."""
 
     sample_rate, hop, latency = RATE, 300, 900
 

@@ -13,10 +13,7 @@ from rtvc.errors import ConfigError
 from rtvc.files import kind
 from rtvc.stream_model import StreamModel
 
-MODELS = {
-    "stream": ("rtvc.models.streaming.assets", "load_default"),
-    "studio": ("rtvc.models.studio", "load_default"),
-}
+MODELS = {"stream": ("rtvc.models.streaming.assets", "load_default")}
 """Shipped models by name: the module, and its function that returns one."""
 FILES = {
     ".safetensors": ("rtvc.models.streaming.assets", "load_file"),
@@ -35,9 +32,8 @@ def load(
     """Loads a model.
 
     Args:
-        name_or_path: `stream` (the default: small, real time) or `studio` (large, whole
-            recordings), or a file of weights: our own `.safetensors`, or a `.pth` checkpoint of the
-            authors of StyleTTS-VC or StyleTTS 2.
+        name_or_path: `stream` (the default), or a file of weights: our own `.safetensors`, or a
+            `.pth` checkpoint of the authors of StyleTTS-VC or StyleTTS 2.
         device: `cpu`, `cuda`, `cuda:1`, …
         lookahead: milliseconds that a model with a latency dial waits for; None: its usual ones.
 
@@ -53,18 +49,19 @@ def load(
         raise ConfigError(
             f"expected milliseconds as the look-ahead, got {checks.what(lookahead)}: pass a number"
         )
-    if milliseconds is not None and (name in MODELS or suffix in set(FILES) - BARE):
+    fixed = set(MODELS) | set(FILES)
+    if milliseconds is not None and {name, suffix} & (fixed - BARE):
         raise ConfigError(
             f"got a look-ahead of {milliseconds:g} ms for a model with one latency: leave it out"
         )
+    setting = () if milliseconds is None else (milliseconds,)
     if name in MODELS:
-        loaded = call(MODELS[name])
+        loaded = call(MODELS[name], *setting)
     elif suffix in FILES:
         if kind(name) != "file":
             raise ConfigError(
                 f"expected a file of weights, got {name}, which is not there: check the path"
             )
-        setting = () if milliseconds is None else (milliseconds,)
         loaded = call(FILES[suffix], Path(name), *setting)
     else:
         raise ConfigError(

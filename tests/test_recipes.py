@@ -17,23 +17,25 @@ from standins import recording, speech
 
 from rtvc.cli import main
 from rtvc.models.streaming import assets
-from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
-from tests.support.small_models import SIZES
+from rtvc.models.streaming.dial import DialConverter
+from tests.support.small_models import small_dial
 from tests.support.train_speech import make_corpus
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.stem: path for path in sorted((ROOT / "docs" / "recipes").glob("*.md"))}
 SHORT = ("steps=2", "workers=0", "device=cpu", "log.tensorboard=false", "log.validate_every=0")
-LABELLED = ("data.batch=2", "data.frames=48", "data.held_out=2", "data.exact_every=9")
-MODEL = tuple(f"model.{name}={json.dumps(value)}" for name, value in SIZES.items())
+LABELLED = ("data.batch=2", "data.frames=48", "data.held_out=2", "data.shortest=1.0")
 PAPER = (
     *("hidden_dim=16", "style_dim=8", "residual_dim=4", "width=4", "widest=8", "text_layers=1"),
     *("aligner_channels=16", "aligner_layers=1", "aligner_embedding=16", "pitch_width=2"),
 )
 SMALLER: dict[str, tuple[str, ...]] = {
     "train voice": (*SHORT, "data.batch=2", "data.seconds=1.0"),
-    "train stream_joint": (*SHORT, *LABELLED, *MODEL, "weights.foreign=0", "weights.matching=0"),
-    "train stream_pitch": (*SHORT, *LABELLED, *MODEL),
+    "train joint": (
+        *(*SHORT, *LABELLED, "weights.foreign=0", "reference_frames=48"),
+        *("weights.words=0", "weights.listening=0", "head_start=0"),
+    ),
+    "train melody": (*SHORT, *LABELLED),
     "train stage2": (*SHORT, "init=[]", "data.batch=2", *(f"model.{size}" for size in PAPER)),
 }
 """Settings that make a command quick; everything else of it is as the page has it."""
@@ -86,11 +88,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     (tmp_path / "rtvc" / "assets").mkdir(parents=True)
     shipped = tmp_path / "rtvc" / "assets" / "stream.safetensors"
-    assets.save_file(StreamingConverter(StreamingConfig(**SIZES)), shipped)
-    for module in (
-        *("rtvc.models.streaming.assets", "rtvc.train.material.stream_data"),
-        "rtvc.train.streaming.stream_voice",
-    ):
+    assets.save_file(small_dial(), shipped)
+    for module in ("rtvc.models.streaming.assets", "rtvc.train.streaming.stream_voice"):
         monkeypatch.setattr(f"{module}.DEFAULT", shipped)
     ears = FakeEvaluators().bundle()
     monkeypatch.setattr("rtvc.evaluate.evaluators.standard", lambda workers=1: ears)
@@ -98,6 +97,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RTVC_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def whole(folder: Path) -> None:
+    """The weights of the repository, with which what goes on from `checkpoints` fits together."""
+    shutil.copytree(ROOT / "checkpoints", folder / "checkpoints")
+    shutil.copy(
+        ROOT / "rtvc" / "assets" / "stream.safetensors",
+        folder / "rtvc" / "assets" / "stream.safetensors",
+    )
 
 
 def listeners(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +153,7 @@ def test_language(
 ) -> None:
     pytest.importorskip("jiwer")
     listeners(monkeypatch)
-    shutil.copytree(ROOT / "checkpoints", folder / "checkpoints")
+    whole(folder)
     people(folder / "recordings", {"anna": 200, "bert": 110}, 4, seconds=4.0)
     people(folder / "held_out", {"carl": 130, "dora": 230}, 2)
     assert run("language", lambda words, printed: None, capsys) >= 8
@@ -157,13 +165,13 @@ def test_singing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listeners(monkeypatch)
-    shutil.copytree(ROOT / "checkpoints", folder / "checkpoints")
+    whole(folder)
     people(folder / "recordings", {"anna": 200, "bert": 110}, 4)
     recording(folder / "song.wav")
     recording(folder / "anna.wav", pitch=200)
     assert run("singing", lambda words, printed: None, capsys) >= 5
     made = assets.load_file("singing.safetensors")
-    assert isinstance(made, StreamingConverter) and made.config.pitch_highest == 1100
+    assert isinstance(made, DialConverter) and made.config.pitch_highest == 1100
     assert (folder / "sung.wav").is_file()
 
 

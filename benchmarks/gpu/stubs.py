@@ -100,26 +100,24 @@ def shipped(tiny: bool = False) -> tuple[Any, str]:
     Args:
         tiny: a much smaller one with random weights.
     """
-    from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
+    from rtvc.models.streaming.dial import DialConfig, DialConverter
+    from rtvc.models.streaming.encoder import EncoderConfig
 
     if tiny:
-        sizes = {
-            "content_hidden": 16,
-            "pitch_hidden": 16,
-            "decoder_hidden": 16,
-            "acoustic_hidden": 8,
-            "prosodic_hidden": 8,
-        }
-        dilations = {
-            "content_dilations": (1, 2),
-            "pitch_dilations": (1,),
-            "decoder_dilations": (1, 2),
-        }
         torch.manual_seed(0)
-        return StreamingConverter(StreamingConfig(**sizes, **dilations)).eval(), "random, tiny"  # type: ignore[arg-type]
+        config = DialConfig(
+            encoder=EncoderConfig(hidden=16, dilations=(1, 2), attention=()),
+            pitch_hidden=16,
+            pitch_dilations=(1,),
+            decoder_hidden=16,
+            decoder_dilations=(1, 2),
+            acoustic_hidden=8,
+            prosodic_hidden=8,
+        )
+        return DialConverter(config).eval(), "random, tiny"
     if missing("safetensors"):
         torch.manual_seed(0)
-        return StreamingConverter().eval(), "random: safetensors is not installed"
+        return DialConverter().eval(), "random: safetensors is not installed"
     from rtvc.models.streaming.assets import DEFAULT, load_default
 
     return load_default(), DEFAULT.name

@@ -114,23 +114,36 @@ def show_where(
     """Prints what every row and every step of `rtvc.evaluate.studies.where` gets; writes all of it
     where asked."""
     from rtvc.cli.progress import stages
+    from rtvc.errors import ConfigError
     from rtvc.evaluate.evaluators import standard
     from rtvc.evaluate.measurements import Recordings
     from rtvc.evaluate.provenance import commit, provenance
     from rtvc.evaluate.studies import where
-    from rtvc.evaluate.studies.labels import BridgeLabels, TeacherSpeech
+    from rtvc.evaluate.studies.labels import BridgeLabels, LongestLookahead, TeacherSpeech
     from rtvc.evaluate.tables import of_costs, of_rows
     from rtvc.files import write_json
+    from rtvc.models.streaming.dial import DialConverter
 
     code = commit()
     cache, recordings = caches(json)
-    labels = BridgeLabels(bridge)
-    own: dict[str, where.Labels] = {"labels": labels}
     parts: list[
         tuple[
             str, Sequence[where.Row], Sequence[where.Step], list[Pair], dict[str, where.Labels], str
         ]
-    ] = [("recordings", where.ROWS, where.STEPS, listed, own, labels.identity)]
+    ]
+    if isinstance(converter.streaming, DialConverter):
+        if teacher is not None:
+            raise ConfigError(
+                "the teacher's exact content is none that a converter with a latency dial reads:"
+                " leave --teacher out"
+            )
+        longest = LongestLookahead(converter.streaming)
+        dial: dict[str, where.Labels] = {"longest": longest}
+        parts = [("recordings", where.DIAL_ROWS, where.DIAL_STEPS, listed, dial, longest.identity)]
+    else:
+        labels = BridgeLabels(bridge)
+        own: dict[str, where.Labels] = {"labels": labels}
+        parts = [("recordings", where.ROWS, where.STEPS, listed, own, labels.identity)]
     if teacher is not None:
         speech = TeacherSpeech(teacher, cache / "teacher", len(listed))
         ears = Recordings(standard(), recordings)

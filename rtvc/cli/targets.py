@@ -25,8 +25,7 @@ Weights = Annotated[
     str | None, typer.Option(help="a file of weights; default: the shipped streaming model")
 ]
 AnyModel = Annotated[
-    str | None,
-    typer.Option(help="stream (default), studio, or a file of weights (.safetensors, .pth)"),
+    str | None, typer.Option(help="stream (default), or a file of weights (.safetensors, .pth)")
 ]
 EngineName = Annotated[str, typer.Option(help="auto, torch-eager, onnx, onnx-int8, openvino, …")]
 StepMs = Annotated[

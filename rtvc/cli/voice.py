@@ -44,7 +44,7 @@ def create(
     ] = None,
     fit: Fit = None,
     model: Annotated[
-        str | None, typer.Option(help="stream (default), studio, or a file of weights")
+        str | None, typer.Option(help="stream (default), or a file of weights")
     ] = None,
     device: Device = "cpu",
     force: Force = False,

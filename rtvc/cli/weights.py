@@ -13,7 +13,7 @@ from rtvc.cli.targets import Json
 if TYPE_CHECKING:
     from rtvc.teacher.weights import Imported
 
-__all__ = ["export_studio", "import_kokoro", "show"]
+__all__ = ["import_kokoro", "show"]
 
 
 def import_kokoro(
@@ -45,50 +45,6 @@ def show(as_json: Json = False) -> None:
     from rtvc.teacher.weights import describe, teacher_file
 
     tell(describe(teacher_file()), as_json)
-
-
-def export_studio(
-    run: Annotated[Path, typer.Argument(help="a run of `rtvc train transfer`")],
-    teacher: Annotated[Path, typer.Argument(help="folder that `rtvc teacher generate` wrote")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", help="default: where the shipped file lies", show_default=False
-        ),
-    ] = None,
-    ridge: Annotated[float, typer.Option(help="penalty of the map between the style spaces")] = 0.1,
-    as_json: Json = False,
-) -> None:
-    """Make the studio model's file of a trained mel encoder, its styles mapped to the teacher's."""
-    from rtvc.errors import CheckpointError
-    from rtvc.files import check_target
-    from rtvc.models import studio
-
-    target = check_target(output or studio.DEFAULT)
-
-    from rtvc.models.loading import listed
-    from rtvc.models.streaming import load_default
-    from rtvc.train.stages.studio import assemble, fit_style_map
-    from rtvc.train.state import load_weights
-
-    stream = load_default()
-    style_map = fit_style_map(stream, sorted(teacher.glob("*.npz")), ridge)
-    weights = load_weights(run)
-    if "mel_encoder" not in weights:
-        raise CheckpointError(
-            f"expected a mel_encoder, {run} holds {listed(list(weights))}: name a run of `rtvc"
-            " train transfer`"
-        )
-    model = assemble(stream, studio.kokoro_decoder(), weights["mel_encoder"], style_map)
-    path = studio.save_file(model, target, {"style_map_r2": f"{style_map.r2:.3f}"})
-    if as_json:
-        size = path.stat().st_size
-        typer.echo(json.dumps({"path": str(path), "bytes": size, "style_map_r2": style_map.r2}))
-        return
-    typer.echo(
-        f"{path}  {path.stat().st_size / 1e6:.1f} MB, {style_map.r2:.0%} of the teacher's styles"
-        " explained"
-    )
 
 
 def tell(imported: "Imported", as_json: bool) -> None:

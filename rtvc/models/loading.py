@@ -6,6 +6,7 @@ that sizes which a file only claims cost nothing. When names, shapes and types o
 are those of the outline, the tensors themselves become its weights.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -172,3 +173,14 @@ def check_finite(weights: Mapping[str, Tensor], what: str) -> None:
             f"{what} holds NaN or infinity in {listed(bad)}: get the file again, or export an"
             " earlier checkpoint"
         )
+
+
+def fingerprint(modules: Iterable[nn.Module]) -> str:
+    """A name for the weights of some modules, 64 hexadecimal digits: the same wherever they lie."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from rtvc.converter import VoiceConverter
 from rtvc.data.manifest import Entry, write_manifest
 from rtvc.data.prepare import Limits, Refusal, check_all, find, write_refusals
@@ -18,7 +16,7 @@ from rtvc.evaluate.evaluators import Evaluators
 from rtvc.evaluate.measurements import Recordings
 from rtvc.evaluate.pairs import Pair
 from rtvc.evaluate.run import evaluate_pairs
-from rtvc.models.loading import listed, load_into
+from rtvc.models.loading import fingerprint, listed, load_into
 from rtvc.models.streaming.assets import load_file, save_file
 from rtvc.train.export import commit
 from rtvc.train.material.cutting import pieces
@@ -188,10 +186,5 @@ def measure(
 
 def weights_name(converter: VoiceConverter) -> str:
     """A name for every weight of a model."""
-    digest = hashlib.sha256()
     streaming: Any = converter.model.streaming
-    state: dict[str, Tensor] = streaming.converter.state_dict()
-    for name, tensor in sorted(state.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return fingerprint((streaming.converter,))

@@ -1,5 +1,5 @@
-"""The recipe that makes the shipped weights: every command in order, each of which goes on where it
-was."""
+"""The recipe that makes the first generation's weights: every command in order, each of which goes
+on where it was."""
 
 import json
 import signal

@@ -15,7 +15,6 @@ STAGES = {
     "stage2": "rtvc.train.stages.stage2:Stage2",
     "stage2_styletts2": "rtvc.train.stages.stage2_styletts2:Stage2StyleTTS2",
     "finetune": "rtvc.train.stages.finetune:Finetune",
-    "transfer": "rtvc.train.stages.transfer:Transfer",
     "bridge": "rtvc.train.streaming.bridge:Bridge",
     "units": "rtvc.train.streaming.units:Units",
     "phonemes": "rtvc.train.streaming.phonemes:Phonemes",

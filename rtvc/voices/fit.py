@@ -8,7 +8,6 @@ It costs seconds, once a voice; conversion costs what it did. A one-shot form of
 (Chen et al. 2021, "AdaSpeech", section 3.2, tunes the conditional layer normalisation alike).
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from rtvc.audio.energy import energy as energy_of
 from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.audio.spectral import BandedSTFT
 from rtvc.errors import VoiceError
+from rtvc.models.loading import fingerprint
 from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.assets import StreamingModel
 from rtvc.models.streaming.dial import DialConverter
@@ -44,14 +44,7 @@ EDGE = 200.0
 def weights_of(model: StreamingModel) -> str:
     """A name for the weights that a fitted voice belongs to: those that say what scales and shifts
     do, and the map that proposes them."""
-    digest = hashlib.sha256()
-    for part in (model.decoder, model.affine):
-        for name, tensor in sorted(part.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(
-                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-            )
-    return digest.hexdigest()[:12]
+    return fingerprint((model.decoder, model.affine))[:12]
 
 
 def fit(

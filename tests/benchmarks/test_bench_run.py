@@ -11,13 +11,13 @@ from converters import DelayConverter, TestVoice, TinyConverter
 from typer.testing import CliRunner
 
 from rtvc.benchmarks import report
-from rtvc.benchmarks.components import EDGE_CHUNKS_MS, cases
+from rtvc.benchmarks.components import EDGE_CHUNKS_MS, cases, parts
 from rtvc.benchmarks.live.loopback import clicks, delay_of
 from rtvc.benchmarks.live.stalls import Accountant, random_stalls, stalls
 from rtvc.benchmarks.stream import stream
 from rtvc.engine.backends.eager import TorchBackend
 from rtvc.errors import ConfigError
-from tests.support.small_models import small_converter
+from tests.support.small_models import small_converter, small_dial
 
 ROW = {
     "component": "step",
@@ -185,6 +185,16 @@ def test_components_are_timed_one_after_another(tiny):
         "resampler-48k-24k",
         "session-48k",
     }
+
+
+@pytest.mark.parametrize("model", [small_converter, small_dial])
+def test_every_part_of_either_generation_can_be_timed(model):
+    made = parts(model(), 600)
+    assert {"mel-encoder", "f0", "decoder", "style-encoders-3s"} <= set(made)
+    for part in made.values():
+        call = part()
+        call()
+        call()
 
 
 def test_streamed_quality_knows_its_difference_from_offline(tmp_path):

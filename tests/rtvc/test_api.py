@@ -44,13 +44,13 @@ def test_importing_rtvc_imports_no_torch() -> None:
 
 def test_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_tiny_models(monkeypatch)
-    stream, studio = load(), rtvc.load("studio", device="cpu")
-    assert (stream.model.name, studio.model.name) == ("stream", "whole")
-    assert stream.latency == pytest.approx(1200 / 24000) and studio.latency is None
+    stream, whole = load(), rtvc.load("whole", device="cpu")
+    assert (stream.model.name, whole.model.name) == ("stream", "whole")
+    assert stream.latency == pytest.approx(1200 / 24000) and whole.latency is None
     assert not any(p.requires_grad for p in stream.model.converter.parameters())  # type: ignore[attr-defined]
     with pytest.raises(
         ConfigError,
-        match=r"no model 'gold': name stream or studio, or a file ending in \.safetensors or \.pth",
+        match=r"no model 'gold': name stream or whole, or a file ending in \.safetensors or \.pth",
     ):
         load("gold")
     with pytest.raises(ConfigError, match=r"expected a file of weights, got .*gone\.pth"):
@@ -77,9 +77,11 @@ def test_a_look_ahead_goes_to_files_that_have_a_dial_and_no_further(
     load(path, lookahead=50.0)
     load(path)
     assert given == [(path, 50.0), (path,)]
-    for name in ("stream", "studio", "theirs.pth"):
-        with pytest.raises(ConfigError, match="got a look-ahead of 50 ms for a model with one"):
-            load(name, lookahead=50.0)
+    monkeypatch.setattr(assets, "load_default", load_file)
+    load("stream", lookahead=50.0)
+    assert given[2:] == [(50.0,)]
+    with pytest.raises(ConfigError, match="got a look-ahead of 50 ms for a model with one"):
+        load("theirs.pth", lookahead=50.0)
 
 
 def test_nothing_is_fitted_unless_told_to(vc: VoiceConverter) -> None:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from rtvc.layers.contract import State, Streaming
 from rtvc.models.streaming import StreamingConfig, StreamingConverter
+from rtvc.models.streaming.dial import DialConfig, DialConverter
+from rtvc.models.streaming.encoder import EncoderConfig
 
 SIZES: dict[str, Any] = {
     "content_hidden": 16,
@@ -25,6 +27,15 @@ def small_converter(**sizes: Any) -> StreamingConverter:
     """Every part is present; always the same random weights; `sizes` are other than `SIZES`."""
     torch.manual_seed(0)
     return StreamingConverter(StreamingConfig(**(SIZES | sizes))).eval()
+
+
+def small_dial(**sizes: Any) -> DialConverter:
+    """The same of the model with a latency dial."""
+    torch.manual_seed(0)
+    encoder = EncoderConfig(hidden=16, dilations=(1, 2), content=8)
+    own = {name: size for name, size in SIZES.items() if not name.startswith("content")}
+    config = DialConfig(encoder=encoder, **(own | {"timbre": (1,), "tokens": 4} | sizes))
+    return DialConverter(config).eval()
 
 
 class WithVoice(Streaming):

@@ -12,6 +12,7 @@ from converters import TinyConverter
 from torch import Tensor
 
 from rtvc.models.streaming import assets
+from rtvc.models_by_name import MODELS
 
 
 class TinyModel(TinyConverter):
@@ -61,13 +62,9 @@ class WholeModel:
 
 
 def use_tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets `rtvc.load` find the stand-ins under the names of the shipped models."""
-    import sys
-    from types import ModuleType
-
-    studio = ModuleType("rtvc.models.studio")
-    studio.load_default = WholeModel  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "rtvc.models.studio", studio)
+    """Lets `rtvc.load` find the stand-ins under the name of the shipped model, and one that needs
+    whole recordings."""
+    monkeypatch.setitem(MODELS, "whole", (__name__, "WholeModel"))
     monkeypatch.setattr(assets, "load_default", TinyModel)
 
 

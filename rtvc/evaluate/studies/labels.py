@@ -1,5 +1,5 @@
-"""Content that stands in the encoder's place: a recording's labels, or the exact content of the
-teacher's speech."""
+"""Content that stands in the encoder's place: a recording's labels, the exact content of the
+teacher's speech, or what the encoder hears when it waits longest."""
 
 import hashlib
 from collections.abc import Callable
@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rtvc.audio.io import write as write_audio
-from rtvc.audio.mel import SAMPLE_RATE
+from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.data.labelled import CONTENT_HOP, load_utterance
 from rtvc.errors import ConfigError
 from rtvc.evaluate.audio import read
 from rtvc.evaluate.pairs import Pair
+from rtvc.models.streaming.analysis import BANDS
+from rtvc.models.streaming.dial import DialConverter
 
 MEL_FRAMES = 2
 """For each of content."""
@@ -61,6 +64,26 @@ class BridgeLabels:
                 content, _ = self._net(states[None])
             self._kept[path] = content[0].mT.repeat_interleave(MEL_FRAMES, -1)
         return self._kept[path]
+
+
+class LongestLookahead:
+    """What a converter's own encoder hears where its dial waits longest."""
+
+    identity = "longest look-ahead"
+
+    def __init__(self, converter: DialConverter) -> None:
+        self._converter = converter
+        self._right = max(converter.encoder.lookaheads)
+
+    def __call__(self, path: Path) -> Tensor:
+        """Content (Z, T), frame t of the converter's own analysis."""
+        wave = torch.from_numpy(read(path))
+        padded = F.pad(wave, (0, self._right * HOP + -len(wave) % HOP))[None, None]
+        analysis = self._converter.analysis
+        with torch.inference_mode():
+            features, _ = analysis(padded, analysis.initial(1))
+            (content,) = self._converter.encoder.contents(features[:, :BANDS], (self._right,))
+        return content[0]
 
 
 class TeacherSpeech:

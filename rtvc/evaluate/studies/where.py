@@ -3,7 +3,9 @@ play.
 
 A recording said again in its own voice, from labels in place of what the encoder hears, has lost
 words to labels and decoder alone; with the encoder, to the encoder as well; in another's voice, to
-converting. Speech of the teacher has exact content, which leaves the decoder alone.
+converting. Speech of the teacher has exact content, which leaves the decoder alone. A converter
+with a latency dial has no labels that its decoder could read; what its encoder hears where it waits
+longest stands in their place.
 """
 
 import copy
@@ -24,7 +26,8 @@ from rtvc.evaluate.pairs import Pair
 from rtvc.evaluate.run import ConvertFn, evaluate_pairs
 from rtvc.evaluate.studies.compare import Difference, compare
 from rtvc.layers.contract import Streaming
-from rtvc.models.streaming.model import StreamingConverter
+from rtvc.models.streaming.assets import StreamingModel
+from rtvc.models.streaming.dial import DialConverter
 
 PIECE = 800
 """Frames converted at a time."""
@@ -63,6 +66,20 @@ STEPS = (
     Step("encoder, converting", "labels, target's voice", "encoder, target's voice"),
     Step("converting", "encoder, own voice", "encoder, target's voice"),
 )
+DIAL_ROWS = (
+    Row("longest look-ahead, own voice", "longest", True),
+    Row("encoder, own voice", None, True),
+    Row("longest look-ahead, target's voice", "longest", False),
+    Row("encoder, target's voice", None, False),
+)
+DIAL_STEPS = (
+    Step("hearing and decoder", SOURCE, "longest look-ahead, own voice"),
+    Step("waiting less", "longest look-ahead, own voice", "encoder, own voice"),
+    Step(
+        "waiting less, converting", "longest look-ahead, target's voice", "encoder, target's voice"
+    ),
+    Step("converting", "encoder, own voice", "encoder, target's voice"),
+)
 TEACHER_ROWS = (
     Row("exact content, own voice", "exact", True),
     Row("labels, own voice", "labels", True),
@@ -82,6 +99,7 @@ class Told(Streaming):
         """content (C, T) as `Labels` gives it; `late` frames pass before its first comes."""
         super().__init__()
         self.content, self.latency, self.late = content, latency, late
+        self.lookahead = latency
 
     def initial(self, batch: int) -> Tensor:
         """How many frames were heard, (B,)."""
@@ -96,16 +114,19 @@ class Told(Streaming):
         return self.content[None, :, place].to(x), state + x.shape[-1]
 
 
-def told(converter: StreamingConverter, content: Tensor) -> StreamingConverter:
+def told(converter: StreamingModel, content: Tensor) -> StreamingModel:
     """The converter with content (C, T) in place of what its encoder hears; all else is shared.
 
-    The only place that knows how a model's content lies in time: frame j of the analysis is centred
-    on sample (j - 1) * HOP, and the encoder's answer comes its own latency later.
+    The only place that knows how a model's content lies in time: the encoder's answer comes its own
+    latency after what it answers to. Frame j of the first generation's analysis is centred on
+    sample (j - 1) * HOP; content of a dial is counted by the frames of its own analysis.
     """
     twin = copy.copy(converter)
     twin._modules = dict(converter._modules)
     latency = int(converter.encoder.latency)
-    twin._modules["encoder"] = Told(content, latency, 1 + latency)
+    twin._modules["encoder"] = Told(
+        content, latency, latency + (not isinstance(converter, DialConverter))
+    )
     return twin
 
 

@@ -136,9 +136,9 @@ def read_config(text: str, where: str, form: Format) -> StreamingConfig | DialCo
         ) from error
 
 
-def load_default() -> StreamingConverter:
-    """The model that rtvc ships."""
+def load_default(lookahead: float | None = None) -> DialConverter:
+    """The model that rtvc ships, with its dial at so many milliseconds; see `load_file`."""
     with torch.inference_mode(False):
-        model = load_file(DEFAULT)
-    assert isinstance(model, StreamingConverter)
+        model = load_file(DEFAULT, lookahead)
+    assert isinstance(model, DialConverter)
     return model

@@ -13,6 +13,7 @@ from rtvc.audio.mel import HOP, SAMPLE_RATE
 from rtvc.layers.contract import Delay, State
 from rtvc.layers.limiter import Limiter
 from rtvc.layers.norm import Statistics
+from rtvc.models.loading import fingerprint
 from rtvc.models.streaming.analysis import BANDS, PITCH_BINS, Analysis, AnalysisState, audible_bands
 from rtvc.models.streaming.decoder import Decoder, DecoderState
 from rtvc.models.streaming.encoder import (
@@ -90,7 +91,6 @@ class DialConverter(nn.Module):
 
     sample_rate = SAMPLE_RATE
     hop = HOP
-    space = "dial"
 
     def __init__(self, config: DialConfig | None = None) -> None:
         super().__init__()
@@ -119,6 +119,13 @@ class DialConverter(nn.Module):
         self.memory = Memory(len(c.timbre)) if c.timbre else None
         self.acoustic_size = STYLE * (1 + (c.tokens if c.timbre else 0))
         self.set_lookahead(self.encoder.lookahead)
+
+    @property
+    def space(self) -> str:
+        """The style space, `dial-` and a name for the weights that make styles and tokens of a
+        reference: other weights give numbers that mean nothing here."""
+        makers = (self.acoustic, self.prosodic, self.reference_tokens)
+        return f"dial-{fingerprint(part for part in makers if part is not None)[:8]}"
 
     @property
     def lookahead(self) -> int:

@@ -82,7 +82,8 @@ class ConverterState(NamedTuple):
 
 
 class StreamingConverter(nn.Module):
-    """The shipped model. Implements `rtvc.models.streaming.interface.Converter`."""
+    """The first generation, with one latency. Implements
+    `rtvc.models.streaming.interface.Converter`."""
 
     sample_rate = SAMPLE_RATE
     hop = HOP

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 
+from rtvc.models.streaming.dial import DialConverter
 from rtvc.models.streaming.model import StreamingConverter
 
 T = TypeVar("T")
@@ -19,7 +20,7 @@ T = TypeVar("T")
 def exact(converter: T) -> T:
     """A streaming converter that shares all weights but the pitch network's; any other converter
     comes back as it is."""
-    if not isinstance(converter, StreamingConverter):
+    if not isinstance(converter, StreamingConverter | DialConverter):
         return converter
     if converter.pitch.out.weight.dtype == torch.float64:
         return converter

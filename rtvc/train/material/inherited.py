@@ -1,5 +1,5 @@
-"""How a converter of the second generation begins as the shipped model, whose decoder has learnt
-for hours already."""
+"""How a converter of the second generation begins as the first one's, whose decoder has learnt for
+hours already."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -45,12 +45,12 @@ class Pair(NamedTuple):
 
 
 def first_answers(
-    shipped: StreamingConverter, wave: Tensor, log_f0: Tensor, voiced: Tensor, fall: int
+    first: StreamingConverter, wave: Tensor, log_f0: Tensor, voiced: Tensor, fall: int
 ) -> tuple[Tensor, int]:
-    """What the first convolution of the shipped decoder answers to a wave (B, N).
+    """What the first convolution of its decoder answers to a wave (B, N).
 
     Args:
-        shipped: the model.
+        first: the first generation.
         wave: (B, N).
         log_f0: of frames whose window peaks `fall` samples before their end, (B, T).
         voiced: of the same frames, (B, T).
@@ -60,19 +60,19 @@ def first_answers(
         The answers (B, H, T - s) to the moments of those frames but the last s, at most half a
         frame beside them, and s.
     """
-    mel = analysed(shipped.analysis, wave)[:, :BANDS]
+    mel = analysed(first.analysis, wave)[:, :BANDS]
     late = round((WINDOW // 2 - fall) / HOP)
-    right = shipped.encoder.latency
+    right = first.encoder.latency
     loudness = energy_of(mel)
     energies = torch.cat([loudness, torch.roll(loudness, -right, -1)], 1)
     kept = mel.shape[-1] - late
-    read = shipped.decoder.read(
-        offline(shipped.encoder, mel)[..., late:],
+    read = first.decoder.read(
+        offline(first.encoder, mel)[..., late:],
         log_f0[:, :kept],
         voiced[:, :kept],
         energies[..., late:],
     )
-    return offline(shipped.decoder.inputs, read)[..., : kept - right], late + right
+    return offline(first.decoder.inputs, read)[..., : kept - right], late + right
 
 
 def fit_convolution(layer: Conv, pairs: Iterable[Pair], warm: int) -> float:
@@ -115,14 +115,14 @@ def fit_convolution(layer: Conv, pairs: Iterable[Pair], warm: int) -> float:
 
 
 def inherit_inputs(
-    model: DialConverter, shipped: StreamingConverter, batches: Iterable[Batch], warm: int
+    model: DialConverter, first: StreamingConverter, batches: Iterable[Batch], warm: int
 ) -> float:
     """Gives the first layer of the decoder, which reads another content, the weights by which it
-    answers as the shipped model's does; what follows has learnt already.
+    answers as the first generation's does; what follows has learnt already.
 
     Args:
         model: whose encoder has learnt; every setting of its dial is heard in turn.
-        shipped: of the first generation.
+        first: the first generation.
         batches: of stage `joint`, on the model's device.
         warm: frames at the beginning of their rows that do not count.
 
@@ -131,9 +131,9 @@ def inherit_inputs(
         batch.
     """
     settings = model.encoder.lookaheads
-    if model.decoder.inputs.outputs != shipped.decoder.inputs.outputs:
+    if model.decoder.inputs.outputs != first.decoder.inputs.outputs:
         return 0.0
-    shipped = shipped.to(next(model.parameters()).device)
+    first = first.to(next(model.parameters()).device)
 
     def pairs() -> Iterator[Pair]:
         for index, batch in enumerate(batches):
@@ -143,7 +143,7 @@ def inherit_inputs(
             (content,) = model.encoder.contents(mel, (lookahead,))
             soon, heard = (told_ahead(x, lookahead) for x in (log_f0, voiced))
             read = model.decoder.read(content, soon, heard, energies_of(mel, lookahead))
-            answers, cut = first_answers(shipped, wave, log_f0, voiced, model.config.encoder.fall)
+            answers, cut = first_answers(first, wave, log_f0, voiced, model.config.encoder.fall)
             kept = read.shape[-1] - max(cut, lookahead)
             yield Pair(read[..., :kept], answers[..., :kept])
 

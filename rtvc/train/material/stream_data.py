@@ -17,11 +17,11 @@ from rtvc.data.labelled import Utterance
 from rtvc.data.labelled_speech import Labelled
 from rtvc.data.seeds import numpy_generator
 from rtvc.models.streaming.analysis import BANDS, Analysis
-from rtvc.models.streaming.assets import DEFAULT
 from rtvc.models.streaming.content import ContentEncoder
 from rtvc.models.streaming.model import StreamingConfig
 from rtvc.models.streaming.pitch import AHEAD
 from rtvc.train.config import InitConfig, RunConfig, Section
+from rtvc.train.material.first import FIRST, NAME
 from rtvc.train.stage import Batch, Stage
 
 T = TypeVar("T")
@@ -30,8 +30,6 @@ M = TypeVar("M", bound=nn.Module)
 PITCH_OFFSET = HOP + AHEAD
 """Samples after the centre of a mel frame for which the pitch network's label stands, see
 `PitchNet`."""
-SHIPPED = "shipped"
-"""What stands for a path in an `[[init]]`: the weights that come with the package."""
 CLEAN = AugmentConfig(
     shift=0,
     room=0.25,
@@ -86,9 +84,9 @@ class StreamRun(RunConfig):
 
     @field_validator("init")
     @classmethod
-    def _shipped(cls, init: list[InitConfig]) -> list[InitConfig]:
+    def _first(cls, init: list[InitConfig]) -> list[InitConfig]:
         return [
-            part.model_copy(update={"path": DEFAULT}) if str(part.path) == SHIPPED else part
+            part.model_copy(update={"path": FIRST}) if str(part.path) == NAME else part
             for part in init
         ]
 

@@ -29,7 +29,6 @@ from rtvc.data.speech import Cut
 from rtvc.data.utterance import Utterance
 from rtvc.errors import ConfigError
 from rtvc.models.streaming.analysis import BANDS
-from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.dial import DialConverter
 from rtvc.models.streaming.pitch import AHEAD
 from rtvc.models.streaming.style import STYLE
@@ -41,6 +40,7 @@ from rtvc.train.losses.opponents import JudgedWave, Opponents
 from rtvc.train.losses.projected import FeatureDiscriminator
 from rtvc.train.losses.prosody_targets import in_next_register, prosody_of
 from rtvc.train.losses.speaker import SpeakerEncoder, cosine_distance
+from rtvc.train.material.first import first_generation
 from rtvc.train.material.inherited import inherit_inputs, take_matching
 from rtvc.train.material.recogniser import Recogniser
 from rtvc.train.material.stream_data import frozen, stacked
@@ -114,7 +114,7 @@ class Joint(SpeechStage):
 
     def begin(self, initialised: Collection[str]) -> None:
         """Refuses to listen to an encoder or a judge that nobody trained; what else `[[init]]`
-        lacks begins as the shipped model's."""
+        lacks begins as the first generation's."""
         needed = {"encoder", "heads"} | ({"judge"} if self.needs_judge else set())
         needed |= {"pitch"} & set(self.modules)
         if missing := needed - set(initialised):
@@ -122,18 +122,15 @@ class Joint(SpeechStage):
                 f"[[init]] gives no {', '.join(sorted(missing))}: name runs of `rtvc train units`,"
                 " `judge` and, for its pitch, `melody`"
             )
-        if self.config.grow:
-            shipped = load_default()
-            for name in {"decoder", "affine", *STYLE_PARTS} - set(initialised):
-                take_matching(self.modules[name], getattr(shipped, name))
-            if "decoder" not in initialised:
+        begun = {"decoder", "affine", *STYLE_PARTS} - set(initialised)
+        if self.config.grow and begun:
+            first = first_generation()
+            for name in begun:
+                take_matching(self.modules[name], getattr(first, name))
+            if "decoder" in begun:
                 batches = map(self.batch, range(self.config.inherit_batches))
-                inherit_inputs(
-                    self.model,
-                    shipped,
-                    (moved(b, self.device()) for b in batches),
-                    self.config.warm,
-                )
+                here = (moved(b, self.device()) for b in batches)
+                inherit_inputs(self.model, first, here, self.config.warm)
 
     def row(
         self, utterance: Utterance, number: int, speed: float, rng: np.random.Generator

@@ -69,8 +69,8 @@ class JointConfig(SpeechRun):
     """Share of voices that the decoder knows by their style alone, as those that come without a
     recording."""
     grow: bool = True
-    """Whether decoder and style encoders begin as those of the shipped model, where names and
-    shapes agree."""
+    """Whether decoder and style encoders begin as those of the first generation, where names
+    and shapes agree."""
     melody: Literal["labels", "network"] = "labels"
     """Where the decoder's F0 and voicing come from: the labels, or the pitch network that speaks
     for them in a stream, which `[[init]]` then has to give (`rtvc train melody`)."""

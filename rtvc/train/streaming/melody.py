@@ -13,11 +13,11 @@ from rtvc.audio.mel import HOP
 from rtvc.data.speech import Cut
 from rtvc.data.utterance import Utterance
 from rtvc.models.streaming.analysis import BANDS, Analysis
-from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.dial import DialConfig, pitch_net
 from rtvc.models.streaming.pitch import AHEAD
 from rtvc.train.config import RunConfig, Section
 from rtvc.train.losses.pitch_losses import pitch_losses
+from rtvc.train.material.first import NAME, first_generation
 from rtvc.train.material.stream_data import frozen, stacked
 from rtvc.train.material.unit_batches import SpeechRun, SpeechStage, analysed, following, melody_of
 from rtvc.train.stage import Batch
@@ -35,8 +35,8 @@ class MelodyConfig(SpeechRun):
 
     model: DialConfig = DialConfig()
     weights: Weights = Weights()
-    taught: Literal["labels", "shipped"] = "labels"
-    """What F0 and voicing are learnt from: the labels, or what the shipped model's network hears in
+    taught: Literal["labels", "first"] = "labels"
+    """What F0 and voicing are learnt from: the labels, or what the first generation hears in
     the clean piece. Its voicing says how much of a frame is periodic where theirs says whether
     anything is, and a decoder whose harmonics fade sounds better than one whose harmonics stop."""
     high: float = 0.15
@@ -56,9 +56,9 @@ class Melody(SpeechStage):
         self.centre = self.analysis.centre
         self.net = pitch_net(config.model)
         self.modules = {"analysis": self.analysis, "pitch": self.net}
-        if config.taught == "shipped":
-            shipped = load_default()
-            self.teacher, self.hearing = frozen(shipped.pitch), frozen(shipped.analysis)
+        if config.taught == NAME:
+            first = first_generation()
+            self.teacher, self.hearing = frozen(first.pitch), frozen(first.analysis)
             self.modules |= {"teacher": self.teacher, "hearing": self.hearing}
         self.phases = {"pitch": ("pitch",)}
         self.averaged = ("pitch",)
@@ -97,7 +97,10 @@ class Melody(SpeechStage):
         log_f0, voiced = melody.unbind(1)
         known = torch.ones_like(voiced)
         known[:, known.shape[1] - late :] = 0
-        return batch | {"log_f0": log_f0, "voiced": voiced, "known": known}
+        heard = {"log_f0": log_f0, "voiced": voiced, "known": known}
+        # Above its highest bin the network hears octaves less or nothing: the labels know better.
+        sung = batch["log_f0"] > self.teacher.centres[-1]
+        return batch | {name: torch.where(sung, batch[name], x) for name, x in heard.items()}
 
     def losses(self, phase: str, batch: Batch, step: int) -> dict[str, Tensor]:
         """See `pitch_losses`."""

@@ -110,7 +110,7 @@ class Stream(StreamStage):
         if not self.config.train_styles and (missing := set(STYLES) - set(initialised)):
             raise ConfigError(
                 f"expected weights of {', '.join(sorted(missing))} in [[init]], which train_styles"
-                " = false keeps as they are, got none: name a run or `shipped`"
+                " = false keeps as they are, got none: name a run or `first`"
             )
         if self.config.weights.matching:
             self.steady.begin(self.model)

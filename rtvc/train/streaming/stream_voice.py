@@ -23,12 +23,14 @@ from rtvc.models.streaming.assets import DEFAULT, load_file
 from rtvc.train.config import DataConfig, RunConfig, Section
 from rtvc.train.losses.speaker import SpeakerEncoder, cosine_distance
 from rtvc.train.material.recorded import PieceStage
-from rtvc.train.material.stream_data import SHIPPED, frozen
+from rtvc.train.material.stream_data import frozen
 from rtvc.train.stage import Batch, Samples
 from rtvc.voices.voice import Voice
 
 TRAINED = ("decoder", "affine")
 """The parts of the model that learn."""
+SHIPPED = "shipped"
+"""What stands for the weights that come with the package."""
 LEVEL = 0.5
 """Peak of the loudest pieces: far below where the limiter begins."""
 EDGE = 200.0

@@ -19,9 +19,9 @@ from rtvc.data.utterance import UNKNOWN
 from rtvc.errors import ConfigError
 from rtvc.layers.blocks import ConvBlock
 from rtvc.models.streaming.analysis import BANDS, Analysis, audible_bands
-from rtvc.models.streaming.assets import load_default
 from rtvc.models.streaming.encoder import ContentEncoder, EncoderConfig
 from rtvc.train.config import RunConfig, Section
+from rtvc.train.material.first import first_generation
 from rtvc.train.material.stream_data import stacked
 from rtvc.train.material.unit_batches import Heads, SpeechRun, SpeechStage, analysed, unit_losses
 from rtvc.train.prefetch import moved
@@ -45,7 +45,8 @@ class UnitsConfig(SpeechRun):
     noise: float = Field(default=0.5, ge=0)
     """Noise on the content in training, as a share of its size."""
     grow: bool = True
-    """Whether the trunk begins as that of the shipped encoder, where the sizes allow it."""
+    """Whether the trunk begins as that of the first generation's encoder, where the sizes allow
+    it."""
 
 
 def noisy(content: Tensor, share: float) -> Tensor:
@@ -93,10 +94,10 @@ class Units(SpeechStage):
         self.averaged = ("encoder", "heads")
 
     def begin(self, initialised: Collection[str]) -> None:
-        """The trunk of the shipped encoder, unless `[[init]]` gave an encoder."""
+        """The trunk of the first generation's encoder, unless `[[init]]` gave an encoder."""
         if not self.config.grow or "encoder" in initialised:
             return
-        old = load_default().encoder.trunk.streaming_layers()
+        old = first_generation().encoder.trunk.streaming_layers()
         ours = self.encoder.trunk.streaming_layers()
         mine = [ours[0], *(layer for layer in ours if isinstance(layer, ConvBlock))]
         try:
@@ -104,8 +105,8 @@ class Units(SpeechStage):
                 layer.load_state_dict(source.state_dict())
         except (RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"the shipped trunk does not fit model.hidden and model.dilations ({error}): set"
-                " grow = false"
+                "the first generation's trunk does not fit model.hidden and model.dilations"
+                f" ({error}): set grow = false"
             ) from error
 
     def batch(self, index: int) -> Batch:

@@ -113,7 +113,7 @@ def test_the_shipped_model_served_equals_the_shipped_model_offline(tmp_path):
         (["--token-file", "nowhere"], "cannot be read"),
         (["--allow-no-origin"], "without a token"),
         (["--origin", "voice.example.org"], "SCHEME"),
-        (["--model", "studio"], "cannot stream"),
+        (["--model", "whole"], "cannot stream"),
         (["--proxy", "proxy.example.org"], "a number like"),
         (["--proxy", "10.0.0.7", "--ray", "--voices", "."], "whose door"),
     ],

@@ -149,7 +149,7 @@ def test_convert_with_everything(files: Path, capsys: pytest.CaptureFixture[str]
         "duration_s": 2.0,
         "latency_ms": 50.0,
     }
-    assert main(["convert", "me.wav", "-r", "anna.wav", "-o", "said.wav", "--model", "studio"]) == 0
+    assert main(["convert", "me.wav", "-r", "anna.wav", "-o", "said.wav", "--model", "whole"]) == 0
     assert "whole needs whole recordings" in capsys.readouterr().out
 
 

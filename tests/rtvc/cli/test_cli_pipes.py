@@ -116,7 +116,7 @@ def test_the_table_of_costs_fits_and_names_its_rows(
 
 
 def test_tables_of_results_fit(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before, after = (RESULTS / f"quality-{name}.json" for name in ("studio", "stream"))
+    before, after = (RESULTS / f"quality-{name}.json" for name in ("stream", "stream-unfitted"))
     assert main(["evaluate", "--compare", str(before), str(after)]) == 0
     check(capsys.readouterr().out, "evaluate --compare")
     from rich.console import Console

@@ -236,14 +236,14 @@ def test_key_follows_weights_and_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     key = LibraryConverter().key
     assert LibraryConverter().key == key
     assert LibraryConverter(chunk=25).key != key
-    assert LibraryConverter("studio").key != key
+    assert LibraryConverter("whole").key != key
     monkeypatch.setattr("rtvc.models.streaming.assets.load_default", lambda: TinyModel(seed=1))
     assert LibraryConverter().key != key
 
 
 @pytest.mark.parametrize(
     ("model", "chunk", "message"),
-    [(None, 20, "multiple of 12.5"), (None, 0, "multiple"), ("studio", 25, "whole rec")],
+    [(None, 20, "multiple of 12.5"), (None, 0, "multiple"), ("whole", 25, "whole rec")],
 )
 def test_chunks_that_cannot_be(
     monkeypatch: pytest.MonkeyPatch, model: str | None, chunk: float, message: str

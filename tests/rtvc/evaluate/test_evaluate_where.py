@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation import SAID, FakeEvaluators, pair_list
-from standins import speech
+from standins import recording, speech
 
 import rtvc
 import rtvc.evaluate.run
@@ -17,12 +17,14 @@ from rtvc.audio.mel import HOP
 from rtvc.cli import main
 from rtvc.converter import VoiceConverter
 from rtvc.evaluate import evaluators
-from rtvc.evaluate.audio import Wave
+from rtvc.evaluate.audio import Wave, read
 from rtvc.evaluate.converter import LibraryConverter, streamed
 from rtvc.evaluate.pairs import read_pairs
 from rtvc.evaluate.studies import labels
-from rtvc.evaluate.studies.labels import BridgeLabels, TeacherSpeech
+from rtvc.evaluate.studies.labels import BridgeLabels, LongestLookahead, TeacherSpeech
 from rtvc.evaluate.studies.where import (
+    DIAL_ROWS,
+    DIAL_STEPS,
     ROWS,
     STEPS,
     TEACHER_ROWS,
@@ -33,11 +35,13 @@ from rtvc.evaluate.studies.where import (
     told,
     where,
 )
+from rtvc.models.streaming.analysis import BANDS
 from rtvc.models.streaming.model import StreamingConfig, StreamingConverter
 from rtvc.stream_model import StreamModel
 from rtvc.train.material.stream_data import StreamStage
 from rtvc.train.streaming.bridge import BridgeNet
 from rtvc.voices.voice import Voice
+from tests.support.small_models import small_dial
 
 SMALL = StreamingConfig(
     content_hidden=16, content_dilations=(1,), pitch_hidden=8, pitch_dilations=(1,),
@@ -71,6 +75,28 @@ def test_an_encoder_told_its_own_answers_changes_nothing() -> None:
     assert model.encoder is not told(model, content[0]).encoder, (
         "the model itself keeps its encoder"
     )
+
+
+@pytest.mark.parametrize("lookahead", [0, 1, 4])
+def test_content_of_a_dial_lies_where_its_encoder_says_it(lookahead: int, tmp_path: Path) -> None:
+    """Told what its own encoder gives, a converter says the same; told the longest look-ahead's, as
+    `--where` does, it says something else at every other setting."""
+    model = small_dial().requires_grad_(False)
+    path = recording(tmp_path / "a.wav", rate=24_000)
+    wave = torch.from_numpy(read(path))
+    voice = Voice(torch.randn(model.acoustic_size), torch.randn(128))
+    model.set_lookahead(lookahead)
+    plain, _ = streamed(model, wave, voice, 20 * HOP)
+    longest = LongestLookahead(model)(path)
+    for right, same in ((lookahead, True), (8, False)):
+        content = longest
+        if right == lookahead:
+            features, _ = model.analysis(wave[None, None], model.analysis.initial(1))
+            content = model.encoder.contents(features[:, :BANDS], (right,))[0][0]
+        again, _ = streamed(told(model, content), wave, voice, 20 * HOP)
+        inner = slice(20 * HOP, len(wave) - 20 * HOP)
+        off = (again[inner] - plain[inner]).abs().max() / plain[inner].abs().max()
+        assert off < 1e-4 if same else off > 1e-3
 
 
 class SimpleStage:
@@ -277,3 +303,24 @@ def test_the_command_shows_rows_and_costs(
     )
     assert "leave --chunk" in " ".join(capsys.readouterr().err.split())
     assert labels.MEL_FRAMES * HOP == 600
+
+
+def test_the_command_says_what_a_dial_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RTVC_CACHE", str(tmp_path / "user"))
+    for module in (rtvc.evaluate.run, evaluators):
+        monkeypatch.setattr(module, "standard", lambda workers=1: FakeEvaluators().bundle())
+    monkeypatch.setattr("rtvc.models.streaming.assets.load_default", small_dial)
+    threads = torch.get_num_threads()
+    arguments = ["evaluate", "--where", "--pairs", str(pair_list(tmp_path)), "--limit", "2"]
+    try:
+        assert main([*arguments, "--json", str(tmp_path / "out.json")]) == 0
+        result = json.loads((tmp_path / "out.json").read_text())["recordings"]
+        assert list(result["rows"]) == ["source", *(row.title for row in DIAL_ROWS)]
+        assert list(result["costs"]) == [step.title for step in DIAL_STEPS]
+        capsys.readouterr()
+        assert main([*arguments, "--teacher", str(tmp_path)]) == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert "leave --teacher out" in " ".join(capsys.readouterr().err.split())

@@ -1,6 +1,7 @@
 """The converter with a latency dial: the contract at every setting, and latency as declared, to the
 sample."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from rtvc.models.streaming.analysis import Analysis, asymmetric_window
 from rtvc.models.streaming.dial import DialConfig, DialConverter
 from rtvc.models.streaming.encoder import LOOKAHEADS, ContentEncoder, EncoderConfig, RightContext
 from rtvc.models.streaming.interface import conditioned
+from rtvc.voices.usable import usable
 from rtvc.voices.voice import Voice
 from tests.support.small_models import WithVoice
 
@@ -214,3 +216,18 @@ def test_a_voice_without_a_recording_and_one_with_tokens_condition_alike_sized(
         conditioned(model, Voice(torch.randn(256), prosodic))
     with pytest.raises(VoiceError, match="one length"):
         Voice.mix({Voice(torch.randn(128), prosodic): 1.0, Voice(torch.randn(256), prosodic): 1.0})
+
+
+def test_a_style_space_is_that_of_the_weights_that_make_styles() -> None:
+    """The decoder may learn on and voices stay valid; other style encoders make other voices."""
+    model, other = small(), small()
+    assert model.space == other.space and re.fullmatch(r"dial-[0-9a-f]{8}", model.space)
+    with torch.no_grad():
+        other.decoder.inputs.weight.add_(1)
+        assert model.space == other.space
+        other.acoustic.out.weight.add_(1)
+    assert model.space != other.space
+    voice = Voice(torch.zeros(128), torch.zeros(128), "anna", {"space": model.space})
+    assert usable(voice, model.space, None) is voice
+    with pytest.raises(VoiceError, match=r"rtvc voice create RECORDING… -o anna\.voice"):
+        usable(voice, other.space, None)

@@ -76,13 +76,13 @@ def test_only_the_head_learns_from_embeddings_at_first(tmp_path: Path, folder: P
         assert torch.autograd.grad(loss, made.head.weight)[0].abs().max() > 0
 
 
-def test_stream_goes_on_from_shipped_weights(
+def test_stream_goes_on_from_the_first_generation(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = StreamingConverter(StreamingConfig(**SIZES))  # type: ignore[arg-type]
-    shipped = save_file(model, tmp_path / "stream.safetensors")
-    monkeypatch.setattr("rtvc.train.material.stream_data.DEFAULT", shipped)
-    made = begin("stream", config(tmp_path, folder, 1), tmp_path / "run", 'init=[{path="shipped"}]')
+    first = save_file(model, tmp_path / "first.safetensors")
+    monkeypatch.setattr("rtvc.train.material.stream_data.FIRST", first)
+    made = begin("stream", config(tmp_path, folder, 1), tmp_path / "run", 'init=[{path="first"}]')
     made.begin(resume=False)
     for name in (*PARTS, "encoder"):
         for key, weight in getattr(model, name).state_dict().items():

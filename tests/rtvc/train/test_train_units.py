@@ -2,6 +2,7 @@
 every part learns."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import torch
 
 from rtvc.audio.mel import BANDS
 from rtvc.errors import CheckpointError, ConfigError
+from rtvc.models.streaming.assets import save_file
 from rtvc.train.config import load_config
 from rtvc.train.loop import Trainer
 from rtvc.train.registry import default_config, stage_type
 from rtvc.train.state import load_weights
 from rtvc.train.streaming import joint
+from rtvc.train.streaming.melody import Melody
 from rtvc.train.streaming.units import effective_rank, same_speaker_nearest
 from tests.rtvc.train.test_train_stream import curve, falls, whole_state
+from tests.support.small_models import small_converter
 from tests.support.stream_stages import Stand
 from tests.support.told_melody import told_melody
 from tests.support.train_runs import begin, labelled_settings, run_settings
@@ -158,6 +162,23 @@ def curves(run: Path) -> set[str]:
         for line in (run / "metrics.jsonl").read_text().splitlines()
         for name in json.loads(line)
     }
+
+
+def test_a_melody_that_its_teacher_cannot_hear_is_learnt_from_the_labels(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = save_file(small_converter(), tmp_path / "first.safetensors")
+    monkeypatch.setattr("rtvc.train.material.first.FIRST", first)
+    stage = trainer("melody", folder, tmp_path / "melody", 2, 1e-3, "taught=first").stage
+    assert isinstance(stage, Melody)
+    batch = stage.batch(0)
+    sung = torch.zeros_like(batch["log_f0"], dtype=torch.bool)
+    sung[:, 10:20] = True
+    batch["log_f0"] = torch.where(sung, math.log(700), math.log(200))
+    told = stage.told(batch)
+    assert all(torch.equal(told[name][sung], batch[name][sung]) for name in ("log_f0", "voiced"))
+    assert not (told["log_f0"][~sung] == batch["log_f0"][~sung]).any()
+    assert told["log_f0"][~sung].max() <= math.log(600) + 1e-3
 
 
 def test_the_decoder_may_be_told_the_melody_that_a_stream_tells_it(

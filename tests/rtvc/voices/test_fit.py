@@ -168,7 +168,7 @@ def test_files_and_mixes_of_fitted_voices(tmp_path: Path) -> None:
 
 
 def test_a_fit_to_other_weights_is_left_out(shipped: rtvc.VoiceConverter) -> None:
-    source = {"space": "stream", "fit": {"weights": "other"}}
+    source = {"space": shipped.model.space, "fit": {"weights": "other"}}
     voice = Voice(torch.zeros(128), torch.zeros(128), "old", source, torch.ones(9216))
     x = speech(0.5, 24_000)
     with pytest.warns(
