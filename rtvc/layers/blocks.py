@@ -24,6 +24,11 @@ class ConvBlock(Streaming, Dispatched):
         self.conv = Conv(channels, channels, kernel, dilation=dilation)
         self.out = Conv(channels, channels)
 
+    def begin_at_zero(self) -> None:
+        """Lets the block add nothing until it learns: so a trained network is grown by it."""
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
+
     def initial(self, batch: int) -> Tensor:
         """The convolution's past."""
         return self.conv.initial(batch)

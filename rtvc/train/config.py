@@ -85,7 +85,7 @@ class InitConfig(Section):
     """Module of this stage -> module of the earlier one. Empty: every module that both have."""
     grow: bool = False
     """Whether modules may have parts that the weights lack, which stay as they begin: how a part
-    that begins at zero is added to a model that has learnt."""
+    that begins at zero is added to a model that has learnt, as residual blocks are then made to."""
 
 
 class DataConfig(Section):

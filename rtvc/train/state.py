@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from rtvc.errors import CheckpointError, TrainingError
 from rtvc.files import TEMPORARY, write
+from rtvc.layers.blocks import ConvBlock
 from rtvc.models.loading import listed, load_into
 from rtvc.models.read_checkpoint import read_pickle, read_states
 from rtvc.models.streaming.eight_bits import unpacked
@@ -244,6 +245,13 @@ def save_weights(
     write_bytes(path, save(flat, metadata=dict(note)))
 
 
+def begin_at_zero(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Lets the residual blocks of a module that the weights know nothing of add nothing."""
+    for name, part in module.named_modules():
+        if isinstance(part, ConvBlock) and not any(key.startswith(f"{name}.") for key in weights):
+            part.begin_at_zero()
+
+
 def initialise(
     modules: Mapping[str, nn.Module], path: Path, names: Mapping[str, str], *, grow: bool = False
 ) -> list[str]:
@@ -255,7 +263,8 @@ def initialise(
         path: see `load_weights`.
         names: module of this stage -> module of the earlier one; empty takes every name that both
             have.
-        grow: whether a module may have parts that the weights lack, which it keeps as they are.
+        grow: whether a module may have parts that the weights lack, which it keeps as they are, but
+            that its residual blocks add nothing yet.
 
     Raises:
         CheckpointError: a module is unknown, or its weights do not fit.
@@ -277,6 +286,8 @@ def initialise(
             raise CheckpointError(
                 f"{path} has no module {theirs!r}; {nearest(theirs, list(weights))}"
             )
+        if grow:
+            begin_at_zero(modules[mine], weights[theirs])
         learnt = modules[mine].state_dict() | weights[theirs] if grow else weights[theirs]
         load_into(modules[mine], learnt, f"for the module {mine!r}, {theirs!r} of {path}")
     return list(pairs)

@@ -35,6 +35,7 @@ from rtvc.models.streaming.style import STYLE
 from rtvc.models.streaming.timbre import PARTS as TIMBRE_PARTS
 from rtvc.models.styletts2.discriminators import MultiResolutionDiscriminator
 from rtvc.train.config import RunConfig
+from rtvc.train.losses.heard_units import HeardUnits
 from rtvc.train.losses.mel_patches import MelDiscriminators
 from rtvc.train.losses.opponents import JudgedWave, Opponents
 from rtvc.train.losses.projected import FeatureDiscriminator
@@ -53,6 +54,7 @@ from rtvc.train.material.unit_batches import (
     unit_losses,
     with_melodies,
 )
+from rtvc.train.material.units import Codebook
 from rtvc.train.prefetch import moved
 from rtvc.train.stage import Batch, Samples
 from rtvc.train.streaming.joint_config import JointConfig
@@ -97,9 +99,13 @@ class Joint(SpeechStage):
         self.phases = {"converter": self.averaged}
         if config.melody == "network":
             self.modules["pitch"] = frozen(self.model.pitch)
-        self.needs_judge = bool(weights.words or weights.listening or weights.adversarial)
+        self.needs_judge = bool(
+            weights.words or weights.listening or (weights.adversarial and config.seen)
+        )
         if self.needs_judge:
             self.judge = self.modules["judge"] = frozen(Recogniser(config.judge))
+        if weights.heard:
+            self.heard = self.modules["heard"] = HeardUnits(Codebook.load(config.codebook))
         if weights.foreign or weights.leak:
             self.speaker = self.modules["speaker"] = frozen(SpeakerEncoder.pretrained())
         if weights.adversarial:
@@ -234,7 +240,7 @@ class Joint(SpeechStage):
         encoded = self.encode(batch, lookahead)
         conversion, heard = None, encoded
         if step >= self.config.foreign_from and (
-            weights.words or weights.listening or weights.foreign or weights.leak
+            weights.words or weights.listening or weights.heard or weights.foreign or weights.leak
         ):
             log_f0 = in_next_register(batch["log_f0"], encoded.prosody)
             wave = self.decoded(encoded, log_f0, batch, encoded.acoustic.roll(1, 0))
@@ -317,6 +323,8 @@ class Joint(SpeechStage):
             losses["listening"] = torch.stack(
                 [(x - y).abs().mean() / y.abs().mean() for x, y in pairs]
             ).mean()
+        if weights.heard:
+            losses |= self.heard.losses(conversion.wave, target.wave, warm * HOP)
         if weights.foreign or weights.leak:
             with torch.no_grad():
                 own = self.speaker(batch["reference"])

@@ -1,5 +1,6 @@
 """The configuration of stage `joint`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -29,6 +30,9 @@ class Weights(Section):
     """Cross entropy of the judge's units and phonemes on what is said in a foreign voice."""
     listening: float = 0.5
     """L1 of the judge's inner layers between that and the source."""
+    heard: float = 0.0
+    """Cross entropy of units between that and the source, as Whisper itself hears both; needs
+    `codebook`."""
     foreign: float = 0.5
     """Cosine distance of the speaker embeddings of what is said in a foreign voice and of that
     voice's reference."""
@@ -55,6 +59,8 @@ class JointConfig(SpeechRun):
 
     model: DialConfig = DialConfig()
     judge: RecogniserConfig = RecogniserConfig()
+    codebook: Path = Path("data/units/codebook.safetensors")
+    """Of the units, for `weights.heard`."""
     weights: Weights = Weights()
     noise: float = Field(default=0.5, ge=0)
     """Noise on the content in training, as a share of its size."""

@@ -147,6 +147,23 @@ def test_a_converter_that_has_learnt_grows_new_parts(
     made.fit()
 
 
+def test_an_encoder_grows_by_blocks_that_add_nothing_yet(
+    tmp_path: Path, folder: Path, runs: Path
+) -> None:
+    top = f'init = [{{ path = "{runs / "units"}", grow = true }}]\n'
+    deeper = "model.dilations=[1, 2, 4]"
+    made = trainer("units", folder, tmp_path / "deeper", 2, 1e-2, deeper, top=top)
+    made.begin(resume=False)
+    old = trainer("units", folder, tmp_path / "old", 2, 1e-2, top=top)
+    old.begin(resume=False)
+    before, after = (trainer.stage.modules["encoder"].eval() for trainer in (old, made))
+    mel = torch.randn(1, BANDS, 30, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(before.contents(mel, (1,))[0], after.contents(mel, (1,))[0])
+    made.fit()
+    assert any(p.any() for p in after.trunk.streaming_layers()[-1].out.parameters())
+
+
 def test_the_melody_is_learnt_up_to_sung_notes(tmp_path: Path, folder: Path) -> None:
     trainer("melody", folder, tmp_path / "melody", 90, 1e-2, "warm=8").fit()
     for loss in ("valid/f0", "valid/voicing"):
