@@ -1,12 +1,11 @@
 """`rtvc copies`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rtvc.cli.label import Json, progress_of
+from rtvc.cli.label import Json, print_summary, progress_of
 
 CHUNK = 1200
 """Samples a step when copies are made: 50 ms, where a step costs least for its length."""
@@ -52,8 +51,4 @@ def copies(
         )
     counts = {"made": done.written, "found": done.existing, "differ": done.differ}
     summary = {"folder": str(folder), **counts}
-    typer.echo(
-        json.dumps(summary)
-        if as_json
-        else "  ".join(f"{name} {value}" for name, value in summary.items())
-    )
+    print_summary(summary, as_json)

@@ -1,4 +1,4 @@
-"""`rtvc data prepare | codebook | label | align | show`."""
+"""`rtvc data prepare | select | codebook | label | align | show`."""
 
 import json
 from collections import Counter
@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from rtvc.cli.label import align, codebook, label
+from rtvc.cli.select import select
 from rtvc.cli.targets import Force
 
-__all__ = ["align", "codebook", "label", "prepare", "show"]
+__all__ = ["align", "codebook", "label", "prepare", "select", "show"]
 
 
 def prepare(

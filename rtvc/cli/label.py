@@ -1,7 +1,7 @@
 """`rtvc data codebook | label | align`."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,12 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="print the summary as JSON")]
+
+
+def print_summary(summary: Mapping[str, object], as_json: bool) -> None:
+    """Prints a summary on one line."""
+    words = (f"{name} {value}" for name, value in summary.items())
+    typer.echo(json.dumps(summary) if as_json else "  ".join(words))
 
 
 @contextmanager
@@ -72,11 +78,7 @@ def codebook(
         "clusters": clusters,
         "recordings": len(entries),
     }
-    typer.echo(
-        json.dumps(summary)
-        if as_json
-        else "  ".join(f"{name} {value}" for name, value in summary.items())
-    )
+    print_summary(summary, as_json)
 
 
 def align(
