@@ -32,8 +32,7 @@ PAPER = (
 SMALLER: dict[str, tuple[str, ...]] = {
     "train voice": (*SHORT, "data.batch=2", "data.seconds=1.0"),
     "train joint": (
-        *(*SHORT, *LABELLED, "weights.foreign=0", "reference_frames=48"),
-        *("weights.words=0", "weights.listening=0", "head_start=0"),
+        *(*SHORT, *LABELLED, "weights.foreign=0", "reference_frames=48", "head_start=0"),
     ),
     "train melody": (*SHORT, *LABELLED),
     "train stage2": (*SHORT, "init=[]", "data.batch=2", *(f"model.{size}" for size in PAPER)),
