@@ -28,8 +28,8 @@ from rtvc.voices.voice import Voice
 STEPS = 60
 """Steps of gradient descent when it is not said how many."""
 RATE = 0.01
-"""Adam's first step size; it falls to nothing in a straight line. Three times as much wins nothing
-in likeness and costs a quarter of a point of naturalness (docs/measurements.md)."""
+"""Adam's first step size; it falls to nothing in a straight line. Three times as much wins next to
+nothing in likeness and costs naturalness (docs/measurements.md, "Fitting")."""
 PIECE = 160
 """Frames of HOP samples that a step looks at: 2 s."""
 WARM = 16

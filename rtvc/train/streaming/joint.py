@@ -99,10 +99,7 @@ class Joint(SpeechStage):
         self.phases = {"converter": self.averaged}
         if config.melody == "network":
             self.modules["pitch"] = frozen(self.model.pitch)
-        self.needs_judge = bool(
-            weights.words or weights.listening or (weights.adversarial and config.seen)
-        )
-        if self.needs_judge:
+        if config.needs_judge:
             self.judge = self.modules["judge"] = frozen(Recogniser(config.judge))
         if weights.heard:
             self.heard = self.modules["heard"] = HeardUnits(Codebook.load(config.codebook))
@@ -121,7 +118,7 @@ class Joint(SpeechStage):
     def begin(self, initialised: Collection[str]) -> None:
         """Refuses to listen to an encoder or a judge that nobody trained; what else `[[init]]`
         lacks begins as the first generation's."""
-        needed = {"encoder", "heads"} | ({"judge"} if self.needs_judge else set())
+        needed = {"encoder", "heads"} | ({"judge"} if self.config.needs_judge else set())
         needed |= {"pitch"} & set(self.modules)
         if missing := needed - set(initialised):
             raise ConfigError(
@@ -230,7 +227,7 @@ class Joint(SpeechStage):
 
     def judged(self, wave: Tensor) -> JudgedWave:
         """A wave (B, N) and how the judge hears it; gradients reach the wave."""
-        return JudgedWave(wave, self.judge.layers(wave) if self.needs_judge else [])
+        return JudgedWave(wave, self.judge.layers(wave) if self.config.needs_judge else [])
 
     def outputs(self, batch: Batch, step: int) -> Outputs:
         """What the model decodes of a batch, at the dial's setting whose turn it is."""
@@ -239,9 +236,7 @@ class Joint(SpeechStage):
         batch = self.told(batch, lookahead)
         encoded = self.encode(batch, lookahead)
         conversion, heard = None, encoded
-        if step >= self.config.foreign_from and (
-            weights.words or weights.listening or weights.heard or weights.foreign or weights.leak
-        ):
+        if step >= self.config.foreign_from and self.config.converts:
             log_f0 = in_next_register(batch["log_f0"], encoded.prosody)
             wave = self.decoded(encoded, log_f0, batch, encoded.acoustic.roll(1, 0))
             conversion = self.judged(wave)

@@ -99,3 +99,15 @@ class JointConfig(SpeechRun):
     """Discriminators of spectrograms as pictures; no resolutions, no such discriminators."""
     shown: int = Field(default=32, ge=8)
     """Frames of HOP samples that these are shown of each row."""
+
+    @property
+    def needs_judge(self) -> bool:
+        """Whether a loss listens by way of the judge."""
+        weights = self.weights
+        return bool(weights.words or weights.listening or (weights.adversarial and self.seen))
+
+    @property
+    def converts(self) -> bool:
+        """Whether a loss asks what is said in a foreign voice."""
+        w = self.weights
+        return bool(w.words or w.listening or w.heard or w.foreign or w.leak)
