@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from rtvc.audio.mel import SAMPLE_RATE
 from rtvc.teacher.whisper import FRAME_RATE, MEL_BANDS, WhisperEncoder
-from rtvc.train.losses.speaker import RATE, SIZE, STEP, WINDOW, slaney_filters
-from rtvc.train.material.units import LAYERS, Codebook
+from rtvc.train.losses.speaker import RATE, SIZE, STEP, WINDOW, power_spectrum, slaney_filters
+from rtvc.train.material.units import LAYERS, Codebook, nearness
 
 SHARPNESS = 0.06
 """Log-odds of two units for each unit by which half of a frame's squared distances from them
@@ -62,9 +62,7 @@ class HeardUnits(nn.Module):
 
     def mel(self, wave: Tensor) -> Tensor:
         """wave (B, N) -> Whisper's log-mel (B, 80, 2 T) at 100 Hz."""
-        spectrum = torch.stft(wave, WINDOW, STEP, window=self.window, return_complex=True)
-        spectrum = spectrum[:, : SIZE // 2 + 1, : wave.shape[1] // STEP // 2 * 2]
-        power = torch.view_as_real(spectrum).square().sum(-1) * (SIZE / WINDOW) ** 2
+        power = power_spectrum(wave, self.window)[..., : wave.shape[1] // STEP // 2 * 2]
         log = (self.filters @ power).clamp_min(QUIETEST).log10()
         log = torch.maximum(log, log.amax((1, 2), keepdim=True) - RANGE)
         return (log + 4) / 4
@@ -77,9 +75,7 @@ class HeardUnits(nn.Module):
         layers = torch.stack(self.encoder(mel, LAYERS))[:, :, :frames].float()
         x = (layers - self.mean[:, None]) / self.deviation[:, None]
         x, centroids = (y.clamp(-BELIEVED, BELIEVED) for y in (x, self.centroids[:, None]))
-        # -|x - c|^2 / 2 without |x|^2, which the softmax does not see
-        near = x @ centroids.mT - centroids.square().sum(-1)[..., None, :] / 2
-        return list(SHARPNESS * near.mT)
+        return list(SHARPNESS * nearness(x, centroids).mT)
 
     def losses(self, made: Tensor, true: Tensor, warm: int = 0) -> dict[str, Tensor]:
         """What is heard of two waves (B, N) that say the same -> `heard`, the cross entropy of the

@@ -57,6 +57,14 @@ def weights_path() -> Path:
     return Path(spec.origin).parent / "pretrained.pt"
 
 
+def power_spectrum(wave: Tensor, window: Tensor) -> Tensor:
+    """wave (B, N) at 24 kHz, window (WINDOW,) -> the power (B, SIZE / 2 + 1, T) that a window of
+    SIZE samples at 16 kHz shows of it, every 10 ms."""
+    spectrum = torch.stft(wave, WINDOW, STEP, window=window, return_complex=True)
+    heard = torch.view_as_real(spectrum[:, : SIZE // 2 + 1])
+    return heard.square().sum(-1) * (SIZE / WINDOW) ** 2
+
+
 class SpeakerEncoder(nn.Module):
     """wave (B, N) at 24 kHz -> embedding (B, 256) of length 1, from one window over the whole
     recording; weights are fixed.
@@ -95,11 +103,8 @@ class SpeakerEncoder(nn.Module):
             wave = wave.float()
             level = wave.square().mean(-1, keepdim=True).clamp_min(1e-8).sqrt()
             wave = wave * (10 ** (QUIET_DB / 20) / level).clamp_min(1.0)
-            spectrum = torch.stft(wave, WINDOW, STEP, window=self.window, return_complex=True)[
-                :, : SIZE // 2 + 1
-            ]
-            power = torch.view_as_real(spectrum).square().sum(-1) * (SIZE / WINDOW) ** 2
-            _, (last, _) = self.lstm((self.filters @ power).mT)
+            mel = self.filters @ power_spectrum(wave, self.window)
+            _, (last, _) = self.lstm(mel.mT)
             embedding = torch.relu(self.linear(last[-1]))
             unit: Tensor = embedding / embedding.norm(dim=1, keepdim=True).clamp_min(1e-6)
             return unit

@@ -91,11 +91,15 @@ class Codebook:
         return cls(*(tensors[name].float() for name in names))
 
 
+def nearness(x: Tensor, centroids: Tensor) -> Tensor:
+    """x (…, T, C), centroids (…, K, C) -> (…, T, K), the higher the nearer: minus half the squared
+    distance, without |x|^2, which is the same for every cluster."""
+    return x @ centroids.mT - centroids.square().sum(-1)[..., None, :] / 2
+
+
 def nearest(x: Tensor, centroids: Tensor) -> Tensor:
     """x (L, T, C), centroids (L, K, C) -> the nearest one's number, (L, T) int64."""
-    # |x - c|^2 without |x|^2, which is the same for every cluster
-    distance = centroids.square().sum(-1)[:, None] - 2 * x @ centroids.mT
-    return distance.argmin(-1)
+    return nearness(x, centroids).argmax(-1)
 
 
 def cluster(frames: Sequence[Tensor], clusters: int = CLUSTERS, seed: int = 0) -> Codebook:
